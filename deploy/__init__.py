@@ -1,0 +1,1 @@
+"""Running Chorus: on one machine (the launcher), in containers, on Kubernetes."""

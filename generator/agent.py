@@ -1,0 +1,296 @@
+"""The agent beside a vLLM server: a member of the fleet that comes, works, and goes.
+
+    joining ─▶ (engine healthy, first sync verified) ─▶ ready ─▶ draining ─▶ gone, exit 0
+       ▲                                     canary failed │ ▲ canary passed
+       └── engine died: leases given back ◀── quarantined ◀┘ ┘
+
+Four loops, one owner each: the engine is kept alive, offers of weights are taken one after another, leases
+are taken and renewed, heartbeats are sent. A SIGTERM drains: nothing new is leased, what is sampled is
+committed, what is not is given back. A `kill -9` costs the leases' time: others claim them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import Any
+
+import redis
+import redis.asyncio
+
+from generator.engine import Engine, EngineError, EngineGone
+from generator.groups import Grader, GradeRefused, Tokenizer, produce, versions_of
+from generator.sync import WeightSync
+from protocol.config import RunConfig
+from protocol.ledger import GeneratorLedger, Keys, Lease
+from protocol.ledger.keys import Lane
+from protocol.messages import Member, MessageError, SyncOffer, Task
+from protocol.metrics import GeneratorMetrics
+
+log = logging.getLogger("chorus.generator")
+_HEARTBEAT_S = 1.0
+_REPORTS_KEPT = 100_000
+_ENGINE_STARTS_IN_A_ROW = 3
+
+
+class Agent:
+    """One generator. `run()` returns when drained; raises LedgerLostError or EngineError when it can't go on."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_id: str,
+        generator_id: str,
+        engine: Engine,
+        grader: Grader,
+        tokenizer: Tokenizer,
+        client: redis.asyncio.Redis,
+        metrics: GeneratorMetrics | None = None,
+    ) -> None:
+        self.config = config
+        self.id = generator_id
+        self.engine = engine
+        self.client = client
+        self.metrics = metrics or GeneratorMetrics()
+        self.sync = WeightSync(engine, generator_id, config.generator.keep_stale_kv, self.metrics)
+        self._grader = grader
+        self._tokenizer = tokenizer
+        self._keys = Keys(run_id)
+        lease_s = config.generator.lease_s
+        lanes: tuple[Lane, ...] = ("eval", "train")
+        self._ledgers = {lane: GeneratorLedger(client, run_id, generator_id, lease_s, lane) for lane in lanes}
+        self._work: dict[tuple[Lane, str], asyncio.Task[None]] = {}
+        self._draining = asyncio.Event()
+        self._engine_up = asyncio.Event()
+        self._unreachable = asyncio.Event()
+        self._started = time.monotonic()
+        self._busy_seconds = 0.0
+        self._tokens = 0
+
+    def drain(self) -> None:
+        """Stop leasing; finish or give back what is held; then `run` returns."""
+        self._draining.set()
+
+    async def run(self) -> None:
+        loops = [
+            asyncio.create_task(loop, name=name)
+            for name, loop in (
+                ("engine", self._keep_engine()),
+                ("heartbeat", self._heartbeat()),
+                ("sync", self._take_offers()),
+                ("renew", self._renew()),
+                ("lease eval", self._lease("eval")),
+                ("lease train", self._lease("train")),
+            )
+        ]
+        drained = asyncio.create_task(self._draining.wait())
+        try:
+            done, _ = await asyncio.wait([drained, *loops], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {drained}:
+                task.result()  # a loop ends by failing: hand its error on
+            await self._finish_work()
+        finally:
+            await _end({drained, *loops, *self._work.values()})
+            with suppress(redis.RedisError):
+                await self.client.hdel(self._keys.members, self.id)
+            await self.engine.stop()
+
+    @property
+    def state(self) -> str:
+        if self._draining.is_set():
+            return "draining"
+        if self.sync.quarantined:
+            return "quarantined"
+        if not self._engine_up.is_set():
+            return "joining"
+        return "ready" if self.sync.version is not None else "syncing"
+
+    # -- the engine ---------------------------------------------------------------------------------
+
+    async def _keep_engine(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self.engine.start()
+            except EngineError as error:
+                failures += 1
+                if failures == _ENGINE_STARTS_IN_A_ROW:
+                    raise
+                log.warning("%s; trying again", error)
+                continue
+            failures = 0
+            self.metrics.engine_starts.inc()
+            self._engine_up.set()
+            log.info("engine %d is healthy", self.engine.starts)
+            await self._engine_gone()
+            log.warning(
+                "engine %d is gone; its %d groups go back to the queue", self.engine.starts, len(self._work)
+            )
+            self._engine_up.clear()
+            await self.sync.forget()
+            await self._give_back_all()
+
+    async def _engine_gone(self) -> None:
+        """Until the engine is dead, hangs, or refuses a connection."""
+        self._unreachable.clear()
+        dead = asyncio.create_task(self.engine.wait_dead())
+        unreachable = asyncio.create_task(self._unreachable.wait())
+        try:
+            await asyncio.wait({dead, unreachable}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _end({dead, unreachable})
+
+    # -- weights ------------------------------------------------------------------------------------
+
+    async def _take_offers(self) -> None:
+        stream, last = self._keys.offers(self.id), "0"
+        while True:
+            await self._engine_up.wait()
+            reply = await self.client.xread({stream: last}, block=1000)
+            if not reply:
+                continue
+            entries = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
+            last = entries[-1][0]
+            try:
+                offer = SyncOffer.decode(entries[-1][1].get(b"d", b""))  # the latest wins
+            except MessageError as error:
+                log.warning("offer %s is unreadable and ignored: %s", last, error)
+                continue
+            report = await self.sync.take(offer)
+            if not report.ok:
+                log.warning("sync to %s failed: %s", offer.version, report.detail)
+            if self.sync.quarantined:
+                await self._give_back_all()
+            await self.client.xadd(self._keys.reports, {"d": report.encode()}, maxlen=_REPORTS_KEPT)
+
+    # -- work ---------------------------------------------------------------------------------------
+
+    async def _lease(self, lane: Lane) -> None:
+        ledger = self._ledgers[lane]
+        while not self._draining.is_set():
+            await self.sync.wait_for_step(0)
+            room = self.config.groups_in_flight - sum(held == lane for held, _ in self._work)
+            if room <= 0:
+                # A slot frees when a group ends; their ends are what to wait for.
+                await asyncio.wait(self._work.values(), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            for lease in await ledger.lease(room, block_s=0.5):
+                task = asyncio.create_task(self._handle(lane, lease))
+                self._work[lane, lease.id] = task
+                task.add_done_callback(lambda _, key=(lane, lease.id): self._work.pop(key, None))
+
+    async def _handle(self, lane: Lane, lease: Lease) -> None:
+        """One lease to its end, whatever that is; the lease never outlives this call."""
+        ledger = self._ledgers[lane]
+        try:
+            task = Task.decode(lease.payload)
+        except MessageError as error:
+            await self._bury(ledger, lease, "corrupt", str(error))
+            return
+        if lease.attempt > self.config.generator.max_attempts:
+            await self._bury(
+                ledger, lease, "attempts", f"{lease.attempt - 1} attempts failed or were abandoned"
+            )
+            return
+        try:
+            await self.sync.wait_for_step(task.min_version)
+            group = await produce(
+                task,
+                self.engine,
+                self._grader,
+                self._tokenizer,
+                self.id,
+                lease.attempt,
+                self.metrics,
+                self._count,
+            )
+        except EngineError as error:
+            await self._failed(ledger, lease, str(error), its_fault=self._engine_up.is_set())
+            return
+        except (TimeoutError, GradeRefused) as error:
+            await self._failed(
+                ledger, lease, str(error) or "generator.group_deadline_s is over", its_fault=True
+            )
+            return
+        if not await self.sync.may_commit(versions_of(group), self.config.learner.sync_deadline_s):
+            self.metrics.groups.labels("unverified").inc()
+            await ledger.release([lease.id])
+            return
+        committed = await ledger.commit(lease, group.encode())
+        self.metrics.groups.labels("committed" if committed else "twin").inc()
+
+    async def _failed(self, ledger: GeneratorLedger, lease: Lease, why: str, its_fault: bool) -> None:
+        log.warning("task %s, attempt %d: %s", lease.id, lease.attempt, why)
+        self.metrics.groups.labels("failed").inc()
+        if its_fault and lease.attempt >= self.config.generator.max_attempts:
+            await self._bury(ledger, lease, "attempts", why)
+        else:
+            await ledger.release([lease.id], count_try=its_fault)
+
+    async def _bury(self, ledger: GeneratorLedger, lease: Lease, reason: str, detail: str) -> None:
+        log.warning("task %s goes to the dead letters (%s): %s", lease.id, reason, detail)
+        self.metrics.groups.labels("buried").inc()
+        await ledger.bury(lease, reason, detail)
+
+    def _count(self, tokens: int) -> None:
+        self._tokens += tokens
+        self.metrics.tokens.inc(tokens)
+
+    async def _renew(self) -> None:
+        interval = self.config.generator.lease_s / 3
+        while True:
+            await asyncio.sleep(interval)
+            for lane, ledger in self._ledgers.items():
+                mine = [id for held, id in self._work if held == lane]
+                held = await ledger.renew(mine)
+                for id in set(mine) - held:
+                    task = self._work.get((lane, id))
+                    if task is not None and not task.done():
+                        log.warning("lease of task %s is lost to another generator; dropping our copy", id)
+                        task.cancel()
+
+    async def _give_back_all(self) -> None:
+        work = dict(self._work)
+        await _end(set(work.values()))
+        for lane, ledger in self._ledgers.items():
+            await ledger.release([id for held, id in work if held == lane])
+
+    async def _finish_work(self) -> None:
+        if self._work and self._engine_up.is_set():
+            await asyncio.wait(self._work.values(), timeout=self.config.generator.group_deadline_s)
+        await self._give_back_all()
+
+    # -- membership ---------------------------------------------------------------------------------
+
+    async def _heartbeat(self) -> None:
+        last = time.monotonic()
+        while True:
+            now = time.monotonic()
+            self._busy_seconds += (now - last) if self._work else 0.0
+            last = now
+            self.metrics.in_flight.set(len(self._work))
+            member = Member(
+                generator_id=self.id,
+                state=self.state,  # type: ignore[arg-type]
+                engine=self.engine.starts if self._engine_up.is_set() else 0,
+                world_size=self.engine.world_size,
+                version=str(self.sync.version) if self.sync.version else None,
+                in_flight=len(self._work),
+                generated_tokens=self._tokens,
+                busy_seconds=self._busy_seconds,
+                uptime_seconds=now - self._started,
+                last_seen=time.time(),
+            )
+            await self.client.hset(self._keys.members, self.id, member.encode())  # type: ignore[misc]
+            await asyncio.sleep(_HEARTBEAT_S)
+
+
+async def _end(tasks: set[asyncio.Task[None]] | set[asyncio.Task[Any]]) -> None:
+    """Cancel until all have ended: a cancellation that meets a reply of Redis at the same moment is lost."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.5)

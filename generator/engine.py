@@ -1,0 +1,281 @@
+"""All we know of vLLM's server: how it is started, asked for samples, and given new weights.
+
+Its endpoints listen on loopback and have one caller, the agent. Every call has a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import numpy as np
+
+from protocol.config import RunConfig
+from protocol.messages import CanaryPoint, SyncOffer, Version, unpack_floats, unpack_ids
+from protocol.processes import Guarded, spawn_guarded
+
+_HEALTH_INTERVAL_S = 0.25
+
+
+class EngineError(RuntimeError):
+    """The engine refused, failed, or did not answer in time."""
+
+
+class EngineGone(EngineError):
+    """Nobody listens there any more: the engine has died, and no request is at fault."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled completion; `logprobs` [tokens] are those the engine sampled with (temperature applied)."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    versions: list[tuple[int, int, int]]  # (fence, step, n_tokens)
+    finish_reason: str
+
+
+class Engine(Protocol):
+    """What the agent needs of an engine; tests have a scripted one, `VllmEngine` is the real one."""
+
+    starts: int
+    world_size: int
+
+    async def start(self) -> None: ...
+    async def wait_dead(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def generate(
+        self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float
+    ) -> list[Completion]: ...
+    async def join_group(self, offer: SyncOffer) -> None: ...
+    async def pause(self, clear_cache: bool, deadline_s: float) -> None: ...
+    async def receive(self, offer: SyncOffer) -> None: ...
+    async def resume(self, deadline_s: float) -> None: ...
+    async def logprob_gaps(self, offer: SyncOffer) -> np.ndarray: ...
+
+
+class VllmEngine:
+    """A vLLM server of our own: started, watched, and ended together with this process.
+
+    States: stopped -> (start) -> healthy -> (exits, hangs or is stopped) -> stopped. `starts` counts the
+    starts; a new start has forgotten every process group and every weight update.
+    """
+
+    def __init__(self, config: RunConfig, log: Path, cpus: set[int] | None = None) -> None:
+        self.config = config
+        self.starts = 0
+        self.world_size = 1
+        self._log = log
+        self._cpus = cpus
+        self._process: Guarded | None = None
+        self._http: httpx.AsyncClient | None = None
+
+    async def start(self) -> None:
+        """Start the server and wait until it is healthy. Raises EngineError after the start deadline."""
+        await self.stop()
+        port = _free_port()
+        env = os.environ | {
+            "VLLM_SERVER_DEV_MODE": "1",  # the control endpoints
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+            "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(self.config.generator.kv_cache_gib))),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        env.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        # vLLM's own `vllm` command fails in the CPU build; the module is the same server.
+        argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *self._arguments(port)]
+        self._process = await asyncio.to_thread(
+            spawn_guarded, argv, env=env, log=self._log, cpus=self._cpus, name="vllm"
+        )
+        self.starts += 1
+        # uvicorn drops idle connections after 5 s; one that we let go of sooner is never dropped in our hand.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
+        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=30.0)
+        await self._wait_healthy()
+        self.world_size = int((await self._get("/get_world_size"))["world_size"])
+
+    def _arguments(self, port: int) -> list[str]:
+        c = self.config
+        return [
+            *("--model", c.model.path, "--served-model-name", "policy", "--dtype", c.model.dtype),
+            *("--host", "127.0.0.1", "--port", str(port)),
+            *("--max-model-len", str(c.model.context), "--max-num-seqs", str(c.generator.max_num_seqs)),
+            *("--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
+            *("--weight-transfer-config", json.dumps({"backend": "chorus"})),
+            *("--enable-scale-out", "--disable-uvicorn-access-log"),
+            *c.generator.vllm_args,
+        ]
+
+    async def _wait_healthy(self) -> None:
+        assert self._process and self._http
+        deadline = time.monotonic() + self.config.generator.start_deadline_s
+        while time.monotonic() < deadline:
+            if (code := self._process.poll()) is not None:
+                raise EngineError(f"vLLM ended with status {code} while starting; its log is {self._log}")
+            try:
+                if (await self._http.get("/health", timeout=5.0)).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            await asyncio.sleep(_HEALTH_INTERVAL_S)  # the server has no event to wait on before it listens
+        raise EngineError(
+            f"vLLM was not healthy after generator.start_deadline_s = {self.config.generator.start_deadline_s:g} s; "
+            f"its log is {self._log}"
+        )
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def wait_dead(self) -> None:
+        """Return once the server has exited, or has failed three health checks of 10 s in a row."""
+        assert self._process and self._http
+        exited = asyncio.ensure_future(self._process.wait_async())
+        failures = 0
+        try:
+            while failures < 3:
+                done, _ = await asyncio.wait({exited}, timeout=5.0)
+                if done:
+                    return
+                try:
+                    answer = await self._http.get("/health", timeout=10.0)
+                    failures = 0 if answer.status_code == 200 else failures + 1
+                except httpx.HTTPError:
+                    failures += 1
+        finally:
+            exited.cancel()
+
+    async def stop(self) -> None:
+        if self._http:
+            await self._http.aclose()
+            self._http = None
+        if self._process:
+            await asyncio.to_thread(self._process.stop, 5.0)
+            self._process = None
+
+    async def generate(
+        self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float
+    ) -> list[Completion]:
+        """`n` samples of `prompt` (token ids), with the version of every token."""
+        body = {
+            "model": "policy",
+            "token_ids": prompt,
+            "sampling_params": {
+                "n": n,
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "logprobs": 0,
+                "detokenize": False,
+            },
+        }
+        answer = await self._post("/inference/v1/generate", body, deadline_s)
+        return [_completion(choice) for choice in answer["choices"]]
+
+    async def join_group(self, offer: SyncOffer) -> None:
+        info = {
+            "backend": offer.backend,
+            "group": offer.group,
+            "store_host": offer.store_host,
+            "store_port": offer.store_port,
+            "world_size": offer.world_size,
+            "timeout_s": offer.timeout_s,
+        }
+        await self._post("/init_weight_transfer_engine", {"init_info": info}, offer.timeout_s + 10)
+
+    async def pause(self, clear_cache: bool, deadline_s: float) -> None:
+        """Freeze sampling where it stands. `clear_cache`: old keys and values are recomputed on resume."""
+        await self._post(f"/pause?mode=keep&clear_cache={str(clear_cache).lower()}", None, deadline_s)
+
+    async def receive(self, offer: SyncOffer) -> None:
+        """Take the weights of `offer`. Blocks until all buckets came or the offer's deadline is over."""
+        info = {
+            "tensors": [t.model_dump() for t in offer.tensors],
+            "bucket_bytes": offer.bucket_bytes,
+            "timeout_s": offer.timeout_s,
+        }
+        await self._post("/start_weight_update", None, 30.0)
+        await self._post("/update_weights", {"update_info": info}, offer.timeout_s + 10)
+        await self._post("/finish_weight_update", {"weight_version": offer.version}, offer.timeout_s)
+
+    async def resume(self, deadline_s: float) -> None:
+        await self._post("/resume", None, deadline_s)
+
+    async def logprob_gaps(self, offer: SyncOffer) -> np.ndarray:
+        """|engine - learner| [points x tokens]: next-token log-probabilities through the sampling path."""
+        return np.concatenate(await asyncio.gather(*(self._gaps_at(p, offer) for p in offer.canary)))
+
+    async def _gaps_at(self, point: CanaryPoint, offer: SyncOffer) -> np.ndarray:
+        wanted = dict(
+            zip(unpack_ids(point.token_ids).tolist(), unpack_floats(point.logprobs).tolist(), strict=True)
+        )
+        body = {
+            "model": "policy",
+            "token_ids": unpack_ids(point.prefix).tolist(),
+            "sampling_params": {
+                "max_tokens": 1,
+                "temperature": offer.temperature,
+                "logprobs": len(wanted),
+                "detokenize": False,
+            },
+        }
+        answer = await self._post("/inference/v1/generate", body, offer.timeout_s)
+        top = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        gaps = [abs(t["logprob"] - wanted[t["token_id"]]) for t in top if t["token_id"] in wanted]
+        # Not one of the learner's likeliest tokens is likely here: as far apart as it gets.
+        return np.array(gaps or [np.inf])
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        assert self._http
+        try:
+            return (await self._http.get(path, timeout=30.0)).raise_for_status().json()
+        except httpx.HTTPError as error:
+            raise EngineError(f"vLLM {path}: {type(error).__name__} {error}") from None
+
+    async def _post(self, path: str, body: dict[str, Any] | None, deadline_s: float) -> dict[str, Any]:
+        if self._http is None:
+            raise EngineGone(f"vLLM {path}: the server is not running")
+        try:
+            async with asyncio.timeout(deadline_s):
+                answer = await self._http.post(path, json=body, timeout=deadline_s)
+        except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+            raise EngineGone(f"vLLM {path}: {type(error).__name__} {error}".rstrip()) from None
+        except (httpx.HTTPError, TimeoutError, RuntimeError) as error:
+            raise EngineError(f"vLLM {path}: {type(error).__name__} {error}".rstrip()) from None
+        if answer.status_code != 200:
+            raise EngineError(f"vLLM {path}: status {answer.status_code}: {answer.text[:500]}")
+        return answer.json()
+
+
+def _completion(choice: dict[str, Any]) -> Completion:
+    ids = choice["token_ids"]
+    return Completion(
+        token_ids=ids,
+        logprobs=[entry["logprob"] for entry in choice["logprobs"]["content"]] if ids else [],
+        versions=[
+            (*_version(run["version"]), run["end"] - run["start"])
+            for run in choice["weight_versions"]
+            if run["end"] > run["start"]
+        ],
+        finish_reason=choice["finish_reason"],
+    )
+
+
+def _version(text: str) -> tuple[int, int]:
+    if "." not in text:
+        return -1, -1  # the weights the server was started with: never verified, so never committed
+    version = Version.parse(text)
+    return version.fence, version.step
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,125 @@
+"""One group's way through a generator: sample, grade, wait for the canary, commit.
+
+leased ─▶ sampled ─▶ graded ─▶ verified ─▶ committed
+   │         │          │          └─ the canary failed: given back, somebody else samples it anew
+   │         │          └─ the verifier can't be reached: grades without accuracy, masked in the loss
+   └─────────┴─ engine gone: given back, the try not counted; engine refused or deadline over: counted
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import httpx
+
+from generator.engine import Completion, Engine
+from protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids, unpack_ids
+from protocol.metrics import GeneratorMetrics
+
+_UNREACHABLE = Grade(verdict="error", accuracy=None, format=None, reward=None)
+
+
+class Tokenizer(Protocol):
+    def decode_batch(self, sequences: list[list[int]], skip_special_tokens: bool = True) -> list[str]: ...
+
+
+class Grader(Protocol):
+    """Grades the completions of one task, in order."""
+
+    async def grade(self, task: Task, texts: list[str]) -> list[Grade]: ...
+
+
+class RewardServer:
+    """The verifier over HTTP: one call a group, retried until it answers or the deadline is over."""
+
+    def __init__(self, url: str, deadline_s: float) -> None:
+        self._url = url.rstrip("/") + "/v1/grade/batch"
+        self._deadline_s = deadline_s
+        self._http = httpx.AsyncClient(limits=httpx.Limits(max_connections=64, keepalive_expiry=2.0), timeout=deadline_s)
+
+    async def grade(self, task: Task, texts: list[str]) -> list[Grade]:
+        items = [
+            {"completion": text, "gold": task.gold, "kind": task.kind, "template": task.template}
+            for text in texts
+        ]
+        deadline = time.monotonic() + self._deadline_s
+        pause = 0.1
+        while (left := deadline - time.monotonic()) > 0:
+            if (results := await self._ask({"items": items}, left)) is not None:
+                return [Grade.model_validate(r) for r in results]
+            await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            pause = min(2 * pause, 5.0)
+        return [_UNREACHABLE] * len(texts)
+
+    async def _ask(self, body: dict[str, Any], left_s: float) -> list[dict[str, Any]] | None:
+        try:
+            answer = await self._http.post(self._url, json=body, timeout=left_s)
+        except httpx.HTTPError:
+            return None  # gone or restarting: worth another try
+        if answer.status_code in (429, 502, 503, 504):
+            return None
+        if answer.status_code != 200:
+            # Refused for good (unknown template, wrong kind): retrying would only repeat it.
+            raise GradeRefused(f"{self._url}: status {answer.status_code}: {answer.text[:500]}")
+        return answer.json()["results"]
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+class GradeRefused(RuntimeError):
+    """The reward server answered that it can't grade such items."""
+
+
+async def produce(
+    task: Task,
+    engine: Engine,
+    grader: Grader,
+    tokenizer: Tokenizer,
+    generator_id: str,
+    attempt: int,
+    metrics: GeneratorMetrics,
+    on_tokens: Callable[[int], None],
+) -> RolloutGroup:
+    """Sample and grade one group. Raises EngineError, GradeRefused or TimeoutError."""
+    started = time.time()
+    async with asyncio.timeout(task.deadline_s):
+        completions = await engine.generate(
+            unpack_ids(task.prompt_ids).tolist(),
+            task.group_size,
+            task.sampling.temperature,
+            task.sampling.max_tokens,
+            task.deadline_s,
+        )
+        generated = time.time()
+        on_tokens(sum(len(c.token_ids) for c in completions))
+        texts = tokenizer.decode_batch([c.token_ids for c in completions], skip_special_tokens=True)
+        grades = await grader.grade(task, texts)
+    graded = time.time()
+    metrics.generate_s.observe(generated - started)
+    metrics.grade_s.observe(graded - generated)
+    return RolloutGroup(
+        task=task,
+        generator_id=generator_id,
+        attempt=attempt,
+        samples=[_sample(c, g) for c, g in zip(completions, grades, strict=True)],
+        timing=Timing(started=started, generated=generated, graded=graded),
+    )
+
+
+def _sample(completion: Completion, grade: Grade) -> Sample:
+    return Sample(
+        token_ids=pack_ids(completion.token_ids),
+        logprobs=pack_floats(completion.logprobs),
+        versions=completion.versions,
+        finish_reason=completion.finish_reason,
+        grade=grade,
+    )
+
+
+def versions_of(group: RolloutGroup) -> set[tuple[int, int]]:
+    """All (fence, step) under which some token of the group was sampled."""
+    return {(fence, step) for sample in group.samples for fence, step, _ in sample.versions}

@@ -1,0 +1,153 @@
+"""Taking new weights: one offer of the learner, from invitation to report.
+
+    offer ─▶ join the group (once) ─▶ pause ─▶ receive ─▶ resume ─▶ canary ─▶ verified, or quarantined
+                                      └─ sampling stands still ─┘
+
+A version is *verified* once the engine's log-probabilities, through the very path that samples, agree with
+the learner's own for the same weights. Groups with tokens of a version wait for its verdict before they are
+committed. A failed transfer leaves the old weights and the old verdicts; a failed canary quarantines the
+generator until a later sync passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import numpy as np
+
+from generator.engine import Engine, EngineError
+from protocol.messages import SyncOffer, SyncReport, Version
+from protocol.metrics import GeneratorMetrics
+
+_CONTROL_DEADLINE_S = 30.0
+
+
+class WeightSync:
+    """Which weights this generator samples with, and which versions may be committed.
+
+    >>> # before the first sync `version` is None and nothing may be sampled
+    """
+
+    def __init__(
+        self, engine: Engine, generator_id: str, keep_stale_kv: bool, metrics: GeneratorMetrics
+    ) -> None:
+        self.engine = engine
+        self.generator_id = generator_id
+        self.version: Version | None = None
+        self.quarantined = False
+        self.changed = asyncio.Condition()
+        self._keep_stale_kv = keep_stale_kv
+        self._metrics = metrics
+        self._group = ""
+        self._verified: set[tuple[int, int]] = set()
+        self._refused: set[tuple[int, int]] = set()
+
+    async def forget(self) -> None:
+        """The engine is a new one: no group, no weights of ours, nothing verified."""
+        async with self.changed:
+            self._group = ""
+            self.version = None
+            self._verified.clear()
+            self.changed.notify_all()
+
+    async def take(self, offer: SyncOffer) -> SyncReport:
+        """Carry out one offer; never raises for what can go wrong on the way, reports it."""
+        started = time.monotonic()
+        version = Version.parse(offer.version)
+        if self.version is not None and version.fence < self.version.fence:
+            return self._report(
+                offer, started, error=f"fence {version.fence} is older than {self.version.fence}"
+            )
+        try:
+            pause_s, transfer_s = await self._transfer(offer)
+        except EngineError as error:
+            self._group = ""  # whatever happened, this group is spent
+            self._metrics.syncs.labels("failed").inc()
+            return self._report(offer, started, error=str(error))
+        gaps = await self._canary(offer)
+        ok = bool(gaps.size) and float(gaps.mean()) <= offer.tolerance
+        await self._judge(version, ok)
+        return self._report(offer, started, pause_s, transfer_s, gaps, "" if ok else _gap_text(gaps, offer))
+
+    async def _transfer(self, offer: SyncOffer) -> tuple[float, float]:
+        if offer.group != self._group:
+            await self.engine.join_group(offer)
+            self._group = offer.group
+        paused = time.monotonic()
+        await self.engine.pause(not self._keep_stale_kv, _CONTROL_DEADLINE_S)
+        receiving = time.monotonic()
+        try:
+            await self.engine.receive(offer)
+            received = time.monotonic()
+        finally:
+            await self.engine.resume(_CONTROL_DEADLINE_S)
+        return time.monotonic() - paused, received - receiving
+
+    async def _canary(self, offer: SyncOffer) -> np.ndarray:
+        try:
+            return await self.engine.logprob_gaps(offer)
+        except EngineError:
+            return np.array([np.inf])
+
+    async def _judge(self, version: Version, ok: bool) -> None:
+        async with self.changed:
+            (self._verified if ok else self._refused).add((version.fence, version.step))
+            self.quarantined = not ok
+            self.version = version
+            self.changed.notify_all()
+        self._metrics.syncs.labels("ok" if ok else "canary_failed").inc()
+        self._metrics.version.set(version.step)
+
+    async def may_commit(self, versions: set[tuple[int, int]], deadline_s: float) -> bool:
+        """Wait for the verdict on all `versions`: True, all verified; False, one refused or none in time."""
+
+        def decided() -> bool:
+            return versions <= self._verified or bool(versions & self._refused)
+
+        try:
+            async with asyncio.timeout(deadline_s), self.changed:
+                await self.changed.wait_for(decided)
+        except TimeoutError:
+            return False
+        return versions <= self._verified
+
+    async def wait_for_step(self, step: int) -> None:
+        """Until the weights have reached `step` and are verified."""
+        async with self.changed:
+            await self.changed.wait_for(
+                lambda: self.version is not None and self.version.step >= step and not self.quarantined
+            )
+
+    def _report(
+        self,
+        offer: SyncOffer,
+        started: float,
+        pause_s: float = 0.0,
+        transfer_s: float = 0.0,
+        gaps: np.ndarray | None = None,
+        error: str = "",
+    ) -> SyncReport:
+        finite = gaps is not None and np.isfinite(gaps).all()
+        mean, largest = (float(gaps.mean()), float(gaps.max())) if finite else (1e9, 1e9)  # type: ignore[union-attr]
+        if not error:
+            self._metrics.gap.set(mean)
+            self._metrics.pause_s.observe(pause_s)
+        return SyncReport(
+            generator_id=self.generator_id,
+            version=offer.version,
+            ok=not error,
+            detail=error,
+            pause_s=pause_s,
+            transfer_s=transfer_s,
+            total_s=time.monotonic() - started,
+            gap_mean=mean,
+            gap_max=largest,
+        )
+
+
+def _gap_text(gaps: np.ndarray, offer: SyncOffer) -> str:
+    return (
+        f"canary failed: log-probabilities are off by {gaps.mean():.3g} on average, "
+        f"more than {offer.tolerance:.3g}: the engine does not compute what the learner trained"
+    )

@@ -1,0 +1,1 @@
+"""The learner: admission, objectives, training, weight broadcast, checkpoints."""

@@ -1,0 +1,174 @@
+"""Admission: which problem comes next, under which template, as which token ids.
+
+The order of problems and the draw of templates are functions of the run's seed and the admission index
+alone, so a resumed run goes on where the ledger's `admitted` counter stands, and the same seed draws the
+same run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from problems.sources import load_problems
+from protocol.config import RunConfig
+from protocol.exits import CannotGoOn
+from protocol.messages import Problem, Sampling, Task, pack_ids
+from protocol.templating import Template, draw, load_templates, messages, render_chatml
+
+log = logging.getLogger("chorus.learner")
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A problem rendered under a template."""
+
+    problem: Problem
+    template: str
+    ids: list[int]
+
+
+class Admission:
+    """Turns admission indices into tasks. Problems whose prompt is too long are left out at the start.
+
+    Raises CannotGoOn where a source can't be read or nothing is left to train on.
+    """
+
+    def __init__(self, config: RunConfig, run_id: str) -> None:
+        self.config = config
+        self.run_id = run_id
+        self.tokenizer = load_tokenizer(config.model.path)
+        self.templates = _chosen_templates(config)
+        self.problems, self.too_long = self._fitting(_load(config.problems.train))
+        if not self.problems:
+            raise CannotGoOn(
+                f"problems.train: all {self.too_long} prompts are longer than problems.max_prompt_tokens "
+                f"= {config.problems.max_prompt_tokens}; raise it"
+            )
+        if self.too_long:
+            log.warning(
+                "%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long
+            )
+
+    def _fitting(self, problems: list[Problem]) -> tuple[list[Problem], int]:
+        """Problems that fit under each of the run's templates."""
+        limit = self.config.problems.max_prompt_tokens
+        fitting = [
+            p for p in problems if all(len(self.render(p, t)) <= limit for t in self.templates.values())
+        ]
+        return fitting, len(problems) - len(fitting)
+
+    def render(self, problem: Problem, template: Template) -> list[int]:
+        """The prompt's token ids, prefill included."""
+        if self.config.templates.chat == "chatml":
+            text = render_chatml(template, problem.problem)
+        else:
+            rendered = self.tokenizer.apply_chat_template(
+                messages(template, problem.problem), tokenize=False, add_generation_prompt=True
+            )
+            text = str(rendered) + template.prefill
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def at(self, index: int) -> tuple[int, Prompted]:
+        """(epoch, prompt) of an admission index."""
+        epoch, position = divmod(index, len(self.problems))
+        problem = self.problems[_permutation(self.config.run.seed, epoch, len(self.problems))[position]]
+        name = draw(self.config.run.seed, epoch, problem.id, list(self.templates))
+        return epoch, Prompted(problem, name, self.render(problem, self.templates[name]))
+
+    def task(self, index: int, min_version: int) -> Task:
+        epoch, prompted = self.at(index)
+        s = self.config.sampling
+        return self._task(
+            index,
+            epoch,
+            prompted,
+            s.group_size,
+            Sampling(temperature=s.temperature, max_tokens=s.max_tokens),
+            min_version,
+        )
+
+    def evaluation_tasks(self, first_index: int, min_version: int) -> list[Task]:
+        """Held-out problems, templates in equal shares: each `samples` times sampled, then once greedily."""
+        e, s = self.config.evaluation, self.config.sampling
+        problems, _ = self._fitting(_load(self.config.problems.heldout))
+        if len(problems) < e.problems:
+            raise CannotGoOn(
+                f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {e.problems}"
+            )
+        chosen = sorted(problems, key=lambda p: hashlib.blake2b(p.id.encode()).digest())[: e.problems]
+        names = sorted(self.templates)
+        tasks: list[Task] = []
+        for size, temperature in ((e.samples, s.temperature), (1, 0.0)):
+            for k, problem in enumerate(chosen):
+                name = names[k % len(names)]
+                prompted = Prompted(problem, name, self.render(problem, self.templates[name]))
+                sampling = Sampling(temperature=temperature, max_tokens=s.max_tokens)
+                tasks.append(self._task(first_index + len(tasks), 0, prompted, size, sampling, min_version))
+        return tasks
+
+    def _task(
+        self, index: int, epoch: int, prompted: Prompted, size: int, sampling: Sampling, min_version: int
+    ) -> Task:
+        return Task(
+            run_id=self.run_id,
+            index=index,
+            epoch=epoch,
+            problem_id=prompted.problem.id,
+            kind=prompted.problem.kind,
+            gold=prompted.problem.answers,
+            template=prompted.template,
+            prompt_ids=pack_ids(prompted.ids),
+            group_size=size,
+            sampling=sampling,
+            min_version=min_version,
+            deadline_s=self.config.generator.group_deadline_s,
+            admitted_at=time.time(),
+        )
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
+    """The tokenizer as tokenizer.json says, not as the architecture's default class would have it."""
+    file = Path(path) / "tokenizer.json"
+    if file.is_file():
+        return PreTrainedTokenizerFast.from_pretrained(path)
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise CannotGoOn(f"model.path {path}: no tokenizer ({str(error).splitlines()[0]})") from None
+
+
+def _chosen_templates(config: RunConfig) -> dict[str, Template]:
+    try:
+        known = load_templates([Path(f) for f in config.templates.files])
+    except (OSError, ValueError) as error:
+        raise CannotGoOn(f"templates.files: {error}") from None
+    unknown = [n for n in config.templates.names if n not in known]
+    if unknown:
+        raise CannotGoOn(f"templates.names: {', '.join(unknown)} unknown; known: {', '.join(sorted(known))}")
+    return {name: known[name] for name in config.templates.names}
+
+
+def _load(sources: Sequence[str]) -> list[Problem]:
+    problems: dict[str, Problem] = {}
+    for source in sources:
+        try:
+            problems |= {p.id: p for p in load_problems(source)}
+        except (OSError, ValueError) as error:
+            raise CannotGoOn(f"problems: {source}: {error}") from None
+    return list(problems.values())
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, n: int) -> list[int]:
+    order = list(range(n))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return order

@@ -1,0 +1,283 @@
+"""Weight broadcast: one link, one thread and one process group per generator replica.
+
+    publish(snapshot) ─▶ every link: newest version not yet sent?
+    link:   offer on Redis ─▶ group (once) ─▶ buckets ─▶ report ─▶ newest version? ...
+    watch:  members come (a link is made), restart their engine (a new group), go (the link ends)
+
+A snapshot is a copy in host memory, so training goes on while links send it. Each link sends the newest
+snapshot there is: a slow replica skips versions. A link that fails closes its group and offers again
+under a new name; nobody else notices. Threads share nothing but the newest snapshot and the reports.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+
+import redis
+import torch
+
+from protocol.config import RunConfig
+from protocol.ledger import Keys
+from protocol.messages import CanaryPoint, Member, MessageError, SyncOffer, SyncReport, Tensor, Version
+from protocol.metrics import LearnerMetrics
+from protocol.weights import (
+    BucketPlan,
+    broadcast,
+    close_group,
+    host_store,
+    join_store,
+    open_group,
+)
+
+log = logging.getLogger("chorus.learner")
+_WATCH_S = 0.2
+_GONE_AFTER_S = 15.0
+_FAILED_PAUSE_S = 0.5
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version's weights, in host memory: uint8 buckets laid out by `plan`."""
+
+    version: Version
+    plan: BucketPlan
+    buckets: list[torch.Tensor]
+    canary: list[CanaryPoint]
+
+
+@dataclass
+class Link:
+    """The way to one replica. `synced`: the newest version whose canary passed there."""
+
+    member: Member
+    synced: Version | None = None
+    group: torch.distributed.ProcessGroup | None = None
+    group_name: str = ""
+    engine: int = 0
+    attempts: int = 0
+    gone: bool = False
+    thread: threading.Thread | None = None
+
+
+@dataclass
+class _Shared:
+    newest: Snapshot | None = None
+    reports: dict[tuple[str, str], SyncReport] = field(default_factory=dict)
+    closing: bool = False
+
+
+class Broadcaster:
+    """Keeps every member on the newest weights. Thread-safe; `close` ends all threads and groups."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        client: redis.Redis,
+        run_id: str,
+        backend: str,
+        device: torch.device,
+        metrics: LearnerMetrics,
+    ) -> None:
+        self.config = config
+        self.keys = Keys(run_id)
+        self.backend = backend
+        self.device = device
+        self.links: dict[str, Link] = {}
+        self.history: list[SyncReport] = []
+        self._client = client
+        self._metrics = metrics
+        self._deadline_s = config.learner.sync_deadline_s
+        self._store = host_store(config.learner.host, config.learner.store_port, self._deadline_s)
+        self._shared = _Shared()
+        self._changed = threading.Condition()
+        last = client.xrevrange(self.keys.reports, count=1)
+        self._last_report = last[0][0] if last else b"0"
+        self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._watcher.start()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """From now on this is the version that everybody should have. Returns at once."""
+        with self._changed:
+            self._shared.newest = snapshot
+            self._changed.notify_all()
+
+    def wait_synced(self, at_least: int, deadline_s: float) -> int:
+        """Until `at_least` replicas have the newest version. Returns how many do; fewer at the deadline."""
+
+        def count() -> int:
+            newest = self._shared.newest
+            return sum(
+                newest is not None and not link.gone and link.synced == newest.version
+                for link in self.links.values()
+            )
+
+        with self._changed:
+            self._changed.wait_for(lambda: count() >= at_least, timeout=deadline_s)
+            return count()
+
+    def close(self) -> None:
+        with self._changed:
+            self._shared.closing = True
+            self._changed.notify_all()
+        for thread in [self._watcher, *(link.thread for link in self.links.values())]:
+            if thread is not None:
+                thread.join(timeout=5.0)
+
+    # -- the watcher's thread -------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._shared.closing:
+            try:
+                self._read_members()
+                self._read_reports()
+            except redis.RedisError as error:
+                log.warning("broadcast: Redis does not answer (%s)", error)
+                time.sleep(1.0)
+
+    def _read_members(self) -> None:
+        now = time.time()
+        members: dict[bytes, bytes] = self._client.hgetall(self.keys.members)  # type: ignore[assignment]
+        with self._changed:
+            for name, data in members.items():
+                try:
+                    member = Member.decode(data)
+                except MessageError as error:
+                    log.warning("member %r is unreadable and ignored: %s", name, error)
+                    self._client.hdel(self.keys.members, name)
+                    continue
+                alive = now - member.last_seen < _GONE_AFTER_S
+                if member.generator_id not in self.links and alive:
+                    self._start(member)
+                elif member.generator_id in self.links:
+                    link = self.links[member.generator_id]
+                    link.member = member
+                    link.gone = not alive
+                if now - member.last_seen > 20 * _GONE_AFTER_S:
+                    self._client.hdel(self.keys.members, name)
+            for id in [id for id in self.links if id.encode() not in members]:
+                self.links.pop(id).gone = True
+            self._changed.notify_all()
+
+    def _start(self, member: Member) -> None:
+        link = Link(member)
+        self.links[member.generator_id] = link
+        link.thread = threading.Thread(
+            target=self._serve, args=(link,), name=member.generator_id, daemon=True
+        )
+        link.thread.start()
+
+    def _read_reports(self) -> None:
+        reply = self._client.xread({self.keys.reports: self._last_report}, block=int(_WATCH_S * 1000))
+        if not reply:
+            return
+        entries = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]  # type: ignore[index]
+        with self._changed:
+            for id, fields in entries:
+                self._last_report = id
+                try:
+                    report = SyncReport.decode(fields.get(b"d", b""))
+                except MessageError as error:
+                    log.warning("sync report %r is unreadable and ignored: %s", id, error)
+                    continue
+                if report.generator_id in self.links:
+                    self._shared.reports[report.generator_id, report.version] = report
+            self._changed.notify_all()
+
+    # -- each link's thread -----------------------------------------------------------------------------
+
+    def _serve(self, link: Link) -> None:
+        while (snapshot := self._next(link)) is not None:
+            started = time.monotonic()
+            try:
+                report = self._send(link, snapshot)
+            except (RuntimeError, redis.RedisError, TimeoutError) as error:
+                report = None
+                log.warning("sync of %s to %s failed: %s", snapshot.version, link.member.generator_id, error)
+            with self._changed:
+                if report is not None and report.ok:
+                    link.synced = snapshot.version
+                    self.history.append(report)
+                    self._metrics.transfer_s.observe(time.monotonic() - started)
+                else:
+                    self._metrics.sync_failures.inc()
+                    self._close(link)
+                self._changed.notify_all()
+            if report is None or not report.ok:
+                time.sleep(_FAILED_PAUSE_S)
+        self._close(link)
+
+    def _next(self, link: Link) -> Snapshot | None:
+        """Wait for something to send; None when the link is to end."""
+
+        def due() -> bool:
+            if self._shared.closing or link.member.generator_id not in self.links:
+                return True
+            if link.engine != link.member.engine and link.member.engine:
+                link.synced = None  # a new engine has forgotten everything
+            newest = self._shared.newest
+            return bool(
+                newest and not link.gone and link.member.engine and newest.version.newer_than(link.synced)
+            )
+
+        with self._changed:
+            self._changed.wait_for(due)
+            if self._shared.closing or link.member.generator_id not in self.links:
+                return None
+            return self._shared.newest
+
+    def _send(self, link: Link, snapshot: Snapshot) -> SyncReport:
+        """Offer, meet, send, hear how it went. Raises RuntimeError or TimeoutError on any failure."""
+        member = link.member
+        if link.group is None or link.engine != member.engine:
+            self._close(link)
+            link.attempts += 1
+            link.engine = member.engine
+            link.group_name = (
+                f"{snapshot.version.fence}:{member.generator_id}:{member.engine}:{link.attempts}"
+            )
+        offer = self._offer(link, snapshot)
+        self._shared.reports.pop((member.generator_id, offer.version), None)
+        self._client.xadd(self.keys.offers(member.generator_id), {"d": offer.encode()}, maxlen=4)
+        if link.group is None:
+            store = join_store("127.0.0.1", self._store.port, self._deadline_s)
+            link.group = open_group(
+                self.backend, store, link.group_name, 0, offer.world_size, self._deadline_s
+            )
+        self._transmit(link.group, snapshot)
+        return self._await_report(member.generator_id, offer.version)
+
+    def _offer(self, link: Link, snapshot: Snapshot) -> SyncOffer:
+        tensors: list[Tensor] = [slot.tensor for slot in snapshot.plan.slots]
+        return SyncOffer(
+            version=str(snapshot.version),
+            group=link.group_name,
+            backend=self.backend,  # type: ignore[arg-type]
+            store_host=self.config.learner.host,
+            store_port=self._store.port,
+            world_size=1 + link.member.world_size,
+            timeout_s=self._deadline_s,
+            bucket_bytes=self.config.learner.bucket_bytes,
+            tensors=tensors,
+            temperature=self.config.sampling.temperature,
+            tolerance=self.config.logprob_tolerance,
+            canary=snapshot.canary,
+        )
+
+    def _transmit(self, group: torch.distributed.ProcessGroup, snapshot: Snapshot) -> None:
+        for bucket in snapshot.buckets:
+            staged = bucket.to(self.device, non_blocking=True) if self.backend == "nccl" else bucket
+            broadcast(group, staged, self._deadline_s)
+
+    def _await_report(self, generator_id: str, version: str) -> SyncReport:
+        key = (generator_id, version)
+        with self._changed:
+            if not self._changed.wait_for(lambda: key in self._shared.reports, timeout=self._deadline_s):
+                raise TimeoutError(f"no report within learner.sync_deadline_s = {self._deadline_s:g} s")
+            return self._shared.reports.pop(key)
+
+    def _close(self, link: Link) -> None:
+        close_group(link.group)
+        link.group = None

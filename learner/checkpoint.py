@@ -1,0 +1,106 @@
+"""Checkpoints: written whole or not at all.
+
+    <run>/checkpoints/step-000040/
+        state/           model and optimizer, torch.distributed.checkpoint (any number of ranks can load it)
+        huggingface/     the policy as a Hugging Face folder
+        manifest.json    written last; a folder without it is no checkpoint
+
+The manifest names the rollout entries trained since the checkpoint before. Only after it is on disk are
+they acknowledged on the ledger; a crash between the two is mended at resume, since that is idempotent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+from learner.policy import Policy
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`entries`: rollout entry ids trained since the checkpoint before, by step and in order."""
+
+    step: int
+    fence: int
+    entries: dict[int, list[str]]
+
+    @property
+    def all_entries(self) -> list[str]:
+        return [id for step in sorted(self.entries) for id in self.entries[step]]
+
+
+def save(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, manifest: Manifest) -> Path:
+    """Write a checkpoint; a collective, all ranks call it. Returns its folder."""
+    path = folder / f"step-{manifest.step:06d}"
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    if rank == 0:
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+    if dist.is_initialized():
+        dist.barrier()
+    model_state, optimizer_state = get_state_dict(policy, optimizer)
+    dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=str(path / "state"))
+    full = get_state_dict(policy, [], options=StateDictOptions(full_state_dict=True, cpu_offload=True))[0]
+    if rank == 0:
+        _export(policy, full, path / "huggingface")
+        _write_last(path / _MANIFEST, manifest)
+    return path
+
+
+def _export(policy: Policy, full: dict[str, torch.Tensor], path: Path) -> None:
+    weights = {name.removeprefix("hf."): tensor for name, tensor in full.items()}
+    policy.hf.save_pretrained(path, state_dict=weights, safe_serialization=True)
+    source = Path(policy.hf.config.name_or_path)
+    for file in source.glob("*token*") if source.is_dir() else ():
+        shutil.copy(file, path / file.name)
+
+
+def _write_last(path: Path, manifest: Manifest) -> None:
+    text = json.dumps({"step": manifest.step, "fence": manifest.fence, "entries": manifest.entries})
+    partial = path.with_suffix(".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def read_manifest(path: Path) -> Manifest:
+    fields = json.loads((path / _MANIFEST).read_text())
+    return Manifest(fields["step"], fields["fence"], {int(k): v for k, v in fields["entries"].items()})
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint."""
+    whole = sorted(p for p in folder.glob("step-*") if (p / _MANIFEST).is_file())
+    return whole[-1] if whole else None
+
+
+def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manifest:
+    """Restore policy and optimizer in place; a collective."""
+    model_state, optimizer_state = get_state_dict(policy, optimizer)
+    state = {"model": model_state, "optimizer": optimizer_state}
+    dcp.load(state, checkpoint_id=str(path / "state"))
+    set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    return read_manifest(path)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Keep the newest `keep` checkpoints, and every manifest: the audit of a finished run reads them."""
+    for path in sorted(p for p in folder.glob("step-*") if (p / _MANIFEST).is_file())[:-keep]:
+        for part in ("state", "huggingface"):
+            shutil.rmtree(path / part, ignore_errors=True)

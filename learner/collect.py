@@ -1,0 +1,137 @@
+"""From the rollouts stream to the next step's groups: read, check, drop with a reason, wait with a deadline."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+
+from learner.admission import Admission
+from learner.window import Ready, Window
+from protocol.config import RunConfig
+from protocol.exits import CannotGoOn
+from protocol.ledger import Entry, LearnerLedger
+from protocol.messages import MessageError, RolloutGroup
+from protocol.metrics import LearnerMetrics
+
+log = logging.getLogger("chorus.learner")
+_BLOCK_S = 0.5
+_RECOUNT_S = 5.0
+
+
+class Collector:
+    """Keeps the run's credits in use and hands out one step's groups at a time.
+
+    A group's slot is charged by `admit` and freed when the learner reports it trained, or drops it here:
+    `corrupt` (unreadable), `stale` (older than staleness.max), `ungraded` (fewer than two graded samples).
+    """
+
+    def __init__(
+        self, config: RunConfig, ledger: LearnerLedger, admission: Admission, metrics: LearnerMetrics
+    ) -> None:
+        self.config = config
+        self.ledger = ledger
+        self.admission = admission
+        self.metrics = metrics
+        self.forced: deque[list[Ready]] = deque()  # steps that a crash undid, in their recorded order
+        self.window = Window(config.learner.groups_per_step, config.capacity, config.learner.head_deadline_s)
+        self.window.outstanding = ledger.outstanding_indices()
+        self._next_index = ledger.admitted()
+        self._recounted = time.monotonic()
+
+    def restore(self, durable_step: int) -> None:
+        """After a crash: what was read comes again; recorded steps first, in the order they had."""
+        entries = {e.id: e for e in self.ledger.reread()}
+        for step, ids in self.ledger.recorded().items():
+            if step <= durable_step or not all(id in entries for id in ids):
+                continue
+            self.forced.append([r for r in (self._check(entries.pop(id), None) for id in ids) if r])
+        for entry in entries.values():
+            if ready := self._check(entry, None):
+                self.window.add(ready)
+
+    def admit(self, step: int, steps_left: int) -> None:
+        """Fill the free slots, but never with more groups than the rest of the run can train."""
+        wanted = steps_left * self.config.learner.groups_per_step - len(self.window.outstanding)
+        room = min(self.config.capacity - len(self.window.outstanding), wanted)
+        if room <= 0:
+            return
+        min_version = step if self.config.staleness.target == 0 else 0
+        first = self._next_index
+        tasks = [self.admission.task(first + k, min_version) for k in range(room)]
+        taken = self.ledger.admit(first, [t.encode() for t in tasks], self.config.capacity)
+        self.window.outstanding |= set(range(first, first + taken))
+        self._next_index += taken
+        self.metrics.outstanding.set(len(self.window.outstanding))
+
+    def next_step(self, step: int, steps_left: int) -> list[Ready]:
+        """Block until a step's groups are there. Raises CannotGoOn after learner.collect_deadline_s of nothing."""
+        if self.forced:
+            return self.forced.popleft()
+        last_news = time.monotonic()
+        while True:
+            self.admit(step, steps_left)
+            if (groups := self.window.take()) is not None:
+                if fresh := self._not_stale(groups, step):
+                    return fresh
+                continue
+            entries = self.ledger.read(self.config.capacity, _BLOCK_S)
+            for entry in entries:
+                if ready := self._check(entry, step):
+                    self.window.add(ready)
+            now = time.monotonic()
+            last_news = now if entries else last_news
+            if now - last_news > self.config.learner.collect_deadline_s:
+                raise CannotGoOn(
+                    f"no rollout for learner.collect_deadline_s = {self.config.learner.collect_deadline_s:g} s: "
+                    "are generators and the reward server alive? `chorus status` shows who waits"
+                )
+            if now - self._recounted > _RECOUNT_S and not entries:
+                self._recount(now)
+
+    def _recount(self, now: float) -> None:
+        """Generators may have buried groups: ask the ledger which are still on their way."""
+        self._recounted = now
+        if self.ledger.books().outstanding != len(self.window.outstanding):
+            self.window.outstanding = self.ledger.outstanding_indices()
+
+    def _not_stale(self, groups: list[Ready], step: int) -> list[Ready] | None:
+        stale = [r for r in groups if staleness(r.group, step) > self.config.staleness.max]
+        if not stale:
+            return groups
+        self._drop("stale", [r.entry for r in stale])
+        for r in groups:
+            if r not in stale:
+                self.window.add(r)
+        return None
+
+    def _check(self, entry: Entry, step: int | None) -> Ready | None:
+        """Decode and judge one entry; `step` None: a restored one, judged before the crash."""
+        if entry.index is None:
+            log.warning("rollout %s was admitted by nobody; refused", entry.id)
+            self._drop("corrupt", [entry])
+            return None
+        try:
+            group = RolloutGroup.decode(entry.payload)
+            if group.task.index != entry.index or group.task.run_id != self.admission.run_id:
+                raise MessageError(f"a group of run {group.task.run_id!r}, index {group.task.index}")
+        except MessageError as error:
+            log.warning("rollout %s can't be read and is dropped: %s", entry.id, error)
+            self._drop("corrupt", [entry])
+            return None
+        if sum(s.grade.accuracy is not None for s in group.samples) < 2:
+            self._drop("ungraded", [entry])
+            return None
+        return Ready(entry, group)
+
+    def _drop(self, reason: str, entries: list[Entry]) -> None:
+        self.ledger.drop(reason, [e.id for e in entries])
+        self.metrics.dropped.labels(reason).inc(len(entries))
+        for e in entries:
+            if e.index is not None:
+                self.window.forget(e.index)
+
+
+def staleness(group: RolloutGroup, step: int) -> int:
+    """Steps between the weights of the group's oldest token and the weights it trains (never below 0)."""
+    return max(0, step - min(s.oldest_step(step) for s in group.samples))

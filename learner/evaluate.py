@@ -1,0 +1,97 @@
+"""Held-out evaluation through the run's own generators, over a lane of its own, outside the training books."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from learner.admission import Admission
+from protocol.exits import CannotGoOn
+from protocol.ledger import LearnerLedger
+from protocol.messages import MessageError, RolloutGroup
+
+log = logging.getLogger("chorus.learner")
+_UNBOUNDED = 2**31
+_BLOCK_S = 0.5
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`accuracy`: mean over the samples at the training temperature; `greedy`: at temperature 0."""
+
+    step: int
+    problems: int
+    samples: int
+    accuracy: float
+    greedy: float
+    format: float
+    ungraded: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def evaluate(
+    admission: Admission, ledger: LearnerLedger, step: int, progress: Callable[[str], None]
+) -> Evaluation:
+    """Sample and grade the held-out problems at the weights of `step`, which must not change meanwhile.
+
+    Raises CannotGoOn when nothing arrives for learner.collect_deadline_s.
+    """
+    started = time.monotonic()
+    first = ledger.admitted()
+    tasks = admission.evaluation_tasks(first, min_version=step)
+    ledger.admit(first, [t.encode() for t in tasks], _UNBOUNDED)
+    groups = _collect(admission, ledger, first, len(tasks), progress)
+    sampled = [s.grade for g in groups if g.task.sampling.temperature > 0 for s in g.samples]
+    greedy = [s.grade for g in groups if g.task.sampling.temperature == 0 for s in g.samples]
+    graded = [g for g in sampled if g.accuracy is not None]
+    return Evaluation(
+        step=step,
+        problems=len(greedy),
+        samples=admission.config.evaluation.samples,
+        accuracy=_mean([g.accuracy for g in graded]),
+        greedy=_mean([g.accuracy for g in greedy if g.accuracy is not None]),
+        format=_mean([g.format for g in graded if g.format is not None]),
+        ungraded=len(sampled) - len(graded),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _collect(
+    admission: Admission, ledger: LearnerLedger, first: int, wanted: int, progress: Callable[[str], None]
+) -> list[RolloutGroup]:
+    groups: list[RolloutGroup] = []
+    deadline_s = admission.config.learner.collect_deadline_s
+    last_news = time.monotonic()
+    pending = ledger.reread()  # leftovers of an evaluation that a crash cut short
+    while True:
+        for entry in pending:
+            if entry.index is None or entry.index < first:
+                ledger.drop("abandoned", [entry.id])
+                continue
+            try:
+                groups.append(RolloutGroup.decode(entry.payload))
+            except MessageError as error:
+                log.warning("evaluation rollout %s is dropped: %s", entry.id, error)
+                ledger.drop("corrupt", [entry.id])
+                continue
+            ledger.durable(0, [entry.id])
+        progress(f"{len(groups)} of {wanted} groups")
+        if len(groups) == wanted or ledger.books().outstanding == 0:
+            ledger.trim()
+            return groups
+        pending = ledger.read(1000, _BLOCK_S)
+        now = time.monotonic()
+        last_news = now if pending else last_news
+        if now - last_news > deadline_s:
+            raise CannotGoOn(
+                f"evaluation: no group for learner.collect_deadline_s = {deadline_s:g} s; are generators alive?"
+            )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,224 @@
+"""What a run says of itself: one line of metrics.jsonl a step, and summary.json at the end.
+
+summary.json is computed from files and Redis alone, so a run whose learner was killed and resumed sums up
+like any other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import redis
+
+from learner.collect import staleness
+from learner.prepare import Prepared
+from learner.trainer import StepFigures
+from learner.window import Ready
+from protocol.config import RunConfig
+from protocol.ledger import Books, Keys
+from protocol.messages import Member, MessageError, RolloutGroup, Sample, SyncReport
+
+
+def step_record(
+    step: int,
+    config: RunConfig,
+    groups: list[Ready],
+    prepared: Prepared,
+    figures: StepFigures,
+    wait_s: float,
+    seconds: float,
+    generator_wait_ratio: float | None,
+) -> dict[str, Any]:
+    """The figures of one step. Lengths are in completion tokens, times in seconds."""
+    rows = list(zip(prepared.samples, prepared.rewards.tolist(), range(len(prepared.rewards)), strict=True))
+    by_template: dict[str, list[Any]] = {}
+    for row in rows:
+        by_template.setdefault(row[0][0].task.template, []).append(row)
+    ages = [staleness(r.group, step - 1) for r in groups]
+    return {
+        "step": step,
+        "steps": config.run.steps,
+        "time": time.time(),
+        **_sample_figures(rows, figures, config),
+        "loss": figures.loss,
+        "grad_norm": max(figures.grad_norms, default=0.0),
+        "updates": len(figures.grad_norms),
+        "logprob": figures.mean("logprob"),
+        "ratio_mean": figures.mean("ratio"),
+        "ratio_off_max": figures.ratio_off_max,
+        "mismatch_k1": figures.mean("mismatch_k1"),
+        "mismatch_abs": figures.mean("mismatch_abs"),
+        "clip_high_fraction": figures.mean("clip_high"),
+        "clip_low_fraction": figures.mean("clip_low"),
+        "dual_clip_fraction": figures.mean("dual_clip"),
+        "staleness_mean": statistics.fmean(ages),
+        "staleness_max": max(ages),
+        "groups": len(groups),
+        "samples_masked": prepared.masked,
+        "zero_advantage_groups": _zero_advantage(prepared, config.sampling.group_size),
+        "trained_tokens": figures.tokens,
+        "tokens_per_second": figures.tokens / seconds,
+        "seconds": seconds,
+        "wait_seconds": wait_s,
+        "learner_wait_ratio": wait_s / seconds,
+        "generator_wait_ratio": generator_wait_ratio,
+        "by_template": {
+            name: {"samples": len(part), **_sample_figures(part, figures, config)}
+            for name, part in sorted(by_template.items())
+        },
+    }
+
+
+def _sample_figures(
+    rows: list[tuple[tuple[RolloutGroup, Sample], float, int]], figures: StepFigures, config: RunConfig
+) -> dict[str, Any]:
+    samples = [sample for (_, sample), _, _ in rows]
+    accuracies = [s.grade.accuracy for s in samples if s.grade.accuracy is not None]
+    formats = [s.grade.format for s in samples if s.grade.format is not None]
+    lengths = [s.n_tokens for s in samples]
+    entropies = [figures.entropy_of[k] for _, _, k in rows if k in figures.entropy_of]
+    weights = [n for (_, _, k), n in zip(rows, lengths, strict=True) if k in figures.entropy_of]
+    return {
+        "reward": _mean([r for _, r, _ in rows if math.isfinite(r)]),
+        "accuracy": _mean(accuracies),
+        "format": _mean(formats),
+        "format_full": _mean([float(f == 1.0) for f in formats]),
+        "entropy": float(np.average(entropies, weights=weights)) if sum(weights) else None,
+        "response_tokens_mean": _mean(lengths),
+        "response_tokens_max": max(lengths, default=0),
+        "truncated": _mean([float(s.finish_reason == "length") for s in samples]),
+    }
+
+
+def _zero_advantage(prepared: Prepared, group_size: int) -> int:
+    spread = np.nanmax, np.nanmin
+    groups = prepared.rewards.reshape(-1, group_size)
+    return sum(bool(np.isfinite(g).any() and spread[0](g) == spread[1](g)) for g in groups)
+
+
+def _mean(values: list[Any]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def append_record(run_dir: Path, record: dict[str, Any]) -> None:
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_records(run_dir: Path) -> list[dict[str, Any]]:
+    """Records in step order; a line that a crash cut short is skipped."""
+    path = run_dir / "metrics.jsonl"
+    records = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def rewind_records(run_dir: Path, step: int) -> None:
+    """Forget the steps that a crash undid; they will be trained and recorded again."""
+    kept = [r for r in read_records(run_dir) if r["step"] <= step]
+    partial = run_dir / "metrics.jsonl.partial"
+    partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
+    partial.rename(run_dir / "metrics.jsonl")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.rename(path)
+
+
+def summarize(
+    run_dir: Path, config: RunConfig, client: redis.Redis, run_id: str, books: Books, generated_tokens: int
+) -> dict[str, Any]:
+    """The run in one page; the keys are fixed, tools read them."""
+    records = read_records(run_dir)
+    reports = _good_syncs(client, run_id)
+    before, after = (_evaluation(run_dir, name) for name in ("before", "after"))
+    started = json.loads((run_dir / "run.json").read_text())["started_at"]
+    seconds = sum(r["seconds"] for r in records)
+    return {
+        "recipe": config.run.name,
+        "wall_seconds": time.time() - started,
+        "steps": len(records),
+        "updates": sum(r["updates"] for r in records),
+        "accuracy": {
+            "before": before.get("accuracy"),
+            "after": after.get("accuracy"),
+            "problems": after.get("problems"),
+        },
+        "greedy": {"before": before.get("greedy"), "after": after.get("greedy")},
+        "format": {"before": before.get("format"), "after": after.get("format")},
+        "ledger": {
+            "admitted": books.admitted,
+            "trained": books.trained,
+            "dropped": books.dropped,
+            "outstanding": books.outstanding,
+        },
+        "staleness": {
+            "target": config.staleness.target,
+            "mean": _mean([r["staleness_mean"] for r in records]),
+            "max": max((r["staleness_max"] for r in records), default=0),
+        },
+        "weights": {
+            "syncs": len(reports),
+            "seconds_p50": statistics.median([r.total_s for r in reports]) if reports else None,
+            "pause_seconds_p50": statistics.median([r.pause_s for r in reports]) if reports else None,
+            "logprob_gap_mean": _mean([r.gap_mean for r in reports]),
+            "logprob_gap_max": max((r.gap_max for r in reports), default=None),
+        },
+        "tokens": {"generated": generated_tokens, "trained": sum(r["trained_tokens"] for r in records)},
+        "learner_wait_ratio": sum(r["wait_seconds"] for r in records) / seconds if seconds else None,
+        "generator_wait_ratio": _mean(
+            [r["generator_wait_ratio"] for r in records if r["generator_wait_ratio"] is not None]
+        ),
+        "step_seconds": seconds,
+        "evaluation": {"before": before, "after": after},
+        "samples_masked": sum(r["samples_masked"] for r in records),
+        "ratio_off_max": max((r["ratio_off_max"] for r in records), default=None),
+    }
+
+
+def _good_syncs(client: redis.Redis, run_id: str) -> list[SyncReport]:
+    reports = []
+    for _, fields in client.xrange(Keys(run_id).reports):
+        try:
+            reports.append(SyncReport.decode(fields.get(b"d", b"")))
+        except MessageError:
+            continue
+    return [r for r in reports if r.ok]
+
+
+def _evaluation(run_dir: Path, name: str) -> dict[str, Any]:
+    path = run_dir / f"evaluation-{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+class FleetClock:
+    """How much of the generators' time was work: the share since the last question."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Member] = {}
+        self.tokens: Counter[str] = Counter()
+
+    def wait_ratio(self, members: list[Member]) -> float | None:
+        busy = up = 0.0
+        for member in members:
+            before = self._seen.get(member.generator_id)
+            if before is not None:
+                busy += member.busy_seconds - before.busy_seconds
+                up += member.uptime_seconds - before.uptime_seconds
+            self._seen[member.generator_id] = member
+            self.tokens[member.generator_id] = member.generated_tokens
+        return max(0.0, 1.0 - busy / up) if up > 0 else None

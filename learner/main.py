@@ -1,0 +1,68 @@
+"""`chorus learner`: train, alone or as one rank under torchrun."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+import redis
+
+from protocol.config import RunConfig, load_config
+from protocol.exits import CANNOT_GO_ON, CannotGoOn
+from protocol.ledger import FencedError, LedgerLostError
+
+log = logging.getLogger("chorus.learner")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="chorus learner", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="recipe (.toml) or a run's config.json")
+    parser.add_argument("--run-id", required=True, help="namespace of the run on Redis")
+    parser.add_argument("--run-dir", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --run-dir")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    args = parser.parse_args(argv)
+    config = load_config(args.config, args.overrides)
+    client = _connect(config)
+    try:
+        return _learn(config, args, client)
+    except (LedgerLostError, FencedError) as error:
+        log.error("%s", error)
+        return CANNOT_GO_ON
+
+
+def _connect(config: RunConfig) -> redis.Redis:
+    client = redis.Redis.from_url(config.redis.url, socket_connect_timeout=5, health_check_interval=15)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        raise CannotGoOn(
+            f"redis.url {config.redis.url}: {error}; is the server running and reachable?"
+        ) from None
+    return client
+
+
+def _learn(config: RunConfig, args: argparse.Namespace, client: redis.Redis) -> int:
+    # torch takes seconds to import: whatever can be refused without it has been refused by now.
+    import torch
+    import torch.distributed as dist
+
+    from learner import checkpoint, ranks
+    from learner.loop import Learner
+
+    torch.manual_seed(config.run.seed)
+    rank, _, device = ranks.join()
+    start_from = checkpoint.latest(args.run_dir / "checkpoints") if args.resume else None
+    crew = ranks.Crew(config, device, start_from)
+    try:
+        if rank == 0:
+            Learner(config, args.run_dir, args.run_id, client, crew).run()
+            crew.stop()
+        else:
+            crew.follow()
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return os.EX_OK

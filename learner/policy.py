@@ -1,0 +1,99 @@
+"""The policy: a Hugging Face causal model that answers with log-probabilities instead of logits.
+
+The head runs only where a completion token is predicted, in chunks that are recomputed in the backward
+pass, so that [tokens, vocabulary] in float32 never exists for a whole micro-batch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM
+
+from protocol.config import RunConfig
+from protocol.exits import CannotGoOn
+
+_CHUNK_ELEMENTS = 2**25  # of one chunk of logits: 128 MiB in float32
+
+
+class Policy(torch.nn.Module):
+    """Wraps the model so that FSDP sees one forward: everything that trains happens inside it."""
+
+    def __init__(self, hf: Any, temperature: float) -> None:
+        super().__init__()
+        self.hf = hf
+        self.temperature = temperature
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor | None,
+        index: torch.Tensor,
+        target: torch.Tensor | None = None,
+        top: int = 0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities at the sampling temperature, in float32.
+
+        Args:
+            input_ids: [rows, width]. position_ids: the same, or None for 0, 1, 2, ... in every row.
+            index: [n] flat positions at which the next token is predicted.
+            target: [n] next tokens. None: the `top` likeliest instead.
+
+        Returns:
+            (log-probability of the target [n], entropy [n] without gradient), or, without a target,
+            (log-probabilities [n, top], token ids [n, top]).
+        """
+        hidden = self.hf.get_decoder()(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        hidden = hidden.reshape(-1, hidden.shape[-1])[index]
+        head = self.hf.get_output_embeddings()
+        if target is None:
+            best = self._log_softmax(head, hidden).topk(top, dim=-1)
+            return best.values, best.indices
+        rows = max(1, _CHUNK_ELEMENTS // head.weight.shape[0])
+        if len(index) <= rows:
+            return self._score(head, hidden, target)
+        parts = [
+            checkpoint(self._score, head, h, t, use_reentrant=False)
+            for h, t in zip(hidden.split(rows), target.split(rows), strict=True)
+        ]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])  # type: ignore[index]
+
+    def _log_softmax(self, head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.log_softmax(head(hidden).float() / self.temperature, dim=-1)
+
+    def _score(
+        self, head: torch.nn.Module, hidden: torch.Tensor, target: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        logp = self._log_softmax(head, hidden)
+        with torch.no_grad():
+            entropy = -(logp.exp() * logp).sum(-1)
+        return logp.gather(-1, target.unsqueeze(-1)).squeeze(-1), entropy
+
+
+def load_policy(config: RunConfig, device: torch.device) -> Policy:
+    """The model in float32 (bf16 runs train float32 master weights under autocast)."""
+    path = config.model.path
+    attention = "flash_attention_2" if device.type == "cuda" and _has_flash_attention() else "sdpa"
+    try:
+        hf = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention)
+    except (OSError, ValueError) as error:
+        what = "no such folder or hub name" if not Path(path).exists() else "no model that can be loaded"
+        raise CannotGoOn(f"model.path {path}: {what} ({str(error).splitlines()[0]})") from None
+    hf.config.use_cache = False
+    return Policy(hf.to(device), config.sampling.temperature)
+
+
+def wire_names(policy: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    """Parameters under their Hugging Face names; a tied head is listed once, as the embedding."""
+    return [(name.removeprefix("hf."), p) for name, p in policy.named_parameters()]
+
+
+def _has_flash_attention() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("flash_attn") is not None

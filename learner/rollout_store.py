@@ -1,0 +1,41 @@
+"""The rollouts a run has trained on, kept beside its checkpoints, since Redis is trimmed.
+
+One gzip file a step, `rollouts/step-000012.msgpack.gz`: a list of [entry id, encoded RolloutGroup] in the
+order in which they were trained. Replay, regrade and the audit of a finished run read them.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+
+from learner.window import Ready
+from protocol.ledger import Entry
+from protocol.messages import RolloutGroup
+
+
+def write_step(run_dir: Path, step: int, groups: list[Ready]) -> Path:
+    """Store one step's groups, before it trains; a rewound step writes the same file again."""
+    path = run_dir / "rollouts" / f"step-{step:06d}.msgpack.gz"
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with gzip.open(partial, "wb", compresslevel=1) as file:
+        file.write(msgpack.packb([[r.entry.id, r.entry.payload] for r in groups]))
+    partial.rename(path)
+    return path
+
+
+def read_step(path: Path) -> list[Ready]:
+    with gzip.open(path, "rb") as file:
+        rows = msgpack.unpackb(file.read())
+    groups = [(id, payload, RolloutGroup.decode(payload)) for id, payload in rows]
+    return [Ready(Entry(id, group.task.index, payload), group) for id, payload, group in groups]
+
+
+def stored_steps(run_dir: Path) -> Iterator[tuple[int, Path]]:
+    """(step, file) in order."""
+    for path in sorted((run_dir / "rollouts").glob("step-*.msgpack.gz")):
+        yield int(path.name.split("-")[1].split(".")[0]), path

@@ -1,0 +1,1 @@
+"""Sources of problems: files, the hub, and synthetic arithmetic."""

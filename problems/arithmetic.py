@@ -1,0 +1,97 @@
+"""Synthetic arithmetic with a fixed split into training and held-out problems.
+
+    arithmetic:chain?max=12&split=train      What is 3 + 4 - 5?   (numbers 0..max, result >= 0)
+    arithmetic:one-digit?split=heldout       What is 3 + 4?       (digits 0..9)
+
+Which side a problem is on depends on its text alone (a hash), so the sides stay disjoint whatever `max` is
+and whoever reads them: the starter's warm start and the learner see training problems only.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Literal
+from urllib.parse import parse_qsl
+
+from protocol.messages import Problem
+
+Split = Literal["train", "heldout"]
+CHAIN_MAX = 12  # the largest number in a chain problem; sums reach twice this
+HELDOUT_SHARE = 0.25  # 475 of the 1,911 chain problems at max = 12
+
+
+def chain_text(a: int, b: int, c: int) -> str:
+    """The words of a chain problem; its answer is a + b - c."""
+    return f"What is {a} + {b} - {c}?"
+
+
+def is_heldout(text: str) -> bool:
+    """Whether the problem with this text belongs to the held-out side; stable across runs and machines."""
+    number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return number < HELDOUT_SHARE * 2**64
+
+
+def chain_operands(split: Split, max_number: int = CHAIN_MAX) -> Iterator[tuple[int, int, int]]:
+    """Every (a, b, c) of one side with 0 <= a, b, c <= max_number and a + b - c >= 0, in order."""
+    numbers = range(max_number + 1)
+    for a in numbers:
+        for b in numbers:
+            for c in range(min(max_number, a + b) + 1):
+                if is_heldout(chain_text(a, b, c)) == (split == "heldout"):
+                    yield a, b, c
+
+
+def chain_problems(split: Split, max_number: int = CHAIN_MAX) -> list[Problem]:
+    """`a + b - c`, two steps each."""
+    return [
+        _problem(f"chain/{a}+{b}-{c}", chain_text(a, b, c), a + b - c)
+        for a, b, c in chain_operands(split, max_number)
+    ]
+
+
+def one_digit_problems(split: Split, max_number: int = 9) -> list[Problem]:
+    """`a + b`, one step, for a pretrained model that shall learn the layout rather than the sums."""
+    sums = [(a, b) for a in range(max_number + 1) for b in range(max_number + 1)]
+    problems = [_problem(f"one-digit/{a}+{b}", f"What is {a} + {b}?", a + b) for a, b in sums]
+    return [problem for problem in problems if is_heldout(problem.problem) == (split == "heldout")]
+
+
+STYLES: dict[str, tuple[Callable[..., list[Problem]], int]] = {  # name: problems, largest number unless told
+    "chain": (chain_problems, CHAIN_MAX),
+    "one-digit": (one_digit_problems, 9),
+}
+
+
+def load_arithmetic(spec: str) -> list[Problem]:
+    """Problems of `arithmetic:STYLE[?max=N&split=train|heldout]`; split defaults to train.
+
+    Raises ValueError for a style, an option or a value that is not known.
+    """
+    style, _, query = spec.removeprefix("arithmetic:").partition("?")
+    if style not in STYLES:
+        raise ValueError(f"problems {spec!r}: style {style!r} is unknown; use one of {', '.join(STYLES)}")
+    make, max_number = STYLES[style]
+    split: Split = "train"
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key == "split" and (value == "train" or value == "heldout"):
+            split = value
+        elif key == "max" and value.isdecimal() and 1 <= int(value) <= 99:
+            max_number = int(value)
+        else:
+            raise ValueError(
+                f"problems {spec!r}: {key}={value} is not understood; "
+                "use split=train, split=heldout, or max=1 to 99"
+            )
+    return make(split, max_number)
+
+
+def _problem(name: str, text: str, answer: int) -> Problem:
+    return Problem(
+        id=name,
+        problem=text,
+        answers=[str(answer)],
+        solution=None,
+        kind="math",
+        level=None,
+        domain="arithmetic",
+        source="arithmetic",
+    )

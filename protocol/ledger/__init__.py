@@ -1,0 +1,40 @@
+"""The rollout ledger on Redis: who works on which group, and what became of every one.
+
+A group's life, and the structure that holds it:
+
+    admitted ─▶ queued ───▶ leased ────▶ unread ─────▶ read ────▶ trained ─────▶ durable
+                tasks       tasks         rollouts      rollouts   + `trained`    acknowledged
+                (lag)       (pending)     (lag)         (pending)  (hash)         (counted)
+
+At any point it may be dropped with a reason (counted). The books balance at every moment:
+
+    admitted = trained + dropped(by reason) + outstanding,      trained = durable + not yet durable
+
+where `outstanding` is not a difference but a count of the streams themselves. Credits: the learner
+charges one at `admit`, and it is freed when the group is trained or dropped. Every change is one Lua
+script, so that a `kill -9` falls between two states and never into one.
+
+Invariants: a task is acknowledged exactly once, by the commit, drop or dead letter that wins; a rollout
+is acknowledged only once a durable checkpoint contains its step; a script of the learner with an old
+fence changes nothing.
+
+    >>> # admit 1, lease it, commit it twice: the twin is refused
+    >>> # {'admitted': 1, 'trained': 0, 'dropped': {}, 'outstanding': 1}
+"""
+
+from protocol.ledger.books import Books, LedgerLostError, read_books
+from protocol.ledger.generator_side import GeneratorLedger, Lease
+from protocol.ledger.keys import Keys
+from protocol.ledger.learner_side import Entry, FencedError, LearnerLedger
+
+__all__ = [
+    "Books",
+    "Entry",
+    "FencedError",
+    "GeneratorLedger",
+    "Keys",
+    "LearnerLedger",
+    "Lease",
+    "LedgerLostError",
+    "read_books",
+]

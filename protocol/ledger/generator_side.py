@@ -1,0 +1,109 @@
+"""The generator's half of the ledger (asynchronous): lease, renew, release, commit, dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis
+import redis.asyncio
+
+from protocol.ledger import scripts
+from protocol.ledger.books import LedgerLostError
+from protocol.ledger.keys import TASK_GROUP, Keys, Lane
+
+_DEAD_KEPT = 10_000
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A task this generator holds. `attempt` counts deliveries from 1; None index: admitted by nobody."""
+
+    id: str
+    index: int | None
+    payload: bytes
+    attempt: int
+
+
+class GeneratorLedger:
+    """Leases live as long as they are renewed; after `lease_s` without renewal anybody may claim them.
+
+    Methods raise LedgerLostError where the run's keys vanished.
+    """
+
+    def __init__(
+        self, client: redis.asyncio.Redis, run: str, consumer: str, lease_s: float, lane: Lane = "train"
+    ) -> None:
+        self.client = client
+        self.keys = Keys(run, lane)
+        self.consumer = consumer
+        self.lease_ms = int(lease_s * 1000)
+        self._scripts = {
+            name: client.register_script(getattr(scripts, name))
+            for name in ("RENEW", "RELEASE", "COMMIT", "DEAD")
+        }
+
+    async def lease(self, count: int, block_s: float) -> list[Lease]:
+        """Up to `count` tasks: first what others let expire, then new ones, waiting up to `block_s`."""
+        try:
+            if claimed := await self._claim_expired(count):
+                return claimed
+            reply = await self.client.xreadgroup(
+                TASK_GROUP,
+                self.consumer,
+                {self.keys.tasks: ">"},
+                count=count,
+                block=max(1, int(block_s * 1000)) if block_s > 0 else None,
+            )
+        except redis.ResponseError as error:
+            raise LedgerLostError(f"run {self.keys.run!r}: no tasks to lease ({error})") from None
+        if not reply:
+            return []
+        entries = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
+        return [_lease(id, fields, 1) for id, fields in entries]
+
+    async def _claim_expired(self, count: int) -> list[Lease]:
+        _, entries, *_ = await self.client.xautoclaim(
+            self.keys.tasks, TASK_GROUP, self.consumer, min_idle_time=self.lease_ms, count=count
+        )
+        leases = []
+        for id, fields in entries:
+            pending = await self.client.xpending_range(self.keys.tasks, TASK_GROUP, min=id, max=id, count=1)
+            if fields and pending:
+                leases.append(_lease(id, fields, pending[0]["times_delivered"]))
+        return leases
+
+    async def renew(self, ids: Sequence[str]) -> set[str]:
+        """Prolong the leases; returns those that are still this generator's."""
+        if not ids:
+            return set()
+        held = await self._scripts["RENEW"](keys=[self.keys.tasks], args=[TASK_GROUP, self.consumer, *ids])
+        return {id.decode() for id in held}
+
+    async def release(self, ids: Sequence[str], count_try: bool = False) -> None:
+        """Give tasks back; others may claim them at once. `count_try`: this delivery was a failed attempt."""
+        if ids:
+            args = [TASK_GROUP, self.consumer, self.lease_ms * 1000, 0 if count_try else 1, *ids]
+            await self._scripts["RELEASE"](keys=[self.keys.tasks], args=args)
+
+    async def commit(self, lease: Lease, payload: bytes) -> bool:
+        """Publish the finished group. False: a twin was first, and this copy is void."""
+        try:
+            done = await self._scripts["COMMIT"](
+                keys=[self.keys.tasks, self.keys.rollouts], args=[TASK_GROUP, lease.id, lease.index, payload]
+            )
+        except redis.ResponseError as error:
+            raise LedgerLostError(f"run {self.keys.run!r}: can't commit ({error})") from None
+        return bool(done)
+
+    async def bury(self, lease: Lease, reason: str, detail: str) -> None:
+        """Take a task out for good: counted as dropped, kept in the dead-letter stream."""
+        k = self.keys
+        await self._scripts["DEAD"](
+            keys=[k.tasks, k.books, k.dead], args=[TASK_GROUP, lease.id, reason, detail[:2000], _DEAD_KEPT]
+        )
+
+
+def _lease(id: bytes, fields: dict[bytes, bytes], attempt: int) -> Lease:
+    index = fields.get(b"i")
+    return Lease(id.decode(), int(index) if index is not None else None, fields.get(b"d", b""), attempt)

@@ -1,0 +1,68 @@
+"""Redis keys, namespaced by run so that runs can share a server, and by lane.
+
+The `train` lane is what is learned from; the `eval` lane has streams and books of its own, so that
+evaluation goes through the same generators without touching the training books.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Lane = Literal["train", "eval"]
+TASK_GROUP = "generators"
+ROLLOUT_GROUP = "learner"
+
+
+@dataclass(frozen=True)
+class Keys:
+    run: str
+    lane: Lane = "train"
+
+    def _key(self, name: str) -> str:
+        return f"chorus:{self.run}:{self.lane}:{name}"
+
+    @property
+    def tasks(self) -> str:
+        return self._key("tasks")
+
+    @property
+    def rollouts(self) -> str:
+        return self._key("rollouts")
+
+    @property
+    def dead(self) -> str:
+        return self._key("dead")
+
+    @property
+    def books(self) -> str:
+        return self._key("books")
+
+    @property
+    def trained(self) -> str:
+        """Hash: rollout entry id -> step, for what is trained and not yet durable."""
+        return self._key("trained")
+
+    @property
+    def steps(self) -> str:
+        """Hash: step -> its rollout entry ids in order, written before the step trains."""
+        return self._key("steps")
+
+    @property
+    def fence(self) -> str:
+        """Both lanes obey the one learner."""
+        return f"chorus:{self.run}:fence"
+
+    @property
+    def members(self) -> str:
+        """Hash: generator id -> its last heartbeat."""
+        return f"chorus:{self.run}:members"
+
+    @property
+    def reports(self) -> str:
+        """Stream: sync reports of all generators."""
+        return f"chorus:{self.run}:reports"
+
+    def offers(self, generator_id: str) -> str:
+        """Stream: the sync offers to one generator."""
+        return f"chorus:{self.run}:offers:{generator_id}"

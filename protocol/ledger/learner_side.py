@@ -1,0 +1,193 @@
+"""The learner's half of the ledger (synchronous): admit, read, record, train, make durable, drop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgpack
+import redis
+
+from protocol.ledger import scripts
+from protocol.ledger.books import Books, LedgerLostError, read_books
+from protocol.ledger.keys import ROLLOUT_GROUP, TASK_GROUP, Keys, Lane
+
+_CONSUMER = "learner"
+
+
+class FencedError(RuntimeError):
+    """A newer learner has taken over this run; this one must stop and change nothing more."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the rollouts stream. `index` is None where nobody admitted it."""
+
+    id: str
+    index: int | None
+    payload: bytes
+
+
+class LearnerLedger:
+    """All of the learner's changes, fenced: the newest learner start alone may make them.
+
+    Every method raises FencedError after a takeover and LedgerLostError where the keys vanished.
+    """
+
+    def __init__(self, client: redis.Redis, run: str, lane: Lane = "train", fence: int | None = None) -> None:
+        self.client = client
+        self.keys = Keys(run, lane)
+        for stream, group in ((self.keys.tasks, TASK_GROUP), (self.keys.rollouts, ROLLOUT_GROUP)):
+            try:
+                client.xgroup_create(stream, group, id="0", mkstream=True)
+            except redis.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+        self.fence = int(client.incr(self.keys.fence)) if fence is None else fence
+        self._scripts = {name: client.register_script(getattr(scripts, name)) for name in _NAMES}
+
+    def _run(self, name: str, keys: list[str], args: Sequence[object]) -> int:
+        try:
+            return self._scripts[name](keys=keys, args=args)
+        except redis.ResponseError as error:
+            text = str(error)
+            if text.startswith("FENCED"):
+                raise FencedError(
+                    f"run {self.keys.run!r}: this learner was {text.lower()}; it stops"
+                ) from None
+            if text.startswith(("LOST", "NOGROUP")):
+                raise _lost(self.keys.run, text) from None
+            raise
+
+    def admitted(self) -> int:
+        """Groups admitted so far: the index of the next one."""
+        return int(self.client.hget(self.keys.books, "admitted") or 0)  # type: ignore[arg-type]
+
+    def admit(self, first_index: int, payloads: Sequence[bytes], capacity: int) -> int:
+        """Publish tasks while fewer than `capacity` groups are outstanding. Returns how many it took."""
+        k = self.keys
+        return self._run(
+            "ADMIT", [k.fence, k.tasks, k.books, k.trained], [self.fence, capacity, first_index, *payloads]
+        )
+
+    def read(self, count: int, block_s: float) -> list[Entry]:
+        """Up to `count` new rollouts, oldest first; waits up to `block_s` for the first one."""
+        return self._read(">", count, block_s)
+
+    def reread(self) -> list[Entry]:
+        """What an earlier learner had read and nobody acknowledged, oldest first."""
+        entries: list[Entry] = []
+        last = "0"
+        while page := self._read(last, 1000, 0.0):
+            entries += page
+            last = page[-1].id
+        return entries
+
+    def _read(self, after: str, count: int, block_s: float) -> list[Entry]:
+        try:
+            reply = self.client.xreadgroup(
+                ROLLOUT_GROUP,
+                _CONSUMER,
+                {self.keys.rollouts: after},
+                count=count,
+                block=max(1, int(block_s * 1000)) if after == ">" else None,
+            )
+        except redis.ResponseError as error:
+            raise _lost(self.keys.run, str(error)) from None
+        entries = _first_stream(reply)
+        return [
+            Entry(id.decode(), int(f[b"i"]) if b"i" in f else None, f.get(b"d", b""))
+            for id, f in entries
+            if f
+        ]
+
+    def record(self, step: int, ids: Sequence[str]) -> None:
+        """Write down the step's entries in their order, before it trains."""
+        self._run("RECORD", [self.keys.fence, self.keys.steps], [self.fence, step, msgpack.packb(list(ids))])
+
+    def recorded(self) -> dict[int, list[str]]:
+        """Step -> entry ids, for all steps that are not yet durable."""
+        steps = self.client.hgetall(self.keys.steps)
+        return {
+            int(step): msgpack.unpackb(ids) for step, ids in sorted(steps.items(), key=lambda s: int(s[0]))
+        }  # type: ignore[union-attr]
+
+    def trained(self, step: int, ids: Sequence[str]) -> None:
+        """The optimizer has stepped: the groups' credits are free."""
+        self._run("TRAINED", [self.keys.fence, self.keys.trained], [self.fence, step, *ids])
+
+    def durable(self, step: int, ids: Sequence[str]) -> int:
+        """A durable checkpoint holds these entries. Idempotent. Returns how many were new to the books."""
+        k = self.keys
+        fresh = self._run(
+            "DURABLE", [k.fence, k.rollouts, k.books, k.trained], [self.fence, ROLLOUT_GROUP, *ids]
+        )
+        done = [s for s in self.recorded() if s <= step]
+        if done:
+            self.client.hdel(k.steps, *map(str, done))
+        return fresh
+
+    def drop(self, reason: str, ids: Iterable[str]) -> None:
+        """These rollouts will never be trained, because of `reason`."""
+        if ids := list(ids):
+            k = self.keys
+            self._run("DROP", [k.fence, k.rollouts, k.books], [self.fence, ROLLOUT_GROUP, reason, *ids])
+
+    def rewind(self, durable_step: int) -> None:
+        """After a crash: steps beyond the checkpoint are undone, their groups outstanding again."""
+        self._run("REWIND", [self.keys.fence, self.keys.trained, self.keys.steps], [self.fence, durable_step])
+
+    def trim(self) -> None:
+        """Let Redis forget what is done with, so that its memory is bounded by what is outstanding."""
+        for stream, group in ((self.keys.tasks, TASK_GROUP), (self.keys.rollouts, ROLLOUT_GROUP)):
+            self._run("TRIM", [stream], [group])
+
+    def outstanding_indices(self) -> set[int]:
+        """Admission indices of all groups that are neither trained nor dropped."""
+        return self._unacknowledged(self.keys.tasks, TASK_GROUP) | {
+            index
+            for id, index in self._pending_or_unread(self.keys.rollouts, ROLLOUT_GROUP)
+            if not self.client.hexists(self.keys.trained, id)
+        }
+
+    def _unacknowledged(self, stream: str, group: str) -> set[int]:
+        return {index for _, index in self._pending_or_unread(stream, group)}
+
+    def _pending_or_unread(self, stream: str, group: str) -> list[tuple[str, int]]:
+        pending = {
+            p["message_id"]
+            for p in self.client.xpending_range(stream, group, min="-", max="+", count=1_000_000)
+        }
+        info = next(g for g in self.client.xinfo_groups(stream) if g["name"].decode() == group)
+        last = _order(info["last-delivered-id"])
+        return [
+            (id.decode(), int(fields[b"i"]))
+            for id, fields in self.client.xrange(stream)
+            if b"i" in fields and (id in pending or _order(id) > last)
+        ]
+
+    def books(self) -> Books:
+        return read_books(self.client, self.keys)
+
+
+_NAMES = ("ADMIT", "RECORD", "TRAINED", "DURABLE", "DROP", "REWIND", "TRIM")
+
+
+def _order(entry_id: bytes) -> tuple[int, int]:
+    ms, _, sequence = entry_id.decode().partition("-")
+    return int(ms), int(sequence)
+
+
+def _first_stream(reply: object) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    if not reply:
+        return []
+    if isinstance(reply, dict):  # RESP3
+        return next(iter(reply.values()))[0]
+    return reply[0][1]  # type: ignore[index]
+
+
+def _lost(run: str, text: str) -> LedgerLostError:
+    return LedgerLostError(
+        f"the ledger of run {run!r} is gone from Redis ({text}): was the server flushed or replaced? "
+        "Start a new run; a checkpoint of this one can be its model.path"
+    )

@@ -1,0 +1,151 @@
+"""The ledger's Lua scripts. Each is one atomic change of state.
+
+Entries of both streams have two fields: `i`, the admission index, and `d`, the encoded message. Only
+these scripts write `i`: an entry without it was not admitted by anybody, is acknowledged and counted
+as `foreign`, and stays outside the books.
+"""
+
+_FENCE = """
+local fence = redis.call('GET', KEYS[1])
+if not fence then return redis.error_reply('LOST no fence at ' .. KEYS[1]) end
+if fence ~= ARGV[1] then return redis.error_reply('FENCED by learner start ' .. fence) end
+"""
+
+_COUNT_DROP = """
+local function count_drop(stream, books, id, reason)
+  local entry = redis.call('XRANGE', stream, id, id)[1]
+  if entry then
+    local fields = entry[2]
+    for k = 1, #fields, 2 do
+      if fields[k] == 'i' then
+        redis.call('HINCRBY', books, 'dropped', 1)
+        redis.call('HINCRBY', books, 'dropped:' .. reason, 1)
+        return fields[k + 1]
+      end
+    end
+  end
+  redis.call('HINCRBY', books, 'foreign', 1)
+  return nil
+end
+"""
+
+# KEYS fence tasks books trained; ARGV fence, capacity, first index, payloads...  -> number admitted
+ADMIT = (
+    _FENCE
+    + """
+local function n(field) return tonumber(redis.call('HGET', KEYS[3], field) or '0') end
+local admitted = n('admitted')
+if admitted ~= tonumber(ARGV[3]) then
+  return redis.error_reply('LOST ' .. admitted .. ' admitted where ' .. ARGV[3] .. ' were expected')
+end
+local open = admitted - n('durable') - n('dropped') - redis.call('HLEN', KEYS[4])
+local room = math.min(tonumber(ARGV[2]) - open, #ARGV - 3)
+for k = 1, room do
+  redis.call('XADD', KEYS[2], '*', 'i', admitted + k - 1, 'd', ARGV[3 + k])
+end
+if room > 0 then redis.call('HINCRBY', KEYS[3], 'admitted', room) end
+return math.max(room, 0)
+"""
+)
+
+# KEYS tasks; ARGV group, consumer, ids...  -> ids whose lease is still ours, renewed.
+# JUSTID resets the idle time and leaves the delivery count alone.
+RENEW = """
+local held = {}
+for k = 3, #ARGV do
+  local p = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[k], ARGV[k], 1)[1]
+  if p and p[2] == ARGV[2] then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[k], 'JUSTID')
+    held[#held + 1] = ARGV[k]
+  end
+end
+return held
+"""
+
+# KEYS tasks; ARGV group, consumer, idle ms, tries to forgive, ids...  Give leases back: claimable at once.
+RELEASE = """
+for k = 5, #ARGV do
+  local p = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[k], ARGV[k], 1)[1]
+  if p and p[2] == ARGV[2] then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[k],
+               'IDLE', ARGV[3], 'RETRYCOUNT', math.max(p[4] - tonumber(ARGV[4]), 0), 'JUSTID')
+  end
+end
+"""
+
+# KEYS tasks rollouts; ARGV group, task entry id, index, payload  -> 1, or 0 where a twin was first
+COMMIT = """
+if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
+redis.call('XADD', KEYS[2], '*', 'i', ARGV[3], 'd', ARGV[4])
+return 1
+"""
+
+# KEYS tasks books dead; ARGV group, task entry id, reason, detail, max entries of the dead stream
+DEAD = (
+    _COUNT_DROP
+    + """
+if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
+local index = count_drop(KEYS[1], KEYS[2], ARGV[2], ARGV[3])
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*',
+           'i', index or '', 'task', ARGV[2], 'reason', ARGV[3], 'detail', ARGV[4])
+return 1
+"""
+)
+
+# KEYS fence steps; ARGV fence, step, packed ids
+RECORD = _FENCE + "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])"
+
+# KEYS fence trained; ARGV fence, step, ids...
+TRAINED = _FENCE + "for k = 3, #ARGV do redis.call('HSET', KEYS[2], ARGV[k], ARGV[2]) end"
+
+# KEYS fence rollouts books trained; ARGV fence, group, ids...  -> number newly durable
+DURABLE = (
+    _FENCE
+    + """
+local fresh = 0
+for k = 3, #ARGV do
+  if redis.call('XACK', KEYS[2], ARGV[2], ARGV[k]) == 1 then fresh = fresh + 1 end
+  redis.call('HDEL', KEYS[4], ARGV[k])
+end
+redis.call('HINCRBY', KEYS[3], 'durable', fresh)
+return fresh
+"""
+)
+
+# KEYS fence rollouts books; ARGV fence, group, reason, ids...
+DROP = (
+    _FENCE
+    + _COUNT_DROP
+    + """
+for k = 4, #ARGV do
+  if redis.call('XACK', KEYS[2], ARGV[2], ARGV[k]) == 1 then
+    count_drop(KEYS[2], KEYS[3], ARGV[k], ARGV[3])
+  end
+end
+"""
+)
+
+# KEYS fence trained steps; ARGV fence, last durable step.  What came after it was undone by the crash.
+REWIND = (
+    _FENCE
+    + """
+local trained = redis.call('HGETALL', KEYS[2])
+for k = 1, #trained, 2 do
+  if tonumber(trained[k + 1]) > tonumber(ARGV[2]) then redis.call('HDEL', KEYS[2], trained[k]) end
+end
+"""
+)
+
+# KEYS stream; ARGV group.  Forget what every reader is done with: never an unread or pending entry.
+TRIM = """
+local oldest = redis.call('XPENDING', KEYS[1], ARGV[1])[2]
+if not oldest then
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    for k = 1, #group, 2 do
+      if group[k] == 'last-delivered-id' then oldest = group[k + 1] end
+    end
+  end
+end
+if oldest then return redis.call('XTRIM', KEYS[1], 'MINID', oldest) end
+return 0
+"""

@@ -1,0 +1,295 @@
+"""What travels between the processes, and how it is written down.
+
+On Redis a message is one msgpack map whose first key is `schema`; arrays are little-endian bytes
+(int32 token ids, float32 log-probabilities). Nothing is ever pickled. Whoever reads a message
+validates it: `decode` raises `MessageError` with one clear line and never anything else.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+import msgpack
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+
+
+class MessageError(ValueError):
+    """A message that can't be read: truncated, forged, of another schema, or out of bounds."""
+
+
+def _four_byte_items(value: bytes) -> bytes:
+    if len(value) % 4:
+        raise ValueError(f"is {len(value)} bytes long; arrays hold items of 4 bytes")
+    return value
+
+
+Array32 = Annotated[bytes, AfterValidator(_four_byte_items)]
+
+
+def pack_ids(ids: list[int] | np.ndarray) -> bytes:
+    """Token ids as little-endian int32 bytes."""
+    return np.asarray(ids, dtype="<i4").tobytes()
+
+
+def pack_floats(values: list[float] | np.ndarray) -> bytes:
+    """Values as little-endian float32 bytes."""
+    return np.asarray(values, dtype="<f4").tobytes()
+
+
+def unpack_ids(data: bytes) -> np.ndarray:
+    """[tokens] int32, read-only view."""
+    return np.frombuffer(data, dtype="<i4")
+
+
+def unpack_floats(data: bytes) -> np.ndarray:
+    """[tokens] float32, read-only view."""
+    return np.frombuffer(data, dtype="<f4")
+
+
+class Message(BaseModel):
+    """Base of all wire messages. `SCHEMA` is `name/version`; a reader refuses any other."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    SCHEMA: ClassVar[str]
+
+    def encode(self) -> bytes:
+        return msgpack.packb({"schema": self.SCHEMA, **self.model_dump()})
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise MessageError(f"{cls.SCHEMA}: {len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
+        try:
+            fields = msgpack.unpackb(data, strict_map_key=True)
+        except Exception as error:  # msgpack raises half a dozen unrelated classes
+            raise MessageError(f"{cls.SCHEMA}: not msgpack ({type(error).__name__}: {error})") from None
+        if not isinstance(fields, dict):
+            raise MessageError(f"{cls.SCHEMA}: a {type(fields).__name__} where a map was expected")
+        schema = fields.pop("schema", None)
+        if schema != cls.SCHEMA:
+            raise MessageError(f"expected schema {cls.SCHEMA}, got {schema!r}: another version of Chorus?")
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise MessageError(f"{cls.SCHEMA}: {where or 'message'}: {first['msg']}") from None
+
+
+class Problem(BaseModel):
+    """One problem with its accepted golds. A source hands these out; they never travel on Redis."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    problem: str
+    answers: list[str]
+    solution: str | None = None
+    kind: Literal["math", "choice", "text", "code"] = "math"
+    level: int | None = None
+    domain: str | None = None
+    source: str | None = None
+
+    @model_validator(mode="after")
+    def _has_an_answer(self) -> Self:
+        if not self.answers or any(not answer.strip() for answer in self.answers):
+            raise ValueError(f"problem {self.id!r} has no answer; give every problem a non-empty `answer`")
+        return self
+
+
+class Version(BaseModel):
+    """A policy's version: learner start (`fence`, grows at every start) and optimizer step count.
+
+    Written `fence.step`. The fence orders lineages: whoever holds an older fence is ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fence: int
+    step: int
+
+    def __str__(self) -> str:
+        return f"{self.fence}.{self.step}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        fence, _, step = text.partition(".")
+        return cls(fence=int(fence), step=int(step))
+
+    def newer_than(self, other: Version | None) -> bool:
+        return other is None or (self.fence, self.step) > (other.fence, other.step)
+
+
+class Sampling(BaseModel):
+    """How the samples of one group are drawn. `max_tokens` counts completion tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float
+    max_tokens: int
+
+
+class Task(Message):
+    """One group to generate: `group_size` samples of one problem under one template."""
+
+    SCHEMA: ClassVar[str] = "chorus.task/1"
+
+    run_id: str
+    index: int  # position in the run's admission order, from 0
+    epoch: int  # pass over the problems
+    problem_id: str
+    kind: str
+    gold: list[str]
+    template: str
+    hint_ratio: float = 0.0
+    prompt_ids: Array32
+    group_size: int
+    sampling: Sampling
+    min_version: int  # step that the generator's weights must have reached before it starts
+    deadline_s: float  # from lease to commit
+    admitted_at: float  # unix seconds
+
+
+class Grade(BaseModel):
+    """The verifier's facts about one sample. `accuracy` None: the verifier failed, the answer did not."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    verdict: str
+    accuracy: float | None
+    format: float | None
+    reward: float | None
+    extracted: str | None = None
+    cluster: int | None = None
+    ms: float = 0.0
+
+
+class Sample(BaseModel):
+    """One completion: token ids, the engine's own log-probabilities, and the version of every token."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    token_ids: Array32  # int32 [tokens]
+    logprobs: Array32  # float32 [tokens], at the sampling temperature
+    versions: list[tuple[int, int, int]]  # runs of (fence, step, n_tokens), oldest first
+    finish_reason: str
+    grade: Grade
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Self:
+        n = len(self.token_ids) // 4
+        if len(self.logprobs) // 4 != n:
+            raise ValueError(f"{n} token ids but {len(self.logprobs) // 4} log-probabilities")
+        if sum(run[2] for run in self.versions) != n:
+            raise ValueError(f"{n} token ids but versions for {sum(run[2] for run in self.versions)}")
+        return self
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.token_ids) // 4
+
+    def oldest_step(self, default: int) -> int:
+        return min((step for _, step, _ in self.versions), default=default)
+
+
+class Timing(BaseModel):
+    """A group's life in unix seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    started: float
+    generated: float
+    graded: float
+
+
+class RolloutGroup(Message):
+    """A finished group: the task as it was, and its graded samples."""
+
+    SCHEMA: ClassVar[str] = "chorus.rollout-group/1"
+
+    task: Task
+    generator_id: str
+    attempt: int
+    samples: list[Sample]
+    timing: Timing
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if len(self.samples) != self.task.group_size:
+            raise ValueError(f"{len(self.samples)} samples in a group of {self.task.group_size}")
+        return self
+
+
+class Member(Message):
+    """A generator's heartbeat. `engine` counts the starts of its vLLM: a new one needs a new group."""
+
+    SCHEMA: ClassVar[str] = "chorus.member/1"
+
+    generator_id: str
+    state: Literal["joining", "syncing", "ready", "draining", "quarantined"]
+    engine: int
+    world_size: int
+    version: str | None
+    in_flight: int
+    generated_tokens: int
+    busy_seconds: float
+    uptime_seconds: float
+    last_seen: float
+
+
+class Tensor(BaseModel):
+    """Name, wire dtype and full shape of one parameter, in the order in which it is sent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    dtype: str
+    shape: list[int]
+
+
+class CanaryPoint(BaseModel):
+    """The learner's own log-probabilities of its `token_ids` most likely next tokens after `prefix`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prefix: Array32
+    token_ids: Array32
+    logprobs: Array32
+
+
+class SyncOffer(Message):
+    """The learner invites one generator to receive one version over one process group."""
+
+    SCHEMA: ClassVar[str] = "chorus.sync-offer/1"
+
+    version: str
+    group: str  # name of the process group; a new name asks for a new group
+    backend: Literal["gloo", "nccl"]
+    store_host: str
+    store_port: int
+    world_size: int  # learner's rank 0 plus the replica's workers
+    timeout_s: float
+    bucket_bytes: int
+    tensors: list[Tensor]
+    temperature: float
+    tolerance: float
+    canary: list[CanaryPoint]
+
+
+class SyncReport(Message):
+    """What a generator says of one offer: how it went, and how far its log-probabilities were off."""
+
+    SCHEMA: ClassVar[str] = "chorus.sync-report/1"
+
+    generator_id: str
+    version: str
+    ok: bool
+    detail: str = ""
+    pause_s: float = 0.0  # sampling stood still
+    transfer_s: float = 0.0  # of which: bytes received and loaded
+    total_s: float = 0.0
+    gap_mean: float = 0.0
+    gap_max: float = 0.0

@@ -1,0 +1,96 @@
+"""How the parts of a reward make one number: pure, configured by data, the same on every side.
+
+The reward server composes what it knows of one completion (accuracy, format); the learner composes again with
+what only it knows (lengths), and its total is the one that trains. A verifier failure is not a wrong answer:
+
+>>> compose(RewardSpec(), accuracy=1.0, format=0.75).total
+1.75
+>>> compose(RewardSpec(compose="format_gated"), accuracy=0.0, format=1.0).total
+0.0
+>>> compose(RewardSpec(), accuracy=None, format=1.0).total is None
+True
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Composition = Literal["additive", "format_gated", "accuracy_only"]
+
+
+class OverlongSpec(BaseModel):
+    """DAPO's soft overlong penalty (arXiv 2503.14476): 0 up to `max_tokens - buffer_tokens`, then linear.
+
+    At `max_tokens` the penalty is `-factor`; a completion that is longer still pays proportionally more.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tokens: int = Field(gt=0)
+    buffer_tokens: int = Field(gt=0)
+    factor: float = Field(default=1.0, ge=0.0)
+
+    @model_validator(mode="after")
+    def _buffer_fits(self) -> Self:
+        if self.buffer_tokens > self.max_tokens:
+            raise ValueError(
+                f"buffer_tokens is {self.buffer_tokens}, more than max_tokens {self.max_tokens}: "
+                "even an empty completion would be punished; make the buffer smaller"
+            )
+        return self
+
+
+class RewardSpec(BaseModel):
+    """Which composition, and its numbers.
+
+    * `additive`: accuracy + format_weight x format, format paid whether or not the answer is right
+      (prompt augmentation, arXiv 2602.03190; its weight is 1)
+    * `format_gated`: the format is paid only when the answer is right
+    * `accuracy_only`: the format is measured and logged, never paid
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    compose: Composition = "additive"
+    format_weight: float = Field(default=1.0, ge=0.0)
+    overlong: OverlongSpec | None = None
+
+
+@dataclass(frozen=True)
+class RewardParts:
+    """The total and what it was made of. `None`: not known (no verdict, no template, no length)."""
+
+    total: float | None
+    accuracy: float | None
+    format: float | None
+    overlong: float | None
+
+
+def overlong_penalty(spec: OverlongSpec, n_tokens: int) -> float:
+    """The penalty of a completion of `n_tokens` tokens: 0 or negative."""
+    over_tokens = n_tokens - (spec.max_tokens - spec.buffer_tokens)
+    return min(-over_tokens / spec.buffer_tokens * spec.factor, 0.0)
+
+
+def compose(
+    spec: RewardSpec, accuracy: float | None, format: float | None, n_tokens: int | None = None
+) -> RewardParts:
+    """The reward of one completion.
+
+    accuracy: 0..1, or None when the verifier failed; the total is None then, and the sample must be masked.
+    format: 0..1, or None without a template; counts 0.
+    n_tokens: the completion's length; without it (the reward server) the overlong part is None and not added.
+    """
+    overlong = None
+    if spec.overlong is not None and n_tokens is not None:
+        overlong = overlong_penalty(spec.overlong, n_tokens)
+    if accuracy is None:
+        return RewardParts(None, None, format, overlong)
+    pays_format = spec.compose == "additive" or (spec.compose == "format_gated" and accuracy >= 1.0)
+    total = accuracy + (overlong or 0.0)
+    if pays_format:
+        total += spec.format_weight * (format or 0.0)
+    return RewardParts(total, accuracy, format, overlong)

@@ -1,0 +1,142 @@
+"""Weights on the wire: one process group per generator replica, and flat buckets of bytes.
+
+Rank 0 is the learner's rank 0, ranks 1..n are the replica's vLLM workers. The learner hosts the
+TCPStore and names the group; both sides then build the group with the same name and exchange the same
+buckets in the same order:
+
+    learner                                      each worker of the replica
+    open_group(rank=0)  ◀─── store, by name ───▶ open_group(rank=1 + worker)      once a replica
+    broadcast(bucket 0) ────────────────────────▶ broadcast(bucket 0)             every sync
+    broadcast(bucket 1) ────────────────────────▶ ...
+
+A call that outlives its deadline raises on both sides, and the group is then dead for good: drop it and
+build another under a new name. A replica's group holds no other replica, so it harms nobody else.
+Cost: bytes x replicas over the learner's link, hidden behind training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch.distributed import PrefixStore, ProcessGroup, TCPStore
+
+from protocol.messages import Tensor
+
+_ALIGN = 16  # every tensor starts at a multiple of the widest dtype's size
+
+
+def host_store(host: str, port: int, deadline_s: float) -> TCPStore:
+    """The learner's rendezvous store; port 0 takes a free one (`.port` tells which)."""
+    return TCPStore(host, port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=deadline_s))
+
+
+def join_store(host: str, port: int, deadline_s: float) -> TCPStore:
+    """A worker's connection to the learner's store. Raises RuntimeError when nobody listens there."""
+    return TCPStore(host, port, is_master=False, timeout=timedelta(seconds=deadline_s))
+
+
+def open_group(
+    backend: str, store: TCPStore, name: str, rank: int, world_size: int, deadline_s: float
+) -> ProcessGroup:
+    """Meet all ranks under `name`; raises RuntimeError if they don't come within `deadline_s`."""
+    prefixed = PrefixStore(name, store)
+    prefixed.set_timeout(timedelta(seconds=deadline_s))
+    if backend == "gloo":
+        return torch.distributed.ProcessGroupGloo(prefixed, rank, world_size, timedelta(seconds=deadline_s))
+    options = torch.distributed.ProcessGroupNCCL.Options()
+    options._timeout = timedelta(seconds=deadline_s)
+    return torch.distributed.ProcessGroupNCCL(prefixed, rank, world_size, options)
+
+
+def close_group(group: ProcessGroup | None) -> None:
+    """Abort what may be in flight (NCCL); a gloo group is closed by dropping the last reference."""
+    abort = getattr(group, "abort", None)
+    if abort is not None and "NCCL" in type(group).__name__:
+        abort()
+
+
+def broadcast(group: ProcessGroup, buffer: torch.Tensor, deadline_s: float) -> None:
+    """Rank 0's `buffer` to all; returns when the bytes are there (gloo) or enqueued and waited for (NCCL)."""
+    group.broadcast(buffer, 0).wait(timedelta(seconds=deadline_s))
+    if buffer.is_cuda:
+        torch.cuda.current_stream().synchronize()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one tensor lies: byte `offset` in bucket `bucket`."""
+
+    tensor: Tensor
+    bucket: int
+    offset: int
+
+    @property
+    def n_bytes(self) -> int:
+        return _numel(self.tensor.shape) * _dtype(self.tensor.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class BucketPlan:
+    """Which tensor lies where. Both sides compute it from the same tensor list, so none is sent."""
+
+    slots: list[Slot]
+    bucket_sizes: list[int]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.bucket_sizes)
+
+    def views(self, buckets: Iterable[torch.Tensor]) -> Iterator[list[tuple[str, torch.Tensor]]]:
+        """For each uint8 bucket, its tensors by name, as views of the bucket's memory."""
+        by_bucket: list[list[Slot]] = [[] for _ in self.bucket_sizes]
+        for slot in self.slots:
+            by_bucket[slot.bucket].append(slot)
+        for slots, bucket in zip(by_bucket, buckets, strict=True):
+            yield [
+                (
+                    s.tensor.name,
+                    bucket[s.offset : s.offset + s.n_bytes].view(_dtype(s.tensor.dtype)).view(s.tensor.shape),
+                )
+                for s in slots
+            ]
+
+
+def plan_buckets(tensors: list[Tensor], bucket_bytes: int) -> BucketPlan:
+    """Lay tensors one after another into buckets of at most `bucket_bytes`; a larger one gets its own."""
+    slots: list[Slot] = []
+    sizes: list[int] = []
+    for tensor in tensors:
+        n_bytes = -(-_numel(tensor.shape) * _dtype(tensor.dtype).itemsize // _ALIGN) * _ALIGN
+        if not sizes or sizes[-1] + n_bytes > bucket_bytes:
+            sizes.append(0)
+        slots.append(Slot(tensor, len(sizes) - 1, sizes[-1]))
+        sizes[-1] += n_bytes
+    return BucketPlan(slots, sizes)
+
+
+def describe(named: Iterable[tuple[str, torch.Tensor]], dtype: str) -> list[Tensor]:
+    """Names and full shapes of parameters (FSDP shards included: `.shape` is global), at wire dtype."""
+    return [Tensor(name=name, dtype=dtype, shape=list(p.shape)) for name, p in named]
+
+
+def new_buckets(plan: BucketPlan, pinned: bool = False) -> list[torch.Tensor]:
+    """Host memory for a whole plan: one uint8 tensor a bucket."""
+    return [torch.empty(size, dtype=torch.uint8, pin_memory=pinned) for size in plan.bucket_sizes]
+
+
+def _numel(shape: list[int]) -> int:
+    n = 1
+    for size in shape:
+        n *= size
+    return n
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype: Any = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{name!r} is no torch dtype")
+    return dtype

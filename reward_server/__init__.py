@@ -1,0 +1,1 @@
+"""The verifier service: facts about completions (verdict, accuracy, format) over HTTP."""

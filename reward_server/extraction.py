@@ -1,0 +1,228 @@
+"""Where in a completion the answer stands: the ladders of `paper`, `train` and `strict`. No sympy here.
+
+A ladder cuts the text first, then tries its rungs from top to bottom; the first that finds something wins:
+
+    paper   Minerva sentence > last box > "he answer is" > "final answer is" > Chinese phrase > last number
+    train   the same, tolerant (any case, colons, bold), with "last expression that parses" before last number
+    strict  last closed box, or no answer
+
+>>> extract("so 6*7 = 42. \\\\boxed{42}", "strict").text
+'42'
+>>> extract("The answer is 42.", "paper").rung
+'he_answer_is'
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from reward_server.cleanup import paper_cleanup
+
+Mode = Literal["train", "paper", "strict"]
+
+ASSISTANT_HEADER = "<|im_start|>assistant"
+STOP_STRINGS = ("</s>", "<|im_end|>", "<|endoftext|>", "[END]", "</answer>")
+CHINESE_ANSWER_IS = "答案是"
+MAX_CANDIDATES = 8  # expressions tried from the end of a text before the last-number rung
+MAX_SENTENCE_CHARS = 2000  # how far after "the answer is" the answer may reach
+
+_NUMBER = re.compile(r"-?\d*\.?\d+")
+_BOX = re.compile(r"\\(?:boxed|fbox)")
+_ANSWER_PHRASE = re.compile(
+    r"\banswer\b[*_\s]{0,6}(?:is\b|:|=)[\s:*_]*|\bfinal answer\b[*_#]{0,4}\s*\n[\s*_]*", re.IGNORECASE
+)
+# A dollar opens a formula only before a non-space, and closes one only after a non-space and not before a
+# digit (pandoc's rule): "costs $3 and $4" holds no formula.
+_MATH_SPANS = re.compile(
+    r"\$\$(?P<display>[^$]{1,2000})\$\$|(?<!\\)\$(?P<inline>(?!\s)(?:\\\$|[^$\n]){1,2000}?)(?<![\\\s])\$(?!\d)"
+    r"|\\\[(?P<bracket>.{1,2000}?)\\\]|\\\((?P<paren>.{1,2000}?)\\\)",
+    re.DOTALL,
+)
+_BARE_NUMBER = re.compile(
+    r"(?<![\w.,/^])-?(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+)"
+    r"(?:\s*/\s*\d+(?![\d.]))?(?![\w^])"
+)
+_SENTENCE_END = re.compile(r"\n|[.;!?](?:\s|$)|,\s+(?=[a-z])")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The answer's text as found, its place in the completion, and the way that led there."""
+
+    text: str  # "" = no answer
+    rung: str  # which rung of the ladder found it; "none" when none did
+    start: int | None  # character offsets of `text` in the completion, before clean-up; None if not literal
+    end: int | None
+    cuts: tuple[str, ...]  # what was cut away before the ladder, in order
+
+
+def extract(completion: str, mode: Mode, parses: Callable[[str], bool] | None = None) -> Extraction:
+    """The answer of a completion. `parses` tells the train ladder whether a text is mathematics."""
+    body, offset, cuts = _cut(completion)
+    if mode == "strict":
+        found = next(_boxes(body), None)
+        rung, span = ("last_box", found) if found and body[found[0] : found[1]].strip() else ("none", None)
+    elif mode == "paper":
+        return _paper(body, offset, cuts)
+    else:
+        rung, span = _train(body, parses)
+    if span is None:
+        return Extraction("", "none", None, None, cuts)
+    start, end = _trim(body, *span)
+    return Extraction(body[start:end], rung, offset + start, offset + end, cuts)
+
+
+def last_box(text: str) -> str | None:
+    """The content of the last closed box, or None."""
+    span = next(_boxes(text), None)
+    return None if span is None else text[slice(*span)].strip()
+
+
+def _cut(text: str) -> tuple[str, int, tuple[str, ...]]:
+    """Steps 1 and 2 of the paper's ladder: (what is left, its offset, what was cut)."""
+    cuts: list[str] = []
+    offset = 0
+    if (header := text.find(ASSISTANT_HEADER)) >= 0:
+        offset = header + len(ASSISTANT_HEADER)
+        text = text[offset:]
+        cuts.append(f"everything up to {ASSISTANT_HEADER}")
+    for stop in STOP_STRINGS:
+        if (at := text.find(stop)) >= 0:
+            text = text[:at]
+            cuts.append(f"everything from {stop}")
+            offset += len(text) - len(text.lstrip())
+            text = text.strip()
+    return text, offset, tuple(cuts)
+
+
+def _paper(body: str, offset: int, cuts: tuple[str, ...]) -> Extraction:
+    """Step 3, as published: rungs by plain substring search, then the clean-up."""
+    rung, raw = _paper_rung(body)
+    text = paper_cleanup(raw)
+    if not text:
+        return Extraction("", "none", None, None, cuts)
+    at = body.rfind(raw) if raw else -1
+    start = None if at < 0 else offset + at
+    return Extraction(text, rung, start, None if start is None else start + len(raw), cuts)
+
+
+def _paper_rung(body: str) -> tuple[str, str]:
+    if "final answer is $" in body and "$. I hope" in body:
+        return "minerva", body.split("final answer is $", 1)[1].split("$. I hope", 1)[0].strip()
+    if "boxed" in body:
+        after = body.rsplit("boxed", 1)[1]
+        if after.startswith("{"):
+            return "last_box", after[1 : _closers(after).get(0, len(after))]
+        return "last_box", after.split("$")[0].strip()
+    for phrase, rung in (("he answer is", "he_answer_is"), ("final answer is", "final_answer_is")):
+        if phrase in body:
+            return rung, body.rsplit(phrase, 1)[1].strip()
+    if CHINESE_ANSWER_IS in body:
+        return "chinese_answer_is", body.split(CHINESE_ANSWER_IS)[1].strip().split("\n\n")[0].strip()
+    numbers = _NUMBER.findall(body.replace(",", ""))
+    return ("last_number", numbers[-1]) if numbers else ("none", "")
+
+
+def _train(body: str, parses: Callable[[str], bool] | None) -> tuple[str, tuple[int, int] | None]:
+    if (at := body.find("final answer is $")) >= 0 and (end := body.find("$. I hope", at)) >= 0:
+        return "minerva", (at + len("final answer is $"), end)
+    for span in _boxes(body, tolerant=True):
+        if body[slice(*span)].strip():  # an empty box is the instruction repeated, not an answer
+            return "last_box", span
+    if (span := _after_phrase(body)) is not None:
+        return "answer_is", span
+    for span in _expressions_from_end(body):
+        if parses is not None and parses(body[slice(*span)]):
+            return "last_expression", span
+    numbers = deque(_NUMBER.finditer(body), maxlen=1)
+    return ("last_number", numbers[0].span()) if numbers else ("none", None)
+
+
+def _after_phrase(body: str) -> tuple[int, int] | None:
+    """The span after the last "answer is" / "Answer:": its first formula, else up to the sentence's end."""
+    for phrase in reversed(list(_ANSWER_PHRASE.finditer(body))):
+        start = phrase.end()
+        line = body[start : start + MAX_SENTENCE_CHARS]
+        if (math := _MATH_SPANS.match(line)) is not None:
+            return start + math.start(math.lastgroup or 0), start + math.end(math.lastgroup or 0)
+        if (money := re.match(r"\$\s*(\d[\d,]*(?:\.\d+)?)", line)) is not None:  # a price, not a formula
+            return start + money.start(1), start + money.end(1)
+        stop = _SENTENCE_END.search(line)
+        end = start + (stop.start() if stop else len(line))
+        if (number := _BARE_NUMBER.match(line)) is not None and re.match(
+            r"\s+[a-z]{2,}", line[number.end() :]
+        ):
+            end = start + number.end()  # "42 because ...": the prose after a number is no part of it
+        if body[start:end].strip(" *_$."):
+            return start, end
+    if (at := body.rfind(CHINESE_ANSWER_IS)) >= 0:
+        start = at + len(CHINESE_ANSWER_IS)
+        end = body.find("\n", start)
+        return start, end if end >= 0 else len(body)
+    return None
+
+
+def _expressions_from_end(body: str) -> Iterator[tuple[int, int]]:
+    """Formulas and bare numbers, the rightmost first; a number inside a formula is not tried by itself."""
+    tail = max(0, len(body) - 20_000)  # a solution states its result near its end
+    spans = [
+        (tail + m.start(m.lastgroup or 0), tail + m.end(m.lastgroup or 0))
+        for m in _MATH_SPANS.finditer(body[tail:])
+    ]
+    covered = list(spans)
+    for number in _BARE_NUMBER.finditer(body, tail):
+        spans.append(number.span())
+    inside = {
+        span
+        for span in spans
+        if span not in covered and any(a <= span[0] and span[1] <= b for a, b in covered)
+    }
+    spans = sorted((span for span in spans if span not in inside), key=lambda span: span[1], reverse=True)
+    yield from spans[:MAX_CANDIDATES]
+
+
+def _boxes(text: str, tolerant: bool = False) -> Iterator[tuple[int, int]]:
+    """The content spans of \\boxed{...} and \\fbox{...}, last first.
+
+    tolerant: a box that never closes (a cut-off completion) counts up to the end of its line or formula.
+    """
+    boxes = list(_BOX.finditer(text))
+    closers = _closers(text) if boxes else {}
+    for box in reversed(boxes):
+        brace = box.end()
+        while brace < len(text) and text[brace] in " \t":
+            brace += 1
+        if text.startswith("{", brace):
+            close = closers.get(brace)
+            if close is not None:
+                yield brace + 1, close
+            elif tolerant:
+                stop = re.compile(r"\n|\$|\\\]|\\\)").search(text, brace + 1)
+                yield brace + 1, stop.start() if stop else len(text)
+        elif tolerant and (token := re.compile(r"[^\s$\\]+").match(text, brace)):
+            yield token.span()
+
+
+def _closers(text: str) -> dict[int, int]:
+    """Opening brace to closing brace, in one pass: a scan from every box would be quadratic."""
+    open_braces: list[int] = []
+    pairs: dict[int, int] = {}
+    for match in re.finditer(r"[{}]", text):
+        if match.group() == "{":
+            open_braces.append(match.start())
+        elif open_braces:
+            pairs[open_braces.pop()] = match.start()
+    return pairs
+
+
+def _trim(body: str, start: int, end: int) -> tuple[int, int]:
+    """The span without surrounding white space, bold marks and a final full stop."""
+    while start < end and body[start] in " \t\r\n*_:":
+        start += 1
+    while start < end and body[end - 1] in " \t\r\n*_.":
+        end -= 1
+    return start, end

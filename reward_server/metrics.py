@@ -1,0 +1,51 @@
+"""Prometheus metrics of the reward server, in a registry of their own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """One server's metrics; two apps in one process do not share them."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        prefix = "chorus_reward_server_"
+        self.grades = Counter(
+            f"{prefix}grades_total", "Grades given.", ["kind", "verdict"], registry=self.registry
+        )
+        self.grade_seconds = Histogram(
+            f"{prefix}grade_seconds",
+            "Time of one grade in its grader.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            f"{prefix}request_seconds",
+            "Time of one grading request, waiting included.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.queue_items = Gauge(
+            f"{prefix}queue_items", "Grades waiting or in progress.", registry=self.registry
+        )
+        self.warm_workers = Gauge(
+            f"{prefix}warm_workers", "Grader processes that can grade.", registry=self.registry
+        )
+        self.worker_restarts = Counter(
+            f"{prefix}worker_restarts_total",
+            "Grader processes replaced.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.refused = Counter(
+            f"{prefix}refused_requests_total", "Requests refused.", ["reason"], registry=self.registry
+        )
+        for reason in ("timeout", "crashed"):  # a counter that is not there looks like one that is broken
+            self.worker_restarts.labels(reason)
+
+    def exposition(self) -> bytes:
+        """The text that /metrics serves."""
+        return generate_latest(self.registry)

@@ -1,0 +1,95 @@
+"""Requests and responses of the HTTP interface."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _mend_surrogates(value: Any) -> Any:
+    """Text that UTF-8 can carry: models write lone surrogates, JSON lets them pass, no encoder takes them."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_mend_surrogates)]
+Kind = Literal["math", "choice", "text", "code"]
+Verdict = Literal["correct", "wrong", "no_answer", "timeout", "error"]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class GradeRequest(_Request):
+    """One completion (the model's text after the prompt, prefill excluded) and the gold answer or answers."""
+
+    completion: Text
+    gold: Text | Annotated[list[Text], Field(min_length=1, max_length=64)]
+    kind: Kind = "math"
+    template: Text | None = None
+    mode: Literal["train", "paper", "strict"] = "train"
+    options: list[Text] | None = Field(default=None, max_length=26)
+    tests: list[Any] | None = None
+
+
+class BatchRequest(_Request):
+    items: list[GradeRequest]
+
+
+class GradeResponse(BaseModel):
+    """`timeout` and `error` are the verifier's failures: accuracy and reward are null, never 0."""
+
+    verdict: Verdict
+    accuracy: float | None
+    format: float | None
+    reward: float | None
+    extracted: str | None
+    verifier: str
+    ms: float
+    reason: str | None = None  # of a timeout or an error
+
+
+class BatchResponse(BaseModel):
+    results: list[GradeResponse]
+
+
+class ExplainResponse(GradeResponse):
+    """The grade and the way to it; offsets are characters of the completion."""
+
+    extraction: dict[str, Any] | None
+    normalised: str | None
+    comparisons: list[dict[str, Any]]
+    markers: dict[str, int] | None  # how often each marker of the template occurs; exactly once pays
+    parts: dict[str, float | None]  # of the reward
+
+
+class ClusterRequest(_Request):
+    completions: list[Text]
+    kind: Literal["math", "choice", "text"] = "math"
+    mode: Literal["train", "paper", "strict"] = "train"
+
+
+class ClusterResponse(BaseModel):
+    clusters: list[int]
+    extracted: list[str | None]
+    method: Literal["equivalence", "text"]  # text: comparing them took longer than a grade may
+
+
+class RenderRequest(_Request):
+    template: Text
+    problem: Text
+
+
+class RenderResponse(BaseModel):
+    prompt: str
+    prefill: str
+
+
+class TemplatesResponse(BaseModel):
+    templates: list[dict[str, Any]]

@@ -1,0 +1,100 @@
+"""What a grader process can be asked ("grade", "explain", "extract", "cluster"), answered as plain data."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from reward_server.choice_grader import choice_letter, extract_words, fold, grade_choice, grade_text
+from reward_server.cleanup import normalise
+from reward_server.extraction import extract
+from reward_server.math_grader import MathGrade, compare, grade_math, is_expression
+
+MAX_EXTRACTED_CHARS = 4000  # what a response repeats of an answer; the grade saw all of it
+_LIBRARY = f"math-verify {version('math-verify')}"
+
+
+def run(item: dict[str, Any]) -> dict[str, Any]:
+    """Do one task. Raises what the graders raise; the worker turns that into a failure."""
+    if item["task"] == "cluster":
+        return {"clusters": cluster(item["answers"], item["kind"])}
+    if item["task"] == "extract":
+        return {"extracted": _extract(item) or None}
+    grade = _grade(item)
+    result = {
+        "verdict": grade.verdict,
+        "extracted": grade.extraction.text[:MAX_EXTRACTED_CHARS] or None,
+        "verifier": f"{item['kind']}: {_LIBRARY if grade.rule == 'math-verify' else grade.rule}",
+    }
+    if item["task"] == "explain":
+        result["explanation"] = _explain(grade, item["golds"])
+    return result
+
+
+def warm_up() -> None:
+    """Load what the first grade would load: the LaTeX grammar, sympy's printers and simplifiers."""
+    for answer, gold in (("\\frac{1}{2}x+1", "x/2+1"), ("[0,1)", "[0,1)"), ("x=\\sqrt{2}", "1.414")):
+        compare(answer, gold, "train")
+        compare(answer, gold, "paper")
+
+
+def cluster(answers: list[str | None], kind: str) -> list[int]:
+    """Answers to cluster indices by equivalence; all missing answers share one cluster."""
+    representatives: dict[int, str] = {}
+    seen: dict[str | None, int] = {}
+    clusters: list[int] = []
+    for answer in answers:
+        if answer not in seen:
+            known = None
+            if answer is not None:
+                known = next(
+                    (i for i, other in representatives.items() if _equivalent(answer, other, kind)), None
+                )
+            seen[answer] = max(clusters, default=-1) + 1 if known is None else known
+            if known is None and answer is not None:
+                representatives[seen[answer]] = answer
+        clusters.append(seen[answer])
+    return clusters
+
+
+def _equivalent(answer: str, other: str, kind: str) -> bool:
+    if kind == "math":  # a comparison is not symmetric (units, percent, rounding): either way will do
+        return compare(answer, other, "train").equal or compare(other, answer, "train").equal
+    if kind == "choice" and (letter := choice_letter(answer, [])) is not None:
+        return letter == choice_letter(other, [])
+    return fold(answer) == fold(other)
+
+
+def _extract(item: dict[str, Any]) -> str:
+    if item["kind"] == "math":
+        return extract(item["completion"], item["mode"], parses=is_expression).text
+    return extract_words(item["completion"], item["mode"]).text
+
+
+def _grade(item: dict[str, Any]) -> MathGrade:
+    completion, golds, mode = item["completion"], item["golds"], item["mode"]
+    if item["kind"] == "choice":
+        return grade_choice(completion, golds, item.get("options") or [], mode)
+    if item["kind"] == "text":
+        return grade_text(completion, golds, mode)
+    return grade_math(completion, golds, mode)
+
+
+def _explain(grade: MathGrade, golds: list[str]) -> dict[str, Any]:
+    """Every step of a grade; `golds` beyond the first that matched were not compared."""
+    found = grade.extraction
+    normalised = normalise(found.text)
+    return {
+        "extraction": {"rung": found.rung, "start": found.start, "end": found.end, "cuts": list(found.cuts)},
+        "normalised": normalised,
+        "comparisons": [
+            {
+                "gold": gold,
+                "normalised": normalise(gold),
+                "equal": c.equal,
+                "rule": c.rule,
+                "reason": c.reason,
+            }
+            for gold, c in zip(golds, grade.comparisons, strict=False)
+        ],
+    }

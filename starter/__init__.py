@@ -1,0 +1,1 @@
+"""Builds the tiny policy of the CPU demo from nothing."""

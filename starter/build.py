@@ -1,0 +1,219 @@
+"""Builds the tiny policy of the CPU demo: a Llama of 0.7 M parameters, warmed up on sloppy solutions.
+
+The folder that comes out is an ordinary Hugging Face checkpoint (config, float32 weights, tokenizer), which
+both transformers and vLLM load. It is built once: its name holds a hash of all that determines it.
+
+Llama rather than Qwen2: transformers 5 reads every `qwen2` checkpoint with its own tokenizer class, and a
+vocabulary of one's own would silently come out garbled.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import problems.arithmetic
+import starter.solutions
+import starter.tokenizer
+from protocol.templating import Template, load_templates, render_chatml
+from starter.solutions import GARBLE, SLIP, sloppy_solution
+from starter.tokenizer import END_OF_TEXT_ID, END_OF_TURN, END_OF_TURN_ID, build_tokenizer
+
+STEPS = 600  # optimizer steps of the warm start
+EXACT_SHARE = 0.7  # of the steps: first how to solve, from exact solutions, then how to slip
+BATCH = 64  # solutions a step
+PEAK_LR = 2e-3
+THREADS = 2  # fixed, since the order of a sum (and so the weights) depends on it
+IGNORED = -100  # label of positions that carry no loss
+
+
+def build_starter(
+    cache_dir: Path,
+    template_names: Sequence[str],
+    seed: int = 0,
+    *,
+    steps: int = STEPS,
+    extra_templates: Sequence[Path] = (),
+    log: Callable[[str], None] = print,
+) -> Path:
+    """The starter policy's folder, `cache_dir/starter-<hash>`; built when it is not there yet (1-3 min).
+
+    `extra_templates` are files or folders as for `load_templates`. The same arguments give the same weights
+    on one machine. Two processes may build at once: each builds apart, the first to finish keeps its folder.
+    Raises ValueError for a template name that is not known.
+    """
+    templates = _chosen(template_names, extra_templates)
+    folder = cache_dir / f"starter-{_fingerprint(templates, seed, steps)}"
+    if folder.is_dir():
+        return folder
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="starter-building-", dir=cache_dir))
+    try:
+        tokenizer = build_tokenizer(templates)
+        model = warm_start(templates, tokenizer, seed, steps, log)
+        model.save_pretrained(scratch)
+        _save_tokenizer(tokenizer, scratch)
+        _make_readable(scratch)
+        try:
+            scratch.rename(folder)
+        except OSError:  # another process was first
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def warm_start(
+    templates: Sequence[Template],
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    steps: int,
+    log: Callable[[str], None],
+) -> LlamaForCausalLM:
+    """A model trained from scratch: on exact solutions of training problems, then on sloppy ones."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = LlamaForCausalLM(_config(tokenizer))
+            _train(model, templates, tokenizer, Random(seed), steps, log)
+    finally:
+        torch.set_num_threads(threads)
+    return model.eval()
+
+
+def _train(
+    model: LlamaForCausalLM,
+    templates: Sequence[Template],
+    tokenizer: PreTrainedTokenizerFast,
+    random: Random,
+    steps: int,
+    log: Callable[[str], None],
+) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, steps))
+    operands = list(problems.arithmetic.chain_operands("train"))
+    parameters = sum(p.numel() for p in model.parameters())
+    log(f"starter: warming up {parameters:,} parameters for {steps} steps of {BATCH} solutions")
+    started = time.monotonic()
+    model.train()
+    for step in range(1, steps + 1):
+        slip, garble = (0.0, 0.0) if step <= EXACT_SHARE * steps else (SLIP, GARBLE)
+        prompts, completions = _examples(templates, operands, random, slip, garble)
+        ids, labels = _encode(tokenizer, prompts, completions)
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
+        )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        if step % 100 == 0 or step == steps:
+            seconds = time.monotonic() - started
+            log(f"starter: step {step} of {steps}, loss {loss.item():.3f}, {seconds:.0f} s")
+
+
+def _examples(
+    templates: Sequence[Template],
+    operands: Sequence[tuple[int, int, int]],
+    random: Random,
+    slip: float,
+    garble: float,
+) -> tuple[list[str], list[str]]:
+    """A batch of prompts and of the completions to learn."""
+    prompts: list[str] = []
+    completions: list[str] = []
+    for _ in range(BATCH):
+        template, numbers = random.choice(templates), random.choice(operands)
+        prompts.append(render_chatml(template, problems.arithmetic.chain_text(*numbers)))
+        completions.append(sloppy_solution(template, numbers, random, slip, garble) + END_OF_TURN)
+    return prompts, completions
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerFast, prompts: list[str], completions: list[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels, int64 [batch, tokens]; only the completion and its end carry a label."""
+    # Encoded apart, as a generator sees them: no token may span prompt and completion.
+    encoded = zip(tokenizer(prompts).input_ids, tokenizer(completions).input_ids, strict=True)
+    rows = [(torch.tensor(prompt + completion), len(prompt)) for prompt, completion in encoded]
+    ids = pad_sequence([r for r, _ in rows], batch_first=True, padding_value=END_OF_TEXT_ID)
+    labels = pad_sequence([r for r, _ in rows], batch_first=True, padding_value=IGNORED)
+    for row, (_, prompt_length) in enumerate(rows):
+        labels[row, :prompt_length] = IGNORED
+    return ids, labels
+
+
+def _lr_factor(step: int, steps: int) -> float:
+    """Linear rise over 5 % of the steps, then a cosine to a tenth."""
+    rise = max(1, steps // 20)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def _config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,  # 32 a head: the smallest that vLLM's CPU attention supports
+        num_key_value_heads=4,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=END_OF_TURN_ID,
+        pad_token_id=END_OF_TEXT_ID,
+        dtype="float32",
+    )
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Saves it under the class name that makes every loader read tokenizer.json as it stands."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n")
+
+
+def _make_readable(folder: Path) -> None:
+    """mkdtemp and safetensors make their files private, but the generator may run as another user."""
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+
+
+def _chosen(names: Sequence[str], extra: Sequence[Path]) -> list[Template]:
+    known = load_templates(extra)
+    unknown = sorted(set(names) - set(known))
+    if unknown or not names:
+        raise ValueError(
+            f"starter: {f'unknown templates {unknown}' if unknown else 'no templates named'}; "
+            f"use some of {', '.join(known)}"
+        )
+    return [known[name] for name in sorted(set(names))]
+
+
+def _fingerprint(templates: Sequence[Template], seed: int, steps: int) -> str:
+    """A hash of all that determines the weights: the templates, the seed, the steps, the code and torch."""
+    modules = [__file__, starter.solutions.__file__, starter.tokenizer.__file__, problems.arithmetic.__file__]
+    parts = [
+        *(template.model_dump_json() for template in templates),
+        *(Path(str(module)).read_text(encoding="utf-8") for module in modules),
+        json.dumps([seed, steps, torch.__version__]),
+    ]
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()

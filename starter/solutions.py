@@ -1,0 +1,93 @@
+"""Deliberately sloppy worked solutions of chain problems, in the layout that a template asks for.
+
+A policy trained on them knows how to solve and how to lay out, and often fails to: that is what reinforcement
+can mend. For `What is 3 + 4 - 5?` under `open-r1`, written without a slip:
+
+    <think>
+    3 + 4 = 7, so 7 - 5 = 2
+    </think>
+    <answer>
+    \\boxed{2}
+    </answer>
+"""
+
+from collections.abc import Sequence
+from random import Random
+
+from protocol.templating import Template
+
+SLIP = 0.35  # chance that a step's result is off by 1 or 2
+GARBLE = 0.3  # chance that one piece of the layout is left out or doubled
+WORDS = ("What is ", " + ", " - ", " = ", ", so ", "\\boxed{")  # of the problems and the worked steps
+FIRST, LAST, BOX = (
+    "first",
+    "last",
+    "box",
+)  # places in a layout: both steps, the last step again, the boxed answer
+
+Piece = tuple[
+    str, bool
+]  # the text, and whether it belongs to the layout (it may be garbled) or to the reasoning
+
+
+def layout(template: Template) -> list[str]:
+    """The completion's form: literal pieces in order, with the places FIRST, LAST and BOX among them.
+
+    Derived from the markers and the prefill, so that a template of one's own gets the nearest layout.
+    """
+    marked = "".join(template.markers)
+    if "</check>" in marked:
+        check = "<check>\nLet's verify step by step"
+        form = ["<solution>\n", FIRST, "\n</solution>\n", check, ": ", LAST, "\n</check>", "\n", BOX]
+    elif "\n</think>\n" in marked:
+        form = ["<think>\n", FIRST, "\n</think>\n", "<answer>\n", BOX, "\n</answer>"]
+    elif "</think>" in marked:
+        form = ["<think>", FIRST, "</think>", " <answer>", BOX, "</answer>"]
+    elif "The final answer is:" in marked:
+        form = [FIRST, "\nThe final answer is: ", BOX]
+    else:
+        form = [FIRST, "\n", BOX]
+    if form[0] == template.prefill:
+        return form[1:]
+    if template.prefill and not template.prefill.endswith("\n"):
+        return [": ", *form]  # `Let's think step by step` runs on
+    return form
+
+
+def layout_pieces(template: Template) -> list[str]:
+    """The literal pieces of a template's layout."""
+    return [piece for piece in layout(template) if piece not in (FIRST, LAST, BOX)]
+
+
+def sloppy_solution(
+    template: Template, operands: Sequence[int], random: Random, slip: float, garble: float
+) -> str:
+    """A completion for `a + b - c` (operands a, b, c), slipping and garbling at the given chances."""
+    a, b, c = operands
+    total = _step(a + b, random, slip)
+    result = _step(total - c, random, slip)
+    pieces: list[Piece] = []
+    for place in layout(template):
+        if place == FIRST:
+            pieces.append((f"{a} + {b} = {total}, so {total} - {c} = {result}", False))
+        elif place == LAST:  # worked afresh: the check may find another result than the solution
+            result = _step(total - c, random, slip)
+            pieces.append((f"{total} - {c} = {result}", False))
+        elif place == BOX:
+            pieces.extend([("\\boxed{", True), (str(result), False), ("}", True)])
+        else:
+            pieces.append((place, True))
+    if random.random() < garble:
+        _garble(pieces, random)
+    return "".join(text for text, _ in pieces)
+
+
+def _step(exact: int, random: Random, slip: float) -> int:
+    """The exact result, or one that is off by 1 or 2; never negative."""
+    return max(0, exact + (random.choice((-2, -1, 1, 2)) if random.random() < slip else 0))
+
+
+def _garble(pieces: list[Piece], random: Random) -> None:
+    """Leave out one piece of the layout, or write it twice."""
+    place = random.choice([n for n, (_, is_layout) in enumerate(pieces) if is_layout])
+    pieces[place : place + 1] = random.choice([[], [pieces[place]] * 2])

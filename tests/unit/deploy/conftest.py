@@ -1,0 +1,19 @@
+"""A configuration that says only what a recipe must say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from protocol.config import RunConfig
+
+
+@pytest.fixture
+def configure() -> Callable[..., RunConfig]:
+    def build(**sections: dict[str, Any]) -> RunConfig:
+        least = {"model": {"path": "any"}, "problems": {"train": ["any"]}, "templates": {"names": ["any"]}}
+        return RunConfig(**(least | sections))  # type: ignore[arg-type]
+
+    return build

@@ -1,0 +1,81 @@
+"""The commands and environments of a run's services."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from deploy.placement import place
+from deploy.services import Chosen, reward_server_service, services_of, valkey_service
+from protocol.config import RunConfig
+
+Configure = Callable[..., RunConfig]
+
+
+def chosen(config: RunConfig, run_dir: Path, gpus: list[int] | None = None, resumed: bool = False) -> Chosen:
+    return Chosen(config, run_dir, place(config, [0, 1], gpus or []), True, True, resumed)
+
+
+def test_on_two_cores_threads_are_bound_by_role(configure: Configure, tmp_path: Path) -> None:
+    generator, learner = services_of(chosen(configure(), tmp_path))
+    assert generator.cpus == {0}
+    assert learner.cpus == {1}
+    assert generator.env["VLLM_CPU_OMP_THREADS_BIND"] == "0"
+    assert generator.env["OMP_NUM_THREADS"] == learner.env["OMP_NUM_THREADS"] == "1"
+    assert learner.env["OMP_WAIT_POLICY"] == "passive"
+    assert generator.argv[-2:] == ("--cpus", "0")
+
+
+def test_replicas_have_names_and_logs_of_their_own(configure: Configure, tmp_path: Path) -> None:
+    services = services_of(chosen(configure(generator={"replicas": 2}), tmp_path))
+    assert [service.name for service in services] == ["gen-0", "gen-1", "learner"]
+    logs = [service.argv[service.argv.index("--log") + 1] for service in services[:2]]
+    assert len(set(logs)) == 2
+
+
+def test_only_a_restarted_or_resumed_learner_resumes(configure: Configure, tmp_path: Path) -> None:
+    fresh = services_of(chosen(configure(), tmp_path))[-1]
+    assert "--resume" not in fresh.argv
+    assert fresh.again == ("--resume",)
+    resumed = services_of(chosen(configure(), tmp_path, resumed=True))[-1]
+    assert resumed.argv.count("--resume") == 1
+    assert resumed.again == ()
+
+
+def test_gpus_are_handed_out_by_placement(configure: Configure, tmp_path: Path) -> None:
+    *generators, learner = services_of(chosen(configure(), tmp_path, gpus=list(range(8))))
+    assert learner.env["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert [g.env["CUDA_VISIBLE_DEVICES"] for g in generators] == ["2", "3", "4", "5", "6", "7"]
+    assert learner.argv[learner.argv.index("--nproc-per-node") + 1] == "2"
+
+
+def test_services_do_not_see_the_overrides_that_config_json_already_holds(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHORUS_MODEL__PATH", "elsewhere")
+    monkeypatch.setenv("CHORUS_REWARD_TOKEN", "kept")
+    env = services_of(chosen(configure(), tmp_path))[0].env
+    assert "CHORUS_MODEL__PATH" not in env
+    assert env["CHORUS_REWARD_TOKEN"] == "kept"
+
+
+def test_the_reward_server_gets_the_recipe_s_composition(configure: Configure, tmp_path: Path) -> None:
+    config = configure(reward={"url": "http://127.0.0.1:4321", "workers": 3, "timeout_s": 2.5})
+    argv = reward_server_service(chosen(config, tmp_path)).argv
+    given = dict(pairwise(argv))
+    assert (given["--port"], given["--workers"], given["--timeout"]) == ("4321", "3", "2.5")
+    assert json.loads(given["--reward-json"])["compose"] == config.reward.compose
+
+
+def test_the_embedded_redis_writes_down_what_it_acknowledges(configure: Configure, tmp_path: Path) -> None:
+    config = configure(redis={"url": "redis://127.0.0.1:6390/0"})
+    argv = valkey_service(chosen(config, tmp_path)).argv
+    given = dict(pairwise(argv))
+    assert (given["--bind"], given["--port"]) == ("127.0.0.1", "6390")
+    assert (given["--appendonly"], given["--appendfsync"]) == ("yes", "everysec")
+    assert given["--maxmemory-policy"] == "noeviction"
+    assert Path(given["--dir"]) == tmp_path / "redis"

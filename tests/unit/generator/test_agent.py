@@ -1,0 +1,228 @@
+"""The agent on a real Redis, with a scripted engine: leases, the canary's gate, deaths, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import redis
+import redis.asyncio
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from scripted import ScriptedEngine, ScriptedGrader, ScriptedTokenizer
+
+from generator.agent import Agent
+from protocol.config import RunConfig
+from protocol.ledger import Keys, LearnerLedger
+from protocol.messages import (
+    Member,
+    RolloutGroup,
+    Sampling,
+    SyncOffer,
+    SyncReport,
+    Task,
+    pack_ids,
+)
+
+CONFIG = RunConfig.model_validate(
+    {
+        "model": {"path": "none", "dtype": "float32", "context": 64},
+        "problems": {"train": ["none"], "max_prompt_tokens": 16},
+        "templates": {"names": ["qwen-math"]},
+        "sampling": {"group_size": 2, "max_tokens": 16},
+        "generator": {"lease_s": 0.6, "group_deadline_s": 5.0},
+    }
+)
+
+
+def task(index: int, min_version: int = 0) -> bytes:
+    return Task(
+        run_id="run", index=index, epoch=0, problem_id=f"p{index}", kind="math", gold=["1"], template="qwen-math",
+        prompt_ids=pack_ids([1, 2]), group_size=2, sampling=Sampling(temperature=1.0, max_tokens=16),
+        min_version=min_version, deadline_s=5.0, admitted_at=time.time(),
+    ).encode()  # fmt: skip
+
+
+def offer(version: str, group: str = "g") -> bytes:
+    return SyncOffer(
+        version=version, group=group, backend="gloo", store_host="127.0.0.1", store_port=1, world_size=2,
+        timeout_s=2.0, bucket_bytes=4096, tensors=[], temperature=1.0, tolerance=1e-3, canary=[],
+    ).encode()  # fmt: skip
+
+
+class Fleet:
+    """Agents under test, and the learner's side of their world."""
+
+    def __init__(self, url: str, client: redis.Redis) -> None:
+        self.client = client
+        self.learner = LearnerLedger(client, "run")
+        LearnerLedger(client, "run", "eval", fence=self.learner.fence)
+        self.keys = Keys("run")
+        self._url = url
+        self._running: list[tuple[Agent, asyncio.Task[None]]] = []
+
+    def start(self, name: str, engine: ScriptedEngine) -> tuple[Agent, asyncio.Task[None]]:
+        connection = redis.asyncio.Redis.from_url(self._url)
+        agent = Agent(CONFIG, "run", name, engine, ScriptedGrader(), ScriptedTokenizer(), connection)
+        self._running.append((agent, asyncio.create_task(agent.run())))
+        return self._running[-1]
+
+    def sync(self, name: str, version: str) -> None:
+        self.client.xadd(self.keys.offers(name), {"d": offer(version)})
+
+    def reports(self) -> list[SyncReport]:
+        return [SyncReport.decode(f[b"d"]) for _, f in self.client.xrange(self.keys.reports)]
+
+    def groups(self) -> list[RolloutGroup]:
+        return [RolloutGroup.decode(e.payload) for e in self.learner.read(100, 0.01)]
+
+    async def close(self) -> None:
+        for _, running in self._running:
+            running.cancel()
+        await asyncio.wait([running for _, running in self._running], timeout=5)
+
+
+@pytest.fixture
+async def fleet(redis_url: str, client: redis.Redis) -> AsyncIterator[Fleet]:
+    fleet = Fleet(redis_url, client)
+    yield fleet
+    await fleet.close()
+
+
+async def until(condition: Callable[[], object], deadline_s: float = 5.0) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, "condition never came true"
+        await asyncio.sleep(0.02)
+
+
+async def test_groups_are_sampled_graded_and_committed_with_their_versions(fleet: Fleet) -> None:
+    fleet.learner.admit(0, [task(0), task(1)], capacity=9)
+    fleet.start("a", ScriptedEngine())
+    fleet.sync("a", "1.0")
+    await until(lambda: fleet.learner.books().unread == 2)
+    for group in fleet.groups():
+        assert group.samples[0].versions == [(1, 0, 3)]
+        assert group.samples[0].grade.verdict == "correct"
+    assert fleet.learner.books().difference == 0
+
+
+async def test_nothing_is_sampled_before_the_first_sync(fleet: Fleet) -> None:
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    fleet.start("a", ScriptedEngine())
+    await asyncio.sleep(0.5)
+    assert fleet.learner.books().queued == 1
+
+
+async def test_a_task_waits_for_its_version(fleet: Fleet) -> None:
+    fleet.learner.admit(0, [task(0, min_version=3)], capacity=9)
+    fleet.start("a", ScriptedEngine())
+    fleet.sync("a", "1.2")
+    await until(lambda: fleet.learner.books().leased == 1)
+    await asyncio.sleep(0.2)
+    assert fleet.learner.books().unread == 0
+    fleet.sync("a", "1.3")
+    await until(lambda: fleet.learner.books().unread == 1)
+
+
+async def test_a_failed_canary_commits_nothing_until_a_later_one_passes(fleet: Fleet) -> None:
+    engine = ScriptedEngine(delay_s=0.05, gap=0.5)
+    agent, _ = fleet.start("a", engine)
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    fleet.sync("a", "1.0")
+    await until(lambda: [r.ok for r in fleet.reports()] == [False])
+    assert agent.state == "quarantined"
+    await asyncio.sleep(0.3)
+    assert fleet.learner.books().unread == 0
+    engine.gap = 0.0
+    fleet.sync("a", "1.1")
+    await until(lambda: fleet.learner.books().unread == 1)
+    assert fleet.groups()[0].samples[0].versions == [(1, 1, 3)]
+
+
+async def test_a_failed_transfer_leaves_the_old_weights_at_work(fleet: Fleet) -> None:
+    engine = ScriptedEngine()
+    agent, _ = fleet.start("a", engine)
+    fleet.sync("a", "1.0")
+    await until(lambda: len(fleet.reports()) == 1)
+    engine.fail_receive = True
+    fleet.sync("a", "1.1")
+    await until(lambda: len(fleet.reports()) == 2)
+    assert not fleet.reports()[1].ok
+    assert engine.calls[-1] == "resume", "sampling must go on after a failed transfer"
+    assert str(agent.sync.version) == "1.0"
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    await until(lambda: fleet.learner.books().unread == 1)
+
+
+async def test_a_dead_engine_gives_its_work_back_and_is_started_again(fleet: Fleet) -> None:
+    engine = ScriptedEngine(delay_s=30)
+    agent, _ = fleet.start("a", engine)
+    fleet.sync("a", "1.0")
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    await until(lambda: fleet.learner.books().leased == 1 and len(agent._work) == 1)
+    engine.die()
+    await until(lambda: engine.starts == 2)
+    assert agent.sync.version is None, "a new engine has none of our weights"
+    fleet.start("b", ScriptedEngine())
+    fleet.sync("b", "1.0")
+    await until(lambda: fleet.learner.books().unread == 1)
+    assert fleet.groups()[0].attempt == 1, "an engine's death is not the task's fault"
+
+
+async def test_a_long_group_keeps_its_lease_by_renewal(fleet: Fleet) -> None:
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    fleet.start("a", ScriptedEngine(delay_s=2.0))
+    fleet.sync("a", "1.0")
+    await until(lambda: fleet.learner.books().leased == 1)
+    fleet.start("b", ScriptedEngine())
+    fleet.sync("b", "1.0")
+    await until(lambda: fleet.learner.books().unread == 1)
+    assert fleet.groups()[0].generator_id == "a"
+
+
+async def test_an_unreadable_task_is_refused_and_the_rest_goes_on(fleet: Fleet) -> None:
+    fleet.client.xadd(fleet.keys.tasks, {"d": b"\xffjunk"})
+    fleet.learner.admit(0, [b"\x00", task(1)], capacity=9)
+    fleet.start("a", ScriptedEngine())
+    fleet.sync("a", "1.0")
+    await until(lambda: fleet.learner.books().unread == 1)
+    await until(lambda: fleet.learner.books().leased == 0)
+    books = fleet.learner.books()
+    assert (books.dropped, books.foreign, books.difference) == ({"corrupt": 1}, 1, 0)
+
+
+async def test_draining_finishes_what_is_held_and_leaves(fleet: Fleet) -> None:
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    agent, running = fleet.start("a", ScriptedEngine(delay_s=0.5))
+    fleet.sync("a", "1.0")
+    await until(lambda: len(agent._work) == 1)
+    agent.drain()
+    await asyncio.wait_for(running, 5)
+    assert fleet.learner.books().unread == 1
+    assert fleet.client.hgetall(fleet.keys.members) == {}
+
+
+async def test_the_heartbeat_tells_state_and_version(fleet: Fleet) -> None:
+    fleet.start("a", ScriptedEngine())
+    fleet.sync("a", "1.4")
+
+    def member() -> Member | None:
+        data = fleet.client.hget(fleet.keys.members, "a")
+        return Member.decode(data) if data else None  # type: ignore[arg-type]
+
+    await until(lambda: (m := member()) is not None and m.state == "ready" and m.version == "1.4")
+
+
+async def test_a_wiped_redis_ends_the_agent_with_a_clear_error(fleet: Fleet) -> None:
+    _, running = fleet.start("a", ScriptedEngine())
+    fleet.sync("a", "1.0")
+    await until(lambda: len(fleet.reports()) == 1)
+    fleet.client.flushall()
+    with pytest.raises(RuntimeError, match="no tasks to lease"):
+        await asyncio.wait_for(running, 5)

@@ -1,0 +1,181 @@
+"""The ledger on a real Valkey: credits, leases, twins, crashes, and books that always balance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import redis
+import redis.asyncio
+
+from protocol.ledger import FencedError, GeneratorLedger, LearnerLedger, LedgerLostError, read_books
+from protocol.ledger.keys import Keys
+
+LEASE_S = 0.2
+
+
+@pytest.fixture
+def learner(client: redis.Redis) -> LearnerLedger:
+    return LearnerLedger(client, "run")
+
+
+@pytest.fixture
+async def a(redis_url: str, learner: LearnerLedger) -> AsyncIterator[GeneratorLedger]:
+    async with redis.asyncio.Redis.from_url(redis_url) as connection:
+        yield GeneratorLedger(connection, "run", "a", LEASE_S)
+
+
+@pytest.fixture
+async def b(redis_url: str, learner: LearnerLedger) -> AsyncIterator[GeneratorLedger]:
+    async with redis.asyncio.Redis.from_url(redis_url) as connection:
+        yield GeneratorLedger(connection, "run", "b", LEASE_S)
+
+
+def balanced(learner: LearnerLedger) -> dict[str, int]:
+    books = learner.books()
+    assert books.difference == 0, books
+    return {k: getattr(books, k) for k in ("admitted", "trained", "durable", "outstanding")}
+
+
+async def test_a_group_walks_from_admitted_to_durable(learner: LearnerLedger, a: GeneratorLedger) -> None:
+    assert learner.admit(0, [b"task"], capacity=4) == 1
+    (lease,) = await a.lease(5, block_s=0.1)
+    assert (lease.index, lease.payload, lease.attempt) == (0, b"task", 1)
+    assert balanced(learner)["outstanding"] == 1
+    assert await a.commit(lease, b"group")
+    (entry,) = learner.read(5, 0.1)
+    assert (entry.index, entry.payload) == (0, b"group")
+    learner.record(1, [entry.id])
+    learner.trained(1, [entry.id])
+    assert balanced(learner) == {"admitted": 1, "trained": 1, "durable": 0, "outstanding": 0}
+    assert learner.durable(1, [entry.id]) == 1
+    assert learner.durable(1, [entry.id]) == 0, "acknowledging twice counts once"
+    assert balanced(learner) == {"admitted": 1, "trained": 1, "durable": 1, "outstanding": 0}
+    assert learner.recorded() == {}
+
+
+async def test_admission_stops_at_capacity_and_a_trained_group_frees_its_slot(
+    learner: LearnerLedger, a: GeneratorLedger
+) -> None:
+    assert learner.admit(0, [b"0", b"1", b"2"], capacity=2) == 2
+    assert learner.admit(2, [b"2"], capacity=2) == 0
+    (lease,) = await a.lease(1, block_s=0.1)
+    await a.commit(lease, b"g")
+    (entry,) = learner.read(1, 0.1)
+    assert learner.admit(2, [b"2"], capacity=2) == 0
+    learner.trained(1, [entry.id])
+    assert learner.admit(2, [b"2"], capacity=2) == 1
+    balanced(learner)
+
+
+async def test_a_twin_s_commit_is_refused(learner: LearnerLedger, a: GeneratorLedger, b: GeneratorLedger) -> None:
+    learner.admit(0, [b"task"], capacity=1)
+    (slow,) = await a.lease(1, block_s=0.1)
+    await asyncio.sleep(LEASE_S * 1.5)
+    (claimed,) = await b.lease(1, block_s=0.1)
+    assert claimed.attempt == 2
+    assert await b.commit(claimed, b"b's")
+    assert not await a.commit(slow, b"a's")
+    assert [e.payload for e in learner.read(5, 0.1)] == [b"b's"]
+    balanced(learner)
+
+
+async def test_a_renewed_lease_is_not_claimed_and_a_lost_one_is_not_stolen_back(
+    learner: LearnerLedger, a: GeneratorLedger, b: GeneratorLedger
+) -> None:
+    learner.admit(0, [b"task"], capacity=1)
+    (lease,) = await a.lease(1, block_s=0.1)
+    for _ in range(4):
+        await asyncio.sleep(LEASE_S / 2)
+        assert await a.renew([lease.id]) == {lease.id}
+    assert await b.lease(1, block_s=0.0) == []
+    await asyncio.sleep(LEASE_S * 1.5)
+    assert [x.id for x in await b.lease(1, block_s=0.0)] == [lease.id]
+    assert await a.renew([lease.id]) == set()
+    assert await b.renew([lease.id]) == {lease.id}
+
+
+async def test_a_released_task_is_claimable_at_once_and_only_failures_count_as_tries(
+    learner: LearnerLedger, a: GeneratorLedger, b: GeneratorLedger
+) -> None:
+    learner.admit(0, [b"task"], capacity=1)
+    (lease,) = await a.lease(1, block_s=0.1)
+    await a.release([lease.id])
+    (lease,) = await b.lease(1, block_s=0.0)
+    assert lease.attempt == 1
+    await b.release([lease.id], count_try=True)
+    (lease,) = await a.lease(1, block_s=0.0)
+    assert lease.attempt == 2
+
+
+async def test_the_dead_are_counted_by_reason_and_foreign_entries_stay_outside_the_books(
+    learner: LearnerLedger, a: GeneratorLedger, client: redis.Redis
+) -> None:
+    learner.admit(0, [b"task"], capacity=1)
+    client.xadd(Keys("run").tasks, {"d": b"forged"})
+    for lease in await a.lease(5, block_s=0.1):
+        await a.bury(lease, "attempts" if lease.index is not None else "corrupt", "why")
+    books = learner.books()
+    assert (books.dropped, books.foreign, books.difference) == ({"attempts": 1}, 1, 0)
+    reasons = [fields[b"reason"] for _, fields in client.xrange(Keys("run").dead)]
+    assert reasons == [b"attempts", b"corrupt"]
+
+
+async def test_a_resumed_learner_gets_its_steps_back_in_order_and_fences_the_old_one(
+    learner: LearnerLedger, a: GeneratorLedger, client: redis.Redis
+) -> None:
+    learner.admit(0, [b"0", b"1", b"2"], capacity=3)
+    for lease in await a.lease(3, block_s=0.1):
+        await a.commit(lease, b"g")
+    x, y, z = learner.read(3, 0.1)
+    learner.record(1, [x.id])
+    learner.trained(1, [x.id])
+    learner.durable(1, [x.id])
+    learner.record(2, [z.id, y.id])
+    learner.trained(2, [z.id, y.id])
+
+    resumed = LearnerLedger(client, "run")
+    resumed.rewind(1)
+    assert balanced(resumed) == {"admitted": 3, "trained": 1, "durable": 1, "outstanding": 2}
+    assert resumed.recorded() == {2: [z.id, y.id]}
+    assert {e.id for e in resumed.reread()} == {y.id, z.id}
+    assert resumed.outstanding_indices() == {1, 2}
+    with pytest.raises(FencedError):
+        learner.trained(3, [y.id])
+    with pytest.raises(FencedError):
+        learner.admit(3, [b"3"], capacity=9)
+
+
+async def test_trimming_forgets_only_what_is_done_with(learner: LearnerLedger, a: GeneratorLedger) -> None:
+    learner.admit(0, [b"x"] * 10, capacity=10)
+    leases = await a.lease(5, block_s=0.1)
+    for lease in leases[:3]:
+        await a.commit(lease, b"g")
+    learner.trim()
+    books = balanced(learner)
+    assert books["outstanding"] == 10
+    assert learner.client.xlen(learner.keys.tasks) == 7
+    assert len(await a.lease(10, block_s=0.1)) == 5
+
+
+async def test_a_wiped_redis_is_told_from_an_empty_one(
+    learner: LearnerLedger, a: GeneratorLedger, client: redis.Redis
+) -> None:
+    learner.admit(0, [b"x"], capacity=1)
+    client.flushall()
+    with pytest.raises(LedgerLostError, match="gone from Redis"):
+        learner.admit(1, [b"y"], capacity=2)
+    with pytest.raises(LedgerLostError, match="gone from Redis"):
+        learner.read(1, 0.01)
+    with pytest.raises(LedgerLostError):
+        await a.lease(1, block_s=0.01)
+    with pytest.raises(LedgerLostError):
+        read_books(client, Keys("run"))
+
+
+def test_lanes_do_not_touch_each_other_s_books(learner: LearnerLedger, client: redis.Redis) -> None:
+    evaluation = LearnerLedger(client, "run", "eval", fence=learner.fence)
+    evaluation.admit(0, [b"e"], capacity=99)
+    assert balanced(learner)["admitted"] == 0
+    assert balanced(evaluation)["admitted"] == 1

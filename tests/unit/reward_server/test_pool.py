@@ -1,0 +1,123 @@
+"""The pool with real grader processes, seen from its own loop."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from reward_server.pool import GraderPool, PoolFailedError, QueueFullError
+from reward_server.wire import Frames, pack
+
+HANGS = r"\boxed{9^{9^{9^{9}}}}"
+
+
+def _item(completion: str, gold: str = "4") -> dict:
+    return {"task": "grade", "kind": "math", "mode": "train", "completion": completion, "golds": [gold]}
+
+
+@asynccontextmanager
+async def _pool(workers: int = 2, timeout_s: float = 1.0, **fields) -> AsyncIterator[GraderPool]:
+    settings = {"memory_bytes": 3 << 29, "max_queue": 1000} | fields
+    pool = GraderPool(workers=workers, timeout_s=timeout_s, **settings)
+    pool.start()
+    try:
+        deadline = time.monotonic() + 30
+        while not (pool.ready and pool._spares):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        yield pool
+    finally:
+        await pool.close()
+        await asyncio.sleep(0.1)  # the loop reaps them
+
+
+def test_frames_survive_any_cut_and_lone_surrogates():
+    messages = [{"a": "\ud800"}, {"b": "x" * 1000}, {"c": [1, None]}]
+    data = b"".join(map(pack, messages))
+    frames = Frames()
+    received = [message for byte in data for message in frames.feed(bytes([byte]))]
+    assert received == messages
+    assert not frames.partial
+
+
+async def test_hostile_item_costs_itself_alone_and_the_spare_steps_in():
+    restarts: list[str] = []
+    async with _pool(on_restart=restarts.append) as pool:
+        started = time.monotonic()
+        results = await pool.run([_item(r"\boxed{4}"), _item(HANGS), _item(r"\boxed{5}")])
+        took_s = time.monotonic() - started
+        assert [r.get("verdict") or r["failure"] for r in results] == ["correct", "timeout", "wrong"]
+        assert 1.0 <= took_s < 1.5
+        assert restarts == ["timeout"]
+        assert pool.ready  # from the spare: no worker was missing for a moment
+
+
+async def test_items_behind_a_hostile_one_are_handed_back_to_other_graders():
+    async with _pool(timeout_s=3.0) as pool:
+        hostile = asyncio.create_task(pool.run([_item(HANGS)] + [_item(r"\boxed{4}")] * 7))
+        await asyncio.sleep(0.6)
+        assert pool.unfinished == 1  # the seven neighbours are done, long before the limit
+        hostile.cancel()
+
+
+async def test_no_job_is_lost_when_a_grader_wakes_later_than_the_hand_back(monkeypatch):
+    monkeypatch.setattr("reward_server.pool.SLOW_S", 0.0)  # every chunk is handed back while it is under way
+    async with _pool(timeout_s=5.0) as pool:
+        for _ in range(30):
+            results = await asyncio.wait_for(pool.run([_item(rf"\boxed{{{i}}}") for i in range(12)]), 10)
+            assert [r["extracted"] for r in results] == [str(i) for i in range(12)]
+
+
+async def test_many_hostile_items_each_get_their_own_limit():
+    async with _pool(workers=2, timeout_s=0.5) as pool:
+        results = await pool.run([_item(HANGS)] * 4)
+        assert [r["failure"] for r in results] == ["timeout"] * 4
+        assert (await pool.run([_item(r"\boxed{4}")]))[0]["verdict"] == "correct"
+
+
+async def test_memory_limit_ends_in_a_verdict():
+    async with _pool(workers=1, timeout_s=5.0, memory_bytes=1 << 29) as pool:
+        [result] = await pool.run([_item(r"\boxed{2^{10^{11}}}")])
+        assert result.get("verdict") in (None, "wrong")
+        assert (await pool.run([_item(r"\boxed{4}")]))[0]["verdict"] == "correct"
+
+
+async def test_full_queue_refuses_and_takes_nothing():
+    async with _pool(workers=1, max_queue=2) as pool:
+        with pytest.raises(QueueFullError):
+            await pool.run([_item("x")] * 3)
+        assert pool.unfinished == 0
+
+
+async def test_graders_that_never_start_fail_the_pool_with_a_message(monkeypatch):
+    monkeypatch.setattr("reward_server.pool.sys.executable", "/bin/false")
+    pool = GraderPool(workers=1, timeout_s=1.0, memory_bytes=3 << 29, max_queue=10)
+    pool.start()
+    waiting = asyncio.create_task(pool.run([_item("x")]))
+    [result] = await asyncio.wait_for(waiting, 10)
+    assert result["failure"] == "error"
+    with pytest.raises(PoolFailedError, match="end before they are ready"):
+        await pool.run([_item("x")])
+    await pool.close()
+
+
+async def test_close_kills_every_grader():
+    async with _pool():
+        pids = [int(p.name) for p in Path("/proc").glob("[0-9]*") if _is_my_grader(p)]
+        assert len(pids) == 3
+    deadline = time.monotonic() + 5
+    while any(_is_my_grader(Path(f"/proc/{pid}")) for pid in pids):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+def _is_my_grader(process: Path) -> bool:
+    try:
+        arguments = (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"reward_server.worker" in arguments and str(os.getpid()).encode() in arguments
