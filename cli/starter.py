@@ -1,4 +1,4 @@
-"""`chorus starter`: build the demo's tiny policy, or say where it lies."""
+"""`chorus starter`: build the policy that a recipe starts from (`starter`, `smollm2`), or say where it lies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
     config = load_config(args.recipe, args.overrides)
-    from starter.build import build_starter
+    if config.model.path == "smollm2":
+        from starter.smollm2 import build_smollm2
 
-    print(build_starter(args.cache, config.templates.names, 0))
+        print(build_smollm2(args.cache))
+    else:
+        from starter.build import build_starter
+
+        extra = [Path(f) for f in config.templates.files]
+        print(build_starter(args.cache, config.templates.names, 0, extra_templates=extra))
     return os.EX_OK

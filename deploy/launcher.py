@@ -36,6 +36,7 @@ from protocol.processes import spawn_guarded
 
 REDIS_DEADLINE_S = 30.0
 STARTER_DEADLINE_S = 900.0
+STARTERS = ("starter", "smollm2")  # model.path values that mean: build it here
 POLL_S = 0.2
 
 
@@ -125,10 +126,14 @@ def _prepare(
         _await_redis(config.redis.url, 5.0)
     if own_reward:
         changes["reward"]["url"] = f"http://127.0.0.1:{_free_port()}"
+    changes["placement"] = {
+        "learner_gpus": placement.learner_gpus or None,
+        "generator_gpus": placement.generator_gpus or None,
+    }
     changes["run"] = {"name": config.run.name or Path(recipe).stem}
     resolved = _with(config, changes)
     _write_json(run_dir / "config.json", resolved.model_dump(mode="json"))
-    if config.model.path == "starter":
+    if config.model.path in STARTERS:
         starter = _build_starter(run_dir, Path(config.run.dir) / ".cache", note)
         resolved = _with(resolved, {"model": {"path": str(starter)}})
         _write_json(run_dir / "config.json", resolved.model_dump(mode="json"))

@@ -1,0 +1,24 @@
+"""`chorus run RECIPE`: start everything on this machine, watch it learn, stop everything."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from deploy.launcher import run
+from protocol.config import load_config
+from protocol.exits import CannotGoOn
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="chorus run", description=__doc__)
+    parser.add_argument("recipe", type=Path, nargs="?", help="a recipe, e.g. recipes/demo.toml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done and needed")
+    args = parser.parse_args(argv)
+    if (args.recipe is None) == (args.resume is None):
+        raise CannotGoOn("give a recipe, or --resume with the folder of a run")
+    source = args.recipe or args.resume / "config.json"
+    config = load_config(source, args.overrides)
+    return run(config, str(source), resume=args.resume, dry_run=args.dry_run)
