@@ -74,6 +74,7 @@ class Progress:
         summary = read_json(self._run_dir / "summary.json") if exit_status == 0 else {}
         if summary:
             self._console.print(_summary_table(summary))
+            self._console.print(_summary_line(summary), markup=False, soft_wrap=True)
         elif self._records:
             self._console.print(
                 f"stopped after: {step_line(self._records[-1])}", markup=False, soft_wrap=True
@@ -229,13 +230,16 @@ def _summary_table(summary: dict[str, Any]) -> Table:
     ):
         part = summary.get(key) or {}
         table.add_row(label, _show(part, "before", ".3f"), f"[bold]{_show(part, 'after', '.3f')}[/]")
+    return table
+
+
+def _summary_line(summary: dict[str, Any]) -> str:
     staleness, weights = summary.get("staleness") or {}, summary.get("weights") or {}
-    table.caption = (
+    return (
         f"{summary.get('steps')} steps in {clock(summary.get('wall_seconds') or 0)}; staleness "
         f"{_show(staleness, 'mean', '.2f')} (max {_show(staleness, 'max', '.0f')}); {weights.get('syncs')} "
         f"weight syncs, log-probability gap {_show(weights, 'logprob_gap_mean', '.1e')}"
     )
-    return table
 
 
 def _show(values: dict[str, Any], key: str, form: str) -> str:

@@ -1,0 +1,126 @@
+"""The models that are measured: the demo's starter, and larger ones of its family with its tokenizer.
+
+Built once, kept in the cache under a name that holds the starter's own fingerprint.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from random import Random
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.bench import Bench
+from learner.admission import Admission
+from learner.batch import TrainingSequence
+from learner.policy import Policy
+from learner.trainer import Trainer
+from problems.arithmetic import chain_operands, chain_problems
+from protocol.config import RunConfig
+from starter.build import build_starter
+from starter.solutions import GARBLE, SLIP, sloppy_solution
+from starter.tokenizer import END_OF_TURN
+
+# Heads of 32: the smallest that vLLM's CPU attention supports.
+SHAPE_3M = {
+    "hidden_size": 256,
+    "intermediate_size": 640,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "head_dim": 32,
+}
+SHAPE_100M = {
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "head_dim": 64,
+}
+_WARM_UP_STEPS = 150  # enough to end a completion where a solution ends: lengths become natural
+_WARM_UP_LR = 1e-3
+_WARM_UP_GROUPS = 8
+
+
+def starter(bench: Bench) -> Path:
+    """The policy that `chorus run recipes/demo.toml` starts from, from the same cache."""
+    return build_starter(bench.cache, bench.config().templates.names, 0, log=bench.say)
+
+
+def three_million(bench: Bench) -> Path:
+    """3.1 M parameters, warmed up until its completions have natural lengths (1-3 min, once)."""
+    return _larger(bench, "3m", SHAPE_3M, _WARM_UP_STEPS)
+
+
+def hundred_million(bench: Bench) -> Path:
+    """103 M parameters as they were drawn: what is sent and loaded does not depend on their values."""
+    return _larger(bench, "100m", SHAPE_100M, 0)
+
+
+def random_policy(bench: Bench, shape: dict[str, int]) -> LlamaForCausalLM:
+    """A model of the starter's family in another shape, as it was drawn; the same one every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LlamaForCausalLM(LlamaConfig.from_pretrained(starter(bench), **shape))
+
+
+def _larger(bench: Bench, name: str, shape: dict[str, int], warm_up_steps: int) -> Path:
+    small = starter(bench)
+    folder = bench.cache / f"{small.name}-{name}"
+    if folder.is_dir():
+        return folder
+    bench.say(f"building {folder}")
+    scratch = Path(tempfile.mkdtemp(prefix="bench-building-", dir=bench.cache))
+    try:
+        model = random_policy(bench, shape)
+        _warm_up(bench, model, small, warm_up_steps)
+        model.save_pretrained(scratch)
+        for file in small.glob("tokenizer*"):
+            shutil.copy(file, scratch)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _warm_up(bench: Bench, model: LlamaForCausalLM, tokenizer: Path, steps: int) -> None:
+    """Supervised learning by the trainer itself: with advantage 1 and ratio 1 its gradient is that of -log p."""
+    config = bench.config(f"model.path={tokenizer}", f"learner.lr={_WARM_UP_LR}")
+    trainer = Trainer(Policy(model, config.sampling.temperature), config, torch.device("cpu"))
+    worked = WorkedSolutions(config)
+    for step in range(1, steps + 1):
+        figures = trainer.step([worked.sequences(_WARM_UP_GROUPS, advantage=1.0)])
+        if step % 25 == 0:
+            bench.say(f"warm-up step {step} of {steps}: log-probability {figures.mean('logprob'):.3f} a token")
+
+
+class WorkedSolutions:
+    """Training sequences without a generator: the demo's prompts, and solutions such as its starter writes."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._admission = Admission(config, "bench")
+        self._group_size = config.sampling.group_size
+        self._random = Random(config.run.seed)
+        self._problems = list(zip(chain_operands("train"), chain_problems("train"), strict=True))
+
+    def sequences(self, groups: int, advantage: float | None = None) -> list[TrainingSequence]:
+        """`groups` prompts, a group of solutions each; advantages +1 and -1 in turn unless given."""
+        import numpy as np
+
+        result = []
+        for _ in range(groups):
+            operands, problem = self._random.choice(self._problems)
+            template = self._random.choice(list(self._admission.templates.values()))
+            prompt = np.array(self._admission.render(problem, template), dtype=np.int32)
+            for k in range(self._group_size):
+                text = sloppy_solution(template, operands, self._random, SLIP, GARBLE) + END_OF_TURN
+                ids = self._admission.tokenizer.encode(text, add_special_tokens=False)
+                completion = np.array(ids, dtype=np.int32)
+                behaviour = np.full(len(ids), -0.5, dtype=np.float32)
+                worth = float((-1) ** k) if advantage is None else advantage
+                result.append(TrainingSequence(prompt, completion, behaviour, worth))
+        return result
