@@ -1,1 +1,1 @@
-"""Performance measurements: each prints a ratio against a peer that is measured beside it, in the same run."""
+"""Performance measurements: each prints a ratio against a peer measured beside it, in the same run."""

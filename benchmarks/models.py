@@ -5,11 +5,13 @@ Built once, kept in the cache under a name that holds the starter's own fingerpr
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -65,7 +67,8 @@ def random_policy(bench: Bench, shape: dict[str, int]) -> LlamaForCausalLM:
     """A model of the starter's family in another shape, as it was drawn; the same one every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return LlamaForCausalLM(LlamaConfig.from_pretrained(starter(bench), **shape))
+        fields = json.loads((starter(bench) / "config.json").read_text(encoding="utf-8"))
+        return LlamaForCausalLM(LlamaConfig(**fields | shape))
 
 
 def _larger(bench: Bench, name: str, shape: dict[str, int], warm_up_steps: int) -> Path:
@@ -88,18 +91,18 @@ def _larger(bench: Bench, name: str, shape: dict[str, int], warm_up_steps: int) 
 
 
 def _warm_up(bench: Bench, model: LlamaForCausalLM, tokenizer: Path, steps: int) -> None:
-    """Supervised learning by the trainer itself: with advantage 1 and ratio 1 its gradient is that of -log p."""
+    """Supervised learning by the trainer: with advantage 1 and ratio 1 its gradient is that of -log p."""
     config = bench.config(f"model.path={tokenizer}", f"learner.lr={_WARM_UP_LR}")
     trainer = Trainer(Policy(model, config.sampling.temperature), config, torch.device("cpu"))
     worked = WorkedSolutions(config)
     for step in range(1, steps + 1):
         figures = trainer.step([worked.sequences(_WARM_UP_GROUPS, advantage=1.0)])
         if step % 25 == 0:
-            bench.say(f"warm-up step {step} of {steps}: log-probability {figures.mean('logprob'):.3f} a token")
+            bench.say(f"warm-up step {step} of {steps}: {figures.mean('logprob'):.3f} nats a token")
 
 
 class WorkedSolutions:
-    """Training sequences without a generator: the demo's prompts, and solutions such as its starter writes."""
+    """Training sequences without a generator: the demo's prompts, solutions as its starter learned them."""
 
     def __init__(self, config: RunConfig) -> None:
         self._admission = Admission(config, "bench")
@@ -109,8 +112,6 @@ class WorkedSolutions:
 
     def sequences(self, groups: int, advantage: float | None = None) -> list[TrainingSequence]:
         """`groups` prompts, a group of solutions each; advantages +1 and -1 in turn unless given."""
-        import numpy as np
-
         result = []
         for _ in range(groups):
             operands, problem = self._random.choice(self._problems)

@@ -3,7 +3,7 @@
 A row pairs each measurement of ours with one of its peer's taken right beside it, so that what else the
 machine was doing falls on both. The ratio is taken pair by pair and then summed up, never from two medians.
 
->>> row = Row("path / raw", "tokens/s", ours=[90.0, 95.0, 99.0], peer=[100.0, 100.0, 100.0], goal=at_least(0.95))
+>>> row = Row("path / raw", "tokens/s", [90.0, 95.0, 99.0], [100.0, 100.0, 100.0], at_least(0.95))
 >>> row.ratio, row.verdict
 (Spread(low=0.9, median=0.95, high=0.99), 'met')
 """
@@ -111,8 +111,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = [_HEAD, *(_cells(row) for row in rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(_HEAD))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 

@@ -18,9 +18,7 @@ UNBALANCED = 1
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="chorus audit", description=__doc__)
-    parser.add_argument(
-        "run", nargs="?", help="a run's folder; or, with --redis, a run id (default: all runs there)"
-    )
+    parser.add_argument("run", nargs="?", help="a run's folder; or, with --redis, a run id (default: all runs there)")
     parser.add_argument("--redis", metavar="URL", help="read the live books from this server")
     args = parser.parse_args(argv)
     if args.redis:
@@ -83,27 +81,20 @@ def audit_folder(run_dir: Path) -> int:
             faults.append(f"step {step} trained on nothing")
     if doubled := [index for index, n in seen.items() if n > 1]:
         faults.append(f"{len(doubled)} groups were trained more than once, index {doubled[0]} among them")
-    manifests = [
-        read_manifest(p.parent) for p in sorted((run_dir / "checkpoints").glob("step-*/manifest.json"))
-    ]
+    manifests = [read_manifest(p.parent) for p in sorted((run_dir / "checkpoints").glob("step-*/manifest.json"))]
     durable = [id for m in manifests for id in m.all_entries]
     if durable != entries:
-        faults.append(
-            f"manifests list {len(durable)} entries, the stored rollouts {len(entries)}, not the same ones"
-        )
+        faults.append(f"manifests list {len(durable)} entries, the stored rollouts {len(entries)}, not the same ones")
     if ledger["trained"] != len(entries):
-        faults.append(
-            f"the ledger counted {ledger['trained']} trained, the stored rollouts are {len(entries)}"
-        )
-    difference = (
-        ledger["admitted"] - ledger["trained"] - sum(ledger["dropped"].values()) - ledger["outstanding"]
-    )
+        faults.append(f"the ledger counted {ledger['trained']} trained, the stored rollouts are {len(entries)}")
+    difference = ledger["admitted"] - ledger["trained"] - sum(ledger["dropped"].values()) - ledger["outstanding"]
     if difference:
         faults.append(f"admitted - trained - dropped - outstanding = {difference}")
     for fault in faults:
         print(f"{run_dir}: {fault}")
+    verdict = "OUT OF BALANCE" if faults else "balanced"
     print(
-        f"{run_dir}: {'OUT OF BALANCE' if faults else 'balanced'}: {ledger['admitted']} admitted = "
-        f"{ledger['trained']} trained + {sum(ledger['dropped'].values())} dropped + {ledger['outstanding']} outstanding"
+        f"{run_dir}: {verdict}: {ledger['admitted']} admitted = {ledger['trained']} trained "
+        f"+ {sum(ledger['dropped'].values())} dropped + {ledger['outstanding']} outstanding"
     )
     return UNBALANCED if faults else os.EX_OK

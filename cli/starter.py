@@ -1,4 +1,4 @@
-"""`chorus starter`: build the policy that a recipe starts from (`starter`, `smollm2`), or say where it lies."""
+"""`chorus starter`: build the policy that a recipe starts from, or say where it lies."""
 
 from __future__ import annotations
 

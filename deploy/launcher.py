@@ -101,9 +101,7 @@ def _new_folder(config: RunConfig, recipe: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise CannotGoOn(
-                f"run.dir {config.run.dir}: {error.strerror}; give a folder that can be written"
-            ) from None
+            raise CannotGoOn(f"run.dir {config.run.dir}: {error.strerror}; give a folder that can be written") from None
     raise CannotGoOn(f"run.dir {config.run.dir}: no free name for a run; tidy it up")
 
 

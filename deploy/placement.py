@@ -37,9 +37,7 @@ class Placement:
                 _listed(gpus) for gpus in self.generator_gpus
             )
             shared = set(self.learner_gpus) & {gpu for gpus in self.generator_gpus for gpu in gpus}
-            return text + (
-                "; they share a device, so weights go through host memory (gloo)" if shared else ""
-            )
+            return text + ("; they share a device, so weights go through host memory (gloo)" if shared else "")
         return f"learner on core {_listed(self.learner_cpus)}, generators on core " + " | ".join(
             _listed(cpus) for cpus in self.generator_cpus
         )
@@ -88,8 +86,7 @@ def _gpus(config: RunConfig, gpus: list[int]) -> tuple[list[int], list[list[int]
         return _choose_gpus(gpus, config)
     if wanted.learner_gpus is None or wanted.generator_gpus is None:
         raise CannotGoOn(
-            "placement: learner_gpus and generator_gpus belong together; give both, or neither to have "
-            "them chosen"
+            "placement: learner_gpus and generator_gpus belong together; give both, or neither to have them chosen"
         )
     _check("placement.learner_gpus", wanted.learner_gpus, gpus, "GPU")
     _check("placement.generator_gpus", [gpu for group in wanted.generator_gpus for gpu in group], gpus, "GPU")
@@ -106,9 +103,7 @@ def _choose_gpus(gpus: list[int], config: RunConfig) -> tuple[list[int], list[li
     if "replicas" in config.generator.model_fields_set:
         rest = rest[: config.generator.replicas]
     if not rest:
-        raise CannotGoOn(
-            f"placement.learner_ranks is {learners} and there are {len(gpus)} GPUs; leave one to generate"
-        )
+        raise CannotGoOn(f"placement.learner_ranks is {learners} and there are {len(gpus)} GPUs; leave one to generate")
     return gpus[:learners], [[gpu] for gpu in rest]
 
 

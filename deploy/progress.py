@@ -76,16 +76,12 @@ class Progress:
             self._console.print(_summary_table(summary))
             self._console.print(_summary_line(summary), markup=False, soft_wrap=True)
         elif self._records:
-            self._console.print(
-                f"stopped after: {step_line(self._records[-1])}", markup=False, soft_wrap=True
-            )
+            self._console.print(f"stopped after: {step_line(self._records[-1])}", markup=False, soft_wrap=True)
         names = ("summary.json", "learning_curves.png", "metrics.jsonl", "checkpoints", "rollouts", "logs")
         there = [name for name in names if (self._run_dir / name).exists()]
         self._console.print(f"{self._run_dir}/  {'  '.join(there)}", markup=False, soft_wrap=True)
         if exit_status != 0 and (self._run_dir / "run.json").exists():
-            self._console.print(
-                f"go on with: chorus run --resume {self._run_dir}", markup=False, soft_wrap=True
-            )
+            self._console.print(f"go on with: chorus run --resume {self._run_dir}", markup=False, soft_wrap=True)
 
     def _read_records(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl again if it changed; returns the records that are new.
@@ -186,9 +182,7 @@ def clock(seconds: float) -> str:
 
 def _figures(record: dict[str, Any], records: list[dict[str, Any]]) -> Table:
     grid = Table.grid(padding=(0, 2))
-    grid.add_row(
-        "accuracy", f"[bold green]{_show(record, 'accuracy', '.3f')}[/]", _curve(records, "accuracy")
-    )
+    grid.add_row("accuracy", f"[bold green]{_show(record, 'accuracy', '.3f')}[/]", _curve(records, "accuracy"))
     grid.add_row("reward", _show(record, "reward", ".3f"), _curve(records, "reward"))
     grid.add_row("format", _show(record, "format", ".3f"), _curve(records, "format"))
     grid.add_row("entropy", _show(record, "entropy", ".3f"), _curve(records, "entropy"))

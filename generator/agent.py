@@ -24,7 +24,7 @@ from generator.engine import Engine, EngineError, EngineGone
 from generator.groups import Grader, GradeRefused, Tokenizer, produce, versions_of
 from generator.sync import WeightSync
 from protocol.config import RunConfig
-from protocol.ledger import GeneratorLedger, Keys, Lease
+from protocol.ledger import GeneratorLedger, Keys, Lease, entries_of
 from protocol.ledger.keys import Lane
 from protocol.messages import Member, MessageError, SyncOffer, Task
 from protocol.metrics import GeneratorMetrics
@@ -36,7 +36,7 @@ _ENGINE_STARTS_IN_A_ROW = 3
 
 
 class Agent:
-    """One generator. `run()` returns when drained; raises LedgerLostError or EngineError when it can't go on."""
+    """One generator. `run()` returns when drained; LedgerLostError or EngineError: it can't go on."""
 
     def __init__(
         self,
@@ -60,7 +60,9 @@ class Agent:
         self._keys = Keys(run_id)
         lease_s = config.generator.lease_s
         lanes: tuple[Lane, ...] = ("eval", "train")
-        self._ledgers = {lane: GeneratorLedger(client, run_id, generator_id, lease_s, lane) for lane in lanes}
+        self._ledgers: dict[Lane, GeneratorLedger] = {
+            lane: GeneratorLedger(client, run_id, generator_id, lease_s, lane) for lane in lanes
+        }
         self._work: dict[tuple[Lane, str], asyncio.Task[None]] = {}
         self._draining = asyncio.Event()
         self._engine_up = asyncio.Event()
@@ -125,9 +127,7 @@ class Agent:
             self._engine_up.set()
             log.info("engine %d is healthy", self.engine.starts)
             await self._engine_gone()
-            log.warning(
-                "engine %d is gone; its %d groups go back to the queue", self.engine.starts, len(self._work)
-            )
+            log.warning("engine %d is gone; its %d groups go back to the queue", self.engine.starts, len(self._work))
             self._engine_up.clear()
             await self.sync.forget()
             await self._give_back_all()
@@ -145,13 +145,13 @@ class Agent:
     # -- weights ------------------------------------------------------------------------------------
 
     async def _take_offers(self) -> None:
-        stream, last = self._keys.offers(self.id), "0"
+        stream: Any = self._keys.offers(self.id)
+        last: bytes | str = "0"
         while True:
             await self._engine_up.wait()
-            reply = await self.client.xread({stream: last}, block=1000)
-            if not reply:
+            entries = entries_of(await self.client.xread({stream: last}, block=1000))
+            if not entries:
                 continue
-            entries = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
             last = entries[-1][0]
             try:
                 offer = SyncOffer.decode(entries[-1][1].get(b"d", b""))  # the latest wins
@@ -190,9 +190,7 @@ class Agent:
             await self._bury(ledger, lease, "corrupt", str(error))
             return
         if lease.attempt > self.config.generator.max_attempts:
-            await self._bury(
-                ledger, lease, "attempts", f"{lease.attempt - 1} attempts failed or were abandoned"
-            )
+            await self._bury(ledger, lease, "attempts", f"{lease.attempt - 1} attempts failed or were abandoned")
             return
         try:
             await self.sync.wait_for_step(task.min_version)
@@ -206,13 +204,14 @@ class Agent:
                 self.metrics,
                 self._count,
             )
-        except EngineError as error:
-            await self._failed(ledger, lease, str(error), its_fault=self._engine_up.is_set())
+        except EngineGone as error:
+            self._unreachable.set()
+            await self.sync.forget()  # lease nothing more until a new engine has weights
+            await self._failed(ledger, lease, str(error), its_fault=False)
             return
-        except (TimeoutError, GradeRefused) as error:
-            await self._failed(
-                ledger, lease, str(error) or "generator.group_deadline_s is over", its_fault=True
-            )
+        except (EngineError, TimeoutError, GradeRefused) as error:
+            why = str(error) or "generator.group_deadline_s is over"
+            await self._failed(ledger, lease, why, its_fault=True)
             return
         if not await self.sync.may_commit(versions_of(group), self.config.learner.sync_deadline_s):
             self.metrics.groups.labels("unverified").inc()

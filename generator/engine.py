@@ -115,7 +115,8 @@ class VllmEngine:
         ]
 
     async def _wait_healthy(self) -> None:
-        assert self._process and self._http
+        assert self._process
+        assert self._http
         deadline = time.monotonic() + self.config.generator.start_deadline_s
         while time.monotonic() < deadline:
             if (code := self._process.poll()) is not None:
@@ -127,8 +128,8 @@ class VllmEngine:
                 pass
             await asyncio.sleep(_HEALTH_INTERVAL_S)  # the server has no event to wait on before it listens
         raise EngineError(
-            f"vLLM was not healthy after generator.start_deadline_s = {self.config.generator.start_deadline_s:g} s; "
-            f"its log is {self._log}"
+            f"vLLM was not healthy after generator.start_deadline_s = "
+            f"{self.config.generator.start_deadline_s:g} s; its log is {self._log}"
         )
 
     @property
@@ -137,7 +138,8 @@ class VllmEngine:
 
     async def wait_dead(self) -> None:
         """Return once the server has exited, or has failed three health checks of 10 s in a row."""
-        assert self._process and self._http
+        assert self._process
+        assert self._http
         exited = asyncio.ensure_future(self._process.wait_async())
         failures = 0
         try:
@@ -213,9 +215,7 @@ class VllmEngine:
         return np.concatenate(await asyncio.gather(*(self._gaps_at(p, offer) for p in offer.canary)))
 
     async def _gaps_at(self, point: CanaryPoint, offer: SyncOffer) -> np.ndarray:
-        wanted = dict(
-            zip(unpack_ids(point.token_ids).tolist(), unpack_floats(point.logprobs).tolist(), strict=True)
-        )
+        wanted = dict(zip(unpack_ids(point.token_ids).tolist(), unpack_floats(point.logprobs).tolist(), strict=True))
         body = {
             "model": "policy",
             "token_ids": unpack_ids(point.prefix).tolist(),

@@ -38,12 +38,13 @@ class RewardServer:
     def __init__(self, url: str, deadline_s: float) -> None:
         self._url = url.rstrip("/") + "/v1/grade/batch"
         self._deadline_s = deadline_s
-        self._http = httpx.AsyncClient(limits=httpx.Limits(max_connections=64, keepalive_expiry=2.0), timeout=deadline_s)
+        self._http = httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=64, keepalive_expiry=2.0), timeout=deadline_s
+        )
 
     async def grade(self, task: Task, texts: list[str]) -> list[Grade]:
         items = [
-            {"completion": text, "gold": task.gold, "kind": task.kind, "template": task.template}
-            for text in texts
+            {"completion": text, "gold": task.gold, "kind": task.kind, "template": task.template} for text in texts
         ]
         deadline = time.monotonic() + self._deadline_s
         pause = 0.1

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import secrets
 import signal
 from pathlib import Path
 
 import redis
-import redis.asyncio
 from tokenizers import Tokenizer
 
 from generator.agent import Agent
 from generator.engine import EngineError, VllmEngine
 from generator.groups import RewardServer
 from protocol.config import RunConfig, load_config
-from protocol.exits import CANNOT_GO_ON, CannotGoOn
+from protocol.connect import await_redis, connect_async, lost
+from protocol.exits import CannotGoOn
 from protocol.ledger import LedgerLostError
 from protocol.metrics import GeneratorMetrics
+
+_REWARD_SERVER_DEADLINE_S = 60.0  # at the start: it may be starting itself
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,39 +34,37 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
     config = load_config(args.config, args.overrides)
-    return asyncio.run(_run(config, args))
+    await_redis(config.redis.url)
+    try:
+        return asyncio.run(_run(config, args))
+    except (LedgerLostError, EngineError) as error:
+        raise CannotGoOn(str(error)) from None
+    except redis.RedisError as error:
+        raise lost(config.redis.url, error) from None
 
 
 async def _run(config: RunConfig, args: argparse.Namespace) -> int:
-    client = redis.asyncio.Redis.from_url(
-        config.redis.url, socket_connect_timeout=5, health_check_interval=15
-    )
-    try:
-        await client.ping()
-    except redis.RedisError as error:
-        raise CannotGoOn(
-            f"redis.url {config.redis.url}: {error}; is the server running and reachable?"
-        ) from None
-    port = config.generator.metrics_port
+    tokenizer = load_tokenizer(config.model.path)
+    grader = RewardServer(config.reward.url, config.reward.deadline_s)
+    await grader.wait_ready(_REWARD_SERVER_DEADLINE_S)
+    client = connect_async(config.redis.url)
     agent = Agent(
         config,
         args.run_id,
         f"{args.name}-{secrets.token_hex(2)}",
         VllmEngine(config, args.log, {int(c) for c in args.cpus.split(",")} if args.cpus else None),
-        RewardServer(config.reward.url, config.reward.deadline_s),
-        load_tokenizer(config.model.path),
+        grader,
+        tokenizer,
         client,
-        GeneratorMetrics(port),
+        GeneratorMetrics(config.generator.metrics_port),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, agent.drain)
     try:
         await agent.run()
-    except (LedgerLostError, EngineError) as error:
-        logging.getLogger("chorus.generator").error("%s", error)
-        return CANNOT_GO_ON
     finally:
         await client.aclose()
+        await grader.close()
     return os.EX_OK
 
 
@@ -73,11 +72,12 @@ def load_tokenizer(path: str) -> Tokenizer:
     """The model's own tokenizer.json; `transformers` is not asked, since it may force another class on it."""
     file = Path(path) / "tokenizer.json"
     if file.is_file():
-        return Tokenizer.from_file(str(file))
+        try:
+            return Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing more special
+            raise CannotGoOn(f"model.path {path}: its tokenizer.json can't be read ({error}); save it anew") from None
     if Path(path).exists():
-        raise CannotGoOn(
-            f"model.path {path}: there is no tokenizer.json in it; save the model's fast tokenizer there"
-        )
+        raise CannotGoOn(f"model.path {path}: there is no tokenizer.json in it; save the model's fast tokenizer there")
     try:
         return Tokenizer.from_pretrained(path)
     except Exception as error:  # hub clients raise what they like

@@ -87,9 +87,7 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
 
     def receive_weights(self, update_info: TransferInfo) -> None:
         if self._group is None:
-            raise RuntimeError(
-                "weights announced before a process group was joined; the agent must init first"
-            )
+            raise RuntimeError("weights announced before a process group was joined; the agent must init first")
         plan = plan_buckets([Tensor(**t) for t in update_info.tensors], update_info.bucket_bytes)
         if self._on_gpu:
             initialize_layerwise_reload(self.model)
@@ -99,17 +97,19 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
             for bucket in buckets:
                 broadcast(self._group, bucket, update_info.timeout_s)
             initialize_layerwise_reload(self.model)
+            model: Any = self.model
             for tensors in plan.views(buckets):
-                self.model.load_weights(tensors)
+                model.load_weights(tensors)
 
     def _receive_staged(self, plan: BucketPlan, timeout_s: float) -> None:
         assert self._group is not None
+        model: Any = self.model
         for k, size in enumerate(plan.bucket_sizes):
             bucket = torch.empty(size, dtype=torch.uint8, device=self.device)
             broadcast(self._group, bucket, timeout_s)
             part = BucketPlan([_moved(s) for s in plan.slots if s.bucket == k], [size])
             for tensors in part.views([bucket]):
-                self.model.load_weights(tensors)
+                model.load_weights(tensors)
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
@@ -117,7 +117,7 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
             self._repack_heads()
 
     def _repack_heads(self) -> None:
-        """On CPU a head tied to the embedding keeps a packed copy of the old weights unless told otherwise."""
+        """On CPU a head tied to the embedding would keep its packed copy of the old weights."""
         for module in self.model.modules():
             if isinstance(module, VocabParallelEmbedding):
                 module.quant_method.process_weights_after_loading(module)

@@ -29,9 +29,7 @@ class WeightSync:
     >>> # before the first sync `version` is None and nothing may be sampled
     """
 
-    def __init__(
-        self, engine: Engine, generator_id: str, keep_stale_kv: bool, metrics: GeneratorMetrics
-    ) -> None:
+    def __init__(self, engine: Engine, generator_id: str, keep_stale_kv: bool, metrics: GeneratorMetrics) -> None:
         self.engine = engine
         self.generator_id = generator_id
         self.version: Version | None = None
@@ -56,9 +54,7 @@ class WeightSync:
         started = time.monotonic()
         version = Version.parse(offer.version)
         if self.version is not None and version.fence < self.version.fence:
-            return self._report(
-                offer, started, error=f"fence {version.fence} is older than {self.version.fence}"
-            )
+            return self._report(offer, started, error=f"fence {version.fence} is older than {self.version.fence}")
         try:
             pause_s, transfer_s = await self._transfer(offer)
         except EngineError as error:

@@ -54,16 +54,12 @@ class Admission:
                 f"= {config.problems.max_prompt_tokens}; raise it"
             )
         if self.too_long:
-            log.warning(
-                "%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long
-            )
+            log.warning("%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long)
 
     def _fitting(self, problems: list[Problem]) -> tuple[list[Problem], int]:
         """Problems that fit under each of the run's templates."""
         limit = self.config.problems.max_prompt_tokens
-        fitting = [
-            p for p in problems if all(len(self.render(p, t)) <= limit for t in self.templates.values())
-        ]
+        fitting = [p for p in problems if all(len(self.render(p, t)) <= limit for t in self.templates.values())]
         return fitting, len(problems) - len(fitting)
 
     def render(self, problem: Problem, template: Template) -> list[int]:

@@ -47,11 +47,15 @@ class MicroBatch:
     origin: list[tuple[int, slice]]
 
     def to(self, device: torch.device) -> MicroBatch:
-        move = [
-            t.to(device) for t in (self.input_ids, self.index, self.target, self.behaviour, self.advantage)
-        ]
-        position_ids = self.position_ids.to(device) if self.position_ids is not None else None
-        return MicroBatch(move[0], position_ids, *move[1:], self.origin)
+        return MicroBatch(
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device) if self.position_ids is not None else None,
+            index=self.index.to(device),
+            target=self.target.to(device),
+            behaviour=self.behaviour.to(device),
+            advantage=self.advantage.to(device),
+            origin=self.origin,
+        )
 
 
 def cut(sequences: Sequence[TrainingSequence], token_budget: int, layout: str) -> list[MicroBatch]:
@@ -59,20 +63,14 @@ def cut(sequences: Sequence[TrainingSequence], token_budget: int, layout: str) -
 
     Sequences without completion tokens have nothing to train on and are left out.
     """
-    order = sorted(
-        (i for i, s in enumerate(sequences) if len(s.completion)), key=lambda i: (-sequences[i].length, i)
-    )
+    order = sorted((i for i, s in enumerate(sequences) if len(s.completion)), key=lambda i: (-sequences[i].length, i))
     batches: list[MicroBatch] = []
     members: list[int] = []
     cost = 0
     for i in order:
         length = sequences[i].length
         # padded rows are as wide as the first (longest) one; a packed row just grows
-        grown = (
-            cost + length
-            if layout == "packed"
-            else sequences[(members or [i])[0]].length * (len(members) + 1)
-        )
+        grown = cost + length if layout == "packed" else sequences[(members or [i])[0]].length * (len(members) + 1)
         if members and grown > token_budget:
             batches.append(_tensors(sequences, members, layout))
             members, grown = [], length

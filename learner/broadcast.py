@@ -15,12 +15,13 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import redis
 import torch
 
 from protocol.config import RunConfig
-from protocol.ledger import Keys
+from protocol.ledger import Keys, entries_of
 from protocol.messages import CanaryPoint, Member, MessageError, SyncOffer, SyncReport, Tensor, Version
 from protocol.metrics import LearnerMetrics
 from protocol.weights import (
@@ -110,8 +111,7 @@ class Broadcaster:
         def count() -> int:
             newest = self._shared.newest
             return sum(
-                newest is not None and not link.gone and link.synced == newest.version
-                for link in self.links.values()
+                newest is not None and not link.gone and link.synced == newest.version for link in self.links.values()
             )
 
         with self._changed:
@@ -164,16 +164,12 @@ class Broadcaster:
     def _start(self, member: Member) -> None:
         link = Link(member)
         self.links[member.generator_id] = link
-        link.thread = threading.Thread(
-            target=self._serve, args=(link,), name=member.generator_id, daemon=True
-        )
+        link.thread = threading.Thread(target=self._serve, args=(link,), name=member.generator_id, daemon=True)
         link.thread.start()
 
     def _read_reports(self) -> None:
-        reply = self._client.xread({self.keys.reports: self._last_report}, block=int(_WATCH_S * 1000))
-        if not reply:
-            return
-        entries = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]  # type: ignore[index]
+        streams: Any = {self.keys.reports: self._last_report}
+        entries = entries_of(self._client.xread(streams, block=int(_WATCH_S * 1000)))
         with self._changed:
             for id, fields in entries:
                 self._last_report = id
@@ -218,9 +214,7 @@ class Broadcaster:
             if link.engine != link.member.engine and link.member.engine:
                 link.synced = None  # a new engine has forgotten everything
             newest = self._shared.newest
-            return bool(
-                newest and not link.gone and link.member.engine and newest.version.newer_than(link.synced)
-            )
+            return bool(newest and not link.gone and link.member.engine and newest.version.newer_than(link.synced))
 
         with self._changed:
             self._changed.wait_for(due)
@@ -235,18 +229,16 @@ class Broadcaster:
             self._close(link)
             link.attempts += 1
             link.engine = member.engine
-            link.group_name = (
-                f"{snapshot.version.fence}:{member.generator_id}:{member.engine}:{link.attempts}"
-            )
+            link.group_name = f"{snapshot.version.fence}:{member.generator_id}:{member.engine}:{link.attempts}"
         offer = self._offer(link, snapshot)
         self._shared.reports.pop((member.generator_id, offer.version), None)
         self._client.xadd(self.keys.offers(member.generator_id), {"d": offer.encode()}, maxlen=4)
-        if link.group is None:
+        group = link.group
+        if group is None:
             store = join_store("127.0.0.1", self._store.port, self._deadline_s)
-            link.group = open_group(
-                self.backend, store, link.group_name, 0, offer.world_size, self._deadline_s
-            )
-        self._transmit(link.group, snapshot)
+            group = open_group(self.backend, store, link.group_name, 0, offer.world_size, self._deadline_s)
+            link.group = group
+        self._transmit(group, snapshot)
         return self._await_report(member.generator_id, offer.version)
 
     def _offer(self, link: Link, snapshot: Snapshot) -> SyncOffer:

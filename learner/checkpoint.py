@@ -14,12 +14,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from learner.policy import Policy
@@ -50,7 +52,7 @@ def save(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, manifes
     if dist.is_initialized():
         dist.barrier()
     model_state, optimizer_state = get_state_dict(policy, optimizer)
-    dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=str(path / "state"))
+    state_dict_saver.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=str(path / "state"))
     full = get_state_dict(policy, [], options=StateDictOptions(full_state_dict=True, cpu_offload=True))[0]
     if rank == 0:
         _export(policy, full, path / "huggingface")
@@ -58,7 +60,7 @@ def save(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, manifes
     return path
 
 
-def _export(policy: Policy, full: dict[str, torch.Tensor], path: Path) -> None:
+def _export(policy: Policy, full: Mapping[str, Any], path: Path) -> None:
     weights = {name.removeprefix("hf."): tensor for name, tensor in full.items()}
     policy.hf.save_pretrained(path, state_dict=weights, safe_serialization=True)
     source = Path(policy.hf.config.name_or_path)
@@ -94,7 +96,7 @@ def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manife
     """Restore policy and optimizer in place; a collective."""
     model_state, optimizer_state = get_state_dict(policy, optimizer)
     state = {"model": model_state, "optimizer": optimizer_state}
-    dcp.load(state, checkpoint_id=str(path / "state"))
+    state_dict_loader.load(state, checkpoint_id=str(path / "state"))
     set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
     return read_manifest(path)
 

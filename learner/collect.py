@@ -1,4 +1,4 @@
-"""From the rollouts stream to the next step's groups: read, check, drop with a reason, wait with a deadline."""
+"""From the rollouts stream to the next step's groups: read, check, drop with a reason, wait in time."""
 
 from __future__ import annotations
 
@@ -26,29 +26,32 @@ class Collector:
     `corrupt` (unreadable), `stale` (older than staleness.max), `ungraded` (fewer than two graded samples).
     """
 
-    def __init__(
-        self, config: RunConfig, ledger: LearnerLedger, admission: Admission, metrics: LearnerMetrics
-    ) -> None:
+    def __init__(self, config: RunConfig, ledger: LearnerLedger, admission: Admission, metrics: LearnerMetrics) -> None:
         self.config = config
         self.ledger = ledger
         self.admission = admission
         self.metrics = metrics
         self.forced: deque[list[Ready]] = deque()  # steps that a crash undid, in their recorded order
-        self.window = Window(config.learner.groups_per_step, config.capacity, config.learner.head_deadline_s)
-        self.window.outstanding = ledger.outstanding_indices()
+        self.window = Window(
+            config.learner.groups_per_step,
+            config.capacity,
+            config.staleness.max,
+            config.learner.head_deadline_s,
+        )
         self._next_index = ledger.admitted()
         self._recounted = time.monotonic()
 
     def restore(self, durable_step: int) -> None:
-        """After a crash: what was read comes again; recorded steps first, in the order they had."""
+        """What an earlier learner left: recorded steps come again first, in the order they had."""
+        self.window.recount(self.ledger.outstanding_indices(), durable_step)
         entries = {e.id: e for e in self.ledger.reread()}
         for step, ids in self.ledger.recorded().items():
             if step <= durable_step or not all(id in entries for id in ids):
                 continue
-            self.forced.append([r for r in (self._check(entries.pop(id), None) for id in ids) if r])
+            self.forced.append([r for r in (self._check(entries.pop(id)) for id in ids) if r])
         for entry in entries.values():
-            if ready := self._check(entry, None):
-                self.window.add(ready)
+            if ready := self._check(entry):
+                self.window.add(ready, durable_step)
 
     def admit(self, step: int, steps_left: int) -> None:
         """Fill the free slots, but never with more groups than the rest of the run can train."""
@@ -60,40 +63,41 @@ class Collector:
         first = self._next_index
         tasks = [self.admission.task(first + k, min_version) for k in range(room)]
         taken = self.ledger.admit(first, [t.encode() for t in tasks], self.config.capacity)
-        self.window.outstanding |= set(range(first, first + taken))
+        self.window.outstanding |= dict.fromkeys(range(first, first + taken), step)
         self._next_index += taken
         self.metrics.outstanding.set(len(self.window.outstanding))
 
     def next_step(self, step: int, steps_left: int) -> list[Ready]:
-        """Block until a step's groups are there. Raises CannotGoOn after learner.collect_deadline_s of nothing."""
+        """Block until a step's groups are there. CannotGoOn after learner.collect_deadline_s of nothing."""
         if self.forced:
             return self.forced.popleft()
+        deadline_s = self.config.learner.collect_deadline_s
         last_news = time.monotonic()
         while True:
             self.admit(step, steps_left)
-            if (groups := self.window.take()) is not None:
+            if (groups := self.window.take(step)) is not None:
                 if fresh := self._not_stale(groups, step):
                     return fresh
                 continue
             entries = self.ledger.read(self.config.capacity, _BLOCK_S)
             for entry in entries:
-                if ready := self._check(entry, step):
-                    self.window.add(ready)
+                if ready := self._check(entry):
+                    self.window.add(ready, step)
             now = time.monotonic()
             last_news = now if entries else last_news
-            if now - last_news > self.config.learner.collect_deadline_s:
+            if now - last_news > deadline_s:
                 raise CannotGoOn(
-                    f"no rollout for learner.collect_deadline_s = {self.config.learner.collect_deadline_s:g} s: "
+                    f"no rollout for learner.collect_deadline_s = {deadline_s:g} s: "
                     "are generators and the reward server alive? `chorus status` shows who waits"
                 )
             if now - self._recounted > _RECOUNT_S and not entries:
-                self._recount(now)
+                self._recount(now, step)
 
-    def _recount(self, now: float) -> None:
+    def _recount(self, now: float, step: int) -> None:
         """Generators may have buried groups: ask the ledger which are still on their way."""
         self._recounted = now
         if self.ledger.books().outstanding != len(self.window.outstanding):
-            self.window.outstanding = self.ledger.outstanding_indices()
+            self.window.recount(self.ledger.outstanding_indices(), step)
 
     def _not_stale(self, groups: list[Ready], step: int) -> list[Ready] | None:
         stale = [r for r in groups if staleness(r.group, step) > self.config.staleness.max]
@@ -102,11 +106,11 @@ class Collector:
         self._drop("stale", [r.entry for r in stale])
         for r in groups:
             if r not in stale:
-                self.window.add(r)
+                self.window.add(r, step)
         return None
 
-    def _check(self, entry: Entry, step: int | None) -> Ready | None:
-        """Decode and judge one entry; `step` None: a restored one, judged before the crash."""
+    def _check(self, entry: Entry) -> Ready | None:
+        """Decode and judge one entry; None: it was dropped."""
         if entry.index is None:
             log.warning("rollout %s was admitted by nobody; refused", entry.id)
             self._drop("corrupt", [entry])

@@ -1,10 +1,10 @@
-"""Held-out evaluation through the run's own generators, over a lane of its own, outside the training books."""
+"""Held-out evaluation through the run's own generators, on a lane outside the training books."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 from learner.admission import Admission
@@ -34,9 +34,7 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate(
-    admission: Admission, ledger: LearnerLedger, step: int, progress: Callable[[str], None]
-) -> Evaluation:
+def evaluate(admission: Admission, ledger: LearnerLedger, step: int, progress: Callable[[str], None]) -> Evaluation:
     """Sample and grade the held-out problems at the weights of `step`, which must not change meanwhile.
 
     Raises CannotGoOn when nothing arrives for learner.collect_deadline_s.
@@ -53,9 +51,9 @@ def evaluate(
         step=step,
         problems=len(greedy),
         samples=admission.config.evaluation.samples,
-        accuracy=_mean([g.accuracy for g in graded]),
-        greedy=_mean([g.accuracy for g in greedy if g.accuracy is not None]),
-        format=_mean([g.format for g in graded if g.format is not None]),
+        accuracy=_mean(g.accuracy for g in graded),
+        greedy=_mean(g.accuracy for g in greedy),
+        format=_mean(g.format for g in graded),
         ungraded=len(sampled) - len(graded),
         seconds=time.monotonic() - started,
     )
@@ -93,5 +91,6 @@ def _collect(
             )
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+def _mean(values: Iterable[float | None]) -> float:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else 0.0

@@ -192,7 +192,8 @@ def summarize(
 
 def _good_syncs(client: redis.Redis, run_id: str) -> list[SyncReport]:
     reports = []
-    for _, fields in client.xrange(Keys(run_id).reports):
+    entries: Any = client.xrange(Keys(run_id).reports)
+    for _, fields in entries:
         try:
             reports.append(SyncReport.decode(fields.get(b"d", b"")))
         except MessageError:

@@ -38,9 +38,7 @@ _CANARY_POINTS = 6
 class Learner:
     """One learner start. `run` returns when all steps are trained and the summary is written."""
 
-    def __init__(
-        self, config: RunConfig, run_dir: Path, run_id: str, client: redis.Redis, crew: Crew
-    ) -> None:
+    def __init__(self, config: RunConfig, run_dir: Path, run_id: str, client: redis.Redis, crew: Crew) -> None:
         self.config = config
         self.run_dir = run_dir
         self.run_id = run_id
@@ -135,7 +133,10 @@ class Learner:
         if not self.config.evaluation.problems or path.exists() or (name == "before" and self.done):
             return
         result = evaluate(
-            self.admission, self.evaluation_ledger, self.done, lambda detail: self._say(f"evaluating {name}", detail)
+            self.admission,
+            self.evaluation_ledger,
+            self.done,
+            lambda detail: self._say(f"evaluating {name}", detail),
         )
         figures.write_json(path, result.as_dict())
         log.info("evaluation %s: %s", name, json.dumps(result.as_dict()))
@@ -181,6 +182,6 @@ def _prefixes(groups: list[Ready]) -> list[list[int]]:
 
 
 def _separate_gpus(config: RunConfig) -> bool:
-    """NCCL refuses two ranks on one device: where learner and generator share one, gloo goes through the host."""
+    """NCCL refuses two ranks on one device; where they share one, weights go through the host (gloo)."""
     learner, generators = config.placement.learner_gpus, config.placement.generator_gpus
     return not (set(learner or ()) & {gpu for replica in generators or () for gpu in replica})

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from pathlib import Path
 
 import redis
 
 from protocol.config import RunConfig, load_config
-from protocol.exits import CANNOT_GO_ON, CannotGoOn
+from protocol.connect import connect, lost
+from protocol.exits import CannotGoOn
 from protocol.ledger import FencedError, LedgerLostError
-
-log = logging.getLogger("chorus.learner")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,23 +23,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
     config = load_config(args.config, args.overrides)
-    client = _connect(config)
+    client = connect(config.redis.url)
     try:
         return _learn(config, args, client)
     except (LedgerLostError, FencedError) as error:
-        log.error("%s", error)
-        return CANNOT_GO_ON
-
-
-def _connect(config: RunConfig) -> redis.Redis:
-    client = redis.Redis.from_url(config.redis.url, socket_connect_timeout=5, health_check_interval=15)
-    try:
-        client.ping()
+        raise CannotGoOn(str(error)) from None
     except redis.RedisError as error:
-        raise CannotGoOn(
-            f"redis.url {config.redis.url}: {error}; is the server running and reachable?"
-        ) from None
-    return client
+        raise lost(config.redis.url, error) from None
 
 
 def _learn(config: RunConfig, args: argparse.Namespace, client: redis.Redis) -> int:

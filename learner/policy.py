@@ -80,7 +80,7 @@ def load_policy(config: RunConfig, device: torch.device) -> Policy:
     path = config.model.path
     attention = "flash_attention_2" if device.type == "cuda" and _has_flash_attention() else "sdpa"
     try:
-        hf = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention)
+        hf: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention)
     except (OSError, ValueError) as error:
         what = "no such folder or hub name" if not Path(path).exists() else "no model that can be loaded"
         raise CannotGoOn(f"model.path {path}: {what} ({str(error).splitlines()[0]})") from None

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from learner import checkpoint
 from learner.batch import TrainingSequence
@@ -57,9 +58,7 @@ class Crew:
         if dist.is_initialized():
             _shard(policy, config, device)
         self.trainer = Trainer(policy, config, device)
-        self.manifest = (
-            checkpoint.load(start_from, policy, self.trainer.optimizer) if start_from is not None else None
-        )
+        self.manifest = checkpoint.load(start_from, policy, self.trainer.optimizer) if start_from is not None else None
         parameters = wire_names(policy)
         self._parameters = [p for _, p in parameters]
         self._plan = plan_buckets(describe(parameters, config.model.dtype), config.learner.bucket_bytes)
@@ -86,7 +85,7 @@ class Crew:
 
     def _tell(self, call: str, argument: Any) -> None:
         if dist.is_initialized():
-            data = torch.frombuffer(bytearray(msgpack.packb([call, argument])), dtype=torch.uint8)
+            data = torch.frombuffer(bytearray(msgpack.packb([call, argument]) or b""), dtype=torch.uint8)
             dist.broadcast(torch.tensor([len(data)]), 0)
             dist.broadcast(data, 0)
 
@@ -120,7 +119,7 @@ class Crew:
         buckets = new_buckets(self._plan, pinned=self.device.type == "cuda") if to_host else []
         views = [view for bucket in self._plan.views(buckets) for _, view in bucket] if to_host else []
         for k, parameter in enumerate(self._parameters):
-            full = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+            full = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
             if to_host:
                 views[k].copy_(full)
         return buckets
@@ -129,9 +128,7 @@ class Crew:
         points = []
         for prefix in prefixes:
             logprobs, ids = self.trainer.top_log_probabilities(prefix, _CANARY_TOP)
-            points.append(
-                CanaryPoint(prefix=pack_ids(prefix), token_ids=pack_ids(ids), logprobs=pack_floats(logprobs))
-            )
+            points.append(CanaryPoint(prefix=pack_ids(prefix), token_ids=pack_ids(ids), logprobs=pack_floats(logprobs)))
         return points
 
 
@@ -139,9 +136,7 @@ def _shard(policy: Policy, config: RunConfig, device: torch.device) -> None:
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     half = config.model.dtype == "bfloat16"
     precision = (
-        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        if half
-        else MixedPrecisionPolicy()
+        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else MixedPrecisionPolicy()
     )
     for layer in policy.hf.get_decoder().layers:
         fully_shard(layer, mesh=mesh, mp_policy=precision)

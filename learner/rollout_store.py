@@ -23,7 +23,7 @@ def write_step(run_dir: Path, step: int, groups: list[Ready]) -> Path:
     path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(".partial")
     with gzip.open(partial, "wb", compresslevel=1) as file:
-        file.write(msgpack.packb([[r.entry.id, r.entry.payload] for r in groups]))
+        file.write(msgpack.packb([[r.entry.id, r.entry.payload] for r in groups]) or b"")
     partial.rename(path)
     return path
 

@@ -69,7 +69,8 @@ class Trainer:
         figures = StepFigures(sequences=sum(map(len, minibatches)))
         proximal: list[list[torch.Tensor] | None] = [None] * len(minibatches)
         cuts = [cut(batch, self.config.learner.token_budget, self.layout) for batch in minibatches]
-        if len(minibatches) > 1:  # with one update the proximal policy is the current one: r = 1
+        recompute = self.config.objective.proximal == "recompute"
+        if recompute and len(minibatches) > 1:  # with one update it is the current policy: no pass is needed
             proximal = [self._log_probabilities(self._mine(batches)[0]) for batches in cuts]
         for k, batches in enumerate(cuts):
             self._update(batches, proximal[k], figures, offset=sum(map(len, minibatches[:k])))
@@ -114,10 +115,11 @@ class Trainer:
         mine, weights = self._mine(batches)
         for k, (b, weight) in enumerate(zip(mine, weights, strict=True)):
             logp, entropy = self._forward(b)
-            prox = proximal[k] if proximal is not None else logp.detach()
-            token = clipped(
-                logp, prox, b.advantage, objective.clip_low, objective.clip_high, objective.dual_clip
-            )
+            if objective.proximal == "behaviour":
+                prox = b.behaviour
+            else:
+                prox = proximal[k] if proximal is not None else logp.detach()
+            token = clipped(logp, prox, b.advantage, objective.clip_low, objective.clip_high, objective.dual_clip)
             loss = token.loss.sum() / total * weight
             (loss * self.world).backward()  # FSDP averages over ranks; the loss is a sum over them
             if weight:
@@ -180,7 +182,5 @@ class Trainer:
         """The `top` likeliest next tokens after `prefix`. A collective under FSDP: all ranks call it."""
         ids = torch.tensor([prefix], device=self.device)
         with self._autocast():
-            values, tokens = self.policy(
-                ids, None, torch.tensor([len(prefix) - 1], device=self.device), None, top
-            )
+            values, tokens = self.policy(ids, None, torch.tensor([len(prefix) - 1], device=self.device), None, top)
         return values[0].tolist(), tokens[0].tolist()

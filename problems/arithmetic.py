@@ -43,8 +43,7 @@ def chain_operands(split: Split, max_number: int = CHAIN_MAX) -> Iterator[tuple[
 def chain_problems(split: Split, max_number: int = CHAIN_MAX) -> list[Problem]:
     """`a + b - c`, two steps each."""
     return [
-        _problem(f"chain/{a}+{b}-{c}", chain_text(a, b, c), a + b - c)
-        for a, b, c in chain_operands(split, max_number)
+        _problem(f"chain/{a}+{b}-{c}", chain_text(a, b, c), a + b - c) for a, b, c in chain_operands(split, max_number)
     ]
 
 
@@ -78,8 +77,7 @@ def load_arithmetic(spec: str) -> list[Problem]:
             max_number = int(value)
         else:
             raise ValueError(
-                f"problems {spec!r}: {key}={value} is not understood; "
-                "use split=train, split=heldout, or max=1 to 99"
+                f"problems {spec!r}: {key}={value} is not understood; use split=train, split=heldout, or max=1 to 99"
             )
     return make(split, max_number)
 

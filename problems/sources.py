@@ -67,16 +67,12 @@ def _problems(rows: Iterable[Row], name: str) -> list[Problem]:
 
 def _problem(where: str, row: Any, default_id: str) -> Problem:
     if not isinstance(row, dict):
-        raise ValueError(
-            f"problems {where}: a row must be an object with `problem` and `answer`, not {row!r:.60}"
-        )
+        raise ValueError(f"problems {where}: a row must be an object with `problem` and `answer`, not {row!r:.60}")
     given = row.get("answers") or row.get("answer")
     given = given if isinstance(given, list) else [given]
     answers = ["" if answer is None else str(answer).strip() for answer in given]
     if not all(answers):
-        raise ValueError(
-            f"problems {where}: the row has no answer; give `answer` or `answers`, or remove the row"
-        )
+        raise ValueError(f"problems {where}: the row has no answer; give `answer` or `answers`, or remove the row")
     if not str(row.get("problem") or "").strip():
         raise ValueError(f"problems {where}: the row has no problem; give `problem`, or remove the row")
     fields = {key: row.get(key) for key in ("problem", "solution", "level", "source")} | {

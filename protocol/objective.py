@@ -9,8 +9,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# Wen et al., arXiv 2602.03190: DAPO's decoupled clip and token-level loss, no KL, dual clip 3.0.
+# Prompt augmentation, arXiv 2602.03190: DAPO's decoupled clip and token-level loss, no KL, dual clip 3.0.
+# The published run is synchronous and recomputes the old log-probabilities. Here groups may be some steps
+# old, so the clip is taken around the behaviour policy: it then also bounds how far stale tokens are pushed.
+# On fresh groups both are the same.
 PROMPT_AUGMENTATION = {
+    "proximal": "behaviour",
     "advantage": "grpo",
     "clip_low": 0.2,
     "clip_high": 0.28,
@@ -27,7 +31,10 @@ class ObjectiveConfig(BaseModel):
 
     name: str = "prompt_augmentation"
     advantage: Literal["grpo"]
-    std_epsilon: float = Field(1e-6, ge=0, description="added to the group's sample standard deviation")
+    proximal: Literal["behaviour", "recompute"] = Field(
+        description="the ratio's denominator: what the engine sampled with, or this step's weights before it"
+    )
+    std_epsilon: float = Field(default=1e-6, ge=0, description="added to the group's sample standard deviation")
     clip_low: float = Field(gt=0, lt=1)
     clip_high: float = Field(gt=0)
     dual_clip: float = Field(gt=1, description="bound on -A * ratio for negative advantages")

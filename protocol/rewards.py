@@ -75,9 +75,7 @@ def overlong_penalty(spec: OverlongSpec, n_tokens: int) -> float:
     return min(-over_tokens / spec.buffer_tokens * spec.factor, 0.0)
 
 
-def compose(
-    spec: RewardSpec, accuracy: float | None, format: float | None, n_tokens: int | None = None
-) -> RewardParts:
+def compose(spec: RewardSpec, accuracy: float | None, format: float | None, n_tokens: int | None = None) -> RewardParts:
     """The reward of one completion.
 
     accuracy: 0..1, or None when the verifier failed; the total is None then, and the sample must be masked.

@@ -66,8 +66,7 @@ def messages(template: Template, problem: str) -> list[dict[str, str]]:
 def render_chatml(template: Template, problem: str) -> str:
     """The whole prompt as ChatML text: system block, user block, assistant header, prefill."""
     blocks = "".join(
-        f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n"
-        for message in messages(template, problem)
+        f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages(template, problem)
     )
     return f"{blocks}<|im_start|>assistant\n{template.prefill}"
 
@@ -107,9 +106,7 @@ def _files(places: Iterable[Path]) -> list[Path]:
         elif place.is_file():
             files.append(place)
         else:
-            raise ValueError(
-                f"template {place}: no such file or folder; give a TOML file or a folder of them"
-            )
+            raise ValueError(f"template {place}: no such file or folder; give a TOML file or a folder of them")
     return files
 
 
@@ -124,8 +121,7 @@ def _load(path: Path) -> Template:
         raise ValueError(f"template {path}: {problems}") from error
     if template.name != path.stem:
         raise ValueError(
-            f"template {path}: name is {template.name!r}, but the file is called {path.stem!r}; "
-            "make them equal"
+            f"template {path}: name is {template.name!r}, but the file is called {path.stem!r}; make them equal"
         )
     return template
 

@@ -22,7 +22,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from torch.distributed import PrefixStore, ProcessGroup, TCPStore
+from torch.distributed import PrefixStore, ProcessGroup, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from protocol.messages import Tensor
 
@@ -39,9 +39,7 @@ def join_store(host: str, port: int, deadline_s: float) -> TCPStore:
     return TCPStore(host, port, is_master=False, timeout=timedelta(seconds=deadline_s))
 
 
-def open_group(
-    backend: str, store: TCPStore, name: str, rank: int, world_size: int, deadline_s: float
-) -> ProcessGroup:
+def open_group(backend: str, store: TCPStore, name: str, rank: int, world_size: int, deadline_s: float) -> Any:
     """Meet all ranks under `name`; raises RuntimeError if they don't come within `deadline_s`."""
     prefixed = PrefixStore(name, store)
     prefixed.set_timeout(timedelta(seconds=deadline_s))

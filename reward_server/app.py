@@ -67,9 +67,7 @@ class Service:
     def item(self, request: schemas.GradeRequest, where: str, task: str = "grade") -> dict[str, Any]:
         """The grader's task for a request, checked."""
         if request.kind == "code":
-            raise BadItemError(
-                f"{where}kind: 'code' needs a sandbox, and this server has none; grade it elsewhere"
-            )
+            raise BadItemError(f"{where}kind: 'code' needs a sandbox, and this server has none; grade it elsewhere")
         if request.template is not None:
             self.template(request.template, f"{where}template")
         golds = [request.gold] if isinstance(request.gold, str) else request.gold
@@ -84,16 +82,11 @@ class Service:
         self.metrics.request_seconds.observe(time.perf_counter() - started)
         return results
 
-    async def grade(
-        self, requests: Sequence[tuple[schemas.GradeRequest, str]], task: str
-    ) -> list[dict[str, Any]]:
+    async def grade(self, requests: Sequence[tuple[schemas.GradeRequest, str]], task: str) -> list[dict[str, Any]]:
         """Graded, scored and composed: the fields of a GradeResponse (and of the explanation), in order."""
         items = [self.item(request, where, task) for request, where in requests]
         results = await self.run(items)
-        return [
-            self._respond(request, result, task)
-            for (request, _), result in zip(requests, results, strict=True)
-        ]
+        return [self._respond(request, result, task) for (request, _), result in zip(requests, results, strict=True)]
 
     def _respond(self, request: schemas.GradeRequest, result: dict[str, Any], task: str) -> dict[str, Any]:
         verdict = result.get("verdict") or result["failure"]
@@ -213,9 +206,7 @@ def _add_error_handlers(app: FastAPI, service: Service) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         if "json" not in request.headers.get("content-type", ""):
-            return refuse(
-                422, "invalid", "the body must be JSON: send the header 'Content-Type: application/json'"
-            )
+            return refuse(422, "invalid", "the body must be JSON: send the header 'Content-Type: application/json'")
         return refuse(422, "invalid", _sentence(error))
 
     @app.exception_handler(StarletteHTTPException)

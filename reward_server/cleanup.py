@@ -25,9 +25,7 @@ _TYPOGRAPHY = (
     (re.compile(r"\\(?:displaystyle|textstyle|limits)(?![a-zA-Z])"), ""),
     (re.compile(r"\\(?:,|!|;|:|>|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|\s)|(?<!\\)~"), " "),
     (
-        re.compile(
-            r"\\(?:text(?:bf|it|rm|normal|sf)?|mathrm|mathbf|mathit|mathsf|mbox|operatorname)(?=\s*\{)"
-        ),
+        re.compile(r"\\(?:text(?:bf|it|rm|normal|sf)?|mathrm|mathbf|mathit|mathsf|mbox|operatorname)(?=\s*\{)"),
         r"\\text",
     ),
     (re.compile(r"\\neq(?![a-zA-Z])"), r"\\ne"),

@@ -153,9 +153,7 @@ def _after_phrase(body: str) -> tuple[int, int] | None:
             return start + money.start(1), start + money.end(1)
         stop = _SENTENCE_END.search(line)
         end = start + (stop.start() if stop else len(line))
-        if (number := _BARE_NUMBER.match(line)) is not None and re.match(
-            r"\s+[a-z]{2,}", line[number.end() :]
-        ):
+        if (number := _BARE_NUMBER.match(line)) is not None and re.match(r"\s+[a-z]{2,}", line[number.end() :]):
             end = start + number.end()  # "42 because ...": the prose after a number is no part of it
         if body[start:end].strip(" *_$."):
             return start, end
@@ -170,17 +168,12 @@ def _expressions_from_end(body: str) -> Iterator[tuple[int, int]]:
     """Formulas and bare numbers, the rightmost first; a number inside a formula is not tried by itself."""
     tail = max(0, len(body) - 20_000)  # a solution states its result near its end
     spans = [
-        (tail + m.start(m.lastgroup or 0), tail + m.end(m.lastgroup or 0))
-        for m in _MATH_SPANS.finditer(body[tail:])
+        (tail + m.start(m.lastgroup or 0), tail + m.end(m.lastgroup or 0)) for m in _MATH_SPANS.finditer(body[tail:])
     ]
     covered = list(spans)
     for number in _BARE_NUMBER.finditer(body, tail):
         spans.append(number.span())
-    inside = {
-        span
-        for span in spans
-        if span not in covered and any(a <= span[0] and span[1] <= b for a, b in covered)
-    }
+    inside = {span for span in spans if span not in covered and any(a <= span[0] and span[1] <= b for a, b in covered)}
     spans = sorted((span for span in spans if span not in inside), key=lambda span: span[1], reverse=True)
     yield from spans[:MAX_CANDIDATES]
 

@@ -68,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         default=len(os.sched_getaffinity(0)),
         help="grader processes (default: one a core)",
     )
-    parser.add_argument(
-        "--timeout", type=float, default=5.0, metavar="SECONDS", help="limit of one grade (default 5)"
-    )
+    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="limit of one grade (default 5)")
     parser.add_argument(
         "--templates",
         type=Path,
@@ -79,9 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="more templates: files or folders",
     )
-    parser.add_argument(
-        "--reward-json", metavar="JSON", help='composition, for example {"compose": "format_gated"}'
-    )
+    parser.add_argument("--reward-json", metavar="JSON", help='composition, for example {"compose": "format_gated"}')
     parser.add_argument(
         "--max-queue", type=int, default=4096, help="grades waiting or in progress before 429 (default 4096)"
     )

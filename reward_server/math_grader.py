@@ -88,9 +88,7 @@ def is_expression(text: str) -> bool:
     """Whether a text can be read as mathematics: a number, or something that math-verify parses."""
     if len(text) > MAX_ANSWER_CHARS or not (text := normalise(text)):
         return False
-    return read_number(text) is not None or any(
-        isinstance(p, (Basic, MatrixBase)) for p in _parsed(_boxed(text))
-    )
+    return read_number(text) is not None or any(isinstance(p, (Basic, MatrixBase)) for p in _parsed(_boxed(text)))
 
 
 def _by_rules(answer: str, gold: str) -> Comparison:
@@ -108,11 +106,7 @@ def _by_rules(answer: str, gold: str) -> Comparison:
         return decided
     if gold_number is not None and not gold_number.percent and re.search(r"\\?%$", answer):
         return Comparison(False, "percent", "the answer is in percent, the gold is not")
-    if (
-        gold_number is not None
-        and not _ORDERED.match(gold)
-        and re.search(r"[,;]|\\text\{ *(?:or|and) *\}", answer)
-    ):
+    if gold_number is not None and not _ORDERED.match(gold) and re.search(r"[,;]|\\text\{ *(?:or|and) *\}", answer):
         return Comparison(False, "several", "several values where the gold is one number")
     if gold_number is not None and gold_number.decimals:
         return _by_rounding(answer, gold, gold_number)
@@ -140,11 +134,7 @@ def _by_unit(answer: str, gold: str) -> Comparison | None:
 
 def _by_equation(answer: str, gold: str) -> Comparison | None:
     """`x = 5` is the answer 5, `17 = 42` is not the answer 42: a leading name aside, each side must be it."""
-    if (
-        _EQUALS.search(gold)
-        or not _EQUALS.search(answer)
-        or re.search(r"[,;]|\\text\{ *(?:or|and) *\}", answer)
-    ):
+    if _EQUALS.search(gold) or not _EQUALS.search(answer) or re.search(r"[,;]|\\text\{ *(?:or|and) *\}", answer):
         return None
     sides = [side.strip() for side in _EQUALS.split(answer)]
     if _NAME.fullmatch(sides[0]):

@@ -13,9 +13,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         prefix = "chorus_reward_server_"
-        self.grades = Counter(
-            f"{prefix}grades_total", "Grades given.", ["kind", "verdict"], registry=self.registry
-        )
+        self.grades = Counter(f"{prefix}grades_total", "Grades given.", ["kind", "verdict"], registry=self.registry)
         self.grade_seconds = Histogram(
             f"{prefix}grade_seconds",
             "Time of one grade in its grader.",
@@ -28,12 +26,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.queue_items = Gauge(
-            f"{prefix}queue_items", "Grades waiting or in progress.", registry=self.registry
-        )
-        self.warm_workers = Gauge(
-            f"{prefix}warm_workers", "Grader processes that can grade.", registry=self.registry
-        )
+        self.queue_items = Gauge(f"{prefix}queue_items", "Grades waiting or in progress.", registry=self.registry)
+        self.warm_workers = Gauge(f"{prefix}warm_workers", "Grader processes that can grade.", registry=self.registry)
         self.worker_restarts = Counter(
             f"{prefix}worker_restarts_total",
             "Grader processes replaced.",

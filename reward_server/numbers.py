@@ -19,9 +19,7 @@ from fractions import Fraction
 MAX_NUMBER_CHARS = 64  # longer digit strings are compared as text or by sympy
 MAX_EXPONENT = 400
 FLOAT_DECIMALS = 6  # a decimal approximation of an exact gold needs this many places (math-verify's rounding)
-ROUNDING_DIGITS = (
-    3  # a decimal gold with at least this many significant digits stands for all that rounds to it
-)
+ROUNDING_DIGITS = 3  # a decimal gold with at least this many significant digits stands for all that rounds to it
 
 _UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d*)?|\.\d+"
 _NUMBER = re.compile(rf"(?P<sign>[+-]?)\s*(?P<mantissa>{_UNSIGNED})(?:[eE](?P<exponent>[+-]?\d{{1,4}}))?")
@@ -46,9 +44,7 @@ class Number:
 
     value: Fraction  # percent applied
     percent: bool = False
-    decimals: int | None = (
-        None  # places after the point (in scientific notation: of the mantissa); None = exact
-    )
+    decimals: int | None = None  # places after the point (in scientific notation: of the mantissa); None = exact
     unit_exponent: int = 0  # the power of ten that `decimals` counts from
     digits: int = 0  # significant digits of a decimal
 
@@ -82,9 +78,7 @@ def same_number(gold: Number, answer: Number) -> bool:
 
 def rounds_to(gold: Number, value: Fraction) -> bool:
     """Whether an exact or finer value rounds to a decimal gold at its last digit (half-way either way)."""
-    needed = (
-        ROUNDING_DIGITS - 1 if gold.unit_exponent else ROUNDING_DIGITS
-    )  # scientific notation says it means it
+    needed = ROUNDING_DIGITS - 1 if gold.unit_exponent else ROUNDING_DIGITS  # scientific notation says it means it
     if gold.decimals is None or gold.digits < needed:
         return gold.value == value
     step = Fraction(10) ** (gold.unit_exponent - gold.decimals)

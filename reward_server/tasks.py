@@ -47,9 +47,7 @@ def cluster(answers: list[str | None], kind: str) -> list[int]:
         if answer not in seen:
             known = None
             if answer is not None:
-                known = next(
-                    (i for i, other in representatives.items() if _equivalent(answer, other, kind)), None
-                )
+                known = next((i for i, other in representatives.items() if _equivalent(answer, other, kind)), None)
             seen[answer] = max(clusters, default=-1) + 1 if known is None else known
             if known is None and answer is not None:
                 representatives[seen[answer]] = answer

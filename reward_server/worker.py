@@ -68,9 +68,7 @@ def main(argv: list[str]) -> int:
             channel.send({"dropped": True})
             continue
         for item in message["items"]:
-            if (
-                channel.waiting()
-            ):  # a drop, or the parent is gone: in both cases the rest is not ours any more
+            if channel.waiting():  # a drop, or the parent is gone: in both cases the rest is not ours any more
                 break
             _refresh_cpu_limit(timeout_s)
             started = time.perf_counter()

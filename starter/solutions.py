@@ -25,9 +25,7 @@ FIRST, LAST, BOX = (
     "box",
 )  # places in a layout: both steps, the last step again, the boxed answer
 
-Piece = tuple[
-    str, bool
-]  # the text, and whether it belongs to the layout (it may be garbled) or to the reasoning
+Piece = tuple[str, bool]  # the text, and whether it belongs to the layout (it may be garbled) or to the reasoning
 
 
 def layout(template: Template) -> list[str]:
@@ -59,9 +57,7 @@ def layout_pieces(template: Template) -> list[str]:
     return [piece for piece in layout(template) if piece not in (FIRST, LAST, BOX)]
 
 
-def sloppy_solution(
-    template: Template, operands: Sequence[int], random: Random, slip: float, garble: float
-) -> str:
+def sloppy_solution(template: Template, operands: Sequence[int], random: Random, slip: float, garble: float) -> str:
     """A completion for `a + b - c` (operands a, b, c), slipping and garbling at the given chances."""
     a, b, c = operands
     total = _step(a + b, random, slip)

@@ -29,7 +29,7 @@ def clipped(
 ) -> TokenLoss:
     """max(-A r, -A clip(r, 1 - low, 1 + high)), r = exp(logp - logp_proximal); for A < 0 at most -A c.
 
-    PPO's clip (arXiv 1707.06347), decoupled bounds of DAPO (arXiv 2503.14476), dual clip c (arXiv 1912.09729).
+    PPO's clip (arXiv 1707.06347), decoupled bounds of DAPO (2503.14476), dual clip c (1912.09729).
 
     Args:
         logp: [tokens] of the current policy, with gradient.

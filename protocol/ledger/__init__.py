@@ -26,6 +26,7 @@ from protocol.ledger.books import Books, LedgerLostError, read_books
 from protocol.ledger.generator_side import GeneratorLedger, Lease
 from protocol.ledger.keys import Keys
 from protocol.ledger.learner_side import Entry, FencedError, LearnerLedger
+from protocol.ledger.streams import entries_of
 
 __all__ = [
     "Books",
@@ -36,5 +37,6 @@ __all__ = [
     "LearnerLedger",
     "Lease",
     "LedgerLostError",
+    "entries_of",
     "read_books",
 ]

@@ -71,14 +71,13 @@ def read_books(client: redis.Redis, keys: Keys) -> Books:
     )
 
 
-def _unread_and_pending(
-    client: redis.Redis, stream: str, group: str, groups: list[dict[str, Any]]
-) -> tuple[int, int]:
+def _unread_and_pending(client: redis.Redis, stream: str, group: str, groups: list[dict[str, Any]]) -> tuple[int, int]:
     for info in groups:
         if info["name"].decode() == group:
             lag = info["lag"]
             if lag is None:  # Redis lost count (an entry was deleted by hand): count the entries themselves
                 after = b"(" + info["last-delivered-id"]
-                lag = len(client.xrange(stream, min=after.decode()))
+                unread: Any = client.xrange(stream, min=after.decode())
+                lag = len(unread)
             return int(lag), int(info["pending"])
     raise LedgerLostError(f"stream {stream} has no consumer group {group}")

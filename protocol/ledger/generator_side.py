@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -11,6 +12,7 @@ import redis.asyncio
 from protocol.ledger import scripts
 from protocol.ledger.books import LedgerLostError
 from protocol.ledger.keys import TASK_GROUP, Keys, Lane
+from protocol.ledger.streams import entries_of
 
 _DEAD_KEPT = 10_000
 
@@ -34,13 +36,12 @@ class GeneratorLedger:
     def __init__(
         self, client: redis.asyncio.Redis, run: str, consumer: str, lease_s: float, lane: Lane = "train"
     ) -> None:
-        self.client = client
+        self.client: Any = client  # redis-py's types cover replies that never come
         self.keys = Keys(run, lane)
         self.consumer = consumer
         self.lease_ms = int(lease_s * 1000)
         self._scripts = {
-            name: client.register_script(getattr(scripts, name))
-            for name in ("RENEW", "RELEASE", "COMMIT", "DEAD")
+            name: client.register_script(getattr(scripts, name)) for name in ("RENEW", "RELEASE", "COMMIT", "DEAD")
         }
 
     async def lease(self, count: int, block_s: float) -> list[Lease]:
@@ -57,10 +58,7 @@ class GeneratorLedger:
             )
         except redis.ResponseError as error:
             raise LedgerLostError(f"run {self.keys.run!r}: no tasks to lease ({error})") from None
-        if not reply:
-            return []
-        entries = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
-        return [_lease(id, fields, 1) for id, fields in entries]
+        return [_lease(id, fields, 1) for id, fields in entries_of(reply)]
 
     async def _claim_expired(self, count: int) -> list[Lease]:
         _, entries, *_ = await self.client.xautoclaim(
@@ -83,14 +81,15 @@ class GeneratorLedger:
     async def release(self, ids: Sequence[str], count_try: bool = False) -> None:
         """Give tasks back; others may claim them at once. `count_try`: this delivery was a failed attempt."""
         if ids:
-            args = [TASK_GROUP, self.consumer, self.lease_ms * 1000, 0 if count_try else 1, *ids]
+            args: list[Any] = [TASK_GROUP, self.consumer, self.lease_ms * 1000, 0 if count_try else 1, *ids]
             await self._scripts["RELEASE"](keys=[self.keys.tasks], args=args)
 
     async def commit(self, lease: Lease, payload: bytes) -> bool:
         """Publish the finished group. False: a twin was first, and this copy is void."""
         try:
             done = await self._scripts["COMMIT"](
-                keys=[self.keys.tasks, self.keys.rollouts], args=[TASK_GROUP, lease.id, lease.index, payload]
+                keys=[self.keys.tasks, self.keys.rollouts],
+                args=[TASK_GROUP, lease.id, "" if lease.index is None else lease.index, payload],
             )
         except redis.ResponseError as error:
             raise LedgerLostError(f"run {self.keys.run!r}: can't commit ({error})") from None

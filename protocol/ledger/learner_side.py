@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgpack
 import redis
@@ -11,6 +12,7 @@ import redis
 from protocol.ledger import scripts
 from protocol.ledger.books import Books, LedgerLostError, read_books
 from protocol.ledger.keys import ROLLOUT_GROUP, TASK_GROUP, Keys, Lane
+from protocol.ledger.streams import entries_of
 
 _CONSUMER = "learner"
 
@@ -35,7 +37,7 @@ class LearnerLedger:
     """
 
     def __init__(self, client: redis.Redis, run: str, lane: Lane = "train", fence: int | None = None) -> None:
-        self.client = client
+        self.client: Any = client  # redis-py's types cover replies that never come
         self.keys = Keys(run, lane)
         for stream, group in ((self.keys.tasks, TASK_GROUP), (self.keys.rollouts, ROLLOUT_GROUP)):
             try:
@@ -46,22 +48,20 @@ class LearnerLedger:
         self.fence = int(client.incr(self.keys.fence)) if fence is None else fence
         self._scripts = {name: client.register_script(getattr(scripts, name)) for name in _NAMES}
 
-    def _run(self, name: str, keys: list[str], args: Sequence[object]) -> int:
+    def _run(self, name: str, keys: list[str], args: Sequence[Any]) -> int:
         try:
             return self._scripts[name](keys=keys, args=args)
         except redis.ResponseError as error:
             text = str(error)
             if text.startswith("FENCED"):
-                raise FencedError(
-                    f"run {self.keys.run!r}: this learner was {text.lower()}; it stops"
-                ) from None
+                raise FencedError(f"run {self.keys.run!r}: this learner was {text.lower()}; it stops") from None
             if text.startswith(("LOST", "NOGROUP")):
                 raise _lost(self.keys.run, text) from None
             raise
 
     def admitted(self) -> int:
         """Groups admitted so far: the index of the next one."""
-        return int(self.client.hget(self.keys.books, "admitted") or 0)  # type: ignore[arg-type]
+        return int(self.client.hget(self.keys.books, "admitted") or 0)
 
     def admit(self, first_index: int, payloads: Sequence[bytes], capacity: int) -> int:
         """Publish tasks while fewer than `capacity` groups are outstanding. Returns how many it took."""
@@ -94,12 +94,8 @@ class LearnerLedger:
             )
         except redis.ResponseError as error:
             raise _lost(self.keys.run, str(error)) from None
-        entries = _first_stream(reply)
-        return [
-            Entry(id.decode(), int(f[b"i"]) if b"i" in f else None, f.get(b"d", b""))
-            for id, f in entries
-            if f
-        ]
+        entries = entries_of(reply)
+        return [Entry(id.decode(), int(f[b"i"]) if b"i" in f else None, f.get(b"d", b"")) for id, f in entries if f]
 
     def record(self, step: int, ids: Sequence[str]) -> None:
         """Write down the step's entries in their order, before it trains."""
@@ -108,9 +104,7 @@ class LearnerLedger:
     def recorded(self) -> dict[int, list[str]]:
         """Step -> entry ids, for all steps that are not yet durable."""
         steps = self.client.hgetall(self.keys.steps)
-        return {
-            int(step): msgpack.unpackb(ids) for step, ids in sorted(steps.items(), key=lambda s: int(s[0]))
-        }  # type: ignore[union-attr]
+        return {int(step): msgpack.unpackb(ids) for step, ids in sorted(steps.items(), key=lambda s: int(s[0]))}
 
     def trained(self, step: int, ids: Sequence[str]) -> None:
         """The optimizer has stepped: the groups' credits are free."""
@@ -119,9 +113,7 @@ class LearnerLedger:
     def durable(self, step: int, ids: Sequence[str]) -> int:
         """A durable checkpoint holds these entries. Idempotent. Returns how many were new to the books."""
         k = self.keys
-        fresh = self._run(
-            "DURABLE", [k.fence, k.rollouts, k.books, k.trained], [self.fence, ROLLOUT_GROUP, *ids]
-        )
+        fresh = self._run("DURABLE", [k.fence, k.rollouts, k.books, k.trained], [self.fence, ROLLOUT_GROUP, *ids])
         done = [s for s in self.recorded() if s <= step]
         if done:
             self.client.hdel(k.steps, *map(str, done))
@@ -155,8 +147,7 @@ class LearnerLedger:
 
     def _pending_or_unread(self, stream: str, group: str) -> list[tuple[str, int]]:
         pending = {
-            p["message_id"]
-            for p in self.client.xpending_range(stream, group, min="-", max="+", count=1_000_000)
+            p["message_id"] for p in self.client.xpending_range(stream, group, min="-", max="+", count=1_000_000)
         }
         info = next(g for g in self.client.xinfo_groups(stream) if g["name"].decode() == group)
         last = _order(info["last-delivered-id"])
@@ -176,14 +167,6 @@ _NAMES = ("ADMIT", "RECORD", "TRAINED", "DURABLE", "DROP", "REWIND", "TRIM")
 def _order(entry_id: bytes) -> tuple[int, int]:
     ms, _, sequence = entry_id.decode().partition("-")
     return int(ms), int(sequence)
-
-
-def _first_stream(reply: object) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    if not reply:
-        return []
-    if isinstance(reply, dict):  # RESP3
-        return next(iter(reply.values()))[0]
-    return reply[0][1]  # type: ignore[index]
 
 
 def _lost(run: str, text: str) -> LedgerLostError:

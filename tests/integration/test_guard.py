@@ -142,9 +142,7 @@ def test_kill_does_not_wait(guarded: tuple[Guarded, list[int]]) -> None:
 
 
 def test_stop_lets_the_command_finish_and_reports_its_status(tmp_path: Path) -> None:
-    script = (
-        'trap \'sleep 0.3; echo done > "$0"; exit 7\' TERM; echo ready > "$0"; while :; do sleep 0.05; done'
-    )
+    script = 'trap \'sleep 0.3; echo done > "$0"; exit 7\' TERM; echo ready > "$0"; while :; do sleep 0.05; done'
     note = tmp_path / "note"
     process = spawn_guarded(["sh", "-c", script, str(note)], name="finisher")
     eventually(note.exists, "the command is ready")
@@ -186,9 +184,7 @@ async def test_it_can_be_awaited() -> None:
 
 def test_output_environment_and_cores_are_the_given_ones(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    code = (
-        "import os; print(os.environ['VOICE'], os.sched_getaffinity(0), sorted(os.listdir('/proc/self/fd')))"
-    )
+    code = "import os; print(os.environ['VOICE'], os.sched_getaffinity(0), sorted(os.listdir('/proc/self/fd')))"
     core = max(os.sched_getaffinity(0))
     process = spawn_guarded(
         [sys.executable, "-c", code], name="child", env={**os.environ, "VOICE": "alto"}, log=log, cpus={core}

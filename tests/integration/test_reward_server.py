@@ -137,9 +137,7 @@ def test_golds_may_be_bare_dollars_boxed_or_several(server, gold):
 
 
 def test_modes_differ_as_documented(server):
-    verdicts = {
-        mode: server.grade("so it is 42", "42", mode=mode)["verdict"] for mode in ("train", "paper", "strict")
-    }
+    verdicts = {mode: server.grade("so it is 42", "42", mode=mode)["verdict"] for mode in ("train", "paper", "strict")}
     assert verdicts == {"train": "correct", "paper": "correct", "strict": "no_answer"}
 
 
@@ -152,9 +150,7 @@ def test_batch_keeps_the_order(server):
 
 
 def test_reward_follows_the_servers_composition():
-    with running(
-        "--workers", "1", "--reward-json", '{"compose": "format_gated", "format_weight": 0.5}'
-    ) as server:
+    with running("--workers", "1", "--reward-json", '{"compose": "format_gated", "format_weight": 0.5}') as server:
         assert server.grade(r"\boxed{4}", "4", template="qwen-math")["reward"] == 1.5
         assert server.grade(r"\boxed{5}", "4", template="qwen-math")["reward"] == 0.0
 
@@ -288,9 +284,7 @@ def test_port_in_use_ends_with_one_line(server):
     command = [sys.executable, "-m", "reward_server.main", "--port", port]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 1
-    assert ended.stderr.splitlines() == [
-        line for line in ended.stderr.splitlines() if "Address already in use" in line
-    ]
+    assert ended.stderr.splitlines() == [line for line in ended.stderr.splitlines() if "Address already in use" in line]
 
 
 def test_api_process_imports_neither_sympy_nor_torch():
@@ -298,9 +292,7 @@ def test_api_process_imports_neither_sympy_nor_torch():
         "import sys, reward_server.main; "
         "print([m for m in ('sympy', 'math_verify', 'torch', 'redis') if m in sys.modules])"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    ended = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
 
 
@@ -350,9 +342,7 @@ def test_hostile_completion_ends_within_its_limit(server, name):
     assert not (ROOT / "pwned").exists()
 
 
-@pytest.mark.parametrize(
-    "gold", [r"9^{9^{9^{9}}}", "\ud800", "4\0", "(" * 300, "__import__('os')", "1+" * 5000]
-)
+@pytest.mark.parametrize("gold", [r"9^{9^{9^{9}}}", "\ud800", "4\0", "(" * 300, "__import__('os')", "1+" * 5000])
 def test_hostile_gold_ends_within_its_limit(server, gold):
     started = time.monotonic()
     assert server.grade(r"\boxed{17}", gold)["verdict"] in ("wrong", "timeout", "error")
@@ -375,9 +365,7 @@ async def test_neighbours_of_a_hostile_completion_are_not_slowed(server):
         hostile = asyncio.create_task(client.post("/v1/grade", json={"completion": HANGS, "gold": "1"}))
         await asyncio.sleep(0.1)
         started = time.monotonic()
-        clean = [
-            client.post("/v1/grade", json={"completion": rf"\boxed{{{i}}}", "gold": "3"}) for i in range(50)
-        ]
+        clean = [client.post("/v1/grade", json={"completion": rf"\boxed{{{i}}}", "gold": "3"}) for i in range(50)]
         replies = await asyncio.gather(*clean)
         took_s = time.monotonic() - started
         assert not hostile.done()

@@ -44,9 +44,7 @@ def test_on_the_cpu_learner_and_generators_share_no_core_where_there_are_two(
         (8, [0, 1], [[2], [3], [4], [5], [6], [7]]),
     ],
 )
-def test_every_gpu_gets_work(
-    configure: Configure, gpus: int, learner: list[int], generators: list[list[int]]
-) -> None:
+def test_every_gpu_gets_work(configure: Configure, gpus: int, learner: list[int], generators: list[list[int]]) -> None:
     placement = place(configure(), [0, 1], list(range(gpus)))
     assert (placement.learner_gpus, placement.generator_gpus) == (learner, generators)
     assert placement.learner_ranks == len(learner)

@@ -42,7 +42,8 @@ CONFIG = RunConfig.model_validate(
 
 def task(index: int, min_version: int = 0) -> bytes:
     return Task(
-        run_id="run", index=index, epoch=0, problem_id=f"p{index}", kind="math", gold=["1"], template="qwen-math",
+        run_id="run", index=index, epoch=0, problem_id=f"p{index}", kind="math", gold=["1"],
+        template="qwen-math",
         prompt_ids=pack_ids([1, 2]), group_size=2, sampling=Sampling(temperature=1.0, max_tokens=16),
         min_version=min_version, deadline_s=5.0, admitted_at=time.time(),
     ).encode()  # fmt: skip

@@ -16,8 +16,14 @@ RNG = np.random.default_rng(0)
 def policy() -> Policy:
     torch.manual_seed(0)
     shape = LlamaConfig(
-        vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True,
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
     )
     return Policy(LlamaForCausalLM(shape), temperature=1.0)
 

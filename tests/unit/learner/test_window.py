@@ -12,15 +12,16 @@ def ready(index: int) -> Ready:
     return cast(Any, SimpleNamespace(group=SimpleNamespace(task=SimpleNamespace(index=index)), entry=None))
 
 
-def window(outstanding: range, finished: list[int], now: list[float]) -> Window:
-    w = Window(4, 4, head_deadline_s=60, clock=lambda: now[0], outstanding=set(outstanding))
+def window(outstanding: range, finished: list[int], now: list[float], capacity: int = 4) -> Window:
+    w = Window(4, capacity, max_staleness=2, head_deadline_s=60, clock=lambda: now[0])
+    w.outstanding = dict.fromkeys(outstanding, 0)
     for index in finished:
-        w.add(ready(index))
+        w.add(ready(index), 0)
     return w
 
 
-def taken(w: Window) -> list[int] | None:
-    groups = w.take()
+def taken(w: Window, step: int = 0) -> list[int] | None:
+    groups = w.take(step)
     return groups and [g.group.task.index for g in groups]
 
 
@@ -30,18 +31,24 @@ def test_the_worked_example_of_the_docstring() -> None:
     assert taken(window(range(8), [1, 2, 5, 7], now)) is None
 
 
-def test_a_head_that_is_stuck_past_its_deadline_is_passed() -> None:
+def test_whatever_was_taken_before_finished_groups_are_never_stuck_behind_the_window() -> None:
+    scattered = [0, 9, 20, 31, 44, 58, 77, 90]
+    w = window(range(0), scattered, [0.0], capacity=8)
+    assert taken(w) == [0, 9, 20, 31]
+
+
+def test_a_group_about_to_be_too_old_is_waited_for_up_to_the_deadline() -> None:
     now = [0.0]
-    w = window(range(12), [5, 6, 7, 8], now)
-    assert taken(w) is None
+    w = window(range(8), [1, 2, 3, 4], now)
+    assert taken(w, step=2) is None
     now[0] = 61.0
-    assert taken(w) == [5, 6, 7, 8]
+    assert taken(w, step=2) == [1, 2, 3, 4]
 
 
 def test_taken_groups_stay_outstanding_until_they_are_forgotten() -> None:
     w = window(range(4), [0, 1, 2, 3], [0.0])
     assert taken(w) == [0, 1, 2, 3]
-    assert w.outstanding == {0, 1, 2, 3}
+    assert set(w.outstanding) == {0, 1, 2, 3}
     for index in range(4):
         w.forget(index)
-    assert w.outstanding == set()
+    assert not w.outstanding

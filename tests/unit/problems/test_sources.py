@@ -32,9 +32,7 @@ def test_rows_become_problems_in_order(tmp_path: Path, name: str):
         "source": "MATH",
         "extra": 1,
     }
-    spec = write(
-        tmp_path / name, full, "", {"problem": "2?", "answer": 2}, {"problem": "3?", "answers": ["3", "4"]}
-    )
+    spec = write(tmp_path / name, full, "", {"problem": "2?", "answer": 2}, {"problem": "3?", "answers": ["3", "4"]})
     first, second, third = load_problems(spec)
     assert first.model_dump() == {
         "id": "math/1",

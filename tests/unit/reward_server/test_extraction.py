@@ -70,9 +70,7 @@ def test_train_ladder_falls_back_to_the_last_number_when_nothing_parses():
     assert extract("maybe x3 or 4", "train", parses=lambda text: False).rung == "last_number"
 
 
-@pytest.mark.parametrize(
-    "completion", ["42", "The answer is 42", r"\boxed{42", r"\boxed{}", "", r"boxed{42}"]
-)
+@pytest.mark.parametrize("completion", ["42", "The answer is 42", r"\boxed{42", r"\boxed{}", "", r"boxed{42}"])
 def test_strict_wants_a_closed_box_with_content(completion):
     assert extract(completion, "strict").rung == "none"
 
@@ -82,9 +80,7 @@ def test_last_box_matches_braces():
     assert last_box("none") is None
 
 
-@pytest.mark.parametrize(
-    "text", [r"$\boxed{\frac12}$", r"\(\boxed{ \dfrac{1}{2} }\)", r"\frac{1}{2}.", "1/2"]
-)
+@pytest.mark.parametrize("text", [r"$\boxed{\frac12}$", r"\(\boxed{ \dfrac{1}{2} }\)", r"\frac{1}{2}.", "1/2"])
 def test_normal_form_forgets_typography(text):
     assert normalise(text) == r"\frac{1}{2}"
 

@@ -28,9 +28,7 @@ def test_the_folder_is_a_checkpoint_of_a_small_float32_llama(built: Path):
     assert 0.5e6 <= sum(p.numel() for p in model.parameters()) <= 3e6
     assert model.config.tie_word_embeddings
     assert model.config.vocab_size == len(tokenizer)
-    assert (
-        model.config.eos_token_id == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
-    )
+    assert model.config.eos_token_id == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert sorted(path.name for path in built.iterdir()) == [
         "config.json",
         "generation_config.json",

@@ -32,9 +32,7 @@ def test_the_layout_of_open_r1():
 def test_the_prefill_is_not_written_again():
     for template in TEMPLATES.values():
         if template.prefill:
-            assert not sloppy_solution(template, (3, 4, 5), Random(0), slip=0, garble=0).startswith(
-                template.prefill
-            )
+            assert not sloppy_solution(template, (3, 4, 5), Random(0), slip=0, garble=0).startswith(template.prefill)
 
 
 def test_slips_spoil_answers_and_garbling_spoils_layouts_as_often_as_told():

@@ -1,0 +1,71 @@
+"""`python -m benchmarks` (`make bench`): measure, print the table, write results.json.
+
+Every row pairs ours with a peer measured beside it; the columns are minimum / median / maximum over the
+repeats, and a goal is held against the median. Leave the machine alone meanwhile: both of its cores are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.bench import WARM_UP_STEPS, Bench
+from benchmarks.report import Row, table
+
+BENCHMARKS = ("generator", "learner", "sync", "overlap", "loop")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("--only", action="append", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
+    add("--repeats", type=int, default=3, help="pairs a row (default: 3)")
+    add("--steps", type=int, default=12, help="steps of a run (default: 12)")
+    add("--staleness", type=int, default=1, help="target of the asynchronous runs (default: 1)")
+    add("--quick", action="store_true", help="only show that it runs; its figures mean nothing")
+    add("--dir", type=Path, default=Path("runs"), help="where runs and caches lie (default: runs)")
+    args = parser.parse_args()
+    if args.repeats < 1 or args.steps <= WARM_UP_STEPS or args.staleness < 1:
+        parser.error(f"--repeats and --staleness start at 1, --steps at {WARM_UP_STEPS + 1}")
+    # Read when torch is imported: threads that spin while they wait would take the services' cores.
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    bench = Bench(
+        folder=args.dir / "bench" / time.strftime("%Y%m%d-%H%M%S"),
+        cache=args.dir / ".cache",
+        repeats=1 if args.quick else args.repeats,
+        steps=WARM_UP_STEPS + 2 if args.quick else args.steps,
+        staleness=args.staleness,
+        quick=args.quick,
+        say=_say,
+    )
+    bench.folder.mkdir(parents=True)
+    bench.cache.mkdir(parents=True, exist_ok=True)
+    about = machine.describe() | {"repeats": bench.repeats, "quick": bench.quick}
+    rows: list[Row] = []
+    for name in args.only or BENCHMARKS:
+        # Imported here: torch takes seconds, and must not be loaded before the line above.
+        for row in importlib.import_module(f"benchmarks.{name}").measure(bench):
+            rows.append(row)
+            _write(args.dir / "bench" / "results.json", about, rows)
+    print(", ".join(f"{key} {value}" for key, value in about.items()))
+    print(table(rows))
+    return os.EX_OK
+
+
+def _write(path: Path, about: dict[str, object], rows: list[Row]) -> None:
+    """After every row: what has been measured is kept when a later benchmark fails."""
+    path.write_text(json.dumps(about | {"rows": [row.as_dict() for row in rows]}, indent=2) + "\n")
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""A live generator to measure, with everything it needs, started as `chorus run` starts it.
+
+    Valkey, reward server, generator (agent + vLLM)     processes of their own, bound to the recipe's cores
+    learner's place                                     this process: ledger, weights, one sync at the start
+
+What is missing is the loop: nothing trains, so that one half can be looked at alone.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import redis
+import torch
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from benchmarks.bench import Bench
+from benchmarks.machine import on_cores
+from deploy.placement import Placement, place, visible_cores
+from deploy.services import Chosen, reward_server_service, services_of, valkey_service
+from deploy.supervisor import Supervisor
+from learner.admission import Admission
+from learner.broadcast import Broadcaster, Snapshot
+from learner.ranks import Crew
+from protocol.config import RunConfig
+from protocol.ledger import LearnerLedger
+from protocol.messages import RolloutGroup, SyncReport, Task, Version
+from protocol.metrics import LearnerMetrics
+
+_GENERATE_DEADLINE_S = 600.0
+_CANARY_POINTS = 6  # as many as the learner's loop sends
+
+
+@dataclass
+class Fleet:
+    """`step` counts the weight syncs; everything is synchronous and called from one thread."""
+
+    config: RunConfig
+    placement: Placement
+    supervisor: Supervisor
+    ledger: LearnerLedger
+    admission: Admission
+    crew: Crew
+    broadcaster: Broadcaster
+    step: int = 0
+
+    def tasks(self, groups: int) -> list[Task]:
+        """The next groups in admission order; they are the run's own prompts."""
+        first = self.ledger.admitted()
+        return [self.admission.task(first + k, min_version=0) for k in range(groups)]
+
+    def admit(self, tasks: list[Task]) -> None:
+        """Give the generator all of them at once."""
+        payloads = [task.encode() for task in tasks]
+        taken = self.ledger.admit(tasks[0].index, payloads, capacity=len(payloads))
+        assert taken == len(tasks), "earlier groups are still outstanding"
+
+    def collect(self, groups: int) -> list[RolloutGroup]:
+        """Wait for so many committed groups and settle them in the books. Raises TimeoutError."""
+        entries = []
+        deadline = time.monotonic() + _GENERATE_DEADLINE_S
+        while len(entries) < groups:
+            entries += self.ledger.read(groups - len(entries), block_s=1.0)
+            self.supervisor.tick()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(entries)} of {groups} groups after {_GENERATE_DEADLINE_S:g} s")
+        ids = [entry.id for entry in entries]
+        self.ledger.trained(self.step, ids)
+        self.ledger.durable(self.step, ids)
+        self.ledger.trim()
+        return [RolloutGroup.decode(entry.payload) for entry in entries]
+
+    def snapshot(self) -> Snapshot:
+        """The weights in host memory under a new version, as the learner's loop takes them after a step."""
+        self.step += 1
+        prefixes = [self.admission.at(k)[1].ids for k in range(_CANARY_POINTS)]
+        return self.crew.snapshot(Version(fence=self.ledger.fence, step=self.step), prefixes)
+
+    def sync(self, snapshot: Snapshot, deadline_s: float) -> tuple[float, SyncReport]:
+        """(seconds from publishing to the generator's report, the report). Raises TimeoutError."""
+        started = time.monotonic()
+        self.broadcaster.publish(snapshot)
+        while self.broadcaster.wait_synced(1, 1.0) == 0:
+            self.supervisor.tick()
+            if time.monotonic() - started > deadline_s:
+                raise TimeoutError(f"the generator had not taken its weights after {deadline_s:g} s")
+        return time.monotonic() - started, self.broadcaster.history[-1]
+
+    def vllm_url(self) -> str:
+        """Where our generator's vLLM listens. Only measurements talk to it past its agent."""
+        for process in psutil.Process().children(recursive=True):
+            argv = process.cmdline()
+            if "vllm.entrypoints.openai.api_server" in argv:
+                return f"http://127.0.0.1:{argv[argv.index('--port') + 1]}"
+        raise RuntimeError("there is no vLLM among our processes")
+
+
+def completion_tokens(groups: list[RolloutGroup]) -> int:
+    return sum(sample.n_tokens for group in groups for sample in group.samples)
+
+
+@contextmanager
+def open_fleet(bench: Bench, name: str, config: RunConfig) -> Iterator[Fleet]:
+    """Start all, wait until the generator has our weights (about a minute), and stop all at the end."""
+    folder = bench.folder / name
+    (folder / "logs").mkdir(parents=True)
+    placement = place(config, visible_cores(), gpus=[])
+    config = config.model_copy(
+        update={
+            "redis": config.redis.model_copy(update={"url": f"redis://127.0.0.1:{_free_port()}/0"}),
+            "reward": config.reward.model_copy(update={"url": f"http://127.0.0.1:{_free_port()}"}),
+        }
+    )
+    (folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
+    chosen = Chosen(config, folder, placement, own_redis=True, own_reward_server=True, resumed=False)
+    supervisor = Supervisor(folder / "logs", bench.say)
+    bench.say(f"{folder}: starting, {placement.describe()}")
+    try:
+        supervisor.start(valkey_service(chosen))
+        client = redis.Redis.from_url(config.redis.url, retry=Retry(ConstantBackoff(0.1), 300))
+        client.ping()
+        supervisor.start(reward_server_service(chosen))
+        for service in services_of(chosen):
+            if service.role == "generator":
+                supervisor.start(service)
+        with on_cores(placement.learner_cpus):
+            fleet = _learner_side(config, folder, placement, supervisor, client)
+            try:
+                start_s = config.generator.start_deadline_s + config.learner.sync_deadline_s
+                fleet.sync(fleet.snapshot(), start_s)
+                yield fleet
+            finally:
+                fleet.broadcaster.close()
+    finally:
+        supervisor.stop()
+
+
+def _learner_side(
+    config: RunConfig, folder: Path, placement: Placement, supervisor: Supervisor, client: redis.Redis
+) -> Fleet:
+    ledger = LearnerLedger(client, folder.name)
+    LearnerLedger(client, folder.name, "eval", ledger.fence)  # the generator leases from both lanes
+    crew = Crew(config, torch.device("cpu"), None)
+    broadcaster = Broadcaster(config, client, folder.name, "gloo", crew.device, LearnerMetrics())
+    return Fleet(config, placement, supervisor, ledger, Admission(config, folder.name), crew, broadcaster)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

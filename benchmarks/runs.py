@@ -1,0 +1,51 @@
+"""Whole runs, as a person starts them, and what their metrics.jsonl says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import RECIPE, WARM_UP_STEPS, Bench
+from learner.figures import read_records
+from protocol.processes import spawn_guarded
+
+_DEADLINE_S = 1200.0
+_GRACE_S = 60.0
+
+
+def chorus_run(bench: Bench, name: str, *overrides: str) -> Path:
+    """`chorus run` of the demo's recipe without evaluations; returns its folder. Raises RuntimeError."""
+    settings = [
+        f"run.dir={bench.folder}",
+        f"run.name={name}",
+        f"run.steps={bench.steps}",
+        "evaluation.problems=0",
+        *overrides,
+    ]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    log = bench.folder / f"{name}.log"
+    bench.say(f"chorus run {name}")
+    argv = [sys.executable, "-m", "cli.main", "run", str(RECIPE), *arguments]
+    process = spawn_guarded(argv, name=name, log=log, grace_s=_GRACE_S)
+    try:
+        status = process.wait(_DEADLINE_S)
+    finally:
+        process.stop(_GRACE_S)
+    if status != 0:
+        raise RuntimeError(f"the run {name} ended with exit status {status}; its log is {log}")
+    return next(folder for folder in bench.folder.glob(f"{name}-*") if folder.is_dir())
+
+
+def steady(run_dir: Path) -> list[dict[str, Any]]:
+    """The records of a run's steps without the warm-up. Raises ValueError where there are none."""
+    records = read_records(run_dir)[WARM_UP_STEPS:]
+    if not records:
+        raise ValueError(f"{run_dir}: no steps after the {WARM_UP_STEPS} of the warm-up; raise --steps")
+    return records
+
+
+def step_seconds(run_dir: Path) -> float:
+    """Mean wall seconds of a step, waiting included."""
+    records = steady(run_dir)
+    return sum(r["seconds"] for r in records) / len(records)

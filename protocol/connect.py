@@ -1,0 +1,99 @@
+"""Connections to Redis that sit out a short absence of the server, and say clearly when it stays away.
+
+A call that finds no server tries again with growing pauses until PATIENCE_S after it began, then raises. A
+command whose reply was lost may so be carried out twice; the ledger's scripts and readers allow for that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+import redis.asyncio.retry
+import redis.retry
+from redis.backoff import ExponentialBackoff
+
+from protocol.exits import CannotGoOn
+
+PATIENCE_S = 60.0
+START_DEADLINE_S = 5.0
+_SOCKET_TIMEOUT_S = 10.0  # longer than any blocking read; a server that hangs is as good as gone
+_HOPELESS = (redis.AuthenticationError, redis.exceptions.AuthorizationError)
+
+
+class _Patient:
+    """Counted tries would multiply, since redis-py retries a connect within a retried command: a time does not."""
+
+    def __init__(self, patience_s: float) -> None:
+        super().__init__(ExponentialBackoff(cap=2.0, base=0.1), -1)  # type: ignore[call-arg]
+        self._patience_s = patience_s
+
+    def call_with_retry(self, do: Callable[[], Any], fail: Callable[..., Any], *_: Any, **options: Any) -> Any:
+        end = time.monotonic() + self._patience_s
+        options["is_retryable"] = lambda e: time.monotonic() < end and not isinstance(e, _HOPELESS)
+        return super().call_with_retry(do, fail, **options)  # type: ignore[misc]
+
+
+class _Retry(_Patient, redis.retry.Retry):
+    pass
+
+
+class _AsyncRetry(_Patient, redis.asyncio.retry.Retry):
+    pass
+
+
+def connect(url: str, patience_s: float = PATIENCE_S, named: str = "redis.url") -> redis.Redis:
+    """A client of a server that answers now. Raises CannotGoOn; `named` is where the address was given."""
+    await_redis(url, named=named)
+    return redis.Redis.from_url(url, retry=_Retry(patience_s), **_options())
+
+
+def connect_async(url: str, patience_s: float = PATIENCE_S) -> redis.asyncio.Redis:
+    """The same for coroutines; nothing is asked of the server yet."""
+    return redis.asyncio.Redis.from_url(url, retry=_AsyncRetry(patience_s), **_options())
+
+
+def await_redis(url: str, deadline_s: float = START_DEADLINE_S, named: str = "redis.url") -> None:
+    """Return when the server answers. Raises CannotGoOn."""
+    if not url:
+        raise CannotGoOn(
+            f"{named} is empty; give a server's address, such as redis://127.0.0.1:6379/0 "
+            "(`chorus run` alone starts one of its own)"
+        )
+    end = time.monotonic() + deadline_s
+    while True:
+        try:
+            with redis.Redis.from_url(url, retry=_Retry(0.0), **_options()) as client:
+                client.ping()
+            return
+        except redis.BusyLoadingError:
+            problem = "it is still loading its data"
+        except redis.RedisError as error:
+            problem = str(error)
+        except ValueError as error:
+            raise CannotGoOn(f"{named} {url}: {error}; write it as redis://HOST:PORT/0") from None
+        if time.monotonic() > end:
+            raise CannotGoOn(f"{named} {_shown(url)}: {problem.rstrip('.')}; is the server running and reachable?")
+        time.sleep(0.1)
+
+
+def lost(url: str, error: redis.RedisError) -> CannotGoOn:
+    """What a process says that has lost its server for good."""
+    return CannotGoOn(
+        f"redis.url {_shown(url)}: {str(error).rstrip('.')}, and again after {PATIENCE_S:g} s of trying; bring "
+        "the server back with its data, then go on with --resume"
+    )
+
+
+def _options() -> dict[str, Any]:
+    return {"socket_connect_timeout": 5, "socket_timeout": _SOCKET_TIMEOUT_S, "health_check_interval": 15}
+
+
+def _shown(url: str) -> str:
+    """Without the password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

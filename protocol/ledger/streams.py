@@ -1,0 +1,16 @@
+"""Stream replies of redis-py as one plain shape, whatever protocol version the connection speaks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
+
+
+def entries_of(reply: Any) -> Entries:
+    """The entries of a reply to XREAD or XREADGROUP on one stream; [] where it timed out."""
+    if not reply:
+        return []
+    if isinstance(reply, dict):  # RESP3: {stream: [entries]}
+        return next(iter(reply.values()))[0]
+    return reply[0][1]  # RESP2: [[stream, entries]]
