@@ -1,8 +1,7 @@
 """A step of the trainer against the least that such a step can be, on the same tokens.
 
-The bare step is given the same micro-batches ready made: forward, log-probabilities of the completion tokens
-by the same head, mean loss, backward, clip, AdamW. The trainer also cuts the micro-batches, clips ratios and
-counts its figures (entropy, mismatch, clip fractions). Both start from the same weights; they take turns.
+The bare step (benchmarks/bare.py) is given the same micro-batches ready made. The trainer also cuts them, clips
+ratios and counts its figures (entropy, mismatch, clip fractions). Both start from the same weights and take turns.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ from collections.abc import Iterator
 import torch
 from transformers import LlamaForCausalLM
 
+from benchmarks.bare import BareLoop
 from benchmarks.bench import Bench
 from benchmarks.machine import on_cores
 from benchmarks.models import SHAPE_3M, WorkedSolutions, random_policy, starter
 from benchmarks.report import Row, at_least
 from deploy.placement import place, visible_cores
-from learner.batch import MicroBatch, cut
+from learner.batch import cut
 from learner.policy import Policy
 from learner.trainer import Trainer
 from protocol.config import RunConfig
@@ -43,12 +43,12 @@ def _compare(bench: Bench, name: str, model: LlamaForCausalLM, config: RunConfig
     steps = 1 if bench.quick else _STEPS
     batch = WorkedSolutions(config).sequences(groups)
     trainer = Trainer(Policy(copy.deepcopy(model), config.sampling.temperature), config, torch.device("cpu"))
-    bare = BareLoop(model, config, cut(batch, config.learner.token_budget, trainer.layout))
+    bare, cuts = BareLoop(model, config), cut(batch, config.learner.token_budget, trainer.layout)
     tokens = steps * sum(sequence.length for sequence in batch)
     ours: list[float] = []
     peer: list[float] = []
     for repeat in range(-1, bench.repeats):  # the first pair warms up
-        pair = [(ours, lambda: trainer.step([batch])), (peer, bare.step)]
+        pair = [(ours, lambda: trainer.step([batch])), (peer, lambda: bare.step(cuts))]
         for values, step in pair if repeat % 2 else reversed(pair):
             started = time.monotonic()
             for _ in range(steps):
@@ -58,28 +58,3 @@ def _compare(bench: Bench, name: str, model: LlamaForCausalLM, config: RunConfig
     bench.say(f"learner, {name}: {ours[-1]:,.0f}, bare {peer[-1]:,.0f} tokens/s")
     note = f"{groups} groups of {config.sampling.group_size}, {tokens // steps:,} tokens a step with prompts"
     return Row(f"learner: step / bare step, {name}", "tokens/s", ours, peer, GOAL, note)
-
-
-class BareLoop:
-    """Forward, loss, backward, clip, step over ready micro-batches."""
-
-    def __init__(self, model: LlamaForCausalLM, config: RunConfig, batches: list[MicroBatch]) -> None:
-        self._model = model
-        self._batches = batches
-        self._clip = config.learner.grad_clip
-        c = config.learner
-        self._optimizer = torch.optim.AdamW(
-            model.parameters(), lr=c.lr, betas=c.betas, weight_decay=c.weight_decay, foreach=True
-        )
-
-    def step(self) -> None:
-        total = sum(len(batch.target) for batch in self._batches)
-        self._optimizer.zero_grad(set_to_none=True)
-        for batch in self._batches:
-            hidden = self._model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-            logits = self._model.lm_head(hidden.flatten(0, 1)[batch.index]).float()
-            logp = torch.log_softmax(logits, dim=-1).gather(-1, batch.target.unsqueeze(-1)).squeeze(-1)
-            loss = -(batch.advantage * logp).sum() / total
-            loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._clip)
-        self._optimizer.step()

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.bare import BareLoop
 from benchmarks.bench import Bench
 from learner.admission import Admission
-from learner.batch import TrainingSequence
-from learner.policy import Policy
-from learner.trainer import Trainer
+from learner.batch import TrainingSequence, cut
 from problems.arithmetic import chain_operands, chain_problems
 from protocol.config import RunConfig
 from starter.build import build_starter
@@ -91,14 +90,14 @@ def _larger(bench: Bench, name: str, shape: dict[str, int], warm_up_steps: int) 
 
 
 def _warm_up(bench: Bench, model: LlamaForCausalLM, tokenizer: Path, steps: int) -> None:
-    """Supervised learning by the trainer: with advantage 1 and ratio 1 its gradient is that of -log p."""
+    """Supervised learning of sloppy solutions, like the starter's, but only until completions end."""
     config = bench.config(f"model.path={tokenizer}", f"learner.lr={_WARM_UP_LR}")
-    trainer = Trainer(Policy(model, config.sampling.temperature), config, torch.device("cpu"))
-    worked = WorkedSolutions(config)
+    loop, worked = BareLoop(model, config), WorkedSolutions(config)
     for step in range(1, steps + 1):
-        figures = trainer.step([worked.sequences(_WARM_UP_GROUPS, advantage=1.0)])
+        sequences = worked.sequences(_WARM_UP_GROUPS, advantage=1.0)
+        loss = loop.step(cut(sequences, config.learner.token_budget, "padded"))
         if step % 25 == 0:
-            bench.say(f"warm-up step {step} of {steps}: {figures.mean('logprob'):.3f} nats a token")
+            bench.say(f"warm-up step {step} of {steps}: loss {loss:.3f}")
 
 
 class WorkedSolutions:

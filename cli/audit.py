@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import zlib
 from collections import Counter
 from pathlib import Path
 
 import redis
 
+from protocol.connect import connect
 from protocol.exits import CannotGoOn
 from protocol.ledger import Books, Keys, LedgerLostError, read_books
 
@@ -22,7 +24,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--redis", metavar="URL", help="read the live books from this server")
     args = parser.parse_args(argv)
     if args.redis:
-        return _live(redis.Redis.from_url(args.redis), args.run)
+        return _live(connect(args.redis, patience_s=0.0, named="--redis"), args.run)
     if not args.run:
         raise CannotGoOn("give a run's folder, or --redis URL for a live run")
     return audit_folder(Path(args.run))
@@ -69,12 +71,18 @@ def audit_folder(run_dir: Path) -> int:
     summary_file = run_dir / "summary.json"
     if not summary_file.is_file():
         raise CannotGoOn(f"{run_dir}: no summary.json; give the folder of a run that has ended")
-    ledger = json.loads(summary_file.read_text())["ledger"]
+    try:
+        ledger = json.loads(summary_file.read_text())["ledger"]
+    except (ValueError, KeyError) as error:
+        raise CannotGoOn(f"{summary_file}: not the summary of a run ({error}); give the folder of a run") from None
     faults: list[str] = []
     seen: Counter[int] = Counter()
     entries: list[str] = []
     for step, path in stored_steps(run_dir):
-        rows = read_step(path)
+        try:
+            rows = read_step(path)
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise CannotGoOn(f"{path}: can't be read ({error}); without it there is no audit") from None
         seen.update(r.group.task.index for r in rows)
         entries += [r.entry.id for r in rows]
         if not rows:

@@ -45,8 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ConfigError, CannotGoOn) as error:
         print(f"chorus {arguments[0]}: {error}", file=sys.stderr)
         return CANNOT_GO_ON
-    except redis.ConnectionError as error:
-        print(f"chorus {arguments[0]}: Redis can't be reached: {error}; is it running?", file=sys.stderr)
+    except redis.RedisError as error:
+        print(f"chorus {arguments[0]}: Redis failed: {error}; is the server running and in order?", file=sys.stderr)
         return CANNOT_GO_ON
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from deploy.launcher import run
+from deploy.preflight import check_inputs
 from protocol.config import load_config
 from protocol.exits import CannotGoOn
 
@@ -20,5 +21,9 @@ def main(argv: list[str]) -> int:
     if (args.recipe is None) == (args.resume is None):
         raise CannotGoOn("give a recipe, or --resume with the folder of a run")
     source = args.recipe or args.resume / "config.json"
+    if args.resume is not None and not source.is_file():
+        raise CannotGoOn(f"--resume {args.resume}: there is no config.json in it; give the folder of a run")
     config = load_config(source, args.overrides)
+    if not args.dry_run:
+        check_inputs(config)
     return run(config, str(source), resume=args.resume, dry_run=args.dry_run)

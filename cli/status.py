@@ -9,6 +9,7 @@ import time
 import redis
 
 from cli.audit import format_books, run_ids
+from protocol.connect import connect
 from protocol.exits import CannotGoOn
 from protocol.ledger import Keys, LedgerLostError, read_books
 from protocol.messages import Member, MessageError
@@ -19,7 +20,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("run", nargs="?", help="run id (default: all runs on the server)")
     parser.add_argument("--redis", metavar="URL", required=True)
     args = parser.parse_args(argv)
-    client = redis.Redis.from_url(args.redis)
+    client = connect(args.redis, patience_s=0.0, named="--redis")
     runs = [args.run] if args.run else run_ids(client)
     if not runs:
         raise CannotGoOn(f"no run has a ledger on {args.redis}")

@@ -22,21 +22,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from deploy.curves import draw_learning_curves
 from deploy.dry_run import describe
 from deploy.placement import Placement, place, visible_cores, visible_gpus
+from deploy.preflight import STARTERS
 from deploy.progress import Progress
 from deploy.services import Chosen, reward_server_service, services_of, valkey_service
 from deploy.supervisor import Service, ServiceFailed, Supervisor
 from protocol.config import RunConfig
+from protocol.connect import await_redis
 from protocol.exits import CannotGoOn
 from protocol.processes import spawn_guarded
 
 REDIS_DEADLINE_S = 30.0
 STARTER_DEADLINE_S = 900.0
-STARTERS = ("starter", "smollm2")  # model.path values that mean: build it here
 POLL_S = 0.2
 
 
@@ -121,7 +120,7 @@ def _prepare(
     if own_redis:
         changes["redis"]["url"] = f"redis://127.0.0.1:{_free_port()}/0"
     else:
-        _await_redis(config.redis.url, 5.0)
+        await_redis(config.redis.url)
     if own_reward:
         changes["reward"]["url"] = f"http://127.0.0.1:{_free_port()}"
     changes["placement"] = {
@@ -175,30 +174,11 @@ def _build_starter(run_dir: Path, cache: Path, note: Callable[[str], None]) -> P
 def _start(supervisor: Supervisor, chosen: Chosen, services: Callable[[Chosen], list[Service]]) -> None:
     if chosen.own_redis:
         supervisor.start(valkey_service(chosen))
-        _await_redis(chosen.config.redis.url, REDIS_DEADLINE_S)
+        await_redis(chosen.config.redis.url, REDIS_DEADLINE_S)
     if chosen.own_reward_server:
         supervisor.start(reward_server_service(chosen))
     for service in services(chosen):
         supervisor.start(service)
-
-
-def _await_redis(url: str, deadline_s: float) -> None:
-    """Return when the server answers. Raises CannotGoOn."""
-    end = time.monotonic() + deadline_s
-    while True:
-        try:
-            with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
-                client.ping()
-            return
-        except redis.BusyLoadingError:
-            problem = "it is still loading its data"
-        except (redis.RedisError, ValueError) as error:
-            problem = str(error)
-        if time.monotonic() > end:
-            raise CannotGoOn(
-                f"redis.url {url}: {problem}; start that server, or leave redis.url out for an embedded one"
-            )
-        time.sleep(0.1)
 
 
 def _stop(supervisor: Supervisor) -> None:

@@ -24,13 +24,15 @@ from generator.engine import Engine, EngineError, EngineGone
 from generator.groups import Grader, GradeRefused, Tokenizer, produce, versions_of
 from generator.sync import WeightSync
 from protocol.config import RunConfig
-from protocol.ledger import GeneratorLedger, Keys, Lease, entries_of
+from protocol.ledger import GeneratorLedger, Keys, Lease, LedgerLostError, entries_of, lost
 from protocol.ledger.keys import Lane
+from protocol.ledger.streams import Entries
 from protocol.messages import Member, MessageError, SyncOffer, Task
 from protocol.metrics import GeneratorMetrics
 
 log = logging.getLogger("chorus.generator")
 _HEARTBEAT_S = 1.0
+_FAREWELL_S = 2.0
 _REPORTS_KEPT = 100_000
 _ENGINE_STARTS_IN_A_ROW = 3
 
@@ -64,6 +66,7 @@ class Agent:
             lane: GeneratorLedger(client, run_id, generator_id, lease_s, lane) for lane in lanes
         }
         self._work: dict[tuple[Lane, str], asyncio.Task[None]] = {}
+        self._failures: asyncio.Queue[Exception] = asyncio.Queue()
         self._draining = asyncio.Event()
         self._engine_up = asyncio.Event()
         self._unreachable = asyncio.Event()
@@ -85,6 +88,7 @@ class Agent:
                 ("renew", self._renew()),
                 ("lease eval", self._lease("eval")),
                 ("lease train", self._lease("train")),
+                ("work", self._first_failure()),
             )
         ]
         drained = asyncio.create_task(self._draining.wait())
@@ -95,8 +99,9 @@ class Agent:
             await self._finish_work()
         finally:
             await _end({drained, *loops, *self._work.values()})
-            with suppress(redis.RedisError):
-                await self.client.hdel(self._keys.members, self.id)
+            with suppress(redis.RedisError, TimeoutError):
+                async with asyncio.timeout(_FAREWELL_S):
+                    await self.client.hdel(self._keys.members, self.id)
             await self.engine.stop()
 
     @property
@@ -147,23 +152,32 @@ class Agent:
     async def _take_offers(self) -> None:
         stream: Any = self._keys.offers(self.id)
         last: bytes | str = "0"
+        taken = ("", "")
         while True:
             await self._engine_up.wait()
             entries = entries_of(await self.client.xread({stream: last}, block=1000))
             if not entries:
                 continue
             last = entries[-1][0]
-            try:
-                offer = SyncOffer.decode(entries[-1][1].get(b"d", b""))  # the latest wins
-            except MessageError as error:
-                log.warning("offer %s is unreadable and ignored: %s", last, error)
-                continue
+            offer = self._newest_readable(entries)
+            if offer is None or (offer.group, offer.version) == taken:
+                continue  # the same again: the reply to its first writing was lost, so it was written twice
+            taken = offer.group, offer.version
             report = await self.sync.take(offer)
             if not report.ok:
                 log.warning("sync to %s failed: %s", offer.version, report.detail)
             if self.sync.quarantined:
                 await self._give_back_all()
             await self.client.xadd(self._keys.reports, {"d": report.encode()}, maxlen=_REPORTS_KEPT)
+
+    def _newest_readable(self, entries: Entries) -> SyncOffer | None:
+        for id, fields in reversed(entries):
+            try:
+                return SyncOffer.decode(fields.get(b"d", b""))
+            except MessageError as error:
+                log.warning("offer %s is unreadable and ignored: %s", id.decode(), error)
+                self.metrics.syncs.labels("unreadable").inc()
+        return None
 
     # -- work ---------------------------------------------------------------------------------------
 
@@ -177,15 +191,30 @@ class Agent:
                 await asyncio.wait(self._work.values(), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
                 continue
             for lease in await ledger.lease(room, block_s=0.5):
+                if (lane, lease.id) in self._work:
+                    continue  # ours all along: it expired while Redis was away, and we have just claimed it
                 task = asyncio.create_task(self._handle(lane, lease))
                 self._work[lane, lease.id] = task
-                task.add_done_callback(lambda _, key=(lane, lease.id): self._work.pop(key, None))
+                task.add_done_callback(lambda task, key=(lane, lease.id): self._ended(key, task))
+
+    def _ended(self, key: tuple[Lane, str], task: asyncio.Task[None]) -> None:
+        self._work.pop(key, None)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, LedgerLostError | redis.RedisError):
+            self._failures.put_nowait(error)
+        elif error is not None:
+            log.error("task %s failed, and is tried again when its lease is over", key[1], exc_info=error)
+
+    async def _first_failure(self) -> None:
+        raise await self._failures.get()
 
     async def _handle(self, lane: Lane, lease: Lease) -> None:
         """One lease to its end, whatever that is; the lease never outlives this call."""
         ledger = self._ledgers[lane]
         try:
             task = Task.decode(lease.payload)
+            if lease.index is None or (task.run_id, task.index) != (self._keys.run, lease.index):
+                raise MessageError(f"task {task.index} of run {task.run_id!r} at index {lease.index}")
         except MessageError as error:
             await self._bury(ledger, lease, "corrupt", str(error))
             return
@@ -209,7 +238,7 @@ class Agent:
             await self.sync.forget()  # lease nothing more until a new engine has weights
             await self._failed(ledger, lease, str(error), its_fault=False)
             return
-        except (EngineError, TimeoutError, GradeRefused) as error:
+        except (EngineError, TimeoutError, GradeRefused, ValueError) as error:
             why = str(error) or "generator.group_deadline_s is over"
             await self._failed(ledger, lease, why, its_fault=True)
             return
@@ -265,6 +294,7 @@ class Agent:
 
     async def _heartbeat(self) -> None:
         last = time.monotonic()
+        fenced = False  # the learner's start writes the fence; once there, it is there for good
         while True:
             now = time.monotonic()
             self._busy_seconds += (now - last) if self._work else 0.0
@@ -283,6 +313,9 @@ class Agent:
                 last_seen=time.time(),
             )
             await self.client.hset(self._keys.members, self.id, member.encode())  # type: ignore[misc]
+            fenced, before = bool(await self.client.exists(self._keys.fence)), fenced
+            if before and not fenced:
+                raise lost(self._keys.run, f"no {self._keys.fence}")
             await asyncio.sleep(_HEARTBEAT_S)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import httpx
 
 from generator.engine import Completion, Engine
+from protocol.exits import CannotGoOn
 from protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids, unpack_ids
 from protocol.metrics import GeneratorMetrics
 
@@ -36,11 +37,30 @@ class RewardServer:
     """The verifier over HTTP: one call a group, retried until it answers or the deadline is over."""
 
     def __init__(self, url: str, deadline_s: float) -> None:
-        self._url = url.rstrip("/") + "/v1/grade/batch"
+        self._base = url.rstrip("/")
+        self._url = self._base + "/v1/grade/batch"
         self._deadline_s = deadline_s
         self._http = httpx.AsyncClient(
             limits=httpx.Limits(max_connections=64, keepalive_expiry=2.0), timeout=deadline_s
         )
+
+    async def wait_ready(self, deadline_s: float) -> None:
+        """Return when the server answers. Raises CannotGoOn: without grades there is nothing to learn from."""
+        deadline = time.monotonic() + deadline_s
+        while True:
+            try:
+                status = (await self._http.get(self._base + "/healthz", timeout=5.0)).status_code
+                problem = f"/healthz answers with status {status}"
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                status, problem = 0, str(error) or type(error).__name__
+            if status == 200:
+                return
+            if time.monotonic() > deadline or not self._base:
+                raise CannotGoOn(
+                    f"reward.url {self._base or 'is empty'}: {problem}, for {deadline_s:g} s; start "
+                    "`chorus reward-server` and give its address, or let `chorus run` start one"
+                )
+            await asyncio.sleep(0.2)
 
     async def grade(self, task: Task, texts: list[str]) -> list[Grade]:
         items = [
@@ -50,12 +70,12 @@ class RewardServer:
         pause = 0.1
         while (left := deadline - time.monotonic()) > 0:
             if (results := await self._ask({"items": items}, left)) is not None:
-                return [Grade.model_validate(r) for r in results]
+                return results
             await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
             pause = min(2 * pause, 5.0)
         return [_UNREACHABLE] * len(texts)
 
-    async def _ask(self, body: dict[str, Any], left_s: float) -> list[dict[str, Any]] | None:
+    async def _ask(self, body: dict[str, Any], left_s: float) -> list[Grade] | None:
         try:
             answer = await self._http.post(self._url, json=body, timeout=left_s)
         except httpx.HTTPError:
@@ -65,7 +85,13 @@ class RewardServer:
         if answer.status_code != 200:
             # Refused for good (unknown template, wrong kind): retrying would only repeat it.
             raise GradeRefused(f"{self._url}: status {answer.status_code}: {answer.text[:500]}")
-        return answer.json()["results"]
+        try:
+            grades = [Grade.model_validate(result) for result in answer.json()["results"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise GradeRefused(f"{self._url}: not an answer of a reward server: {error}") from None
+        if len(grades) != len(body["items"]):
+            raise GradeRefused(f"{self._url}: {len(grades)} grades for {len(body['items'])} completions")
+        return grades
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -85,7 +111,8 @@ async def produce(
     metrics: GeneratorMetrics,
     on_tokens: Callable[[int], None],
 ) -> RolloutGroup:
-    """Sample and grade one group. Raises EngineError, GradeRefused or TimeoutError."""
+    """Sample and grade one group. Raises EngineError, GradeRefused, TimeoutError, or ValueError for an engine's
+    answer that is no group."""
     started = time.time()
     async with asyncio.timeout(task.deadline_s):
         completions = await engine.generate(

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from problems.sources import load_problems
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
 from protocol.messages import Problem, Sampling, Task, pack_ids
-from protocol.templating import Template, draw, load_templates, messages, render_chatml
+from protocol.templating import Template, choose_templates, draw, messages, render_chatml
 
 log = logging.getLogger("chorus.learner")
 
@@ -46,7 +46,8 @@ class Admission:
         self.config = config
         self.run_id = run_id
         self.tokenizer = load_tokenizer(config.model.path)
-        self.templates = _chosen_templates(config)
+        self.vocabulary = _vocabulary(config.model.path)
+        self.templates = choose_templates(config.templates.names, [Path(f) for f in config.templates.files])
         self.problems, self.too_long = self._fitting(_load(config.problems.train))
         if not self.problems:
             raise CannotGoOn(
@@ -133,24 +134,21 @@ class Admission:
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     """The tokenizer as tokenizer.json says, not as the architecture's default class would have it."""
-    file = Path(path) / "tokenizer.json"
-    if file.is_file():
-        return PreTrainedTokenizerFast.from_pretrained(path)
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
+        raise CannotGoOn(f"model.path {path}: there is no tokenizer.json in it; save the model's fast tokenizer there")
     try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise CannotGoOn(f"model.path {path}: no tokenizer ({str(error).splitlines()[0]})") from None
+        return (PreTrainedTokenizerFast if folder.is_dir() else AutoTokenizer).from_pretrained(path)
+    except Exception as error:  # the tokenizers library raises nothing more special
+        raise CannotGoOn(f"model.path {path}: its tokenizer can't be loaded ({str(error).splitlines()[0]})") from None
 
 
-def _chosen_templates(config: RunConfig) -> dict[str, Template]:
+def _vocabulary(path: str) -> int:
+    """How many token ids the model knows; its embedding may hold more rows than the tokenizer has tokens."""
     try:
-        known = load_templates([Path(f) for f in config.templates.files])
+        return AutoConfig.from_pretrained(path).get_text_config().vocab_size
     except (OSError, ValueError) as error:
-        raise CannotGoOn(f"templates.files: {error}") from None
-    unknown = [n for n in config.templates.names if n not in known]
-    if unknown:
-        raise CannotGoOn(f"templates.names: {', '.join(unknown)} unknown; known: {', '.join(sorted(known))}")
-    return {name: known[name] for name in config.templates.names}
+        raise CannotGoOn(f"model.path {path}: its config.json can't be used ({str(error).splitlines()[0]})") from None
 
 
 def _load(sources: Sequence[str]) -> list[Problem]:
@@ -158,7 +156,7 @@ def _load(sources: Sequence[str]) -> list[Problem]:
     for source in sources:
         try:
             problems |= {p.id: p for p in load_problems(source)}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise CannotGoOn(f"problems: {source}: {error}") from None
     return list(problems.values())
 

@@ -21,7 +21,7 @@ import redis
 import torch
 
 from protocol.config import RunConfig
-from protocol.ledger import Keys, entries_of
+from protocol.ledger import Keys, LedgerLostError, entries_of, lost
 from protocol.messages import CanaryPoint, Member, MessageError, SyncOffer, SyncReport, Tensor, Version
 from protocol.metrics import LearnerMetrics
 from protocol.weights import (
@@ -68,6 +68,7 @@ class _Shared:
     newest: Snapshot | None = None
     reports: dict[tuple[str, str], SyncReport] = field(default_factory=dict)
     closing: bool = False
+    failure: Exception | None = None  # of the watcher: the next caller gets it
 
 
 class Broadcaster:
@@ -100,13 +101,20 @@ class Broadcaster:
         self._watcher.start()
 
     def publish(self, snapshot: Snapshot) -> None:
-        """From now on this is the version that everybody should have. Returns at once."""
+        """From now on this is the version that everybody should have. Returns at once.
+
+        Raises LedgerLostError or redis.RedisError where the watcher met one.
+        """
         with self._changed:
+            self._raise_failure()
             self._shared.newest = snapshot
             self._changed.notify_all()
 
     def wait_synced(self, at_least: int, deadline_s: float) -> int:
-        """Until `at_least` replicas have the newest version. Returns how many do; fewer at the deadline."""
+        """Until `at_least` replicas have the newest version. Returns how many do; fewer at the deadline.
+
+        Raises as `publish` does.
+        """
 
         def count() -> int:
             newest = self._shared.newest
@@ -115,8 +123,13 @@ class Broadcaster:
             )
 
         with self._changed:
-            self._changed.wait_for(lambda: count() >= at_least, timeout=deadline_s)
+            self._changed.wait_for(lambda: self._shared.failure or count() >= at_least, timeout=deadline_s)
+            self._raise_failure()
             return count()
+
+    def _raise_failure(self) -> None:
+        if self._shared.failure is not None:
+            raise self._shared.failure
 
     def close(self) -> None:
         with self._changed:
@@ -133,17 +146,23 @@ class Broadcaster:
             try:
                 self._read_members()
                 self._read_reports()
-            except redis.RedisError as error:
-                log.warning("broadcast: Redis does not answer (%s)", error)
-                time.sleep(1.0)
+            except (redis.RedisError, LedgerLostError) as error:
+                with self._changed:
+                    self._shared.failure = error
+                    self._changed.notify_all()
+                return
 
     def _read_members(self) -> None:
+        if not self._client.exists(self.keys.fence):
+            raise lost(self.keys.run, f"no {self.keys.fence}")
         now = time.time()
         members: dict[bytes, bytes] = self._client.hgetall(self.keys.members)  # type: ignore[assignment]
         with self._changed:
             for name, data in members.items():
                 try:
                     member = Member.decode(data)
+                    if member.generator_id.encode() != name:
+                        raise MessageError(f"it calls itself {member.generator_id!r}")
                 except MessageError as error:
                     log.warning("member %r is unreadable and ignored: %s", name, error)
                     self._client.hdel(self.keys.members, name)

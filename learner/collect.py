@@ -6,12 +6,14 @@ import logging
 import time
 from collections import deque
 
+import numpy as np
+
 from learner.admission import Admission
 from learner.window import Ready, Window
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
 from protocol.ledger import Entry, LearnerLedger
-from protocol.messages import MessageError, RolloutGroup
+from protocol.messages import MessageError, RolloutGroup, unpack_floats, unpack_ids
 from protocol.metrics import LearnerMetrics
 
 log = logging.getLogger("chorus.learner")
@@ -23,7 +25,9 @@ class Collector:
     """Keeps the run's credits in use and hands out one step's groups at a time.
 
     A group's slot is charged by `admit` and freed when the learner reports it trained, or drops it here:
-    `corrupt` (unreadable), `stale` (older than staleness.max), `ungraded` (fewer than two graded samples).
+    `corrupt` (unreadable, forged, of another run, or not what was admitted), `stale` (older than staleness.max),
+    `ungraded` (fewer than two samples with a verdict), `nonfinite` (fewer than two of these with finite
+    log-probabilities).
     """
 
     def __init__(self, config: RunConfig, ledger: LearnerLedger, admission: Admission, metrics: LearnerMetrics) -> None:
@@ -80,15 +84,16 @@ class Collector:
                     return fresh
                 continue
             entries = self.ledger.read(self.config.capacity, _BLOCK_S)
+            now = time.monotonic()
             for entry in entries:
                 if ready := self._check(entry):
                     self.window.add(ready, step)
-            now = time.monotonic()
-            last_news = now if entries else last_news
+                    last_news = now  # what is dropped is no news: a run that drops everything must end
             if now - last_news > deadline_s:
                 raise CannotGoOn(
-                    f"no rollout for learner.collect_deadline_s = {deadline_s:g} s: "
-                    "are generators and the reward server alive? `chorus status` shows who waits"
+                    f"no usable rollout for learner.collect_deadline_s = {deadline_s:g} s (dropped so far: "
+                    f"{self.ledger.books().dropped or 'none'}): are generators and the reward server alive? "
+                    "`chorus status` shows who waits"
                 )
             if now - self._recounted > _RECOUNT_S and not entries:
                 self._recount(now, step)
@@ -111,20 +116,24 @@ class Collector:
 
     def _check(self, entry: Entry) -> Ready | None:
         """Decode and judge one entry; None: it was dropped."""
-        if entry.index is None:
-            log.warning("rollout %s was admitted by nobody; refused", entry.id)
-            self._drop("corrupt", [entry])
-            return None
+        group = None
         try:
-            group = RolloutGroup.decode(entry.payload)
-            if group.task.index != entry.index or group.task.run_id != self.admission.run_id:
-                raise MessageError(f"a group of run {group.task.run_id!r}, index {group.task.index}")
+            group = read_group(entry, self.admission)
+            if group.task.group_size != self.config.sampling.group_size:
+                raise MessageError(f"{group.task.group_size} samples, not sampling.group_size")
+            if entry.index not in self.window.outstanding or entry.index in self.window.ready:
+                raise MessageError(f"index {entry.index} was admitted once and is here again")
         except MessageError as error:
-            log.warning("rollout %s can't be read and is dropped: %s", entry.id, error)
+            log.warning("rollout %s is dropped as corrupt: %s", entry.id, error)
             self._drop("corrupt", [entry])
             return None
-        if sum(s.grade.accuracy is not None for s in group.samples) < 2:
+        graded = [s for s in group.samples if s.grade.accuracy is not None]
+        if len(graded) < 2:
             self._drop("ungraded", [entry])
+            return None
+        if sum(bool(np.isfinite(unpack_floats(s.logprobs)).all()) for s in graded) < 2:
+            log.warning("rollout %s is dropped: log-probabilities that are no finite numbers", entry.id)
+            self._drop("nonfinite", [entry])
             return None
         return Ready(entry, group)
 
@@ -134,6 +143,22 @@ class Collector:
         for e in entries:
             if e.index is not None:
                 self.window.forget(e.index)
+
+
+def read_group(entry: Entry, admission: Admission) -> RolloutGroup:
+    """The entry's group, if it is one that this run's generators can have made. Raises MessageError."""
+    if entry.index is None:
+        raise MessageError("it was admitted by nobody")
+    group = RolloutGroup.decode(entry.payload)
+    task = group.task
+    if (task.run_id, task.index) != (admission.run_id, entry.index):
+        raise MessageError(f"a group of run {task.run_id!r}, index {task.index}, at index {entry.index}")
+    ids = np.concatenate([unpack_ids(part) for part in (task.prompt_ids, *(s.token_ids for s in group.samples))])
+    if ids.min() < 0 or ids.max() >= admission.vocabulary:
+        raise MessageError(f"token ids from {ids.min()} to {ids.max()}; the vocabulary ends at {admission.vocabulary}")
+    if max(s.n_tokens for s in group.samples) > admission.config.sampling.max_tokens:
+        raise MessageError("a completion is longer than sampling.max_tokens")
+    return group
 
 
 def staleness(group: RolloutGroup, step: int) -> int:

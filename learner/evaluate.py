@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 from learner.admission import Admission
+from learner.collect import read_group
 from protocol.exits import CannotGoOn
 from protocol.ledger import LearnerLedger
 from protocol.messages import MessageError, RolloutGroup
@@ -47,6 +48,11 @@ def evaluate(admission: Admission, ledger: LearnerLedger, step: int, progress: C
     sampled = [s.grade for g in groups if g.task.sampling.temperature > 0 for s in g.samples]
     greedy = [s.grade for g in groups if g.task.sampling.temperature == 0 for s in g.samples]
     graded = [g for g in sampled if g.accuracy is not None]
+    if not graded:
+        raise CannotGoOn(
+            f"evaluation: of {len(tasks)} groups none came back graded (dropped: {ledger.books().dropped or 'none'}); "
+            "is the reward server alive? see the generators' logs"
+        )
     return Evaluation(
         step=step,
         problems=len(greedy),
@@ -62,26 +68,29 @@ def evaluate(admission: Admission, ledger: LearnerLedger, step: int, progress: C
 def _collect(
     admission: Admission, ledger: LearnerLedger, first: int, wanted: int, progress: Callable[[str], None]
 ) -> list[RolloutGroup]:
-    groups: list[RolloutGroup] = []
+    groups: dict[int, RolloutGroup] = {}
     deadline_s = admission.config.learner.collect_deadline_s
     last_news = time.monotonic()
     pending = ledger.reread()  # leftovers of an evaluation that a crash cut short
     while True:
         for entry in pending:
-            if entry.index is None or entry.index < first:
+            if entry.index is not None and entry.index < first:
                 ledger.drop("abandoned", [entry.id])
                 continue
             try:
-                groups.append(RolloutGroup.decode(entry.payload))
+                group = read_group(entry, admission)
+                if group.task.index in groups:
+                    raise MessageError(f"index {entry.index} was admitted once and is here again")
             except MessageError as error:
-                log.warning("evaluation rollout %s is dropped: %s", entry.id, error)
+                log.warning("evaluation rollout %s is dropped as corrupt: %s", entry.id, error)
                 ledger.drop("corrupt", [entry.id])
                 continue
+            groups[group.task.index] = group
             ledger.durable(0, [entry.id])
         progress(f"{len(groups)} of {wanted} groups")
         if len(groups) == wanted or ledger.books().outstanding == 0:
             ledger.trim()
-            return groups
+            return [groups[index] for index in sorted(groups)]
         pending = ledger.read(1000, _BLOCK_S)
         now = time.monotonic()
         last_news = now if pending else last_news

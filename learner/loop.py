@@ -21,9 +21,10 @@ from learner.admission import Admission
 from learner.broadcast import Broadcaster
 from learner.collect import Collector
 from learner.evaluate import evaluate
-from learner.prepare import minibatches, prepare
+from learner.prepare import Prepared, minibatches, prepare
 from learner.ranks import Crew
 from learner.rollout_store import write_step
+from learner.trainer import StepFigures
 from learner.window import Ready
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
@@ -51,6 +52,7 @@ class Learner:
         self.done = crew.manifest.step if crew.manifest else 0
         self._untold: dict[int, list[str]] = {}  # trained since the last checkpoint
         self._fleet = figures.FleetClock()
+        self._recorded_at = 0.0
         self._rewind()
         self.collector = Collector(config, self.ledger, self.admission, self.metrics)
         self.collector.restore(self.done)
@@ -103,13 +105,20 @@ class Learner:
             self.collector.window.forget(r.group.task.index)
         self.collector.admit(step, self.config.run.steps - step)
         self._publish(_prefixes(groups))
+        self._record(step, groups, prepared, result, started, wait_s)
         if step % self.config.learner.checkpoint_every == 0 or step == self.config.run.steps:
             self._checkpoint()
+
+    def _record(
+        self, step: int, groups: list[Ready], prepared: Prepared, result: StepFigures, started: float, wait_s: float
+    ) -> None:
+        """Before the checkpoint, so that a step which a checkpoint holds has its line."""
+        now = time.monotonic()
+        seconds = now - (self._recorded_at or started)  # a checkpoint counts with the step after it
+        self._recorded_at = now
         members = [link.member for link in list(self.broadcaster.links.values())]
-        seconds = time.monotonic() - started
-        record = figures.step_record(
-            step, self.config, groups, prepared, result, wait_s, seconds, self._fleet.wait_ratio(members)
-        )
+        waiting = self._fleet.wait_ratio(members)
+        record = figures.step_record(step, self.config, groups, prepared, result, wait_s, seconds, waiting)
         figures.append_record(self.run_dir, record)
         self._export(record)
 

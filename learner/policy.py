@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
@@ -81,7 +82,7 @@ def load_policy(config: RunConfig, device: torch.device) -> Policy:
     attention = "flash_attention_2" if device.type == "cuda" and _has_flash_attention() else "sdpa"
     try:
         hf: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         what = "no such folder or hub name" if not Path(path).exists() else "no model that can be loaded"
         raise CannotGoOn(f"model.path {path}: {what} ({str(error).splitlines()[0]})") from None
     hf.config.use_cache = False

@@ -14,6 +14,7 @@ unnoticed.
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -98,18 +99,23 @@ def _existing(spec: str) -> Path:
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
     opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
     with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"problems {path}:{number}: not valid JSON: {error.msg} (column {error.colno}); "
-                    "write one object a line"
-                ) from error
-            yield f"{path}:{number}", row
+        try:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield f"{path}:{number}", _json(line, f"{path}:{number}")
+        except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
+            raise ValueError(f"problems {path}: can't be read after line {number} ({error}); mend the file") from error
+
+
+def _json(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"problems {where}: not valid JSON: {error.msg} (column {error.colno}); write one object a line"
+        ) from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from protocol.objective import ObjectiveConfig
 from protocol.rewards import RewardSpec
@@ -24,7 +24,7 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RunSection(Section):
@@ -230,11 +230,15 @@ def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunC
         raise ConfigError(f"recipe {path}: can't be read ({error.strerror}); give the path of a recipe") from None
     except ValueError as error:
         raise ConfigError(f"recipe {path}: {error}") from None
+    if not isinstance(fields, dict):
+        raise ConfigError(f"recipe {path}: a {type(fields).__name__} where sections were expected")
     _overrides = _parse_overrides(overrides)
     try:
         return RunConfig(**fields)
     except ValidationError as error:
         raise ConfigError(f"recipe {path}: {_explain(error)}") from None
+    except SettingsError as error:
+        raise ConfigError(f"{error}; name keys as CHORUS_SECTION__KEY, or give the section as JSON") from None
     finally:
         _overrides = {}
 
@@ -250,6 +254,8 @@ def _parse_overrides(items: list[str] | tuple[str, ...]) -> dict[str, Any]:
         here = nested
         for part in parts[:-1]:
             here = here.setdefault(part, {})
+            if not isinstance(here, dict):
+                raise ConfigError(f"--set {item}: {part} has a value already; it can't hold keys too")
         try:
             here[parts[-1]] = tomllib.loads(f"v = {value}")["v"]
         except tomllib.TOMLDecodeError:

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 import msgpack
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 
@@ -27,6 +27,8 @@ def _four_byte_items(value: bytes) -> bytes:
 
 
 Array32 = Annotated[bytes, AfterValidator(_four_byte_items)]
+VersionText = Annotated[str, Field(pattern=r"^\d{1,15}\.\d{1,15}$")]
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def pack_ids(ids: list[int] | np.ndarray) -> bytes:
@@ -52,7 +54,7 @@ def unpack_floats(data: bytes) -> np.ndarray:
 class Message(BaseModel):
     """Base of all wire messages. `SCHEMA` is `name/version`; a reader refuses any other."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _STRICT
     SCHEMA: ClassVar[str]
 
     def encode(self) -> bytes:
@@ -82,7 +84,7 @@ class Message(BaseModel):
 class Problem(BaseModel):
     """One problem with its accepted golds. A source hands these out; they never travel on Redis."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _STRICT
 
     id: str
     problem: str
@@ -106,7 +108,7 @@ class Version(BaseModel):
     Written `fence.step`. The fence orders lineages: whoever holds an older fence is ignored.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _STRICT
 
     fence: int
     step: int
@@ -126,10 +128,10 @@ class Version(BaseModel):
 class Sampling(BaseModel):
     """How the samples of one group are drawn. `max_tokens` counts completion tokens."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _STRICT
 
-    temperature: float
-    max_tokens: int
+    temperature: float = Field(ge=0)
+    max_tokens: int = Field(ge=1)
 
 
 class Task(Message):
@@ -145,18 +147,18 @@ class Task(Message):
     gold: list[str]
     template: str
     hint_ratio: float = 0.0
-    prompt_ids: Array32
-    group_size: int
+    prompt_ids: Array32 = Field(min_length=4)
+    group_size: int = Field(ge=1, le=65536)
     sampling: Sampling
     min_version: int  # step that the generator's weights must have reached before it starts
-    deadline_s: float  # from lease to commit
+    deadline_s: float = Field(gt=0)  # from lease to commit
     admitted_at: float  # unix seconds
 
 
 class Grade(BaseModel):
     """The verifier's facts about one sample. `accuracy` None: the verifier failed, the answer did not."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     verdict: str
     accuracy: float | None
@@ -170,7 +172,7 @@ class Grade(BaseModel):
 class Sample(BaseModel):
     """One completion: token ids, the engine's own log-probabilities, and the version of every token."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _STRICT
 
     token_ids: Array32  # int32 [tokens]
     logprobs: Array32  # float32 [tokens], at the sampling temperature
@@ -183,7 +185,7 @@ class Sample(BaseModel):
         n = len(self.token_ids) // 4
         if len(self.logprobs) // 4 != n:
             raise ValueError(f"{n} token ids but {len(self.logprobs) // 4} log-probabilities")
-        if sum(run[2] for run in self.versions) != n:
+        if sum(run[2] for run in self.versions) != n or any(run[2] < 1 for run in self.versions):
             raise ValueError(f"{n} token ids but versions for {sum(run[2] for run in self.versions)}")
         return self
 
@@ -198,7 +200,7 @@ class Sample(BaseModel):
 class Timing(BaseModel):
     """A group's life in unix seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _STRICT
 
     started: float
     generated: float
@@ -232,7 +234,7 @@ class Member(Message):
     state: Literal["joining", "syncing", "ready", "draining", "quarantined"]
     engine: int
     world_size: int
-    version: str | None
+    version: VersionText | None
     in_flight: int
     generated_tokens: int
     busy_seconds: float
@@ -243,7 +245,7 @@ class Member(Message):
 class Tensor(BaseModel):
     """Name, wire dtype and full shape of one parameter, in the order in which it is sent."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _STRICT
 
     name: str
     dtype: str
@@ -253,11 +255,17 @@ class Tensor(BaseModel):
 class CanaryPoint(BaseModel):
     """The learner's own log-probabilities of its `token_ids` most likely next tokens after `prefix`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _STRICT
 
     prefix: Array32
     token_ids: Array32
     logprobs: Array32
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Self:
+        if len(self.token_ids) != len(self.logprobs):
+            raise ValueError(f"{len(self.token_ids) // 4} token ids but {len(self.logprobs) // 4} log-probabilities")
+        return self
 
 
 class SyncOffer(Message):
@@ -265,14 +273,14 @@ class SyncOffer(Message):
 
     SCHEMA: ClassVar[str] = "chorus.sync-offer/1"
 
-    version: str
+    version: VersionText
     group: str  # name of the process group; a new name asks for a new group
     backend: Literal["gloo", "nccl"]
     store_host: str
     store_port: int
-    world_size: int  # learner's rank 0 plus the replica's workers
-    timeout_s: float
-    bucket_bytes: int
+    world_size: int = Field(ge=2)  # learner's rank 0 plus the replica's workers
+    timeout_s: float = Field(gt=0)
+    bucket_bytes: int = Field(ge=1)
     tensors: list[Tensor]
     temperature: float
     tolerance: float
@@ -285,7 +293,7 @@ class SyncReport(Message):
     SCHEMA: ClassVar[str] = "chorus.sync-report/1"
 
     generator_id: str
-    version: str
+    version: VersionText
     ok: bool
     detail: str = ""
     pause_s: float = 0.0  # sampling stood still

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from protocol.exits import CannotGoOn
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -68,4 +70,7 @@ class LearnerMetrics:
 
 def _serve(port: int, registry: CollectorRegistry) -> None:
     if port:
-        start_http_server(port, addr="0.0.0.0", registry=registry)
+        try:
+            start_http_server(port, addr="0.0.0.0", registry=registry)
+        except OSError as error:
+            raise CannotGoOn(f"metrics_port {port}: can't listen on it ({error.strerror}); choose another") from None

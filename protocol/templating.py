@@ -19,6 +19,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from protocol.exits import CannotGoOn
+
 PACKAGE_TEMPLATES = Path(__file__).parent / "templates"
 Category = Literal["deepseek", "free-form", "reflection", "explicit-cot"]
 
@@ -53,6 +55,17 @@ def load_templates(extra: Sequence[Path] = ()) -> dict[str, Template]:
             )
         found[template.name] = (template, path)
     return {name: found[name][0] for name in sorted(found)}
+
+
+def choose_templates(names: Sequence[str], extra: Sequence[Path] = ()) -> dict[str, Template]:
+    """The templates that a recipe names, in its order. Raises CannotGoOn."""
+    try:
+        known = load_templates(extra)
+    except (OSError, ValueError) as error:
+        raise CannotGoOn(f"templates.files: {error}") from None
+    if unknown := [name for name in names if name not in known]:
+        raise CannotGoOn(f"templates.names: {', '.join(unknown)} unknown; known: {', '.join(known)}")
+    return {name: known[name] for name in names}
 
 
 def messages(template: Template, problem: str) -> list[dict[str, str]]:

@@ -24,14 +24,21 @@ from typing import Any
 import torch
 from torch.distributed import PrefixStore, ProcessGroup, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
+from protocol.exits import CannotGoOn
 from protocol.messages import Tensor
 
 _ALIGN = 16  # every tensor starts at a multiple of the widest dtype's size
 
 
 def host_store(host: str, port: int, deadline_s: float) -> TCPStore:
-    """The learner's rendezvous store; port 0 takes a free one (`.port` tells which)."""
-    return TCPStore(host, port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=deadline_s))
+    """The learner's rendezvous store; port 0 takes a free one (`.port` tells which). Raises CannotGoOn."""
+    try:
+        return TCPStore(host, port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=deadline_s))
+    except RuntimeError as error:
+        raise CannotGoOn(
+            f"learner.host {host}, learner.store_port {port}: can't listen there ({str(error).splitlines()[0]}); "
+            "choose another port, or 0 for any free one"
+        ) from None
 
 
 def join_store(host: str, port: int, deadline_s: float) -> TCPStore:

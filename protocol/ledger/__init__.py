@@ -22,7 +22,7 @@ fence changes nothing.
     >>> # {'admitted': 1, 'trained': 0, 'dropped': {}, 'outstanding': 1}
 """
 
-from protocol.ledger.books import Books, LedgerLostError, read_books
+from protocol.ledger.books import Books, LedgerLostError, lost, read_books
 from protocol.ledger.generator_side import GeneratorLedger, Lease
 from protocol.ledger.keys import Keys
 from protocol.ledger.learner_side import Entry, FencedError, LearnerLedger
@@ -38,5 +38,6 @@ __all__ = [
     "Lease",
     "LedgerLostError",
     "entries_of",
+    "lost",
     "read_books",
 ]

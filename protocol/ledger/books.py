@@ -14,6 +14,14 @@ class LedgerLostError(RuntimeError):
     """The run's keys are gone from Redis, or were never there."""
 
 
+def lost(run: str, why: object) -> LedgerLostError:
+    """What a process says whose run vanished under it."""
+    return LedgerLostError(
+        f"the ledger of run {run!r} is gone from Redis ({why}): was the server flushed or replaced? "
+        "Start a new run; a checkpoint of this one can be its model.path"
+    )
+
+
 @dataclass(frozen=True)
 class Books:
     """`trained` = durable + trained and not yet durable. `foreign` entries were admitted by nobody."""

@@ -10,9 +10,9 @@ import redis
 import redis.asyncio
 
 from protocol.ledger import scripts
-from protocol.ledger.books import LedgerLostError
+from protocol.ledger.books import lost
 from protocol.ledger.keys import TASK_GROUP, Keys, Lane
-from protocol.ledger.streams import entries_of
+from protocol.ledger.streams import admission_index, entries_of
 
 _DEAD_KEPT = 10_000
 
@@ -44,11 +44,18 @@ class GeneratorLedger:
             name: client.register_script(getattr(scripts, name)) for name in ("RENEW", "RELEASE", "COMMIT", "DEAD")
         }
 
+    async def _run(self, name: str, keys: list[str], args: Sequence[object]) -> Any:
+        try:
+            return await self._scripts[name](keys=keys, args=args)
+        except redis.ResponseError as error:
+            raise lost(self.keys.run, error) from None
+
     async def lease(self, count: int, block_s: float) -> list[Lease]:
         """Up to `count` tasks: first what others let expire, then new ones, waiting up to `block_s`."""
         try:
             if claimed := await self._claim_expired(count):
                 return claimed
+            # Should its reply be lost, the tasks stay leased and unrenewed, and are claimed when they expire.
             reply = await self.client.xreadgroup(
                 TASK_GROUP,
                 self.consumer,
@@ -57,7 +64,7 @@ class GeneratorLedger:
                 block=max(1, int(block_s * 1000)) if block_s > 0 else None,
             )
         except redis.ResponseError as error:
-            raise LedgerLostError(f"run {self.keys.run!r}: no tasks to lease ({error})") from None
+            raise lost(self.keys.run, error) from None
         return [_lease(id, fields, 1) for id, fields in entries_of(reply)]
 
     async def _claim_expired(self, count: int) -> list[Lease]:
@@ -75,34 +82,26 @@ class GeneratorLedger:
         """Prolong the leases; returns those that are still this generator's."""
         if not ids:
             return set()
-        held = await self._scripts["RENEW"](keys=[self.keys.tasks], args=[TASK_GROUP, self.consumer, *ids])
+        held = await self._run("RENEW", [self.keys.tasks], [TASK_GROUP, self.consumer, *ids])
         return {id.decode() for id in held}
 
     async def release(self, ids: Sequence[str], count_try: bool = False) -> None:
         """Give tasks back; others may claim them at once. `count_try`: this delivery was a failed attempt."""
         if ids:
             args: list[Any] = [TASK_GROUP, self.consumer, self.lease_ms * 1000, 0 if count_try else 1, *ids]
-            await self._scripts["RELEASE"](keys=[self.keys.tasks], args=args)
+            await self._run("RELEASE", [self.keys.tasks], args)
 
     async def commit(self, lease: Lease, payload: bytes) -> bool:
         """Publish the finished group. False: a twin was first, and this copy is void."""
-        try:
-            done = await self._scripts["COMMIT"](
-                keys=[self.keys.tasks, self.keys.rollouts],
-                args=[TASK_GROUP, lease.id, "" if lease.index is None else lease.index, payload],
-            )
-        except redis.ResponseError as error:
-            raise LedgerLostError(f"run {self.keys.run!r}: can't commit ({error})") from None
-        return bool(done)
+        k = self.keys
+        return bool(await self._run("COMMIT", [k.tasks, k.rollouts], [TASK_GROUP, lease.id, lease.index, payload]))
 
     async def bury(self, lease: Lease, reason: str, detail: str) -> None:
         """Take a task out for good: counted as dropped, kept in the dead-letter stream."""
         k = self.keys
-        await self._scripts["DEAD"](
-            keys=[k.tasks, k.books, k.dead], args=[TASK_GROUP, lease.id, reason, detail[:2000], _DEAD_KEPT]
-        )
+        args = [TASK_GROUP, lease.id, reason, detail[:2000], _DEAD_KEPT]
+        await self._run("DEAD", [k.tasks, k.books, k.dead], args)
 
 
 def _lease(id: bytes, fields: dict[bytes, bytes], attempt: int) -> Lease:
-    index = fields.get(b"i")
-    return Lease(id.decode(), int(index) if index is not None else None, fields.get(b"d", b""), attempt)
+    return Lease(id.decode(), admission_index(fields), fields.get(b"d", b""), attempt)

@@ -10,9 +10,9 @@ import msgpack
 import redis
 
 from protocol.ledger import scripts
-from protocol.ledger.books import Books, LedgerLostError, read_books
+from protocol.ledger.books import Books, lost, read_books
 from protocol.ledger.keys import ROLLOUT_GROUP, TASK_GROUP, Keys, Lane
-from protocol.ledger.streams import entries_of
+from protocol.ledger.streams import admission_index, entries_of
 
 _CONSUMER = "learner"
 
@@ -46,6 +46,7 @@ class LearnerLedger:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
         self.fence = int(client.incr(self.keys.fence)) if fence is None else fence
+        self._last_read = "0"
         self._scripts = {name: client.register_script(getattr(scripts, name)) for name in _NAMES}
 
     def _run(self, name: str, keys: list[str], args: Sequence[Any]) -> int:
@@ -56,7 +57,7 @@ class LearnerLedger:
             if text.startswith("FENCED"):
                 raise FencedError(f"run {self.keys.run!r}: this learner was {text.lower()}; it stops") from None
             if text.startswith(("LOST", "NOGROUP")):
-                raise _lost(self.keys.run, text) from None
+                raise lost(self.keys.run, text) from None
             raise
 
     def admitted(self) -> int:
@@ -71,8 +72,11 @@ class LearnerLedger:
         )
 
     def read(self, count: int, block_s: float) -> list[Entry]:
-        """Up to `count` new rollouts, oldest first; waits up to `block_s` for the first one."""
-        return self._read(">", count, block_s)
+        """Up to `count` new rollouts, oldest first; waits up to `block_s` for the first one.
+
+        What was delivered in a reply that never arrived comes first, and what an earlier learner had read.
+        """
+        return self._read(self._last_read, count, 0.0) or self._read(">", count, block_s)
 
     def reread(self) -> list[Entry]:
         """What an earlier learner had read and nobody acknowledged, oldest first."""
@@ -93,9 +97,11 @@ class LearnerLedger:
                 block=max(1, int(block_s * 1000)) if after == ">" else None,
             )
         except redis.ResponseError as error:
-            raise _lost(self.keys.run, str(error)) from None
-        entries = entries_of(reply)
-        return [Entry(id.decode(), int(f[b"i"]) if b"i" in f else None, f.get(b"d", b"")) for id, f in entries if f]
+            raise lost(self.keys.run, error) from None
+        entries = [(id.decode(), fields) for id, fields in entries_of(reply) if fields]
+        if entries:
+            self._last_read = entries[-1][0]
+        return [Entry(id, admission_index(fields), fields.get(b"d", b"")) for id, fields in entries]
 
     def record(self, step: int, ids: Sequence[str]) -> None:
         """Write down the step's entries in their order, before it trains."""
@@ -146,15 +152,17 @@ class LearnerLedger:
         return {index for _, index in self._pending_or_unread(stream, group)}
 
     def _pending_or_unread(self, stream: str, group: str) -> list[tuple[str, int]]:
-        pending = {
-            p["message_id"] for p in self.client.xpending_range(stream, group, min="-", max="+", count=1_000_000)
-        }
-        info = next(g for g in self.client.xinfo_groups(stream) if g["name"].decode() == group)
-        last = _order(info["last-delivered-id"])
+        try:
+            # In this order: what is delivered between the two is still found, as younger than `last`.
+            info = next(g for g in self.client.xinfo_groups(stream) if g["name"].decode() == group)
+            pending = self.client.xpending_range(stream, group, min="-", max="+", count=1_000_000)
+        except (redis.ResponseError, StopIteration) as error:
+            raise lost(self.keys.run, error) from None
+        ids, last = {p["message_id"] for p in pending}, _order(info["last-delivered-id"])
         return [
-            (id.decode(), int(fields[b"i"]))
+            (id.decode(), index)
             for id, fields in self.client.xrange(stream)
-            if b"i" in fields and (id in pending or _order(id) > last)
+            if (index := admission_index(fields)) is not None and (id in ids or _order(id) > last)
         ]
 
     def books(self) -> Books:
@@ -167,10 +175,3 @@ _NAMES = ("ADMIT", "RECORD", "TRAINED", "DURABLE", "DROP", "REWIND", "TRIM")
 def _order(entry_id: bytes) -> tuple[int, int]:
     ms, _, sequence = entry_id.decode().partition("-")
     return int(ms), int(sequence)
-
-
-def _lost(run: str, text: str) -> LedgerLostError:
-    return LedgerLostError(
-        f"the ledger of run {run!r} is gone from Redis ({text}): was the server flushed or replaced? "
-        "Start a new run; a checkpoint of this one can be its model.path"
-    )

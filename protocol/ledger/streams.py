@@ -14,3 +14,9 @@ def entries_of(reply: Any) -> Entries:
     if isinstance(reply, dict):  # RESP3: {stream: [entries]}
         return next(iter(reply.values()))[0]
     return reply[0][1]  # RESP2: [[stream, entries]]
+
+
+def admission_index(fields: dict[bytes, bytes]) -> int | None:
+    """An entry's place in the admission order; None for an entry that the ledger did not write."""
+    index = fields.get(b"i", b"")
+    return int(index) if index.isdigit() and len(index) < 16 else None

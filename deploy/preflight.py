@@ -1,0 +1,49 @@
+"""What a recipe names is looked at before anything is built or started: a mistake costs a second, not a minute."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from problems.sources import load_problems
+from protocol.config import RunConfig
+from protocol.exits import CannotGoOn
+from protocol.templating import choose_templates
+
+STARTERS = ("starter", "smollm2")  # model.path values that mean: build it here
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def check_inputs(config: RunConfig) -> None:
+    """Raises CannotGoOn. What only the hub can tell is left to the learner."""
+    choose_templates(config.templates.names, [Path(file) for file in config.templates.files])
+    _check_model(config.model.path)
+    for key, sources in (("train", config.problems.train), ("heldout", config.problems.heldout)):
+        for source in sources:
+            if not source.startswith("hub:"):
+                _check_source(f"problems.{key}", source)
+
+
+def _check_model(path: str) -> None:
+    folder = Path(path)
+    if path in STARTERS:
+        return
+    if folder.is_dir():
+        for name in ("config.json", "tokenizer.json"):
+            if not (folder / name).is_file():
+                raise CannotGoOn(
+                    f"model.path {path}: there is no {name} in it; give a Hugging Face folder with the model's "
+                    "configuration, weights and fast tokenizer"
+                )
+    elif folder.exists() or not _HUB_NAME.fullmatch(path):
+        raise CannotGoOn(
+            f"model.path {path}: no such folder; give a Hugging Face folder, a hub name, or one of "
+            f"{', '.join(STARTERS)}"
+        )
+
+
+def _check_source(key: str, source: str) -> None:
+    try:
+        load_problems(source)
+    except (OSError, ValueError, ImportError) as error:
+        raise CannotGoOn(f"{key}: {error}") from None

@@ -1,0 +1,119 @@
+"""The loop on real parts: on-policy runs, replay bit for bit, same seed same draws, more learner ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from liverun import LiveRun
+
+from learner import checkpoint
+from learner.admission import Admission
+from learner.prepare import minibatches, prepare
+from learner.ranks import Crew
+from learner.rollout_store import read_step, stored_steps
+from protocol.config import RunConfig, load_config
+
+
+@pytest.fixture(scope="module")
+def on_policy(tmp_path_factory: pytest.TempPathFactory, policy: Path) -> LiveRun:
+    """A finished synchronous run with a checkpoint at every step."""
+    from liverun import QUICK, end_run, start_run
+
+    run = start_run(
+        tmp_path_factory.mktemp("on-policy"),
+        f"model.path={policy}",
+        *QUICK,
+        "run.steps=4",
+        "staleness.target=0",
+        "staleness.max=0",
+        "learner.checkpoint_every=1",
+        "learner.keep_checkpoints=9",
+        "learner.updates_per_step=2",
+    )
+    try:
+        assert run.finish() == 0, run.tail()
+    finally:
+        end_run(run)
+    return run
+
+
+def config_of(run: LiveRun) -> RunConfig:
+    return load_config(run.folder / "config.json")
+
+
+def test_with_staleness_0_all_importance_ratios_are_1(on_policy: LiveRun) -> None:
+    records = [json.loads(line) for line in (on_policy.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [1, 2, 3, 4]
+    assert max(r["ratio_off_max"] for r in records) <= 1e-3
+    assert max(r["staleness_max"] for r in records) == 0
+    assert all(r["updates"] == 2 for r in records)
+
+
+def test_every_token_was_sampled_by_the_weights_that_its_step_trained(on_policy: LiveRun) -> None:
+    for step, path in stored_steps(on_policy.folder):
+        for ready in read_step(path):
+            assert {run[1] for s in ready.group.samples for run in s.versions} == {step - 1}
+
+
+def test_a_step_trained_again_from_its_stored_rollouts_gives_the_same_loss_and_weights(on_policy: LiveRun) -> None:
+    config = config_of(on_policy)
+    folder = on_policy.folder / "checkpoints"
+    recorded = {r["step"]: r for r in map(json.loads, (on_policy.folder / "metrics.jsonl").read_text().splitlines())}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the learner had it
+    try:
+        crew = Crew(config, torch.device("cpu"), folder / "step-000002")
+        groups = read_step(on_policy.folder / "rollouts" / "step-000003.msgpack.gz")
+        parts = minibatches(prepare(groups, config), config.sampling.group_size, config.learner.updates_per_step)
+        result = crew.step(parts)
+    finally:
+        torch.set_num_threads(threads)
+    assert result.loss == recorded[3]["loss"]
+    replayed = crew.trainer.policy.state_dict()
+    later = Crew(config, torch.device("cpu"), folder / "step-000003")
+    for name, tensor in later.trainer.policy.state_dict().items():
+        assert torch.equal(tensor, replayed[name]), name
+
+
+def test_the_same_seed_draws_the_same_problems_and_templates(on_policy: LiveRun) -> None:
+    config = config_of(on_policy)
+    admission = Admission(config, "again")
+    drawn = [admission.at(k)[1] for k in range(32)]
+    for _, path in stored_steps(on_policy.folder):
+        for ready in read_step(path):
+            task = ready.group.task
+            assert (task.problem_id, task.template) == (drawn[task.index].problem.id, drawn[task.index].template)
+    other = Admission(config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})}), "other")
+    assert [p.problem.id for p in drawn] != [other.at(k)[1].problem.id for k in range(32)]
+
+
+def test_held_out_problems_are_never_drawn(on_policy: LiveRun) -> None:
+    config = config_of(on_policy)
+    update = {"evaluation": config.evaluation.model_copy(update={"problems": 400})}
+    admission = Admission(config.model_copy(update=update), "x")
+    held_out = {task.problem_id for task in admission.evaluation_tasks(0, 0)}
+    assert len(held_out) == 400
+    assert not held_out & {p.id for p in admission.problems}
+
+
+def test_the_export_is_the_checkpoint(on_policy: LiveRun) -> None:
+    from transformers import AutoModelForCausalLM
+
+    path = checkpoint.latest(on_policy.folder / "checkpoints")
+    assert path is not None
+    exported = AutoModelForCausalLM.from_pretrained(path / "huggingface").state_dict()
+    crew = Crew(config_of(on_policy), torch.device("cpu"), path)
+    for name, tensor in crew.trainer.policy.hf.state_dict().items():
+        assert torch.equal(tensor, exported[name]), name
+
+
+def test_two_learner_ranks_train_and_sync_like_one(running: Callable[..., LiveRun]) -> None:
+    run = running("run.steps=3", "placement.learner_ranks=2", "learner.checkpoint_every=3")
+    assert run.finish() == 0, run.tail()
+    summary = run.summary()
+    assert summary["weights"]["logprob_gap_mean"] <= 1e-3
+    assert summary["ledger"]["trained"] == 24
