@@ -52,15 +52,17 @@ def main() -> int:
         # Imported here: torch takes seconds, and must not be loaded before the line above.
         for row in importlib.import_module(f"benchmarks.{name}").measure(bench):
             rows.append(row)
-            _write(args.dir / "bench" / "results.json", about, rows)
+            _write(bench.folder, about, rows)
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     print(table(rows))
     return os.EX_OK
 
 
-def _write(path: Path, about: dict[str, object], rows: list[Row]) -> None:
-    """After every row: what has been measured is kept when a later benchmark fails."""
-    path.write_text(json.dumps(about | {"rows": [row.as_dict() for row in rows]}, indent=2) + "\n")
+def _write(folder: Path, about: dict[str, object], rows: list[Row]) -> None:
+    """After every row, so that it is kept when a later benchmark fails: in the folder, and as the newest."""
+    text = json.dumps(about | {"rows": [row.as_dict() for row in rows]}, indent=2) + "\n"
+    for path in (folder / "results.json", folder.parent / "results.json"):
+        path.write_text(text, encoding="utf-8")
 
 
 def _say(text: str) -> None:

@@ -1,10 +1,11 @@
 """The models that are measured: the demo's starter, and larger ones of its family with its tokenizer.
 
-Built once, kept in the cache under a name that holds the starter's own fingerprint.
+Built once, kept in the cache under a name that holds the starter's own fingerprint and this file's.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -72,7 +73,8 @@ def random_policy(bench: Bench, shape: dict[str, int]) -> LlamaForCausalLM:
 
 def _larger(bench: Bench, name: str, shape: dict[str, int], warm_up_steps: int) -> Path:
     small = starter(bench)
-    folder = bench.cache / f"{small.name}-{name}"
+    code = hashlib.blake2b(Path(__file__).read_bytes(), digest_size=4).hexdigest()
+    folder = bench.cache / f"{small.name}-{name}-{code}"
     if folder.is_dir():
         return folder
     bench.say(f"building {folder}")
@@ -101,7 +103,11 @@ def _warm_up(bench: Bench, model: LlamaForCausalLM, tokenizer: Path, steps: int)
 
 
 class WorkedSolutions:
-    """Training sequences without a generator: the demo's prompts, solutions as its starter learned them."""
+    """Training sequences without a generator: the demo's prompts, solutions as its starter learned them.
+
+    A line in front restates the sum, so that a completion has about 26 tokens: the length for which there are
+    figures of other trainers.
+    """
 
     def __init__(self, config: RunConfig) -> None:
         self._admission = Admission(config, "bench")
@@ -117,7 +123,9 @@ class WorkedSolutions:
             template = self._random.choice(list(self._admission.templates.values()))
             prompt = np.array(self._admission.render(problem, template), dtype=np.int32)
             for k in range(self._group_size):
-                text = sloppy_solution(template, operands, self._random, SLIP, GARBLE) + END_OF_TURN
+                a, b, c = operands
+                solution = sloppy_solution(template, operands, self._random, SLIP, GARBLE)
+                text = f"{a} + {b} - {c} = {a + b - c}\n{solution}{END_OF_TURN}"
                 ids = self._admission.tokenizer.encode(text, add_special_tokens=False)
                 completion = np.array(ids, dtype=np.int32)
                 behaviour = np.full(len(ids), -0.5, dtype=np.float32)

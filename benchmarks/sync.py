@@ -23,7 +23,6 @@ from protocol.messages import SyncReport
 
 GOAL = at_most(1.3)
 _DEADLINE_S = 120.0
-_BUSY_GROUPS = 96
 _UNTIL_BUSY_S = 0.5
 
 
@@ -60,15 +59,16 @@ def _idle(bench: Bench, fleet: Fleet, peer: RawPeer) -> Measured:
 
 
 def _busy(bench: Bench, fleet: Fleet, peer: RawPeer) -> Measured:
-    """The generator is in the middle of its sequences when the offer comes; none of them is lost."""
+    """The generator has all the run's credits in its hands when the offer comes; no sequence is lost."""
+    groups = fleet.config.capacity
     measured: Measured = []
     for _ in range(bench.repeats + 1):
         snapshot = fleet.snapshot()
         raw_s = peer.send(snapshot.buckets)
-        fleet.admit(fleet.tasks(_BUSY_GROUPS))
+        fleet.admit(fleet.tasks(groups))
         time.sleep(_UNTIL_BUSY_S)
         measured.append((raw_s, *fleet.sync(snapshot, _DEADLINE_S)))
-        fleet.collect(_BUSY_GROUPS)
+        fleet.collect(groups)
     return measured[1:]
 
 

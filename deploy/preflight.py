@@ -11,7 +11,7 @@ from protocol.exits import CannotGoOn
 from protocol.templating import choose_templates
 
 STARTERS = ("starter", "smollm2")  # model.path values that mean: build it here
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def check_inputs(config: RunConfig) -> None:

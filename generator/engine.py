@@ -111,8 +111,16 @@ class VllmEngine:
             *("--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
             *("--weight-transfer-config", json.dumps({"backend": "chorus"})),
             *("--enable-scale-out", "--disable-uvicorn-access-log"),
+            *self._gpu_arguments(),
             *c.generator.vllm_args,
         ]
+
+    def _gpu_arguments(self) -> list[str]:
+        replicas = self.config.placement.generator_gpus
+        if not replicas:
+            return []
+        share = self.config.generator.gpu_memory or (0.4 if self.config.shares_a_gpu else 0.85)
+        return ["--tensor-parallel-size", str(len(replicas[0])), "--gpu-memory-utilization", str(share)]
 
     async def _wait_healthy(self) -> None:
         assert self._process

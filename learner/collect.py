@@ -25,9 +25,9 @@ class Collector:
     """Keeps the run's credits in use and hands out one step's groups at a time.
 
     A group's slot is charged by `admit` and freed when the learner reports it trained, or drops it here:
-    `corrupt` (unreadable, forged, of another run, or not what was admitted), `stale` (older than staleness.max),
-    `ungraded` (fewer than two samples with a verdict), `nonfinite` (fewer than two of these with finite
-    log-probabilities).
+    `corrupt` (unreadable, forged, of another run, or not what was admitted), `copy` (its index was answered before;
+    only a second writer makes one, and the audit shows it), `stale` (older than staleness.max), `ungraded` (fewer
+    than two samples with a verdict), `nonfinite` (fewer than two of these with finite log-probabilities).
     """
 
     def __init__(self, config: RunConfig, ledger: LearnerLedger, admission: Admission, metrics: LearnerMetrics) -> None:
@@ -116,13 +116,14 @@ class Collector:
 
     def _check(self, entry: Entry) -> Ready | None:
         """Decode and judge one entry; None: it was dropped."""
-        group = None
+        if entry.index is not None and (entry.index not in self.window.outstanding or entry.index in self.window.ready):
+            log.warning("rollout %s is dropped: index %d was answered before", entry.id, entry.index)
+            self._acknowledge("copy", [entry])
+            return None
         try:
             group = read_group(entry, self.admission)
             if group.task.group_size != self.config.sampling.group_size:
                 raise MessageError(f"{group.task.group_size} samples, not sampling.group_size")
-            if entry.index not in self.window.outstanding or entry.index in self.window.ready:
-                raise MessageError(f"index {entry.index} was admitted once and is here again")
         except MessageError as error:
             log.warning("rollout %s is dropped as corrupt: %s", entry.id, error)
             self._drop("corrupt", [entry])
@@ -138,11 +139,14 @@ class Collector:
         return Ready(entry, group)
 
     def _drop(self, reason: str, entries: list[Entry]) -> None:
-        self.ledger.drop(reason, [e.id for e in entries])
-        self.metrics.dropped.labels(reason).inc(len(entries))
+        self._acknowledge(reason, entries)
         for e in entries:
             if e.index is not None:
                 self.window.forget(e.index)
+
+    def _acknowledge(self, reason: str, entries: list[Entry]) -> None:
+        self.ledger.drop(reason, [e.id for e in entries])
+        self.metrics.dropped.labels(reason).inc(len(entries))
 
 
 def read_group(entry: Entry, admission: Admission) -> RolloutGroup:

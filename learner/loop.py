@@ -56,7 +56,7 @@ class Learner:
         self._rewind()
         self.collector = Collector(config, self.ledger, self.admission, self.metrics)
         self.collector.restore(self.done)
-        backend = "nccl" if crew.device.type == "cuda" and _separate_gpus(config) else "gloo"
+        backend = "nccl" if crew.device.type == "cuda" and not config.shares_a_gpu else "gloo"
         self.broadcaster = Broadcaster(config, client, run_id, backend, crew.device, self.metrics)
 
     def _rewind(self) -> None:
@@ -188,9 +188,3 @@ def _prefixes(groups: list[Ready]) -> list[list[int]]:
             [*unpack_ids(ready.group.task.prompt_ids).tolist(), *completion[: len(completion) // 2].tolist()]
         )
     return prefixes
-
-
-def _separate_gpus(config: RunConfig) -> bool:
-    """NCCL refuses two ranks on one device; where they share one, weights go through the host (gloo)."""
-    learner, generators = config.placement.learner_gpus, config.placement.generator_gpus
-    return not (set(learner or ()) & {gpu for replica in generators or () for gpu in replica})

@@ -100,6 +100,9 @@ class GeneratorSection(Section):
     keep_stale_kv: bool = Field(
         default=False, description="keep the KV cache over an update: faster, off-policy prefix"
     )
+    gpu_memory: float = Field(
+        default=0.0, ge=0, le=1, description="vLLM's share of a GPU; 0: 0.85, or 0.4 beside the learner"
+    )
     kv_cache_gib: float = Field(default=1.0, gt=0, description="CPU only")
     vllm_args: list[str] = Field(default_factory=list, description="further arguments for vLLM's server")
     metrics_port: int = Field(default=0, description="Prometheus; 0: none. Replica n listens on port + n")
@@ -201,6 +204,12 @@ class RunConfig(BaseSettings):
     def groups_in_flight(self) -> int:
         """Groups that one generator works on at once."""
         return self.generator.groups_in_flight or self.capacity
+
+    @property
+    def shares_a_gpu(self) -> bool:
+        """Learner and generator on one device: NCCL refuses that, so weights go through the host (gloo)."""
+        replicas = self.placement.generator_gpus or []
+        return bool(set(self.placement.learner_gpus or ()) & {gpu for replica in replicas for gpu in replica})
 
     @property
     def logprob_tolerance(self) -> float:

@@ -16,13 +16,14 @@ import redis.asyncio
 import redis.asyncio.retry
 import redis.retry
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import AuthenticationError, AuthorizationError
 
 from protocol.exits import CannotGoOn
 
 PATIENCE_S = 60.0
 START_DEADLINE_S = 5.0
 _SOCKET_TIMEOUT_S = 10.0  # longer than any blocking read; a server that hangs is as good as gone
-_HOPELESS = (redis.AuthenticationError, redis.exceptions.AuthorizationError)
+_HOPELESS = (AuthenticationError, AuthorizationError)
 
 
 class _Patient:
@@ -48,7 +49,7 @@ class _AsyncRetry(_Patient, redis.asyncio.retry.Retry):
 
 def connect(url: str, patience_s: float = PATIENCE_S, named: str = "redis.url") -> redis.Redis:
     """A client of a server that answers now. Raises CannotGoOn; `named` is where the address was given."""
-    await_redis(url, named=named)
+    await_redis(url, min(patience_s, START_DEADLINE_S), named)
     return redis.Redis.from_url(url, retry=_Retry(patience_s), **_options())
 
 

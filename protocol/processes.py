@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -60,9 +61,17 @@ class Guarded:
 
     async def wait_async(self) -> int:
         """`wait` for coroutines; cancelling it leaves the command as it is."""
-        while (status := self.poll()) is None:
-            await asyncio.sleep(0.05)
-        return status
+        if (status := self.poll()) is not None:
+            return status
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        descriptor = os.pidfd_open(self._warden.pid)  # readable once the process has ended
+        loop.add_reader(descriptor, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        return self.wait()
 
     def request_stop(self, grace_s: float = 10.0) -> None:
         """Ask for SIGTERM now and SIGKILL after `grace_s`; returns at once."""

