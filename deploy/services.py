@@ -83,6 +83,8 @@ def _generator(chosen: Chosen, n: int) -> Service:
     env = _environment()
     argv = _chorus("generator", *_run_arguments(chosen), "--name", name)
     argv += ("--log", str(chosen.run_dir / "logs" / f"{name}-vllm.log"))
+    if chosen.config.generator.metrics_port:
+        argv += ("--set", f"generator.metrics_port={chosen.config.generator.metrics_port + n}")
     if chosen.placement.generator_gpus:
         gpus = chosen.placement.generator_gpus[n]
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))

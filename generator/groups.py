@@ -9,6 +9,7 @@ leased ─▶ sampled ─▶ graded ─▶ verified ─▶ committed
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -40,8 +41,11 @@ class RewardServer:
         self._base = url.rstrip("/")
         self._url = self._base + "/v1/grade/batch"
         self._deadline_s = deadline_s
+        token = os.environ.get("CHORUS_REWARD_TOKEN")
         self._http = httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=64, keepalive_expiry=2.0), timeout=deadline_s
+            headers={"Authorization": f"Bearer {token}"} if token else None,
+            limits=httpx.Limits(max_connections=64, keepalive_expiry=2.0),
+            timeout=deadline_s,
         )
 
     async def wait_ready(self, deadline_s: float) -> None:

@@ -61,7 +61,11 @@ class WeightSync:
             self._group = ""  # whatever happened, this group is spent
             self._metrics.syncs.labels("failed").inc()
             return self._report(offer, started, error=str(error))
-        gaps = await self._canary(offer)
+        try:
+            gaps = await self.engine.logprob_gaps(offer)
+        except EngineError as error:
+            await self._judge(version, ok=False)  # unknown is not verified
+            return self._report(offer, started, error=f"canary not answered: {error}")
         ok = bool(gaps.size) and float(gaps.mean()) <= offer.tolerance
         await self._judge(version, ok)
         return self._report(offer, started, pause_s, transfer_s, gaps, "" if ok else _gap_text(gaps, offer))
@@ -79,12 +83,6 @@ class WeightSync:
         finally:
             await self.engine.resume(_CONTROL_DEADLINE_S)
         return time.monotonic() - paused, received - receiving
-
-    async def _canary(self, offer: SyncOffer) -> np.ndarray:
-        try:
-            return await self.engine.logprob_gaps(offer)
-        except EngineError:
-            return np.array([np.inf])
 
     async def _judge(self, version: Version, ok: bool) -> None:
         async with self.changed:

@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from transformers import AutoTokenizer
 
 from learner.policy import Policy
 
@@ -64,8 +65,11 @@ def _export(policy: Policy, full: Mapping[str, Any], path: Path) -> None:
     weights = {name.removeprefix("hf."): tensor for name, tensor in full.items()}
     policy.hf.save_pretrained(path, state_dict=weights, safe_serialization=True)
     source = Path(policy.hf.config.name_or_path)
-    for file in source.glob("*token*") if source.is_dir() else ():
-        shutil.copy(file, path / file.name)
+    if source.is_dir():
+        for file in source.glob("*token*"):  # as they are: loading could force another class on them
+            shutil.copy(file, path / file.name)
+    else:
+        AutoTokenizer.from_pretrained(policy.hf.config.name_or_path).save_pretrained(path)
 
 
 def _write_last(path: Path, manifest: Manifest) -> None:

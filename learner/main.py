@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import time
 from pathlib import Path
 
 import redis
@@ -32,6 +34,14 @@ def main(argv: list[str] | None = None) -> int:
         raise lost(config.redis.url, error) from None
 
 
+def _note_start(run_dir: Path) -> None:
+    """`chorus run` has noted when the services started; a learner started by hand notes its own start."""
+    note = run_dir / "run.json"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if not note.exists():
+        note.write_text(json.dumps({"started_at": time.time()}) + "\n")
+
+
 def _learn(config: RunConfig, args: argparse.Namespace, client: redis.Redis) -> int:
     # torch takes seconds to import: whatever can be refused without it has been refused by now.
     import torch
@@ -42,6 +52,8 @@ def _learn(config: RunConfig, args: argparse.Namespace, client: redis.Redis) -> 
 
     torch.manual_seed(config.run.seed)
     rank, _, device = ranks.join()
+    if rank == 0:
+        _note_start(args.run_dir)
     start_from = checkpoint.latest(args.run_dir / "checkpoints") if args.resume else None
     crew = ranks.Crew(config, device, start_from)
     try:

