@@ -21,6 +21,7 @@ import redis
 import torch
 
 from protocol.config import RunConfig
+from protocol.exits import CannotGoOn
 from protocol.ledger import Keys, LedgerLostError, entries_of, lost
 from protocol.messages import CanaryPoint, Member, MessageError, SyncOffer, SyncReport, Tensor, Version
 from protocol.metrics import LearnerMetrics
@@ -37,6 +38,7 @@ log = logging.getLogger("chorus.learner")
 _WATCH_S = 0.2
 _GONE_AFTER_S = 15.0
 _FAILED_PAUSE_S = 0.5
+_REFUSALS = 5
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Link:
     group_name: str = ""
     engine: int = 0
     attempts: int = 0
+    refusals: int = 0  # since the last sync that went well
     gone: bool = False
     thread: threading.Thread | None = None
 
@@ -88,7 +91,6 @@ class Broadcaster:
         self.backend = backend
         self.device = device
         self.links: dict[str, Link] = {}
-        self.history: list[SyncReport] = []
         self._client = client
         self._metrics = metrics
         self._deadline_s = config.learner.sync_deadline_s
@@ -214,15 +216,26 @@ class Broadcaster:
             with self._changed:
                 if report is not None and report.ok:
                     link.synced = snapshot.version
-                    self.history.append(report)
+                    link.refusals = 0
                     self._metrics.transfer_s.observe(time.monotonic() - started)
                 else:
                     self._metrics.sync_failures.inc()
                     self._close(link)
+                    if report is not None:
+                        self._count_refusal(link, report)
                 self._changed.notify_all()
             if report is None or not report.ok:
                 time.sleep(_FAILED_PAUSE_S)
         self._close(link)
+
+    def _count_refusal(self, link: Link, report: SyncReport) -> None:
+        """Weights that every generator refuses time and again will not be taken at the next try either."""
+        link.refusals += 1
+        if all(other.refusals >= _REFUSALS for other in self.links.values() if not other.gone):
+            self._shared.failure = CannotGoOn(
+                f"every generator has refused the weights {_REFUSALS} times; {link.member.generator_id} says: "
+                f"{report.detail}"
+            )
 
     def _next(self, link: Link) -> Snapshot | None:
         """Wait for something to send; None when the link is to end."""

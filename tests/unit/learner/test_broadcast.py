@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
 import torch
 
-from learner.broadcast import Broadcaster
+from learner.broadcast import Broadcaster, Snapshot
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
-from protocol.ledger import Keys, LearnerLedger, LedgerLostError
-from protocol.messages import Member
+from protocol.ledger import Keys, LearnerLedger, LedgerLostError, entries_of
+from protocol.messages import Member, SyncOffer, SyncReport, Version
 from protocol.metrics import LearnerMetrics
-from protocol.weights import host_store
+from protocol.weights import broadcast, describe, host_store, join_store, new_buckets, open_group, plan_buckets
 
 CONFIG = RunConfig.model_validate(
-    {"model": {"path": "any"}, "problems": {"train": ["any"]}, "templates": {"names": ["any"]}}
+    {
+        "model": {"path": "any"},
+        "problems": {"train": ["any"]},
+        "templates": {"names": ["any"]},
+        "learner": {"sync_deadline_s": 3.0, "bucket_bytes": 4096},
+    }
 )
 
 
@@ -60,3 +65,103 @@ def test_a_store_port_in_use_is_refused_by_name() -> None:
     taken = host_store("127.0.0.1", 0, 5.0)
     with pytest.raises(CannotGoOn, match=rf"learner.store_port {taken.port}: can't listen there"):
         host_store("127.0.0.1", taken.port, 5.0)
+
+
+class Replica(threading.Thread):
+    """A generator's side of the broadcast: real process groups, real bytes, scripted verdicts."""
+
+    def __init__(self, client: redis.Redis, url: str, ok: bool = True, dies_once: bool = False) -> None:
+        super().__init__(daemon=True)
+        self.client, self.ok, self.dies_once = redis.Redis.from_url(url), ok, dies_once
+        self.received: dict[str, torch.Tensor] = {}
+        self.groups: list[str] = []
+        self.ending = threading.Event()
+        self.beat(engine=1)
+
+    def beat(self, engine: int) -> None:
+        member = Member(
+            generator_id="g", state="ready", engine=engine, world_size=1, version=None, in_flight=0,
+            generated_tokens=0, busy_seconds=0.0, uptime_seconds=1.0, last_seen=time.time(),
+        )  # fmt: skip
+        self.client.hset(Keys("run").members, "g", member.encode())
+
+    def run(self) -> None:
+        keys, last, group = Keys("run"), "0", None
+        while not self.ending.is_set():
+            entries = entries_of(self.client.xread({keys.offers("g"): last}, block=100))
+            for id, fields in entries:
+                last = id.decode()
+                offer = SyncOffer.decode(fields[b"d"])
+                if offer.group not in self.groups:
+                    self.groups.append(offer.group)
+                    store = join_store(offer.store_host, offer.store_port, offer.timeout_s)
+                    group = open_group("gloo", store, offer.group, 1, 2, offer.timeout_s)
+                if self.dies_once:
+                    self.dies_once, group = False, None  # drops its end of the group, as a killed worker would
+                    self.beat(engine=2)
+                    continue
+                plan = plan_buckets(offer.tensors, offer.bucket_bytes)
+                buckets = new_buckets(plan)
+                for bucket in buckets:
+                    broadcast(group, bucket, offer.timeout_s)
+                self.received = {name: t for views in plan.views(buckets) for name, t in views}
+                report = SyncReport(
+                    generator_id="g", version=offer.version, ok=self.ok, detail="" if self.ok else "canary failed"
+                )
+                self.client.xadd(keys.reports, {"d": report.encode()})
+
+
+@pytest.fixture
+def replica(client: redis.Redis, redis_url: str) -> Iterator[Callable[..., Replica]]:
+    started: list[Replica] = []
+
+    def start(**how: bool) -> Replica:
+        started.append(Replica(client, redis_url, **how))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for thread in started:
+        thread.ending.set()
+        thread.join(5)
+
+
+def snapshot(step: int) -> Snapshot:
+    """Three tensors of two sizes in buckets of 4 KiB, filled with the step's number."""
+    named = [("a", torch.empty(700)), ("b", torch.empty(3, 5)), ("c", torch.empty(900))]
+    plan = plan_buckets(describe(named, "float32"), 4096)
+    buckets = new_buckets(plan)
+    for views in plan.views(buckets):
+        for k, (_, view) in enumerate(views):
+            view.fill_(step + k / 10)
+    return Snapshot(Version(fence=1, step=step), plan, buckets, [])
+
+
+def test_weights_arrive_bit_for_bit_over_one_group(broadcaster: Broadcaster, replica: Callable[..., Replica]) -> None:
+    receiver = replica()
+    for step in (1, 2, 3):
+        broadcaster.publish(snapshot(step))
+        assert broadcaster.wait_synced(1, 20.0) == 1
+        sent = snapshot(step)
+        for views in sent.plan.views(sent.buckets):
+            for name, tensor in views:
+                assert torch.equal(receiver.received[name], tensor)
+    assert len(receiver.groups) == 1
+
+
+def test_a_replica_that_dies_in_a_sync_is_synced_again_over_a_new_group(
+    broadcaster: Broadcaster, replica: Callable[..., Replica]
+) -> None:
+    receiver = replica(dies_once=True)
+    broadcaster.publish(snapshot(1))
+    assert broadcaster.wait_synced(1, 60.0) == 1
+    assert len(receiver.groups) == 2
+
+
+def test_weights_that_every_generator_refuses_end_the_run_with_the_reason(
+    broadcaster: Broadcaster, replica: Callable[..., Replica]
+) -> None:
+    replica(ok=False)
+    broadcaster.publish(snapshot(1))
+    with pytest.raises(CannotGoOn, match="refused the weights 5 times; g says: canary failed"):
+        broadcaster.wait_synced(1, 60.0)
