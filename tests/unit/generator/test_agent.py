@@ -177,11 +177,14 @@ async def test_a_dead_engine_gives_its_work_back_and_is_started_again(fleet: Fle
 
 async def test_a_long_group_keeps_its_lease_by_renewal(fleet: Fleet) -> None:
     fleet.learner.admit(0, [task(0)], capacity=9)
-    fleet.start("a", ScriptedEngine(delay_s=2.0))
+    fleet.start("a", ScriptedEngine(delay_s=2.5))
     fleet.sync("a", "1.0")
     await until(lambda: fleet.learner.books().leased == 1)
     fleet.start("b", ScriptedEngine())
     fleet.sync("b", "1.0")
+    await asyncio.sleep(1.8)  # three leases long
+    (held,) = fleet.client.xpending_range(fleet.keys.tasks, "generators", "-", "+", 9)
+    assert (held["consumer"], held["times_delivered"]) == (b"a", 1), "renewed, not claimed anew by anybody"
     await until(lambda: fleet.learner.books().unread == 1)
     assert fleet.groups()[0].generator_id == "a"
 
