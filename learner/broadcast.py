@@ -108,7 +108,7 @@ class Broadcaster:
         Raises LedgerLostError or redis.RedisError where the watcher met one.
         """
         with self._changed:
-            self._raise_failure()
+            self.check()
             self._shared.newest = snapshot
             self._changed.notify_all()
 
@@ -126,10 +126,11 @@ class Broadcaster:
 
         with self._changed:
             self._changed.wait_for(lambda: self._shared.failure or count() >= at_least, timeout=deadline_s)
-            self._raise_failure()
+            self.check()
             return count()
 
-    def _raise_failure(self) -> None:
+    def check(self) -> None:
+        """Raise what makes further syncs pointless: the ledger is gone, or everybody refuses the weights."""
         if self._shared.failure is not None:
             raise self._shared.failure
 

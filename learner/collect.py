@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 
@@ -71,13 +72,17 @@ class Collector:
         self._next_index += taken
         self.metrics.outstanding.set(len(self.window.outstanding))
 
-    def next_step(self, step: int, steps_left: int) -> list[Ready]:
-        """Block until a step's groups are there. CannotGoOn after learner.collect_deadline_s of nothing."""
+    def next_step(self, step: int, steps_left: int, check: Callable[[], None]) -> list[Ready]:
+        """Block until a step's groups are there; `check` raises when waiting has become pointless.
+
+        Raises CannotGoOn after learner.collect_deadline_s of nothing.
+        """
         if self.forced:
             return self.forced.popleft()
         deadline_s = self.config.learner.collect_deadline_s
         last_news = time.monotonic()
         while True:
+            check()
             self.admit(step, steps_left)
             if (groups := self.window.take(step)) is not None:
                 if fresh := self._not_stale(groups, step):

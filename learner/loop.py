@@ -88,7 +88,7 @@ class Learner:
         started = time.monotonic()
         step = self.done + 1
         self._say("training", f"step {step} of {self.config.run.steps}")
-        groups = self.collector.next_step(self.done, self.config.run.steps - self.done)
+        groups = self.collector.next_step(self.done, self.config.run.steps - self.done, self.broadcaster.check)
         wait_s = time.monotonic() - started
         ids = [r.entry.id for r in groups]
         write_step(self.run_dir, step, groups)

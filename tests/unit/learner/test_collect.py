@@ -65,7 +65,7 @@ class Loop:
     def dropped(self) -> dict[str, int]:
         """After the collector has given up on one bad and one good group."""
         with pytest.raises(CannotGoOn, match=r"no usable rollout for learner.collect_deadline_s = 0.6 s"):
-            self.collector.next_step(0, 1)
+            self.collector.next_step(0, 1, lambda: None)
         books = self.ledger.books()
         assert books.difference == 0
         return books.dropped
@@ -133,7 +133,7 @@ def test_a_group_with_nothing_to_learn_from_is_dropped_with_its_reason(
     loop.commit(first, 0, payload(task))
     if reason is None:
         loop.commit(second, 1, group(other))
-        assert len(loop.collector.next_step(0, 1)) == 2
+        assert len(loop.collector.next_step(0, 1, lambda: None)) == 2
     else:
         assert loop.dropped() == {reason: 1}
 
@@ -144,7 +144,7 @@ def test_entries_that_nobody_admitted_are_refused_and_counted_outside_the_books(
         loop.client.xadd(loop.keys.rollouts, {"d": group(task)})
         loop.client.xadd(loop.keys.rollouts, {"i": "abc", "junk": "x"})
         loop.commit(id, task.index, group(task))
-    assert len(loop.collector.next_step(0, 1)) == 2
+    assert len(loop.collector.next_step(0, 1, lambda: None)) == 2
     assert loop.ledger.books().foreign == 2
 
 
@@ -153,7 +153,7 @@ def test_a_copy_of_a_group_is_never_trained_again(loop: Loop) -> None:
     for id, task in loop.tasks():
         loop.commit(id, task.index, group(task))
         loop.client.xadd(loop.keys.rollouts, {"i": task.index, "d": group(task)})
-    ready = loop.collector.next_step(0, 2)
+    ready = loop.collector.next_step(0, 2, lambda: None)
     assert [r.group.task.index for r in ready] == [0, 1]
     assert loop.ledger.books().dropped == {"copy": 2}
 
@@ -170,7 +170,7 @@ def test_a_run_that_drops_everything_ends(loop: Loop) -> None:
 
     loop.ledger.read = answer_first  # type: ignore[method-assign]
     with pytest.raises(CannotGoOn, match=r"no usable rollout .*dropped so far: \{'ungraded': \d+\}"):
-        loop.collector.next_step(0, 9)
+        loop.collector.next_step(0, 9, lambda: None)
     assert time.monotonic() - started < 10
 
 
@@ -179,7 +179,7 @@ def test_a_wiped_redis_ends_the_collection_at_once(loop: Loop) -> None:
     loop.client.flushall()
     started = time.monotonic()
     with pytest.raises(LedgerLostError, match="was the server flushed or replaced"):
-        loop.collector.next_step(0, 1)
+        loop.collector.next_step(0, 1, lambda: None)
     assert time.monotonic() - started < 5
 
 
