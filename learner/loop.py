@@ -19,7 +19,7 @@ import redis
 from learner import checkpoint, figures
 from learner.admission import Admission
 from learner.broadcast import Broadcaster
-from learner.collect import Collector
+from learner.collect import Collector, staleness
 from learner.evaluate import evaluate
 from learner.prepare import Prepared, minibatches, prepare
 from learner.ranks import Crew
@@ -121,6 +121,8 @@ class Learner:
         record = figures.step_record(step, self.config, groups, prepared, result, wait_s, seconds, waiting)
         figures.append_record(self.run_dir, record)
         self._export(record)
+        for r in groups:
+            self.metrics.staleness.observe(staleness(r.group, step - 1))
 
     def _publish(self, prefixes: list[list[int]]) -> None:
         version = Version(fence=self.ledger.fence, step=self.done)
