@@ -91,7 +91,10 @@ class Fleet:
             self.supervisor.tick()
             if time.monotonic() - started > deadline_s:
                 raise TimeoutError(f"the generator had not taken its weights after {deadline_s:g} s")
-        return time.monotonic() - started, self.broadcaster.history[-1]
+        took = time.monotonic() - started
+        (link,) = self.broadcaster.links.values()
+        assert link.report is not None
+        return took, link.report
 
     def vllm_url(self) -> str:
         """Where our generator's vLLM listens. Only measurements talk to it past its agent."""

@@ -57,6 +57,7 @@ class Link:
 
     member: Member
     synced: Version | None = None
+    report: SyncReport | None = None  # of the last sync that went well
     group: torch.distributed.ProcessGroup | None = None
     group_name: str = ""
     engine: int = 0
@@ -217,6 +218,7 @@ class Broadcaster:
             with self._changed:
                 if report is not None and report.ok:
                     link.synced = snapshot.version
+                    link.report = report
                     link.refusals = 0
                     self._metrics.transfer_s.observe(time.monotonic() - started)
                 else:
