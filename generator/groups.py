@@ -9,12 +9,13 @@ leased ─▶ sampled ─▶ graded ─▶ verified ─▶ committed
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import httpx
+import aiohttp
 
 from generator.engine import Completion, Engine
 from protocol.exits import CannotGoOn
@@ -42,10 +43,9 @@ class RewardServer:
         self._url = self._base + "/v1/grade/batch"
         self._deadline_s = deadline_s
         token = os.environ.get("CHORUS_REWARD_TOKEN")
-        self._http = httpx.AsyncClient(
+        self._http = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {token}"} if token else None,
-            limits=httpx.Limits(max_connections=64, keepalive_expiry=2.0),
-            timeout=deadline_s,
+            connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=2.0),
         )
 
     async def wait_ready(self, deadline_s: float) -> None:
@@ -53,9 +53,10 @@ class RewardServer:
         deadline = time.monotonic() + deadline_s
         while True:
             try:
-                status = (await self._http.get(self._base + "/healthz", timeout=5.0)).status_code
+                async with self._http.get(self._base + "/healthz", timeout=aiohttp.ClientTimeout(5.0)) as answer:
+                    status = answer.status
                 problem = f"/healthz answers with status {status}"
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 status, problem = 0, str(error) or type(error).__name__
             if status == 200:
                 return
@@ -81,16 +82,17 @@ class RewardServer:
 
     async def _ask(self, body: dict[str, Any], left_s: float) -> list[Grade] | None:
         try:
-            answer = await self._http.post(self._url, json=body, timeout=left_s)
-        except httpx.HTTPError:
+            async with self._http.post(self._url, json=body, timeout=aiohttp.ClientTimeout(left_s)) as answer:
+                status, text = answer.status, await answer.text()
+        except (aiohttp.ClientError, TimeoutError):
             return None  # gone or restarting: worth another try
-        if answer.status_code in (429, 502, 503, 504):
+        if status in (429, 502, 503, 504):
             return None
-        if answer.status_code != 200:
+        if status != 200:
             # Refused for good (unknown template, wrong kind): retrying would only repeat it.
-            raise GradeRefused(f"{self._url}: status {answer.status_code}: {answer.text[:500]}")
+            raise GradeRefused(f"{self._url}: status {status}: {text[:500]}")
         try:
-            grades = [Grade.model_validate(result) for result in answer.json()["results"]]
+            grades = [Grade.model_validate(result) for result in json.loads(text)["results"]]
         except (ValueError, KeyError, TypeError) as error:
             raise GradeRefused(f"{self._url}: not an answer of a reward server: {error}") from None
         if len(grades) != len(body["items"]):
@@ -98,7 +100,7 @@ class RewardServer:
         return grades
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
 
 class GradeRefused(RuntimeError):
