@@ -19,7 +19,7 @@ import aiohttp
 import numpy as np
 
 from protocol.config import RunConfig
-from protocol.messages import CanaryPoint, SyncOffer, Version, unpack_floats, unpack_ids
+from protocol.messages import CANARY_POINTS, CanaryPoint, SyncOffer, Version, unpack_floats, unpack_ids
 from protocol.processes import Guarded, spawn_guarded
 
 _HEALTH_INTERVAL_S = 0.25
@@ -90,6 +90,8 @@ class VllmEngine:
             "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(self.config.generator.kv_cache_gib))),
             "TOKENIZERS_PARALLELISM": "false",
         }
+        if self._on_one_core:
+            env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or vLLM would not let the scheduler run the model itself
         env.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         # vLLM's own `vllm` command fails in the CPU build; the module is the same server.
         argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *self._arguments(port)]
@@ -104,15 +106,22 @@ class VllmEngine:
         await self._wait_healthy()
         self.world_size = int((await self._get("/get_world_size"))["world_size"])
 
+    @property
+    def _on_one_core(self) -> bool:
+        """A scheduler that spins for its worker's answer would take the core that the worker needs."""
+        return self._cpus is not None and len(self._cpus) == 1 and not self.config.placement.generator_gpus
+
     def _arguments(self, port: int) -> list[str]:
         c = self.config
         return [
             *("--model", c.model.path, "--served-model-name", "policy", "--dtype", c.model.dtype),
             *("--host", "127.0.0.1", "--port", str(port)),
-            *("--max-model-len", str(c.model.context), "--max-num-seqs", str(c.generator.max_num_seqs)),
+            *("--max-model-len", str(c.model.context)),
+            *("--max-num-seqs", str(c.generator.max_num_seqs + CANARY_POINTS)),
             *("--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
             *("--weight-transfer-config", json.dumps({"backend": "chorus"})),
             *("--enable-scale-out", "--disable-uvicorn-access-log"),
+            *(("--distributed-executor-backend", "uni") if self._on_one_core else ()),
             *self._gpu_arguments(),
             *c.generator.vllm_args,
         ]
