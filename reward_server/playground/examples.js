@@ -4,7 +4,7 @@ const TRIANGLE = { problem: "A right triangle has legs 6 and 8. How long is its 
 
 export const EXAMPLES = [
   {
-    label: "A right answer",
+    label: "Right answer",
     fields: {
       ...TRIANGLE,
       template: "open-r1",
@@ -12,7 +12,7 @@ export const EXAMPLES = [
     },
   },
   {
-    label: "Right, but the form slips",
+    label: "Right, form slips",
     fields: {
       ...TRIANGLE,
       template: "open-r1",
@@ -23,7 +23,7 @@ export const EXAMPLES = [
     },
   },
   {
-    label: "A wrong answer",
+    label: "Wrong answer",
     fields: {
       ...TRIANGLE,
       template: "deepseek-r1",
@@ -31,7 +31,7 @@ export const EXAMPLES = [
     },
   },
   {
-    label: "Another way to write it",
+    label: "Another notation",
     fields: {
       problem: "What is the sine of 45 degrees?",
       gold: "\\frac{1}{\\sqrt{2}}",
@@ -40,7 +40,7 @@ export const EXAMPLES = [
     },
   },
   {
-    label: "Hack: every number boxed",
+    label: "Hack: all boxed",
     fields: {
       ...TRIANGLE,
       template: "qwen-math",
@@ -48,11 +48,11 @@ export const EXAMPLES = [
     },
   },
   {
-    label: "Hack: an equation chain",
+    label: "Hack: equation chain",
     fields: { ...TRIANGLE, template: "qwen-math", completion: "The hypotenuse is \\boxed{14 = 10}." },
   },
   {
-    label: "Hack: form without content",
+    label: "Hack: empty form",
     fields: {
       ...TRIANGLE,
       template: "open-r1",
@@ -60,7 +60,7 @@ export const EXAMPLES = [
     },
   },
   {
-    label: "Hostile: a power tower",
+    label: "Hostile: power tower",
     fields: { ...TRIANGLE, template: "qwen-math", completion: "Surely it is \\boxed{9^{9^{9^{9}}}}." },
   },
 ];

@@ -38,9 +38,8 @@ export function element(tag, className, ...children) {
 
 /** A string as code; line breaks are drawn, and said. */
 export function code(text) {
-  const shown = text.length > MAX_SHOWN_CHARS ? `${text.slice(0, MAX_SHOWN_CHARS)}…` : text;
   const made = element("code");
-  shown.split("\n").forEach((line, i) => {
+  clip(text, MAX_SHOWN_CHARS).split("\n").forEach((line, i) => {
     if (i) made.append(breakSign());
     made.append(visible(line));
   });
@@ -51,8 +50,7 @@ function breakSign() {
   const sign = element("span", "break", "↵");
   sign.setAttribute("aria-hidden", "true");
   const said = element("span", "hidden", " newline ");
-  const both = element("span", "", sign, said);
-  return both;
+  return element("span", "", sign, said);
 }
 
 /** Show the reply to a case; returns the sentence for the live region. */
@@ -76,9 +74,11 @@ function why(reply) {
   if (reply.verdict === "no_answer") return "No rung of the ladder found an answer.";
   if (reply.reason) return `${capital(reply.reason)}. This says nothing about the answer: in training, the sample is masked.`;
   const { comparisons } = reply;
-  if (reply.verdict === "wrong" && comparisons.length > 1) return `None of the ${comparisons.length} golds matches.`;
   const last = comparisons.at(-1);
-  return last ? `${capital(last.reason)}.` : "";
+  if (!last) return "";
+  const found = `Found ${clip(reply.extracted ?? "", 80)}`;
+  if (reply.verdict === "wrong" && comparisons.length > 1) return `${found}; none of ${comparisons.length} golds matches.`;
+  return `${found}, the gold is ${clip(last.gold, 80)}: ${last.reason}.`;
 }
 
 function showReward({ parts, composition }) {
@@ -152,6 +152,10 @@ function comparisonItem({ gold, normalised, equal, reason, rule }) {
   const outcome = element("strong", equal ? "met" : "unmet", equal ? "equal" : "not equal");
   const as = normalised === gold ? [] : [", read as ", code(normalised)];
   return element("li", "", "Compared with ", code(gold), ...as, ": ", outcome, `; ${reason} (${rule}).`);
+}
+
+function clip(text, limit) {
+  return text.length > limit ? `${text.slice(0, limit)}…` : text;
 }
 
 function capital(text) {

@@ -14,11 +14,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import shutil
 import subprocess
-import tempfile
 import time
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
@@ -38,43 +39,19 @@ class Browser:
     """One Chromium process with a profile of its own; `open` gives a fresh page."""
 
     def __enter__(self) -> Browser:
-        program = chromium()
-        assert program is not None
-        self._profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
-        # Chromium's sandbox refuses to run as root, which containers do; the pages are our own.
-        root = ["--no-sandbox"] if os.geteuid() == 0 else []
-        self._process = subprocess.Popen(
-            [
-                program,
-                "--headless",
-                "--remote-debugging-port=0",
-                f"--user-data-dir={self._profile.name}",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--hide-scrollbars",
-                "--no-first-run",
-                "--disable-background-networking",
-                *root,
-                "about:blank",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            if found := re.search(r"DevTools listening on (ws://\S+)", line):
-                self._socket = connect(found[1], max_size=None, open_timeout=PATIENCE_S, compression=None)
-                return self
-        raise AssertionError(f"{program} ended with {self._process.wait()} before it listened")
+        with ExitStack() as stack:
+            profile = stack.enter_context(TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True))
+            process = _start(Path(profile))
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            address = _address(Path(profile) / "DevToolsActivePort", process)
+            opening = connect(address, max_size=None, open_timeout=PATIENCE_S, compression=None)
+            self._socket = stack.enter_context(opening)
+            self._stack = stack.pop_all()
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
-        self._profile.cleanup()
+        self._stack.close()
 
     def open(self, url: str, width: int = 1440, height: int = 1000, dark: bool = False) -> Page:
         """A new page, in storage of its own, once its document is loaded."""
@@ -86,10 +63,31 @@ class Browser:
         for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
             page.call(f"{domain}.enable")
         page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        page.call("Emulation.setEmulatedMedia", features=[scheme])
+        page.dark(dark)
         page.go(url)
         return page
+
+
+def _start(profile: Path) -> subprocess.Popen[bytes]:
+    program = chromium()
+    assert program is not None, "no Chromium here"
+    # Chromium's sandbox refuses to run as root, which containers do; the pages are our own.
+    root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    quiet = ["--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run"]
+    quiet += ["--disable-background-networking"]
+    remote = ["--headless", "--remote-debugging-port=0", f"--user-data-dir={profile}"]
+    command = [program, *remote, *quiet, *root, "about:blank"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _address(file: Path, process: subprocess.Popen[bytes]) -> str:
+    """The web socket that Chromium listens on, which it writes into its profile: a port and a path."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not file.exists() or len(lines := file.read_text().split()) < 2:
+        assert process.poll() is None, f"Chromium ended with {process.returncode} before it listened"
+        assert time.monotonic() < deadline, "Chromium does not listen"
+        time.sleep(0.02)
+    return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
 
 
 class Channel:
@@ -116,7 +114,7 @@ class Channel:
 
 
 class Page:
-    """One tab. `complaints` are what its console would show in red."""
+    """One tab."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -124,8 +122,13 @@ class Page:
 
     def go(self, url: str) -> None:
         """Navigate, and wait for the document and its scripts."""
-        self.call("Page.navigate", url=url)
+        assert "errorText" not in (moved := self.call("Page.navigate", url=url)), moved
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def dark(self, dark: bool) -> None:
+        """What the reader's system prefers."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression; promises are awaited."""
@@ -167,15 +170,22 @@ class Page:
         events = self._channel.events
         return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 
-    @property
     def complaints(self) -> list[str]:
+        """What the console has shown in red since the last call."""
         self.evaluate("0")
-        found = []
+        found, rest = [], []
         for event in self._channel.events:
-            if event["method"] == "Runtime.exceptionThrown":
-                found.append(str(event["params"]["exceptionDetails"]))
-            elif event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error":
-                found.append(event["params"]["entry"]["text"])
-            elif event["method"] == "Runtime.consoleAPICalled" and event["params"]["type"] in ("error", "assert"):
-                found.append(str(event["params"]["args"]))
+            text = _complaint(event["method"], event["params"])
+            (rest if text is None else found).append(event if text is None else text)
+        self._channel.events[:] = rest
         return found
+
+
+def _complaint(method: str, params: dict[str, Any]) -> str | None:
+    if method == "Runtime.exceptionThrown":
+        return str(params["exceptionDetails"])
+    if method == "Log.entryAdded" and params["entry"]["level"] == "error":
+        return params["entry"]["text"]
+    if method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
+        return str(params["args"])
+    return None
