@@ -21,9 +21,9 @@ const RUNGS = {
   last_line: "on the last line",
 };
 const COMPOSITIONS = {
-  additive: "accuracy + weight × format; the format is paid whether or not the answer is right",
-  format_gated: "accuracy + weight × format; the format is paid only when the answer is right",
-  accuracy_only: "accuracy alone; the format is measured and not paid",
+  additive: (weight) => `accuracy + ${weight} × format, whether or not the answer is right`,
+  format_gated: (weight) => `accuracy + ${weight} × format, the format only when the answer is right`,
+  accuracy_only: () => "accuracy alone; the format is measured and not paid",
 };
 const MAX_SHOWN_CHARS = 400; // of an answer or a gold in a sentence
 
@@ -86,9 +86,8 @@ function showReward({ parts, composition }) {
   at("accuracy").textContent = number(accuracy);
   at("paid").textContent = total === null ? "–" : number(total - accuracy - (overlong ?? 0));
   at("total").textContent = number(total);
-  const weight = composition.compose === "accuracy_only" ? "" : ` (weight ${number(composition.format_weight)})`;
-  const how = COMPOSITIONS[composition.compose] ?? composition.compose;
-  at("composition").textContent = `This server pays ${how}${weight}.`;
+  const how = COMPOSITIONS[composition.compose]?.(number(composition.format_weight)) ?? composition.compose;
+  at("composition").textContent = `This server pays ${how}.`;
 }
 
 function showFormat({ format, markers }) {

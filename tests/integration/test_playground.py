@@ -204,7 +204,7 @@ def test_untrusted_text_stays_text_and_markup_is_refused(page):
         "😀" * 500 + "𝒙\ud83d = \\boxed{42}",
         "😀 lorem " + "lorem ipsum " * 85_000 + "\\boxed{42}",
         "x" * 1_000_000 + " \\boxed{42}",
-        "<think>" * 150_000 + "\\boxed{42}",
+        "<think>" * 20_000 + "\\boxed{42}",
         "\\boxed{42}" + "\n" * 10_000 + "</answer>" + "\t\r" * 10_000,
     ],
     ids=["NUL", "lone surrogates", "astral", "a megabyte", "a megabyte without a space", "markers", "line breaks"],
