@@ -41,7 +41,7 @@ def add_playground(app: FastAPI) -> None:
     """Serve the page at `/` and its files under `/playground/`."""
     for name, media_type in FILES.items():
         path = "/" if name == "index.html" else f"/playground/{name}"
-        app.router.routes.append(_route(path, (files(__package__) / name).read_bytes(), media_type))
+        app.router.routes.append(_route(path, (files(__name__) / name).read_bytes(), media_type))
 
 
 def _route(path: str, content: bytes, media_type: str) -> Route:
