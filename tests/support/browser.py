@@ -15,6 +15,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from contextlib import ExitStack
@@ -43,7 +44,7 @@ class Browser:
             profile = stack.enter_context(TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True))
             process = _start(Path(profile))
             stack.callback(process.wait)
-            stack.callback(process.kill)
+            stack.callback(os.killpg, process.pid, signal.SIGKILL)  # its name may be a script that starts the program
             address = _address(Path(profile) / "DevToolsActivePort", process)
             opening = connect(address, max_size=None, open_timeout=PATIENCE_S, compression=None)
             self._socket = stack.enter_context(opening)
@@ -77,7 +78,8 @@ def _start(profile: Path) -> subprocess.Popen[bytes]:
     quiet += ["--disable-background-networking"]
     remote = ["--headless", "--remote-debugging-port=0", f"--user-data-dir={profile}"]
     command = [program, *remote, *quiet, *root, "about:blank"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet_output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, **quiet_output, start_new_session=True)
 
 
 def _address(file: Path, process: subprocess.Popen[bytes]) -> str:
