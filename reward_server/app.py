@@ -9,6 +9,7 @@ algebra to the pool. It imports neither sympy nor torch.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -85,12 +86,16 @@ class Service:
         return item | {"task": task, "golds": golds}
 
     def _program(self, request: schemas.GradeRequest, where: str) -> dict[str, Any]:
-        if self.sandbox is None:
-            raise NoSandboxError(f"{where}kind: 'code' needs a sandbox, and this server has none ({self.no_sandbox})")
         if not request.tests:
             raise BadItemError(f"{where}tests: kind 'code' is graded by tests; give at least one")
-        item = request.model_dump(include={"completion", "kind", "tests", "scoring"})
-        return item | {"sandbox": self.sandbox, "timeout_s": self.settings.timeout_s}
+        if self.sandbox is None:
+            raise NoSandboxError(f"{where}kind: 'code' needs a sandbox, and this server has none ({self.no_sandbox})")
+        try:
+            tests = json.dumps([dict(test) for test in request.tests])  # msgpack knows no integers over 64 bits
+        except RecursionError as error:
+            raise BadItemError(f"{where}tests: nested too deeply") from error
+        item = request.model_dump(include={"completion", "kind", "scoring"})
+        return item | {"tests": tests, "sandbox": self.sandbox, "timeout_s": self.settings.timeout_s}
 
     async def run(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         started = time.perf_counter()

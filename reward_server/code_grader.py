@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import textwrap
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +27,11 @@ from typing import Any
 from reward_server.sandbox.child import COMPILE_FAILED
 from reward_server.sandbox.host import Limits, Outcome, Room, SandboxError
 
+MAX_EXTRACTED_CHARS = 20_000  # what a response repeats of a program; all of it was run
 TOLERANCE = 1e-6  # relative or absolute, where the expected number is written as a decimal
-CPU_SHARE, WALL_SHARE, TOTAL_SHARE = 0.4, 0.8, 0.9  # of the grade's limit: a test's CPU, its wall clock, all tests
+# Of the grade's limit: a test's CPU, its wall clock, all tests. What lies between the last two is for the start of
+# the sandbox on a busy machine; what lies behind the last, for the verdict to reach the pool before the pool kills.
+CPU_SHARE, WALL_SHARE, TOTAL_SHARE = 0.4, 0.6, 0.9
 _SHOWN_CHARS = 500  # of an output, in an explanation
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*([^`\n]*)")
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+(?:\.\d*)?[eE][+-]?\d+)(?:[eE][+-]?\d+)?")
@@ -64,25 +68,29 @@ def last_block(text: str) -> tuple[int, int] | None:
 
 
 def grade_code(item: dict[str, Any]) -> dict[str, Any]:
-    """Grade one item: completion, tests, scoring, sandbox (the mechanism), timeout_s. Returns the result's fields."""
+    """Grade one item: completion, tests (JSON), scoring, sandbox (the mechanism), timeout_s.
+
+    Returns the fields of a result: a verdict, or a failure and its reason.
+    """
+    tests = json.loads(item["tests"])
     span = last_block(item["completion"])
     base = {"verifier": f"code: {item['sandbox']}", "extracted": None}
     if span is None or not item["completion"][slice(*span)].strip():
         explanation = {"extraction": None, "normalised": None, "comparisons": []}
         reason = "the completion has no closed fenced block"
         return base | {"verdict": "no_answer", "reason": reason, "explanation": explanation}
-    source = item["completion"][slice(*span)]
+    source = textwrap.dedent(item["completion"][slice(*span)])
     try:
-        judged, reason = _run_all(source, item)
+        judged, reason = _run_all(source, tests, item)
     except SandboxError as error:
         return base | {"failure": "error", "reason": str(error)}
     if reason is not None:
         return base | {"failure": "timeout", "reason": reason}
-    passed, total = sum(test.passed for test in judged), len(item["tests"])
+    passed, total = sum(test.passed for test in judged), len(tests)
     result = base | {
         "verdict": "correct" if passed == total else "wrong",
         "accuracy": passed / total if item["scoring"] == "fractional" else float(passed == total),
-        "extracted": source,
+        "extracted": source[:MAX_EXTRACTED_CHARS],
         "reason": None if passed == total else _first_failure(judged, total),
     }
     place = {"rung": "last_block", "start": span[0], "end": span[1], "cuts": []}
@@ -90,19 +98,19 @@ def grade_code(item: dict[str, Any]) -> dict[str, Any]:
     return result | {"explanation": {"extraction": place, "normalised": None, "comparisons": comparisons}}
 
 
-def _run_all(source: str, item: dict[str, Any]) -> tuple[list[Judged], str | None]:
+def _run_all(source: str, tests: list[dict[str, Any]], item: dict[str, Any]) -> tuple[list[Judged], str | None]:
     """Every test up to the one that decides; or why the grade has no verdict."""
     limit_s = item["timeout_s"]
     limits = Limits(cpu_s=max(1, math.floor(limit_s * CPU_SHARE)), wall_s=limit_s * WALL_SHARE)
     deadline = time.monotonic() + limit_s * TOTAL_SHARE
     judged: list[Judged] = []
     with Room(item["sandbox"], source, limits) as room:
-        for test in item["tests"]:
+        for test in tests:
             budget_s = deadline - time.monotonic()
             told = {"stdin": test["input"]} if "input" in test else {key: test[key] for key in ("function", "args")}
             outcome = room.run(told, budget_s) if budget_s > 0 else None
             if outcome is None or (outcome.broke == "wall" and budget_s < limits.wall_s):
-                reason = f"the grade's {limit_s:g} s were over after {len(judged)} of {len(item['tests'])} tests"
+                reason = f"the grade's {limit_s:g} s were over after {len(judged)} of {len(tests)} tests"
                 return judged, f"{reason}, each within its own limit; send fewer tests, or raise --timeout"
             judged.append(_judge(test, outcome, limits))
             hung = outcome.broke in ("cpu", "wall")
