@@ -66,8 +66,7 @@ def _fork() -> None:
 def _write() -> None:
     for folder in ("/", "/tmp", "/dev/shm", "/var/tmp", os.path.dirname(os.__file__)):
         try:
-            with open(os.path.join(folder, "escaped"), "w") as file:
-                file.write("x")
+            os.open(os.path.join(folder, "escaped"), os.O_CREAT | os.O_WRONLY, 0o600)
         except OSError:
             continue
         return

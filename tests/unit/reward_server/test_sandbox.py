@@ -22,32 +22,32 @@ REFUSED = {"input": "", "output": "refused"}
 
 
 @cache
-def interpreter_for(mechanism: str) -> tuple[str | None, str]:
-    """An interpreter with which the mechanism holds here, or why none does.
+def interpreter_for(mechanism: str) -> tuple[str, list[str]]:
+    """An interpreter with which the room can be built, and what the self-test managed in it.
 
-    Landlock as root needs one that everybody may read.
+    Landlock as root needs an interpreter that everybody may read. Raises SandboxError where no room can be built.
     """
     reasons = []
     for python in dict.fromkeys((host.interpreter(), os.path.realpath(SYSTEM_PYTHON))):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(host, "interpreter", lambda python=python: python)
             try:
-                escaped = host.try_to_escape(mechanism)
+                return python, host.try_to_escape(mechanism)
             except (host.SandboxError, OSError) as error:
                 reasons.append(str(error))
-                continue
-        if not escaped:
-            return python, ""
-        reasons.append(f"it does not stop {', '.join(escaped)}")
-    return None, f"{mechanism} is not to be had here: {'; '.join(reasons)}"
+    raise host.SandboxError("; ".join(reasons))
 
 
 @pytest.fixture(params=host.MECHANISMS)
 def mechanism(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each mechanism that holds on this machine."""
-    python, why_not = interpreter_for(request.param)
-    if python is None:
-        pytest.skip(why_not)
+    """Each mechanism that this machine has. One that can be had and does not hold fails the test."""
+    try:
+        python, escaped = interpreter_for(request.param)
+    except host.SandboxError as error:
+        pytest.skip(f"{request.param} is not to be had here: {error}")
+    if request.param == "bubblewrap" and os.geteuid() == 0:
+        pytest.skip("bubblewrap leaves root being root, and is passed over")
+    assert escaped == []
     monkeypatch.setattr(host, "interpreter", lambda: python)
     return request.param
 
@@ -195,7 +195,8 @@ def test_nothing_can_be_written_linked_or_removed(mechanism):
         places = ["/", "/tmp", "/dev", "/dev/shm", "/var/tmp", "/run", lib, "."]
         for place in places:
             path = os.path.join(place, "escaped")
-            for attempt in (lambda: open(path, "w").write("x"), lambda: os.mkdir(path), lambda: os.mkfifo(path),
+            for attempt in (lambda: os.open(path, os.O_CREAT | os.O_WRONLY),
+                            lambda: os.mkdir(path), lambda: os.mkfifo(path),
                             lambda: os.symlink("/etc/passwd", path), lambda: os.link(lib + "/os.py", path),
                             lambda: os.remove(lib + "/os.py"), lambda: os.chmod(lib + "/os.py", 0o777),
                             lambda: os.truncate(lib + "/os.py", 0), lambda: os.rename(lib + "/os.py", path)):
@@ -219,8 +220,9 @@ def test_the_environment_and_its_token_stay_outside(mechanism, monkeypatch):
             if not block or block[index] is None: break
             print(block[index])
     """
-    [got] = outputs(grade(mechanism, program, REFUSED))
-    assert got
+    with host.Room(mechanism, textwrap.dedent(program), host.Limits(cpu_s=2, wall_s=4.0)) as room:
+        got = room.run({"stdin": ""}, 4.0).out
+    assert got.startswith("{")
     assert "s3cret" not in got
     assert "CHORUS" not in got
 
