@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from reward_server.code_grader import grade_code
+from reward_server.sandbox import escapes as escapes_module
 from reward_server.sandbox import host
-from reward_server.sandbox.escapes import escapes
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 REFUSED = {"input": "", "output": "refused"}
@@ -96,13 +96,27 @@ def _is_ours(process: psutil.Process) -> bool:
 
 
 def test_the_self_test_sees_that_nothing_holds_without_a_sandbox():
+    reachable = {
+        "a socket",
+        "a new process",
+        "reading /etc/passwd",
+        "reading the environment",
+        "a signal to its grader",
+    }
     pid = os.fork()
-    if pid == 0:  # in a process of its own: some attempts change it
-        found = escapes(os.getppid())
-        os._exit(
-            0 if {"a socket", "reading /etc/passwd", "a new process", "reading the environment"} <= {*found} else 1
-        )
+    if pid == 0:  # in a process of its own; what would leave traces on this machine, or end the process, is left out
+        found: set[str] = set()
+        try:
+            os.execv = os.symlink = _refuse  # type: ignore[assignment]
+            escapes_module._write = _refuse
+            found = set(escapes_module.escapes(os.getppid()))
+        finally:
+            os._exit(0 if reachable <= found and "writing a file" not in found else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def _refuse(*_: object) -> None:
+    raise OSError("not in a test")
 
 
 def test_a_mechanism_that_leaks_is_passed_over_and_the_reason_is_kept(monkeypatch):
