@@ -9,6 +9,7 @@ algebra to the pool. It imports neither sympy nor torch.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from reward_server.limits import Gate
 from reward_server.metrics import Metrics
 from reward_server.playground import add_playground
 from reward_server.pool import GraderPool, PoolFailedError, QueueFullError
+from reward_server.sandbox.host import find_mechanism
 from reward_server.settings import Settings
 
 _ACCURACY = {"correct": 1.0, "wrong": 0.0, "no_answer": 0.0}
@@ -37,6 +39,10 @@ class BadItemError(ValueError):
     """A request that is well formed and still cannot be graded; the message says which field and why."""
 
 
+class NoSandboxError(Exception):
+    """A program to run, and nowhere safe to run it; the message says what was tried."""
+
+
 class Service:
     """The state behind the routes: settings, templates, pool, metrics."""
 
@@ -44,6 +50,7 @@ class Service:
         self.settings = settings
         self.templates = load_templates(settings.templates)
         self.metrics = Metrics()
+        self.sandbox, self.no_sandbox = find_mechanism()
         self.pool = GraderPool(
             workers=settings.workers,
             timeout_s=settings.timeout_s,
@@ -67,15 +74,29 @@ class Service:
 
     def item(self, request: schemas.GradeRequest, where: str, task: str = "grade") -> dict[str, Any]:
         """The grader's task for a request, checked."""
-        if request.kind == "code":
-            raise BadItemError(f"{where}kind: 'code' needs a sandbox, and this server has none; grade it elsewhere")
         if request.template is not None:
             self.template(request.template, f"{where}template")
+        if request.kind == "code":
+            return self._program(request, where) | {"task": task}
+        if request.gold is None:
+            raise BadItemError(f"{where}gold: Field required")
         golds = [request.gold] if isinstance(request.gold, str) else request.gold
         if any(not gold.strip() for gold in golds):
             raise BadItemError(f"{where}gold: an empty gold matches nothing; give the answer")
         item = request.model_dump(include={"completion", "kind", "mode", "options"})
         return item | {"task": task, "golds": golds}
+
+    def _program(self, request: schemas.GradeRequest, where: str) -> dict[str, Any]:
+        if not request.tests:
+            raise BadItemError(f"{where}tests: kind 'code' is graded by tests; give at least one")
+        if self.sandbox is None:
+            raise NoSandboxError(f"{where}kind: 'code' needs a sandbox, and this server has none ({self.no_sandbox})")
+        try:
+            tests = json.dumps([dict(test) for test in request.tests])  # msgpack knows no integers over 64 bits
+        except RecursionError as error:
+            raise BadItemError(f"{where}tests: nested too deeply") from error
+        item = request.model_dump(include={"completion", "kind", "scoring"})
+        return item | {"tests": tests, "sandbox": self.sandbox, "timeout_s": self.settings.timeout_s}
 
     async def run(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         started = time.perf_counter()
@@ -93,7 +114,7 @@ class Service:
         verdict = result.get("verdict") or result["failure"]
         template = None if request.template is None else self.templates[request.template]
         format = None if template is None else format_score(template, request.completion)
-        parts = compose(self.settings.reward, _ACCURACY.get(verdict), format)
+        parts = compose(self.settings.reward, result.get("accuracy", _ACCURACY.get(verdict)), format)
         self.metrics.grades.labels(request.kind, verdict).inc()
         self.metrics.grade_seconds.observe(result.get("ms", 0.0) / 1000)
         response = {
@@ -191,7 +212,8 @@ def _add_probes(app: FastAPI, service: Service) -> None:
     async def readyz() -> Response:
         pool = service.pool
         state = {"ready": pool.ready, "warm_workers": pool.warm_workers, "workers": pool.workers}
-        return JSONResponse(state | {"failed": pool.failed}, 200 if pool.ready else 503)
+        state |= {"failed": pool.failed, "sandbox": service.sandbox}
+        return JSONResponse(state, 200 if pool.ready else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -221,6 +243,10 @@ def _add_error_handlers(app: FastAPI, service: Service) -> None:
     @app.exception_handler(BadItemError)
     async def bad_item(request: Request, error: BadItemError) -> Response:
         return refuse(422, "invalid", str(error))
+
+    @app.exception_handler(NoSandboxError)
+    async def no_sandbox(request: Request, error: NoSandboxError) -> Response:
+        return refuse(501, "no_sandbox", str(error))
 
     @app.exception_handler(QueueFullError)
     async def queue_full(request: Request, error: QueueFullError) -> Response:

@@ -28,16 +28,35 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class ScriptTest(_Request):
+    """The program gets `input` on its standard input and must write `output`."""
+
+    input: Text
+    output: Text
+
+
+class FunctionTest(_Request):
+    """`function(*args)` must return `expected`; "Class.method" makes the class without arguments."""
+
+    function: Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)?$", max_length=200)]
+    args: list[Any]
+    expected: Any
+
+
 class GradeRequest(_Request):
-    """One completion (the model's text after the prompt, prefill excluded) and the gold answer or answers."""
+    """One completion (the model's text after the prompt, prefill excluded) and the gold answer or answers.
+
+    Kind `code` has tests instead of a gold: script tests or function tests, in any mixture.
+    """
 
     completion: Text
-    gold: Text | Annotated[list[Text], Field(min_length=1, max_length=64)]
+    gold: Text | Annotated[list[Text], Field(min_length=1, max_length=64)] | None = None
     kind: Kind = "math"
     template: Text | None = None
     mode: Literal["train", "paper", "strict"] = "train"
     options: list[Text] | None = Field(default=None, max_length=26)
-    tests: list[Any] | None = None
+    tests: list[ScriptTest | FunctionTest] | None = Field(default=None, min_length=1, max_length=1000)
+    scoring: Literal["strict", "fractional"] = "strict"  # kind code: all tests or nothing; the share that passed
 
 
 class BatchRequest(_Request):
@@ -54,7 +73,7 @@ class GradeResponse(BaseModel):
     extracted: str | None
     verifier: str
     ms: float
-    reason: str | None = None  # of a timeout or an error
+    reason: str | None = None  # of a timeout, an error, or a program that failed a test
 
 
 class BatchResponse(BaseModel):

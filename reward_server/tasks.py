@@ -7,6 +7,7 @@ from typing import Any
 
 from reward_server.choice_grader import choice_letter, extract_words, fold, grade_choice, grade_text
 from reward_server.cleanup import normalise
+from reward_server.code_grader import grade_code
 from reward_server.extraction import extract
 from reward_server.math_grader import MathGrade, compare, grade_math, is_expression
 
@@ -20,6 +21,8 @@ def run(item: dict[str, Any]) -> dict[str, Any]:
         return {"clusters": cluster(item["answers"], item["kind"])}
     if item["task"] == "extract":
         return {"extracted": _extract(item) or None}
+    if item["kind"] == "code":
+        return grade_code(item)
     grade = _grade(item)
     result = {
         "verdict": grade.verdict,
