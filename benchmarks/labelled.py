@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "tests" / "labelled"
-_SENTENCE = "So the answer is $\\boxed{%s}$."
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,11 @@ def load(folder: Path = FOLDER) -> list[Pair]:
     return [_pair(group, *pair) for group in groups for pair in group["pairs"]]
 
 
+def boxed_sentence(answer: str) -> str:
+    """The least that a model writes around an answer."""
+    return f"So the answer is $\\boxed{{{answer}}}$."
+
+
 def score(pairs: Iterable[Pair], accepts: Callable[[Pair], bool]) -> Score:
     """The grader's faults; `accepts` says whether it takes a completion."""
     result = Score()
@@ -67,7 +71,7 @@ def _pair(group: dict[str, Any], answer: str, gold: str | list[str], label: str,
         raise ValueError(f"{group['topic']}: {answer!r}: the label is {label!r}; it must be 'right' or 'wrong'")
     return Pair(
         group["topic"],
-        _SENTENCE % answer if group["place"] == "box" else answer,
+        boxed_sentence(answer) if group["place"] == "box" else answer,
         (gold,) if isinstance(gold, str) else tuple(gold),
         label == "right",
         reason,

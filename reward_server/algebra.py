@@ -120,7 +120,7 @@ def _same_by_numbers(answer: Any, gold: Any) -> bool | None:
         return bool(answer == gold)
     if any(part.has(Sum, Product, Integral, Limit, AppliedUndef, nan, zoo) for part in (answer, gold)):
         return None
-    symbols = sorted(answer.free_symbols | gold.free_symbols, key=lambda s: s.name)
+    symbols: list[Any] = sorted(answer.free_symbols | gold.free_symbols, key=str)
     close = _CLOSE_FLOAT if answer.has(Float) or gold.has(Float) else _CLOSE
     agreements = 0
     for point in _POINTS if symbols else ((),):
@@ -141,7 +141,7 @@ def _same_by_numbers(answer: Any, gold: Any) -> bool | None:
     return True if agreements >= (_MIN_POINTS if symbols else 1) else None
 
 
-def _evaluate(expression: Expr, at: dict[Symbol, Rational]) -> Any:
+def _evaluate(expression: Any, at: dict[Any, Any]) -> Any:
     """The number that an expression is at a point; None when it is not finite."""
     number = expression.xreplace(at).evalf(_DIGITS) if at else expression.evalf(_DIGITS)
     return number if number.is_number and number.is_finite and number.is_comparable is not None else None

@@ -3,8 +3,8 @@
 `paper` asks math-verify alone, as published: one gold, the last. `train` and `strict` go through rules, each of which
 decides or passes on; what is left goes to algebra:
 
-    same text > numbers > bases, ratios > units > words > equations > parts of the line > sets, lists, tuples,
-    matrices > inequalities > decimals > algebra
+    same text > numbers > magnitudes > bases, ratios > units > words > equations > parts of the line >
+    sets, lists, tuples, matrices > inequalities > decimals > algebra
 
 A rule that takes an answer apart (a unit, a name, the items of a list) asks all rules again about the pieces.
 MemoryError and RecursionError travel: they are a verifier's failure, not a wrong answer.
@@ -22,11 +22,13 @@ from reward_server.algebra import parses, published, same_formula, value
 from reward_server.cleanup import normalise, squeeze, unwrap
 from reward_server.domains import has_relation, same_domain
 from reward_server.extraction import Extraction, Mode, extract, last_box
+from reward_server.magnitude import least_digits
 from reward_server.notation import read_based, read_ratio
 from reward_server.numbers import FLOAT_DECIMALS, Number, read_number, rounds_to, same_number
 from reward_server.shapes import Shape, named, read_shape, same_items, unnamed
 from reward_server.units import conversion, split_unit
 
+UNCOUNTABLE_DIGITS = 1000  # `read_number` knows none with so many
 MAX_ANSWER_CHARS = 2000  # a longer text is prose or an attack, and parsing it costs the whole time limit
 _EQUALS = re.compile(r"(?<![<>!\\:=])=(?!=)|\\approx(?![a-z])")
 # f(x), \angle ABC, a_1, P(A \cup B), Area, and m+n
@@ -123,6 +125,16 @@ def _by_numbers(answer: str, gold: str) -> Comparison | None:
         return Comparison(False, "number", "another number")
     if gold_number and not gold_number.percent and re.search(r"\\?%$", answer):
         return Comparison(False, "percent", "the answer is in percent, the gold is not")
+    return None
+
+
+def _by_magnitude(answer: str, gold: str) -> Comparison | None:
+    """A tower of powers is not a plain number, and nobody has to compute it to know."""
+    for large, plain in ((answer, gold), (gold, answer)):
+        if "^" in large or "!" in large or "\\binom" in large:
+            digits = least_digits(large)
+            if digits is not None and digits > UNCOUNTABLE_DIGITS and read_number(plain) is not None:
+                return Comparison(False, "magnitude", "one has thousands of digits, the other is a plain number")
     return None
 
 
@@ -339,6 +351,7 @@ def _boxed(text: str) -> str:
 _RULES: tuple[Callable[[str, str], Comparison | None], ...] = (
     _by_text,
     _by_numbers,
+    _by_magnitude,
     _by_notation,
     _by_unit,
     _by_words,
