@@ -31,8 +31,10 @@ from reward_server.units import conversion, split_unit
 UNCOUNTABLE_DIGITS = 1000  # `read_number` knows none with so many
 MAX_ANSWER_CHARS = 2000  # a longer text is prose or an attack, and parsing it costs the whole time limit
 _EQUALS = re.compile(r"(?<![<>!\\:=])=(?!=)|\\approx(?![a-z])")
-# f(x), \angle ABC, a_1, P(A \cup B), Area, and m+n
-_NAME = re.compile(r"(?:[^\d+*/^=<>,;\-]|_\{?\d+\}?|\([^=]*\))+|\s*[A-Za-z](?:\s*\+\s*[A-Za-z])+\s*")
+# f(x), \angle ABC, a_1, P(A \cup B), Area, and m+n. Possessive: otherwise a long product of brackets is tried 2^n ways.
+_NAME = re.compile(
+    r"(?:[^\d+*/^=<>,;\-()_]|_\{?\d+\}?|_|\((?:[^=()]|\([^=()]*\))*\))++|\s*[A-Za-z](?:\s*\+\s*[A-Za-z])+\s*"
+)
 _FUNCTION_OF_X = re.compile(r"y|[a-zA-Z]\s*\(\s*x\s*\)")
 _WORDS = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z' -]+")
 _ARTICLE = re.compile(r"^(?:the|an?) ")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-MAX_COMPARISONS = 400  # of parts in either order; more parts than that must agree as text
+MAX_COMPARISONS = 2500  # of parts in either order; more parts than that must agree as text
 
 _OPEN, _CLOSE = "([{", ")]}"
 _BETWEEN = re.compile(
