@@ -18,7 +18,7 @@ from benchmarks import machine
 from benchmarks.bench import WARM_UP_STEPS, Bench
 from benchmarks.report import Row, table
 
-BENCHMARKS = ("generator", "learner", "sync", "overlap", "loop")
+BENCHMARKS = ("generator", "learner", "sync", "overlap", "loop", "verifier", "verifier_quality")
 
 
 def main() -> int:

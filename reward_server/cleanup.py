@@ -16,14 +16,19 @@ _FRAC_MIXED = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*\{")
 _FRAC_TAIL = re.compile(r"(\\frac\{[^{}]*\})\s*([0-9a-zA-Z])")
 _SQRT_SHORT = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
 _SLASH = re.compile(r"(-?\d+)/(-?\d+)")
+_SENTENCE = re.compile(
+    r"(?:\\text\s*\{\s*)?(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final )?answer(?: is|:)[:\s]*(?:\}\s*)?(?=\S)",
+    re.IGNORECASE,
+)
 _BOX_PREFIX = re.compile(r"\\f?box(?:ed)?\s*\{")
 
 # What only changes how a formula looks. Order matters: `\left` must not eat `\leftarrow`.
 _TYPOGRAPHY = (
+    (re.compile(r"\\!"), ""),
     (re.compile(r"\\(?:left|right|big|Big|bigg|Bigg)[lr]?(?![a-zA-Z])\.?"), ""),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\(?:displaystyle|textstyle|limits)(?![a-zA-Z])"), ""),
-    (re.compile(r"\\(?:,|!|;|:|>|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|\s)|(?<!\\)~"), " "),
+    (re.compile(r"(?<!\\)\\(?:,|;|:|>|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|\s)|(?<!\\)~"), " "),
     (
         re.compile(r"\\(?:text(?:bf|it|rm|normal|sf)?|mathrm|mathbf|mathit|mathsf|mbox|operatorname)(?=\s*\{)"),
         r"\\text",
@@ -39,6 +44,16 @@ _TYPOGRAPHY = (
     (re.compile(r"√\s*(\d+)"), r"\\sqrt{\1}"),
     (re.compile(r"\\cdotp?(?![a-zA-Z])|⋅|·"), r"\\cdot "),
     (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
+    (re.compile(r"\\(?:bf|rm|it|boldsymbol|underline|bm)(?=\s*\{)"), ""),
+    # Commands without their backslash, as models type them.
+    (
+        re.compile(r"(?<![\\a-zA-Z])(arc(?:sin|cos|tan)|sin|cos|tan|cot|sec|csc|ln|log|exp|pi|sqrt)(?![a-zA-Z])"),
+        r"\\\1",
+    ),
+    (re.compile(r"(?<![\\a-zA-Z])inf(?:ty|inity)(?![a-zA-Z])"), r"\\infty"),
+    (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"\*\*"), "^"),
     (re.compile(r"\\(?:lbrace|rbrace)(?![a-zA-Z])"), lambda m: r"\{" if "l" in m.group() else r"\}"),
 )
 
@@ -105,7 +120,8 @@ def normalise(text: str) -> str:
     text = unwrap(text.replace("\0", "")).rstrip(".").strip()
     text = _complete_commands(text)
     while (whole := re.fullmatch(r"\\text\s*\{([^{}]*)\}", text)) is not None:
-        text = whole.group(1).strip()
+        text = whole.group(1).rstrip(".").strip()
+    text = unwrap(_SENTENCE.sub("", text, count=1)) if _SENTENCE.match(text) else text
     return re.sub(r"\s+", " ", text)
 
 

@@ -28,6 +28,7 @@ ASSISTANT_HEADER = "<|im_start|>assistant"
 STOP_STRINGS = ("</s>", "<|im_end|>", "<|endoftext|>", "[END]", "</answer>")
 CHINESE_ANSWER_IS = "答案是"
 MAX_CANDIDATES = 8  # expressions tried from the end of a text before the last-number rung
+MAX_PARTS = 64  # boxes or formulas that are read as one list
 MAX_SENTENCE_CHARS = 2000  # how far after "the answer is" the answer may reach
 
 _NUMBER = re.compile(r"-?\d*\.?\d+")
@@ -46,7 +47,13 @@ _BARE_NUMBER = re.compile(
     r"(?<![\w.,/^])-?(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+)"
     r"(?:\s*/\s*\d+(?![\d.]))?(?![\w^])"
 )
-_SENTENCE_END = re.compile(r"\n|[.;!?](?:\s|$)|,\s+(?=[a-z])")
+_SENTENCE_END = re.compile(r"\n|[.;!?](?:\s|$)|,\s+(?!(?:or|and)\b)(?=[a-z])")
+# Between the parts of one answer: `\boxed{1}$ and $\boxed{2}`. A line break alone joins nothing.
+_CLOSER, _OPENER = r"[ \t$]*(?:\\[)\]])?[ \t]*", r"(?:\\[(\[])?[ \t$]*"
+_WORD = r"(?:,\s*)?(?:and|or)\b\s*|[,;]\s*|\\text\{\s*(?:and|or)\s*\}\s*"
+_BETWEEN_BOXES = re.compile(rf"\}}{_CLOSER}(?:{_WORD})?{_OPENER}\\(?:boxed|fbox)[ \t]*\{{")
+_BETWEEN_FORMULAS = re.compile(rf"{_CLOSER}(?:{_WORD})(?=\$|\\[(\[])")
+_PROSE = re.compile(r"\s+(?!(?:or|and)\s+[$\\(\d-])[a-z]{2,}")
 
 
 @dataclass(frozen=True)
@@ -64,18 +71,19 @@ class Extraction:
 def extract(completion: str, mode: Mode, parses: Callable[[str], bool] | None = None) -> Extraction:
     """The answer of a completion. `parses` tells the train ladder whether a text is mathematics."""
     body, offset, cuts = _cut(completion)
+    if mode == "paper":
+        return _paper(body, offset, cuts)
     read = (offset, offset + len(body))
     if mode == "strict":
         found = next(_boxes(body), None)
-        rung, span = ("last_box", found) if found and body[found[0] : found[1]].strip() else ("none", None)
-    elif mode == "paper":
-        return _paper(body, offset, cuts)
+        rung, spans = ("last_box", [found]) if found and body[slice(*found)].strip() else ("none", [])
     else:
-        rung, span = _train(body, parses)
-    if span is None:
+        rung, spans = _train(body, parses)
+    if not spans:
         return Extraction("", "none", None, None, cuts, read)
-    start, end = _trim(body, *span)
-    return Extraction(body[start:end], rung, offset + start, offset + end, cuts, read)
+    spans = [_trim(body, *span) for span in spans]
+    text = ", ".join(dict.fromkeys(body[slice(*span)] for span in spans))
+    return Extraction(text, rung, offset + spans[0][0], offset + spans[-1][1], cuts, read)
 
 
 def last_box(text: str) -> str | None:
@@ -134,41 +142,67 @@ def _paper_rung(body: str) -> tuple[str, str, int]:
     return ("last_number", numbers[-1], body.rfind(numbers[-1])) if numbers else ("none", "", -1)
 
 
-def _train(body: str, parses: Callable[[str], bool] | None) -> tuple[str, tuple[int, int] | None]:
+def _train(body: str, parses: Callable[[str], bool] | None) -> tuple[str, list[tuple[int, int]]]:
+    """The rung and the spans of the answer's parts: several when a list was written in several boxes or formulas."""
     if (at := body.find("final answer is $")) >= 0 and (end := body.find("$. I hope", at)) >= 0:
-        return "minerva", (at + len("final answer is $"), end)
-    for span in _boxes(body, tolerant=True):
-        if body[slice(*span)].strip():  # an empty box is the instruction repeated, not an answer
-            return "last_box", span
-    if (span := _after_phrase(body)) is not None:
-        return "answer_is", span
+        return "minerva", [(at + len("final answer is $"), end)]
+    # An empty box is the instruction repeated, not an answer.
+    if (span := next((s for s in _boxes(body, tolerant=True) if body[slice(*s)].strip()), None)) is not None:
+        return "last_box", _joined_boxes(body, span)
+    if spans := _after_phrase(body):
+        return "answer_is", spans
     for span in _expressions_from_end(body):
         if parses is not None and parses(body[slice(*span)]):
-            return "last_expression", span
+            return "last_expression", [span]
     numbers = deque(_NUMBER.finditer(body), maxlen=1)
-    return ("last_number", numbers[0].span()) if numbers else ("none", None)
+    return ("last_number", [numbers[0].span()]) if numbers else ("none", [])
 
 
-def _after_phrase(body: str) -> tuple[int, int] | None:
-    """The span after the last "answer is" / "Answer:": its first formula, else up to the sentence's end."""
+def _joined_boxes(body: str, last: tuple[int, int]) -> list[tuple[int, int]]:
+    """The last box and those that it continues: `\\boxed{1}`, `\\boxed{2}` and `\\boxed{3}` are one list."""
+    spans = [last]
+    for span in _boxes(body):
+        start = spans[-1][0]
+        if span[1] >= start:  # the last one, or one around it
+            continue
+        if len(spans) == MAX_PARTS or not _BETWEEN_BOXES.fullmatch(body, span[1], start):
+            break
+        spans.append(span)
+    return spans[::-1]
+
+
+def _after_phrase(body: str) -> list[tuple[int, int]]:
+    """What follows the last "answer is" / "Answer:": formulas when one comes first, else up to the sentence's end."""
     for phrase in reversed(list(_ANSWER_PHRASE.finditer(body))):
         start = phrase.end()
         line = body[start : start + MAX_SENTENCE_CHARS]
         if (math := _MATH_SPANS.match(line)) is not None:
-            return start + math.start(math.lastgroup or 0), start + math.end(math.lastgroup or 0)
+            return _joined_formulas(line, math, start)
         if (money := re.match(r"\$\s*(\d[\d,]*(?:\.\d+)?)", line)) is not None:  # a price, not a formula
-            return start + money.start(1), start + money.end(1)
+            return [(start + money.start(1), start + money.end(1))]
         stop = _SENTENCE_END.search(line)
         end = start + (stop.start() if stop else len(line))
-        if (number := _BARE_NUMBER.match(line)) is not None and re.match(r"\s+[a-z]{2,}", line[number.end() :]):
+        if (number := _BARE_NUMBER.match(line)) is not None and _PROSE.match(line, number.end()):
             end = start + number.end()  # "42 because ...": the prose after a number is no part of it
         if body[start:end].strip(" *_$."):
-            return start, end
+            return [(start, end)]
     if (at := body.rfind(CHINESE_ANSWER_IS)) >= 0:
         start = at + len(CHINESE_ANSWER_IS)
         end = body.find("\n", start)
-        return start, end if end >= 0 else len(body)
-    return None
+        return [(start, end if end >= 0 else len(body))]
+    return []
+
+
+def _joined_formulas(line: str, first: re.Match[str], offset: int) -> list[tuple[int, int]]:
+    """The first formula and those joined to it: `$1$ or $2$`."""
+    spans: list[tuple[int, int]] = []
+    math: re.Match[str] | None = first
+    while math is not None and len(spans) < MAX_PARTS:
+        group = math.lastgroup or 0
+        spans.append((offset + math.start(group), offset + math.end(group)))
+        gap = _BETWEEN_FORMULAS.match(line, math.end())
+        math = _MATH_SPANS.match(line, gap.end()) if gap else None
+    return spans
 
 
 def _expressions_from_end(body: str) -> Iterator[tuple[int, int]]:
@@ -221,8 +255,8 @@ def _closers(text: str) -> dict[int, int]:
 
 def _trim(body: str, start: int, end: int) -> tuple[int, int]:
     """The span without surrounding white space, bold marks and a final full stop."""
-    while start < end and body[start] in " \t\r\n*_:":
+    while start < end and body[start] in " \t\r\n*_:`":
         start += 1
-    while start < end and body[end - 1] in " \t\r\n*_.":
+    while start < end and body[end - 1] in " \t\r\n*_.`":
         end -= 1
     return start, end

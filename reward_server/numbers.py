@@ -33,6 +33,9 @@ _FRACTION = re.compile(
 _SLASHED = re.compile(
     r"(?P<sign>[+-]?)\s*(?:(?P<whole>\d+)(?:\s+|\s*-\s*(?=\d+/\d+$)))?(?P<inner>)(?P<top>\d+)\s*/\s*(?P<bottom>\d+)"
 )
+_REPEATING = re.compile(
+    r"(?P<sign>[+-]?)\s*(?P<whole>\d*)\.(?P<fixed>\d*)\\(?:overline|bar|dot)\s*\{\s*(?P<period>\d+)\s*\}"
+)
 _CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|\\text\{\s*\\?\$\s*\}|€|£|\\euro|\\pounds)\s*|\s*(?:\\?\$|€|£)$")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:\\?%|per ?cent|percentage)\s*\}|per ?cent)$", re.IGNORECASE)
 _DEGREES = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree|\\text\{\s*degrees?\s*\}|\bdegrees?)$")
@@ -56,7 +59,7 @@ def read_number(text: str) -> Number | None:
     text = _CURRENCY.sub(r"\1", text.strip())
     percent = _PERCENT.search(text) is not None
     text = _DEGREES.sub("", _PERCENT.sub("", text)).strip()
-    number = _decimal(text) or _fraction(text)
+    number = _decimal(text) or _fraction(text) or _repeating(text)
     if number is None or not percent:
         return number
     return Number(number.value / 100, True, number.decimals, number.unit_exponent - 2, number.digits)
@@ -69,7 +72,7 @@ def same_number(gold: Number, answer: Number) -> bool:
     and a bare 42, since the question asked "what percent". Rounding: see `rounds_to`.
     """
     if answer.percent and not gold.percent:
-        return _equal(gold, answer) and gold.decimals is not None  # 0.42 and 42 % are one number
+        return _equal(gold, answer)  # 42 % is 0.42 and 21/50
     if gold.percent and not answer.percent:
         bare = Number(answer.value / 100, True, answer.decimals, answer.unit_exponent - 2, answer.digits)
         return _equal(gold, answer) or _equal(gold, bare)
@@ -131,3 +134,13 @@ def _fraction(text: str) -> Number | None:
     value = int(match["whole"] or 0) + Fraction(int(match["top"]), int(match["bottom"]))
     negative = (match["sign"] == "-") != (match["inner"] == "-")
     return Number(-value if negative else value)
+
+
+def _repeating(text: str) -> Number | None:
+    """`0.1\\overline{6}` is 1/6."""
+    if (match := _REPEATING.fullmatch(text)) is None:
+        return None
+    fixed, period = match["fixed"], match["period"]
+    value = Fraction(int(match["whole"] + fixed or "0")) + Fraction(int(period), 10 ** len(period) - 1)
+    value /= 10 ** len(fixed)
+    return Number(-value if match["sign"] == "-" else value)

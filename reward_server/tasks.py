@@ -30,7 +30,8 @@ def run(item: dict[str, Any]) -> dict[str, Any]:
         "verifier": f"{item['kind']}: {_LIBRARY if grade.rule == 'math-verify' else grade.rule}",
     }
     if item["task"] == "explain":
-        result["explanation"] = _explain(grade, item["golds"])
+        golds = item["golds"][-1:] if item["mode"] == "paper" and item["kind"] == "math" else item["golds"]
+        result["explanation"] = _explain(grade, golds)
     return result
 
 

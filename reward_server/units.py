@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 _ALIASES = {
     "cm": ("centimeter", "centimeters", "centimetre", "centimetres", "cms"),
@@ -38,8 +39,27 @@ _ALIASES = {
     "L": ("liter", "liters", "litre", "litres", "l"),
     "ml": ("milliliter", "milliliters", "mL"),
     "degree": ("degrees",),
+    "am": ("a.m",),
+    "pm": ("p.m",),
 }
 _CANONICAL = {name: unit for unit, names in _ALIASES.items() for name in (unit, *names)}
+# What measures the same: factors to a common unit, exact by definition.
+_SCALES = (
+    {
+        "mm": "0.001",
+        "cm": "0.01",
+        "m": "1",
+        "km": "1000",
+        "in": "0.0254",
+        "ft": "0.3048",
+        "yd": "0.9144",
+        "mi": "1609.344",
+    },
+    {"s": "1", "min": "60", "h": "3600", "day": "86400", "week": "604800"},
+    {"g": "1", "kg": "1000"},
+    {"ml": "1", "L": "1000"},
+    {"cent": "1", "dollar": "100"},
+)
 _PREFIXES = {"square ": "^2", "sq ": "^2", "sq. ": "^2", "cubic ": "^3", "cu ": "^3"}
 
 _TEXT_UNIT = re.compile(
@@ -53,6 +73,11 @@ _BARE_UNIT = re.compile(
     r"\s*(?P<power>\^\s*\{?\s*[23]\s*\}?)?",
     re.DOTALL,
 )
+_QUOTIENT_UNIT = re.compile(
+    r"(?P<value>.*?\d)\s*\\frac\s*\{\s*\\text\s*\{\s*(?P<top>[A-Za-z]+)\s*\}\s*\}"
+    r"\{\s*\\text\s*\{\s*(?P<bottom>[A-Za-z]+)\s*\}\s*(?P<power>\^\s*\{?\s*[23]\s*\}?)?\s*\}",
+    re.DOTALL,
+)
 _CURRENCY = re.compile(r"^\\?\$\s*(?=[\d.])")
 
 
@@ -64,6 +89,8 @@ def split_unit(text: str) -> tuple[str, str]:
     """
     if _CURRENCY.match(text):
         return _CURRENCY.sub("", text), "dollar"
+    if (match := _QUOTIENT_UNIT.fullmatch(text)) is not None:
+        return match["value"].strip(), f"{_canonical(match['top'], None)}/{_canonical(match['bottom'], match['power'])}"
     if (match := _TEXT_UNIT.fullmatch(text)) is not None and match["unit"] not in ("or", "and", "if", "for"):
         return match["value"].strip(), _canonical(match["unit"], match["power"])
     if (match := _BARE_UNIT.fullmatch(text)) is not None:
@@ -71,6 +98,15 @@ def split_unit(text: str) -> tuple[str, str]:
         if len(match["unit"]) > 1 and unit.split("^")[0] in _ALIASES and "\\" not in match["unit"]:
             return match["value"].strip(), unit
     return text, ""
+
+
+def conversion(unit: str, into: str) -> Fraction | None:
+    """What a number of `unit` is multiplied by to count `into` (`cm^2` into `m^2`: 1/10000); None when it cannot."""
+    (name, _, power), (other, _, other_power) = unit.partition("^"), into.partition("^")
+    for scale in _SCALES:
+        if name in scale and other in scale and power == other_power:
+            return (Fraction(scale[name]) / Fraction(scale[other])) ** int(power or 1)
+    return None
 
 
 def _canonical(unit: str, power: str | None) -> str:

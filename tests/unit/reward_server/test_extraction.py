@@ -47,7 +47,7 @@ def test_text_before_the_first_assistant_header_and_after_stop_strings_is_cut():
 @pytest.mark.parametrize(
     ("completion", "rung", "text"),
     [
-        (r"\boxed{1} and \fbox{2}", "last_box", "2"),
+        (r"\boxed{1}, no: \fbox{2}", "last_box", "2"),
         (r"7*6 = \boxed{42}. I put it in \boxed{}", "last_box", "42"),
         ("**Answer:** $x = 3$ apples", "answer_is", "x = 3"),
         ("**Final Answer**\n\n12", "answer_is", "12"),
@@ -64,6 +64,24 @@ def test_train_ladder_is_tolerant_and_tries_expressions_before_the_last_number(c
     found = extract(completion, "train", parses=_always)
     assert (found.rung, found.text) == (rung, text)
     assert completion[found.start : found.end] == text
+
+
+@pytest.mark.parametrize(
+    ("completion", "text"),
+    [
+        (r"\boxed{1} and \boxed{2}", "1, 2"),
+        (r"$\boxed{1}$, $\boxed{2}$ and $\boxed{3}$", "1, 2, 3"),
+        (r"\(\boxed{1}\) or \(\boxed{2}\)", "1, 2"),
+        (r"\boxed{1}\boxed{2}", "1, 2"),
+        ("$$\\boxed{1}$$\n$$\\boxed{2}$$", "2"),
+        (r"\boxed{1}. Then \boxed{2}", "2"),
+        (r"\boxed{2}, \boxed{2}", "2"),
+        ("The answer is $1$ or $2$.", "1, 2"),
+        ("The answer is $1$ where $2$ was.", "1"),
+    ],
+)
+def test_parts_of_one_answer_in_several_boxes_or_formulas_are_one_list(completion, text):
+    assert extract(completion, "train", parses=_always).text == text
 
 
 def test_train_ladder_falls_back_to_the_last_number_when_nothing_parses():

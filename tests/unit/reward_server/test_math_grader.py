@@ -1,10 +1,12 @@
 """Grading mathematics: pairs with their verdicts, and the faults of the library to keep out."""
 
+import time
+
 import pytest
 
 from reward_server.choice_grader import grade_choice, grade_text
 from reward_server.math_grader import compare, grade_math
-from reward_server.tasks import cluster
+from reward_server.tasks import cluster, run
 from reward_server.units import split_unit
 
 EQUAL = [
@@ -107,6 +109,29 @@ def test_any_gold_matches_and_comparisons_stop_there():
 )
 def test_reward_hacks_are_wrong(completion, why):
     assert grade_math(completion, ["42"], "train").verdict == "wrong", why
+
+
+def test_paper_mode_uses_the_last_of_several_golds():
+    assert grade_math(r"\boxed{1}", ["1", "2"], "paper").verdict == "wrong"
+    assert grade_math(r"\boxed{2}", ["1", "2"], "paper").verdict == "correct"
+    item = {"task": "explain", "kind": "math", "mode": "paper", "completion": r"\boxed{2}", "golds": ["1", "2"]}
+    assert [step["gold"] for step in run(item)["explanation"]["comparisons"]] == ["2"]
+
+
+def test_what_runs_out_inside_the_library_is_not_wrong(monkeypatch):
+    def exhausted(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("latex2sympy2_extended.latex2sympy2._Latex2Sympy.parse", exhausted)
+    for mode in ("train", "paper"):
+        with pytest.raises(MemoryError):
+            compare("x+7919", "7919+x", mode)
+
+
+def test_a_long_product_of_brackets_is_no_name_and_costs_no_time():
+    started = time.perf_counter()
+    assert not compare("(a+b)" * 60 + "1=2", "3", "train").equal
+    assert time.perf_counter() - started < 5
 
 
 def test_paper_mode_leaves_the_verdict_to_the_library():

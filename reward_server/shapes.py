@@ -1,0 +1,122 @@
+"""Answers with parts: sets, lists, tuples and matrices, told apart by their brackets. No sympy here.
+
+>>> read_shape("\\\\{1, 2\\\\}")
+Shape(kind='set', items=('1', '2'), brackets='', columns=0)
+>>> read_shape("(1, \\\\frac{1}{2})").items
+('1', '\\\\frac{1}{2}')
+>>> read_shape("1 \\\\pm \\\\sqrt{2}").items
+('1 + \\\\sqrt{2}', '1 - \\\\sqrt{2}')
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+MAX_COMPARISONS = 2500  # of parts in either order; more parts than that must agree as text
+
+_OPEN, _CLOSE = "([{", ")]}"
+_BETWEEN = re.compile(
+    r"[,;]|\\text\s*\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:lor|vee)(?![a-z])"
+)
+_MATRIX = re.compile(
+    r"[(\[]?\s*\\begin\{(?P<name>[pbB]?matrix|array)\}(?:\{[lcr| ]*\})?(?P<body>.*?)\\end\{(?P=name)\}\s*[)\]]?",
+    re.DOTALL,
+)
+_NAMED = re.compile(r"\s*(?P<name>[A-Za-z](?:_\{?\w+\}?)?|\\[a-z]+)\s*=(?!=)\s*(?P<value>.+)", re.DOTALL)
+_MEMBER = re.compile(r"\s*[A-Za-z]\s*\\in(?![a-z])\s*(?=\\?[{(\[])")
+_POINT_NAME = re.compile(r"[A-Z](?=\()")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An answer's parts. A tuple keeps its `brackets`, a matrix its rows one after the other and `columns`."""
+
+    kind: Literal["set", "list", "tuple", "matrix"]
+    items: tuple[str, ...]
+    brackets: str = ""
+    columns: int = 0
+
+
+def read_shape(text: str) -> Shape | None:
+    """The parts of a normalised answer, or None when it is a single thing."""
+    text = _MEMBER.sub("", text).strip()
+    if (matrix := _MATRIX.fullmatch(text)) is not None:
+        return _matrix(matrix["body"])
+    if text.startswith("\\{") and text.endswith("\\}"):
+        inner = text[2:-2]
+        if re.search(r":|\\mid|\\ldots|\.\.\.|\|", inner):
+            return None  # a set described, not listed
+        return Shape("set", tuple(_expanded(split_top(inner))))
+    bare = _POINT_NAME.sub("", text, count=1) if _POINT_NAME.match(text) else text
+    if bare[:1] in ("(", "[") and bare[-1:] in (")", "]") and _closes_at_end(bare):
+        items = split_top(bare[1:-1], ",;")
+        if len(items) > 1:
+            return Shape("tuple", tuple(items), bare[0] + bare[-1])
+        return None
+    items = _expanded(split_top(text))
+    return Shape("list", tuple(items)) if len(items) > 1 else None
+
+
+def split_top(text: str, separators: str | None = None) -> list[str]:
+    """The pieces between separators that no bracket encloses; empty pieces are dropped."""
+    depth, start, pieces = 0, 0, []
+    at = 0
+    while at < len(text):
+        if depth == 0 and (found := _BETWEEN.match(text, at)) and (separators is None or found.group() in separators):
+            pieces.append(text[start:at])
+            start = at = found.end()
+            continue
+        depth += (text[at] in _OPEN) - (text[at] in _CLOSE)
+        at += 1
+    pieces.append(text[start:])
+    return [piece.strip() for piece in pieces if piece.strip()]
+
+
+def named(items: tuple[str, ...]) -> dict[str, str] | None:
+    """Names to values when every item is `name = value` and no name occurs twice."""
+    found = [_NAMED.fullmatch(item) for item in items]
+    names = {match["name"]: match["value"] for match in found if match}
+    return names if len(names) == len(items) else None
+
+
+def unnamed(items: tuple[str, ...]) -> tuple[str, ...]:
+    """`x = 1, x = 2` and `x = 1, 2` without the name that all of them share."""
+    found = [_NAMED.fullmatch(item) for item in items]
+    if len({match["name"] for match in found if match}) != 1:
+        return items
+    return tuple(match["value"] if match else item for match, item in zip(found, items, strict=True))
+
+
+def same_items(answer: tuple[str, ...], gold: tuple[str, ...], same: Callable[[str, str], bool]) -> bool:
+    """Whether each item of one is in the other: order and repetition do not count."""
+    left = [item for item in dict.fromkeys(answer) if item not in gold]
+    missing = [item for item in dict.fromkeys(gold) if item not in answer]
+    if len(left) * len(gold) + len(missing) * len(answer) > MAX_COMPARISONS:
+        return False
+    return all(any(same(a, g) for g in gold) for a in left) and all(any(same(a, g) for a in answer) for g in missing)
+
+
+def _expanded(items: list[str]) -> list[str]:
+    """`a \\pm b` stands for two items."""
+    pairs = [(item.replace("\\pm", "+"), item.replace("\\pm", "-")) if "\\pm" in item else (item,) for item in items]
+    return [item.strip() for pair in pairs for item in pair]
+
+
+def _matrix(body: str) -> Shape | None:
+    rows = [row for row in re.split(r"\\\\", body) if row.strip()]
+    cells = [[cell.strip() for cell in row.split("&")] for row in rows]
+    if not cells or any(len(row) != len(cells[0]) for row in cells) or not all(all(row) for row in cells):
+        return None
+    return Shape("matrix", tuple(cell for row in cells for cell in row), columns=len(cells[0]))
+
+
+def _closes_at_end(text: str) -> bool:
+    depth = 0
+    for at, character in enumerate(text):
+        depth += (character in _OPEN) - (character in _CLOSE)
+        if depth == 0:
+            return at == len(text) - 1
+    return False
