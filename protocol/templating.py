@@ -13,7 +13,9 @@ Source of the sampling rule, the layouts and the format rewards: prompt augmenta
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -99,16 +101,24 @@ def format_score(template: Template, completion: str) -> float:
     return sum(n == 1 for n in marker_counts(template, completion).values()) / len(template.markers)
 
 
-def draw(seed: int, epoch: int, problem_id: str, names: Sequence[str]) -> str:
-    """The template of one problem in one epoch: uniform over `names`, whatever their order.
+def draw(
+    seed: int, epoch: int, problem_id: str, names: Sequence[str], weights: Mapping[str, float] | None = None
+) -> str:
+    """The template of one problem in one epoch: uniform over `names`, or with chances in proportion to `weights`.
 
-    It depends on its arguments alone (no global generator), so that a resumed run draws the same again.
+    It depends on its arguments alone, not on the order of names (no global generator), so that a resumed run
+    draws the same again.
     """
     if not names:
         raise ValueError("no template to draw from: name at least one in the recipe")
     key = f"{seed}\0{epoch}\0{problem_id}".encode()
     number = int.from_bytes(hashlib.blake2b(key, digest_size=16).digest(), "little")
-    return sorted(names)[number % len(names)]
+    ordered = sorted(names)
+    if weights is None:
+        return ordered[number % len(ordered)]
+    bounds = list(accumulate(weights[name] for name in ordered))
+    point = (number >> 75) * 2.0**-53  # in [0, 1), all of a float's digits
+    return ordered[bisect_right(bounds, point * bounds[-1])]
 
 
 def _files(places: Iterable[Path]) -> list[Path]:
