@@ -21,6 +21,7 @@ from reward_server.settings import Settings
 
 _READY_S = 60.0
 _BATCH = 256
+_REAP_S = 0.2  # asyncio's watchers report the killed graders to this loop and complain where it is closed by then
 
 
 class Grading:
@@ -69,3 +70,4 @@ async def local_grading(
                 raise CannotGoOn(f"the graders were not ready after {_READY_S:g} s; their messages stand above")
             await asyncio.sleep(0.05)
         yield Grading(http)
+    await asyncio.sleep(_REAP_S)

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.placement import Placement
 from protocol.config import RunConfig
+from protocol.mixture import base_weights
+from protocol.templating import choose_templates
 
 # A sampled token on Redis: id (int32) and log-probability (float32). Grades and versions are small beside.
 BYTES_PER_TOKEN = 8
 # Weights and AdamW's two moments in float32, and the gradient: the learner's state.
 LEARNER_BYTES_PER_PARAMETER = 16
+TOKENS_PER_SECOND = (1_000, 10_000, 50_000)  # for a run whose speed nobody has told
+GPU_GIB = 80  # the card that the estimate speaks of
+_SIZE_IN_NAME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BbMm])(?![\w.])")
 
 
-def describe(config: RunConfig, placement: Placement) -> str:
-    """The resolved configuration as JSON, then what it means, for people."""
+@dataclass(frozen=True)
+class Model:
+    """`count` of parameters, and how it is known."""
+
+    count: float
+    known: str
+
+
+def describe(config: RunConfig, placement: Placement, tokens_per_second: float | None = None) -> str:
+    """The resolved configuration as JSON, then what it means, for people.
+
+    tokens_per_second: of the whole run, sampled and trained; without it the hours are given for several rates.
+    """
     c = config
     samples = c.learner.groups_per_step * c.sampling.group_size
     longest = c.problems.max_prompt_tokens + c.sampling.max_tokens
@@ -27,8 +45,10 @@ def describe(config: RunConfig, placement: Placement) -> str:
         f"placement   {placement.describe()}",
         f"steps       {c.run.steps}, of {c.learner.groups_per_step} groups x {c.sampling.group_size} = "
         f"{samples} samples; {updates} optimizer updates",
+        f"templates   {_templates(config)}",
         f"tokens      at most {c.run.steps * samples * c.sampling.max_tokens:,} generated; at most "
         f"{longest:,} a sequence (context {c.model.context:,})",
+        f"hours       {_hours(c.run.steps * samples * c.sampling.max_tokens, tokens_per_second)}",
         f"staleness   aimed at {c.staleness.target}, bounded by {c.staleness.max}; at most {c.capacity} "
         "groups outstanding",
         f"redis       at most {_size(redis_bytes)} of rollouts at a time"
@@ -36,23 +56,79 @@ def describe(config: RunConfig, placement: Placement) -> str:
         f"memory      {_memory(config, placement)}",
         f"evaluation  {_evaluation(config)}",
     ]
+    if needed := _needed_gpus(config, placement):
+        lines.insert(1, f"needs       {needed}")
     return json.dumps(c.model_dump(mode="json"), indent=2) + "\n\n" + "\n".join(lines)
 
 
+def _templates(config: RunConfig) -> str:
+    """How the run draws, at its start and at every step from which that changes."""
+    section = config.templates
+    templates = choose_templates(section.names, [Path(file) for file in section.files])
+    stages = []
+    for step in sorted({1, *(stage.from_step for stage in section.schedule)}):
+        weights = base_weights(section, templates, step)
+        if len(set(weights.values())) == 1:
+            text = f"{len(weights)}, each with the same chance" if len(weights) > 1 else next(iter(weights))
+        else:
+            text = ", ".join(f"{name} {share:.0%}" for name, share in weights.items())
+        stages.append(f"from step {step}: {text}" if step > 1 else text)
+    if section.adaptive:
+        bound, window = section.adaptive.bound, section.adaptive.window
+        stages.append(f"adapted by up to {bound:g}x to the reward's variance over {window} steps")
+    return "; ".join(stages)
+
+
+def _hours(tokens: int, rate: float | None) -> str:
+    """Of the longest run there can be: completions that end earlier take less."""
+    rates = (rate,) if rate else TOKENS_PER_SECOND
+    parts = [f"{tokens / each / 3600:,.1f} at {each:,.0f} tokens/s" for each in rates]
+    return "at most " + ", ".join(parts) + ", if every completion is as long as it may be"
+
+
 def _memory(config: RunConfig, placement: Placement) -> str:
-    parameters = _parameters(Path(config.model.path))
+    model = _model(config.model.path)
     cache = f"each generator's KV cache takes {config.generator.kv_cache_gib:g} GiB"
-    if parameters is None:
+    if model is None:
         return f"the model {config.model.path!r} is not here yet, so its size is not known" + (
             "" if placement.learner_gpus else f"; {cache}"
         )
-    width = 4 if config.model.dtype == "float32" else 2
-    learner = parameters * LEARNER_BYTES_PER_PARAMETER / placement.learner_ranks
+    tensor_parallel = len(placement.generator_gpus[0]) if placement.generator_gpus else 1
+    weights = model.count * _width(config) / tensor_parallel
+    learner = model.count * LEARNER_BYTES_PER_PARAMETER / placement.learner_ranks
     text = (
-        f"{parameters / 1e6:,.1f} M parameters: learner {_size(learner)} a rank before activations, "
-        f"weights {_size(parameters * width)} a generator"
+        f"{model.count / 1e6:,.1f} M parameters{model.known}: learner {_size(learner)} a rank before activations, "
+        f"weights {_size(weights)} a generator{' GPU' if tensor_parallel > 1 else ''}"
     )
     return text if placement.learner_gpus else f"{text}; {cache}"
+
+
+def _needed_gpus(config: RunConfig, placement: Placement) -> str | None:
+    """For a model too large for CPUs, where no GPU is given."""
+    model = _model(config.model.path)
+    if placement.learner_gpus or model is None or config.model.dtype == "float32":
+        return None
+    # A third of a card is left to activations and logits, or to the KV cache.
+    room = GPU_GIB * 2**30 * 2 / 3
+    learner = -(-model.count * LEARNER_BYTES_PER_PARAMETER // room)
+    generator = -(-model.count * _width(config) // room)
+    return (
+        f"GPUs, and there are none here. By memory alone, cards of {GPU_GIB} GiB: {learner:.0f} for the learner, "
+        f"{generator:.0f} for each generator; more make it faster (see a placement with --gpus N)"
+    )
+
+
+def _width(config: RunConfig) -> int:
+    return 4 if config.model.dtype == "float32" else 2
+
+
+def _model(path: str) -> Model | None:
+    """Counted in a folder's safetensors; of a hub name, what the name says; None where nothing does."""
+    if count := _parameters(Path(path)):
+        return Model(count, "")
+    if not Path(path).exists() and (said := _SIZE_IN_NAME.search(path.replace("-", " ").replace("/", " "))):
+        return Model(float(said[1]) * (1e9 if said[2] in "Bb" else 1e6), " by its name")
+    return None
 
 
 def _parameters(folder: Path) -> int | None:
@@ -74,7 +150,8 @@ def _evaluation(config: RunConfig) -> str:
     e = config.evaluation
     if not e.problems:
         return "none"
-    return f"{e.problems} held-out problems, {e.samples} samples and one greedy answer each, before and after"
+    under = f" under {', '.join(e.templates)}" if e.templates else ""
+    return f"{e.problems} held-out problems{under}, {e.samples} samples and one greedy answer each, before and after"
 
 
 def _size(count: float) -> str:

@@ -34,7 +34,7 @@ class TemplateDraw:
         self.config = config
         self.templates = templates
         self._seen: deque[dict[str, list[float]]] = deque(maxlen=self._window)
-        for step in (1, *(stage.from_step for stage in config.templates.schedule)):
+        for step in sorted({1, *(stage.from_step for stage in config.templates.schedule)}):
             base_weights(config.templates, templates, step)
 
     @property

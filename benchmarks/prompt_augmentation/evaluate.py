@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from cli.grading import local_grading
 from learner.admission import load_tokenizer
@@ -52,6 +53,7 @@ class Answer:
 
 def evaluate(folders: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]:
     """One record a Hugging Face folder: {"fixed": figures, "all": figures}."""
+    transformers_logging.disable_progress_bar()
     suites = _suites(names)
     answered = [{name: _answers(folder, suite) for name, suite in suites.items()} for folder in folders]
     return asyncio.run(_graded(answered, suites))
