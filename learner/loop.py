@@ -125,7 +125,8 @@ class Learner:
         record |= diversity.step_figures(
             groups, self.admission.templates, lambda ids: decode(ids, skip_special_tokens=True)
         )
-        record["template_weights"] = self.admission.draw.weights(step + 1)
+        if self.config.templates.adaptive:
+            record["template_weights"] = self.admission.draw.weights(step + 1)
         figures.append_record(self.run_dir, record)
         self._export(record)
         for r in groups:

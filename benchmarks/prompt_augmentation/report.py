@@ -115,7 +115,8 @@ def markdown(folder: Path, runs: Runs) -> str:
         f"| --- | --- |{' --- |' * len(runs)}",
     ]
     for label, begin, value in rows:
-        cells = [_cell([value(run) for run in folders]) for folders in runs.values()]
+        digits = 0 if label.endswith("step") or "step of" in label else 3
+        cells = [_cell([value(run) for run in folders], digits) for folders in runs.values()]
         lines.append(f"| {label} | {begin} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -140,8 +141,7 @@ def _lowest(run_dir: Path) -> tuple[int, float]:
     return min(zip(steps, values, strict=True), key=lambda point: point[1])
 
 
-def _cell(values: Sequence[float]) -> str:
-    digits = 0 if max(values) >= 10 else 3
+def _cell(values: Sequence[float], digits: int) -> str:
     text = f"{fmean(values):.{digits}f}"
     return f"{text} ({min(values):.{digits}f}-{max(values):.{digits}f})" if len(values) > 1 else text
 
