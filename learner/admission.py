@@ -19,11 +19,12 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from learner.draw import TemplateDraw
+from learner.prompts import Renderer
 from problems.sources import load_problems
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
 from protocol.messages import Problem, Sampling, Task, pack_ids
-from protocol.templating import Template, choose_templates, messages, render_chatml
+from protocol.templating import Template, choose_templates
 
 log = logging.getLogger("chorus.learner")
 
@@ -47,10 +48,12 @@ class Admission:
         self.config = config
         self.run_id = run_id
         self.tokenizer = load_tokenizer(config.model.path)
+        self._renderer = Renderer(self.tokenizer, config.templates.chat)
         self.vocabulary = _vocabulary(config.model.path)
         files = [Path(f) for f in config.templates.files]
         self.templates = choose_templates(config.templates.names, files)
-        self.evaluation_templates = choose_templates(config.evaluation.templates, files) or self.templates
+        asked = choose_templates(config.evaluation.templates, files, "evaluation.templates")
+        self.evaluation_templates = asked or self.templates
         self.draw = TemplateDraw(config, self.templates)
         self.problems, self.too_long = self._fitting(_load(config.problems.train), self.templates)
         if not self.problems:
@@ -69,14 +72,7 @@ class Admission:
 
     def render(self, problem: Problem, template: Template) -> list[int]:
         """The prompt's token ids, prefill included."""
-        if self.config.templates.chat == "chatml":
-            text = render_chatml(template, problem.problem)
-        else:
-            rendered = self.tokenizer.apply_chat_template(
-                messages(template, problem.problem), tokenize=False, add_generation_prompt=True
-            )
-            text = str(rendered) + template.prefill
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return self._renderer.ids(template, problem.problem)
 
     def at(self, index: int) -> tuple[int, Prompted]:
         """(epoch, prompt) of an admission index."""

@@ -99,14 +99,16 @@ def load_templates(extra: Sequence[Path] = ()) -> dict[str, Template]:
     return {name: found[name][0] for name in sorted(found)}
 
 
-def choose_templates(names: Sequence[str], extra: Sequence[Path] = ()) -> dict[str, Template]:
-    """The templates that a recipe names, in its order. Raises CannotGoOn."""
+def choose_templates(
+    names: Sequence[str], extra: Sequence[Path] = (), key: str = "templates.names"
+) -> dict[str, Template]:
+    """The templates that a recipe names under `key`, in its order. Raises CannotGoOn."""
     try:
         known = load_templates(extra)
     except (OSError, ValueError) as error:
         raise CannotGoOn(f"templates.files: {error}") from None
     if unknown := [name for name in names if name not in known]:
-        raise CannotGoOn(f"templates.names: {', '.join(unknown)} unknown; known: {', '.join(known)}")
+        raise CannotGoOn(f"{key}: {', '.join(unknown)} unknown; known: {', '.join(known)}")
     return {name: known[name] for name in names}
 
 
