@@ -28,7 +28,7 @@ N_GRAMS = (1, 2, 3)
 _TAG = re.compile(r"</?[a-z_]+>")
 _BOX = re.compile(r"\\boxed\{([^{}]*)\}")
 _STEP_END = re.compile(r"\n|;|,\s*so\b|(?<=[.!?])\s")
-_BLANKS = re.compile(r"[\s$.,:]+")
+_BLANKS = re.compile(r"[\s$]+")
 
 Decode = Callable[[list[list[int]]], list[str]]
 
@@ -42,7 +42,7 @@ def solution_steps(text: str, template: Template | None = None) -> tuple[str, ..
     for marker in template.markers if template else ():
         text = text.replace(marker, "\n")
     text = _TAG.sub("\n", _BOX.sub(r"\1", text))
-    steps = (_BLANKS.sub("", step).casefold() for step in _STEP_END.split(text))
+    steps = (_BLANKS.sub("", step).strip(".,:").casefold() for step in _STEP_END.split(text))
     return tuple(step for step in steps if step)
 
 
