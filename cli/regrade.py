@@ -204,7 +204,7 @@ def _within(step: int, span: str | None) -> bool:
 
 
 def _decoder(run: Path, config: RunConfig) -> Decode:
-    """The run's own tokenizer: of its newest export, which moves with the folder, or else of the model it began with."""
+    """The run's tokenizer: of its newest export, which moves with the folder, or else of the model it began with."""
     from learner.admission import load_tokenizer
 
     exports = sorted(run.glob("checkpoints/step-*/huggingface/tokenizer.json"))

@@ -90,17 +90,23 @@ def _list(templates: dict[str, Template]) -> None:
 
 def _show(template: Template, problem: str, model: str | None) -> None:
     if model is None:
-        print(render_chatml(template, problem))
+        _write(render_chatml(template, problem))
         return
     from learner.admission import load_tokenizer  # transformers: seconds, which the other commands do without
     from learner.prompts import Renderer
 
     tokenizer = load_tokenizer(model)
     renderer = Renderer(tokenizer, "model" if tokenizer.chat_template else "chatml")
-    print(renderer.text(template, problem))
+    _write(renderer.text(template, problem))
     ids = renderer.ids(template, problem)
     pieces = " ".join(_visible(tokenizer.decode([token])) for token in ids)
     print(f"\n{len(ids)} tokens in the format {renderer.chat!r}: {pieces}", file=sys.stderr)
+
+
+def _write(prompt: str) -> None:
+    """To the last character: only a terminal gets a line break more."""
+    sys.stdout.write(prompt + ("\n" if sys.stdout.isatty() and not prompt.endswith("\n") else ""))
+    sys.stdout.flush()
 
 
 def _try(template: Template, places: list[Path], completion: str, gold: str | None) -> int:

@@ -41,7 +41,7 @@ def test_a_check_is_a_step_more() -> None:
 @pytest.mark.parametrize(
     ("text", "steps"),
     [
-        ("Add:  3 + 4\n\n= 7. Then $7 - 5 = 2$.", ("add3+4", "=7", "then7-5=2")),
+        ("Add:  3 + 4\n\n= 7. Then $7 - 5 = 2$.", ("add:3+4", "=7", "then7-5=2")),
         ("a = 1; b = 2", ("a=1", "b=2")),
         ("It is 3.5 apples.", ("itis3.5apples",)),
         ("", ()),

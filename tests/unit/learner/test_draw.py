@@ -9,14 +9,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from rollouts import grade, group
 
 from learner.draw import MIN_GROUPS, TemplateDraw
 from learner.rollout_store import write_step
 from learner.window import Ready
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
-from protocol.ledger import Entry
-from protocol.messages import Grade, RolloutGroup, Sample, Sampling, Task, Timing, pack_floats, pack_ids
 from protocol.templating import load_templates
 
 TEMPLATES = load_templates()
@@ -83,35 +82,8 @@ def test_a_mixture_that_fails_at_a_later_step_is_refused_at_the_start() -> None:
         drawn(schedule=[stage])
 
 
-def group(index: int, template: str, accuracies: Sequence[float | None]) -> Ready:
-    task = Task(
-        run_id="run",
-        index=index,
-        epoch=0,
-        problem_id=f"math/{index}",
-        kind="math",
-        gold=["1"],
-        template=template,
-        prompt_ids=pack_ids([1]),
-        group_size=len(accuracies),
-        sampling=Sampling(temperature=1.0, max_tokens=4),
-        min_version=0,
-        deadline_s=1.0,
-        admitted_at=0.0,
-    )
-    samples = [
-        Sample(
-            token_ids=pack_ids([5]),
-            logprobs=pack_floats([-0.5]),
-            versions=[(1, 0, 1)],
-            finish_reason="stop",
-            grade=Grade(verdict="correct", accuracy=a, format=1.0, reward=None),
-        )
-        for a in accuracies
-    ]
-    timing = Timing(started=0.0, generated=0.0, graded=0.0)
-    made = RolloutGroup(task=task, generator_id="g", attempt=1, samples=samples, timing=timing)
-    return Ready(Entry(f"{index}-0", index, made.encode()), made)
+def graded(index: int, template: str, accuracies: Sequence[float | None]) -> Ready:
+    return group(index, template, [([5], grade(accuracy)) for accuracy in accuracies])
 
 
 THREE = ["abel", "formal", "qwen-math"]
@@ -121,7 +93,7 @@ SPREAD, FLAT = (1.0, 0.0), (1.0, 1.0)  # variances 0.25 and 0
 def step_of(number: int, by_template: dict[str, Sequence[float | None]]) -> list[Ready]:
     """MIN_GROUPS groups a template."""
     rows = [(name, rewards) for name, rewards in by_template.items() for _ in range(MIN_GROUPS)]
-    return [group(100 * number + k, name, rewards) for k, (name, rewards) in enumerate(rows)]
+    return [graded(100 * number + k, name, rewards) for k, (name, rewards) in enumerate(rows)]
 
 
 def test_adaptive_draws_favour_templates_whose_rewards_still_differ_within_bounds() -> None:
@@ -141,7 +113,7 @@ def test_adaptive_weights_take_the_composed_reward_and_leave_ungraded_samples_ou
 
 def test_a_template_seen_in_too_few_groups_keeps_its_weight() -> None:
     draw = drawn(names=THREE, adaptive={})
-    draw.observe([group(k, "abel", SPREAD) for k in range(MIN_GROUPS - 1)])
+    draw.observe([graded(k, "abel", SPREAD) for k in range(MIN_GROUPS - 1)])
     assert draw.weights(2) == dict.fromkeys(THREE, 1 / 3)
 
 
