@@ -21,7 +21,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and needed")
     parser.add_argument("--gpus", type=int, metavar="N", help="with --dry-run: as if this machine had N GPUs")
-    parser.add_argument("--tokens-per-second", type=float, metavar="RATE", help="with --dry-run: for the hours")
+    parser.add_argument(
+        "--tokens-per-second", type=float, metavar="RATE", help="with --dry-run: how long it takes at this rate"
+    )
     args = parser.parse_args(argv)
     if (args.recipe is None) == (args.resume is None):
         raise CannotGoOn("give a recipe, or --resume with the folder of a run")

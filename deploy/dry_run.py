@@ -33,7 +33,7 @@ class Model:
 def describe(config: RunConfig, placement: Placement, tokens_per_second: float | None = None) -> str:
     """The resolved configuration as JSON, then what it means, for people.
 
-    tokens_per_second: of the whole run, sampled and trained; without it the hours are given for several rates.
+    tokens_per_second: of the whole run, sampled and trained; without it the time is given for several rates.
     """
     c = config
     samples = c.learner.groups_per_step * c.sampling.group_size
@@ -48,7 +48,7 @@ def describe(config: RunConfig, placement: Placement, tokens_per_second: float |
         f"templates   {_templates(config)}",
         f"tokens      at most {c.run.steps * samples * c.sampling.max_tokens:,} generated; at most "
         f"{longest:,} a sequence (context {c.model.context:,})",
-        f"hours       {_hours(c.run.steps * samples * c.sampling.max_tokens, tokens_per_second)}",
+        f"time        {_time(c.run.steps * samples * c.sampling.max_tokens, tokens_per_second)}",
         f"staleness   aimed at {c.staleness.target}, bounded by {c.staleness.max}; at most {c.capacity} "
         "groups outstanding",
         f"redis       at most {_size(redis_bytes)} of rollouts at a time"
@@ -79,11 +79,14 @@ def _templates(config: RunConfig) -> str:
     return "; ".join(stages)
 
 
-def _hours(tokens: int, rate: float | None) -> str:
+def _time(tokens: int, rate: float | None) -> str:
     """Of the longest run there can be: completions that end earlier take less."""
-    rates = (rate,) if rate else TOKENS_PER_SECOND
-    parts = [f"{tokens / each / 3600:,.1f} at {each:,.0f} tokens/s" for each in rates]
+    parts = [f"{_duration(tokens / each)} at {each:,.0f} tokens/s" for each in ((rate,) if rate else TOKENS_PER_SECOND)]
     return "at most " + ", ".join(parts) + ", if every completion is as long as it may be"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds / 60:,.1f} min"
 
 
 def _memory(config: RunConfig, placement: Placement) -> str:

@@ -52,3 +52,44 @@ def test_it_counts_the_parameters_of_a_model_that_is_there(configure: Configure,
     # 1 M parameters: 16 MB for weights, gradient and two moments in float32; 4 MB of weights.
     assert "1.0 M parameters: learner 15.3 MiB a rank" in text
     assert "weights 3.8 MiB a generator" in text
+
+
+def test_it_tells_the_time_for_a_given_rate(configure: Configure) -> None:
+    config = configure(
+        run={"steps": 3960},
+        learner={"groups_per_step": 128, "updates_per_step": 4},
+        sampling={"group_size": 8, "max_tokens": 3072},
+    )
+    # 3960 x 1024 x 3072 tokens / 20,000 / 3600; and for nobody's rate, several.
+    assert "at most 173.0 h at 20,000 tokens/s" in describe(config, place(config, [0, 1], []), 20_000)
+    assert "at most 3,460.3 h at 1,000 tokens/s, 346.0 h at 10,000" in describe(config, place(config, [0, 1], []))
+
+
+def test_a_hub_models_size_is_taken_from_its_name_and_shared_among_the_ranks(configure: Configure) -> None:
+    config = configure(model={"path": "Qwen/Qwen2.5-Math-1.5B", "dtype": "bfloat16"})
+    text = describe(config, place(config, list(range(16)), list(range(8))))
+    # 1.5e9 x 16 bytes / 2 ranks, 1.5e9 x 2 bytes; in GiB.
+    assert "1,500.0 M parameters by its name: learner 11.2 GiB a rank before activations, weights 2.8 GiB" in text
+    assert "placement   learner on GPU 0,1, generators on GPU 2 | 3 | 4 | 5 | 6 | 7" in text
+    assert "needs " not in text
+
+
+def test_without_gpus_it_says_how_many_a_large_model_needs(configure: Configure) -> None:
+    config = configure(model={"path": "org/model-7B-instruct", "dtype": "bfloat16"})
+    # 7e9 x 16 bytes = 104.3 GiB and 13.0 GiB, of which a card holds two thirds of 80 GiB.
+    assert "cards of 80 GiB: 2 for the learner, 1 for each generator" in describe(config, place(config, [0, 1], []))
+    small = configure(model={"path": "starter", "dtype": "float32"})
+    assert "needs " not in describe(small, place(small, [0, 1], []))
+
+
+def test_it_tells_how_templates_are_drawn_and_when_that_changes(configure: Configure) -> None:
+    templates = {
+        "names": ["qwen-math", "abel"],
+        "weights": {"abel": 3},
+        "schedule": [{"from_step": 9, "names": ["abel"]}],
+        "adaptive": {},
+    }
+    text = describe(c := configure(templates=templates), place(c, [0, 1], []))
+    assert (
+        "templates   abel 75%, qwen-math 25%; from step 9: abel; adapted by up to 4x to the reward's variance" in text
+    )
