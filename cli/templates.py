@@ -99,7 +99,7 @@ def _show(template: Template, problem: str, model: str | None) -> None:
     renderer = Renderer(tokenizer, "model" if tokenizer.chat_template else "chatml")
     _write(renderer.text(template, problem))
     ids = renderer.ids(template, problem)
-    pieces = " ".join(_visible(tokenizer.decode([token])) for token in ids)
+    pieces = " ".join(_visible(str(tokenizer.decode([token]))) for token in ids)
     print(f"\n{len(ids)} tokens in the format {renderer.chat!r}: {pieces}", file=sys.stderr)
 
 

@@ -103,7 +103,8 @@ def _generate(model: Any, tokenizer: PreTrainedTokenizerFast, prompts: torch.Ten
     answers = []
     for row, entropy in zip(out.sequences[:, prompts.shape[1] :].tolist(), entropies.tolist(), strict=True):
         end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
-        answers.append(Answer(row[:end], tokenizer.decode(row[:end], skip_special_tokens=True), entropy[: end + 1]))
+        text = str(tokenizer.decode(row[:end], skip_special_tokens=True))
+        answers.append(Answer(row[:end], text, entropy[: end + 1]))
     return answers
 
 

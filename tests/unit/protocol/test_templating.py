@@ -1,7 +1,9 @@
 """Templates: what they pay, how they render, how they are drawn, which files are refused."""
 
+import hashlib
 import re
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -244,6 +246,16 @@ def test_a_draw_is_the_same_on_every_machine():
         "formal",
         "open-r1-teacher",
     ]
+
+
+def test_a_weighted_draw_is_the_point_of_the_hash_on_the_line_of_weights_in_the_order_of_names():
+    weights = {"c": 0.5, "a": 1.0, "b": 0.0, "d": 2.5}
+    for problem in (f"math/{i}" for i in range(300)):
+        digest = hashlib.blake2b(f"42\0{0}\0{problem}".encode(), digest_size=16).digest()
+        point = Fraction(int.from_bytes(digest, "little"), 2**128) * 4
+        expected = "a" if point < 1 else "c" if point < Fraction(3, 2) else "d"
+        assert draw(42, 0, problem, list(weights), weights) == expected
+        assert draw(42, 0, problem, sorted(weights), weights) == expected
 
 
 def test_drawing_from_no_names_is_refused():
