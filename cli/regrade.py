@@ -183,12 +183,12 @@ async def _why(grading: Grading, item: dict[str, Any], change: Change) -> str:
         return str(change.after.get("reason") or "the grader failed")
     explained = await grading.explain(item)
     reasons = [f"{c['gold']}: {c['rule']}, {c['reason']}" for c in explained["comparisons"]]
-    found = (explained.get("extraction") or {}).get("rung")
-    reasons += [f"answer found by {found}"] if found else []
+    found = (explained.get("extraction") or {}).get("rung", "none")
+    reasons += ["no answer was found" if found == "none" else f"answer found by {found}"]
     if change.kind == "format score":
         counts = explained["markers"] or {}
         reasons = [f"{marker!r} occurs {n} times" for marker, n in counts.items() if n != 1] or ["every marker once"]
-    return "; ".join(reasons) or "no answer was found"
+    return "; ".join(reasons)
 
 
 def _within(step: int, span: str | None) -> bool:
