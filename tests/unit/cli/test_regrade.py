@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from rollouts import grade, group, run_folder
+from storedrun import grade, group, run_folder
 
 from cli.main import main
 from learner.admission import load_tokenizer

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from rollouts import grade, group
+from storedrun import grade, group
 
 from learner.draw import MIN_GROUPS, TemplateDraw
 from learner.rollout_store import write_step
