@@ -33,7 +33,7 @@ def run(folder: Path, name: str, accuracies: list[float], finished: bool = True)
             "reward": 1.0,
             "accuracy": 0.5,
             "entropy": abs(k - 30) / 100,
-            "diversity": {"distinct_solutions": 4},
+            "diversity": {"distinct_solutions": 4, "distinct_2": 0.5},
         }
         for k in range(1, 41)
     ]
