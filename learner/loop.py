@@ -18,13 +18,15 @@ import redis
 
 from learner import checkpoint, figures
 from learner.admission import Admission
+from learner.alarms import Alarms
 from learner.broadcast import Broadcaster
 from learner.collect import Collector, staleness
 from learner.evaluate import evaluate
 from learner.prepare import Prepared, minibatches, prepare
 from learner.ranks import Crew
 from learner.rollout_store import write_step
-from learner.trainer import StepFigures
+from learner.step_figures import StepFigures
+from learner.step_record import Surroundings, step_record
 from learner.window import Ready
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
@@ -54,6 +56,9 @@ class Learner:
         self._fleet = figures.FleetClock()
         self._recorded_at = 0.0
         self._rewind()
+        self.alarms = Alarms(config.alarms)
+        for record in figures.read_records(run_dir):
+            self.alarms.look(record)
         self.collector = Collector(config, self.ledger, self.admission, self.metrics)
         self.collector.restore(self.done)
         backend = "nccl" if crew.device.type == "cuda" and not config.shares_a_gpu else "gloo"
@@ -94,7 +99,7 @@ class Learner:
         write_step(self.run_dir, step, groups)
         self.ledger.record(step, ids)
 
-        prepared = prepare(groups, self.config)
+        prepared = prepare(groups, self.config, step - 1, self.crew.reference)
         parts = minibatches(prepared, self.config.sampling.group_size, self.config.learner.updates_per_step)
         result = self.crew.step(parts)
 
@@ -106,8 +111,14 @@ class Learner:
         self.collector.admit(step, self.config.run.steps - step)
         self._publish(_prefixes(groups))
         self._record(step, groups, prepared, result, started, wait_s)
-        if step % self.config.learner.checkpoint_every == 0 or step == self.config.run.steps:
+        stop = self.alarms.active and self.config.alarms.on_collapse == "stop"
+        if stop or step % self.config.learner.checkpoint_every == 0 or step == self.config.run.steps:
             self._checkpoint()
+        if stop:
+            raise CannotGoOn(
+                f"alarms.on_collapse = stop ended the run after step {step}: {'; '.join(self.alarms.active.values())}. "
+                "Its checkpoint is written; to go on anyway: --resume with --set alarms.on_collapse=warn"
+            )
 
     def _record(
         self, step: int, groups: list[Ready], prepared: Prepared, result: StepFigures, started: float, wait_s: float
@@ -117,8 +128,20 @@ class Learner:
         seconds = now - (self._recorded_at or started)  # a checkpoint counts with the step after it
         self._recorded_at = now
         members = [link.member for link in list(self.broadcaster.links.values())]
+        generated = self._fleet.tokens.total()
         waiting = self._fleet.wait_ratio(members)
-        record = figures.step_record(step, self.config, groups, prepared, result, wait_s, seconds, waiting)
+        around = Surroundings(
+            wait_s=wait_s,
+            seconds=seconds,
+            generator_wait_ratio=waiting,
+            generator_tokens=max(0, self._fleet.tokens.total() - generated),
+            waiting=len(self.collector.window.ready),
+            filtered=self.collector.take_filtered(),
+        )
+        record = step_record(step, self.config, groups, prepared, result, around)
+        record["alarms"] = self.alarms.look(record)
+        for text in record["alarms"]:
+            log.warning("%s", text)
         figures.append_record(self.run_dir, record)
         self._export(record)
         for r in groups:
