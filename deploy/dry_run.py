@@ -8,11 +8,19 @@ from typing import Any
 
 from deploy.placement import Placement
 from protocol.config import RunConfig
+from protocol.objective import PRESETS, explain
 
 # A sampled token on Redis: id (int32) and log-probability (float32). Grades and versions are small beside.
 BYTES_PER_TOKEN = 8
 # Weights and AdamW's two moments in float32, and the gradient: the learner's state.
 LEARNER_BYTES_PER_PARAMETER = 16
+# What backward needs of one token in one layer of the Llama family, in bytes: for each of its hidden, intermediate
+# and key-value widths. Counted from the tensors that autograd keeps (a test counts them again); in bfloat16 the
+# norms stay in float32, and a bfloat16 copy of the weights is kept beside.
+_KEPT_BYTES = {"float32": (32, 16, 8), "bfloat16": (30, 8, 4)}
+# The head works in chunks of at most so many logits, of which about four float32 copies exist at a time.
+_HEAD_CHUNK_ELEMENTS = 2**25
+_HEAD_BYTES_PER_ELEMENT = 16
 
 
 def describe(config: RunConfig, placement: Placement) -> str:
@@ -34,6 +42,8 @@ def describe(config: RunConfig, placement: Placement) -> str:
         f"redis       at most {_size(redis_bytes)} of rollouts at a time"
         + ("" if c.redis.url else ", in an embedded Valkey"),
         f"memory      {_memory(config, placement)}",
+        f"objective   {c.objective.name} ({PRESETS[c.objective.name].source})",
+        *(f"              {line}" for line in explain(c.objective)),
         f"evaluation  {_evaluation(config)}",
     ]
     return json.dumps(c.model_dump(mode="json"), indent=2) + "\n\n" + "\n".join(lines)
@@ -48,11 +58,36 @@ def _memory(config: RunConfig, placement: Placement) -> str:
         )
     width = 4 if config.model.dtype == "float32" else 2
     learner = parameters * LEARNER_BYTES_PER_PARAMETER / placement.learner_ranks
+    activations = activation_bytes(config, Path(config.model.path), parameters)
+    known = "an unknown amount" if activations is None else f"about {_size(activations)}"
     text = (
-        f"{parameters / 1e6:,.1f} M parameters: learner {_size(learner)} a rank before activations, "
+        f"{parameters / 1e6:,.1f} M parameters: learner {_size(learner)} a rank and {known} of activations, "
         f"weights {_size(parameters * width)} a generator"
     )
+    if config.objective.needs_reference:
+        text += f", reference policy {_size(parameters * 4 / placement.learner_ranks)} a rank"
     return text if placement.learner_gpus else f"{text}; {cache}"
+
+
+def activation_bytes(config: RunConfig, folder: Path, parameters: int) -> float | None:
+    """What one micro-batch of learner.token_budget tokens keeps for backward, at most; None: another family's shape.
+
+    An estimate for decoders like Llama and Qwen with an attention that does not keep its scores.
+    """
+    try:
+        shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        layers, hidden, wide = (shape[k] for k in ("num_hidden_layers", "hidden_size", "intermediate_size"))
+        heads, vocabulary = shape["num_attention_heads"], shape["vocab_size"]
+    except (OSError, ValueError, KeyError):
+        return None
+    key_value = (shape.get("num_key_value_heads") or heads) * (shape.get("head_dim") or hidden // heads)
+    tokens = config.learner.token_budget
+    widths = zip(_KEPT_BYTES[config.model.dtype], (hidden, wide, key_value), strict=True)
+    layer = tokens * sum(count * width for count, width in widths)
+    kept = layer + tokens * layers * hidden * 4 if config.learner.gradient_checkpointing else layer * layers
+    copies = 2 * parameters if config.model.dtype == "bfloat16" else 0
+    kept += tokens * hidden * 12  # the last norm, and the hidden states that the head is given
+    return kept + copies + _HEAD_BYTES_PER_ELEMENT * min(_HEAD_CHUNK_ELEMENTS, tokens * vocabulary)
 
 
 def _parameters(folder: Path) -> int | None:

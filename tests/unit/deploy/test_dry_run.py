@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
-from deploy.dry_run import describe
+from deploy.dry_run import activation_bytes, describe
 from deploy.placement import place
 from protocol.config import RunConfig
 
@@ -50,5 +51,56 @@ def test_it_counts_the_parameters_of_a_model_that_is_there(configure: Configure,
     config = configure(model={"path": str(tmp_path), "dtype": "float32"})
     text = describe(config, place(config, [0, 1], []))
     # 1 M parameters: 16 MB for weights, gradient and two moments in float32; 4 MB of weights.
-    assert "1.0 M parameters: learner 15.3 MiB a rank" in text
+    assert "1.0 M parameters: learner 15.3 MiB a rank and an unknown amount of activations" in text
     assert "weights 3.8 MiB a generator" in text
+
+
+def test_it_explains_the_objective_with_its_sources(configure: Configure) -> None:
+    config = configure(objective={"name": "gspo", "clip_high": 5e-4})
+    text = describe(config, place(config, [0, 1], []))
+    assert "objective   gspo (arXiv 2507.18071)" in text
+    assert "clip_low     0.0003               arXiv 2507.18071" in text
+    assert "clip_high    0.0005               set in the recipe" in text
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_estimate_of_activations_is_what_autograd_keeps(
+    configure: Configure, tmp_path: Path, checkpointing: bool
+) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from learner.policy import load_policy
+
+    shape = LlamaConfig(
+        vocab_size=64, hidden_size=96, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128,
+    )  # fmt: skip
+    LlamaForCausalLM(shape).save_pretrained(tmp_path)
+    config = configure(
+        model={"path": str(tmp_path), "dtype": "float32"},
+        learner={"token_budget": 256, "gradient_checkpointing": checkpointing},
+    )
+    policy = load_policy(config, torch.device("cpu"))
+    weights = {p.untyped_storage().data_ptr() for p in policy.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that its address stays its own
+        return tensor
+
+    ids = torch.randint(0, 64, (4, 64))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        policy(ids, None, torch.arange(255), ids.flatten()[1:])
+    measured = sum(t.untyped_storage().nbytes() for t in kept.values())
+    head = 256 * 64 * 16
+    layer = 0 if not checkpointing else 256 * (32 * 96 + 16 * 256 + 8 * 48)  # made again one at a time, in backward
+    estimate = activation_bytes(config, tmp_path, 0)
+    assert estimate is not None
+    assert estimate - head - layer == pytest.approx(measured, rel=0.25)
+
+
+def test_a_model_of_another_shape_has_no_estimate(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"n_layer": 2}')
+    assert activation_bytes(configure(), tmp_path, 10) is None
