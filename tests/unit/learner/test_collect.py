@@ -251,7 +251,8 @@ def test_dynamic_sampling_replaces_groups_that_are_all_right_or_all_wrong(
 def test_dynamic_sampling_looks_at_accuracy_not_at_the_reward(client: redis.Redis, tiny_model: Path) -> None:
     loop = Loop(client, tiny_model, DAPO)
     loop.collector.admit(0, 1)
-    (id, task), _ = loop.tasks()
+    (id, task), (second, other) = loop.tasks()
+    loop.commit(second, other.index, graded(other, 1.0, 0.0))
     whole = RolloutGroup.decode(graded(task, 1.0, 1.0))
     worse = whole.samples[0].model_copy(update={"grade": whole.samples[0].grade.model_copy(update={"format": 0.0})})
     payload = whole.model_copy(update={"samples": [worse, whole.samples[1]]}).encode()

@@ -84,7 +84,7 @@ def ours(batch: dict[str, Any], **fields: Any) -> torch.Tensor:
         "clip_high": 0.2,
         "proximal": "recompute",
     } | fields
-    c = ObjectiveConfig.model_validate(base | fields)
+    c = ObjectiveConfig.model_validate(fields)
     keep, lengths = batch["mask"].bool(), batch["lengths"]
     scale = torch.from_numpy(token_scales(lengths.tolist(), c.aggregation, LONGEST))
     x = Inputs(
