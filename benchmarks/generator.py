@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import aiohttp
 
 from benchmarks.bench import Bench
 from benchmarks.fleet import Fleet, completion_tokens, open_fleet
@@ -85,9 +85,8 @@ def _through_http(fleet: Fleet, tasks: list[Task]) -> float:
 
 async def _post_all(url: str, tasks: list[Task], at_once: int) -> list[bytes]:
     room = asyncio.Semaphore(at_once)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=at_once)
 
-    async def post(http: httpx.AsyncClient, task: Task) -> bytes:
+    async def post(http: aiohttp.ClientSession, task: Task) -> bytes:
         # The very body that generator/engine.py sends.
         sampling = {
             "n": task.group_size,
@@ -101,9 +100,10 @@ async def _post_all(url: str, tasks: list[Task], at_once: int) -> list[bytes]:
             "token_ids": unpack_ids(task.prompt_ids).tolist(),
             "sampling_params": sampling,
         }
-        async with room:
-            answer = await http.post("/inference/v1/generate", json=body)
-        return answer.raise_for_status().content
+        async with room, http.post("/inference/v1/generate", json=body) as answer:
+            answer.raise_for_status()
+            return await answer.read()
 
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=_RAW_DEADLINE_S) as http:
+    limit = aiohttp.ClientTimeout(_RAW_DEADLINE_S)
+    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0), timeout=limit) as http:
         return await asyncio.gather(*(post(http, task) for task in tasks))

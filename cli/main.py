@@ -37,7 +37,6 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(
         level=os.environ.get("CHORUS_LOG", "INFO"), format="%(asctime)s %(name)s %(levelname)s %(message)s"
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     module, function, _ = COMMANDS[arguments[0]]
     try:
         entry: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
+import aiohttp
 import numpy as np
 
 from protocol.config import RunConfig
-from protocol.messages import CanaryPoint, SyncOffer, Version, unpack_floats, unpack_ids
+from protocol.messages import CANARY_POINTS, CanaryPoint, SyncOffer, Version, unpack_floats, unpack_ids
 from protocol.processes import Guarded, spawn_guarded
 
 _HEALTH_INTERVAL_S = 0.25
+_GONE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
 
 
 class EngineError(RuntimeError):
@@ -76,7 +77,7 @@ class VllmEngine:
         self._log = log
         self._cpus = cpus
         self._process: Guarded | None = None
-        self._http: httpx.AsyncClient | None = None
+        self._http: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         """Start the server and wait until it is healthy. Raises EngineError after the start deadline."""
@@ -89,6 +90,8 @@ class VllmEngine:
             "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(self.config.generator.kv_cache_gib))),
             "TOKENIZERS_PARALLELISM": "false",
         }
+        if self._on_one_core:
+            env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or vLLM would not let the scheduler run the model itself
         env.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         # vLLM's own `vllm` command fails in the CPU build; the module is the same server.
         argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *self._arguments(port)]
@@ -97,20 +100,28 @@ class VllmEngine:
         )
         self.starts += 1
         # uvicorn drops idle connections after 5 s; one that we let go of sooner is never dropped in our hand.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
-        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=30.0)
+        self._http = aiohttp.ClientSession(
+            f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0)
+        )
         await self._wait_healthy()
         self.world_size = int((await self._get("/get_world_size"))["world_size"])
+
+    @property
+    def _on_one_core(self) -> bool:
+        """A scheduler that spins for its worker's answer would take the core that the worker needs."""
+        return self._cpus is not None and len(self._cpus) == 1 and not self.config.placement.generator_gpus
 
     def _arguments(self, port: int) -> list[str]:
         c = self.config
         return [
             *("--model", c.model.path, "--served-model-name", "policy", "--dtype", c.model.dtype),
             *("--host", "127.0.0.1", "--port", str(port)),
-            *("--max-model-len", str(c.model.context), "--max-num-seqs", str(c.generator.max_num_seqs)),
+            *("--max-model-len", str(c.model.context)),
+            *("--max-num-seqs", str(c.generator.max_num_seqs + CANARY_POINTS)),
             *("--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
             *("--weight-transfer-config", json.dumps({"backend": "chorus"})),
             *("--enable-scale-out", "--disable-uvicorn-access-log"),
+            *(("--distributed-executor-backend", "uni") if self._on_one_core else ()),
             *self._gpu_arguments(),
             *c.generator.vllm_args,
         ]
@@ -129,11 +140,8 @@ class VllmEngine:
         while time.monotonic() < deadline:
             if (code := self._process.poll()) is not None:
                 raise EngineError(f"vLLM ended with status {code} while starting; its log is {self._log}")
-            try:
-                if (await self._http.get("/health", timeout=5.0)).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                pass
+            if await self._healthy(5.0):
+                return
             await asyncio.sleep(_HEALTH_INTERVAL_S)  # the server has no event to wait on before it listens
         raise EngineError(
             f"vLLM was not healthy after generator.start_deadline_s = "
@@ -155,17 +163,13 @@ class VllmEngine:
                 done, _ = await asyncio.wait({exited}, timeout=5.0)
                 if done:
                     return
-                try:
-                    answer = await self._http.get("/health", timeout=10.0)
-                    failures = 0 if answer.status_code == 200 else failures + 1
-                except httpx.HTTPError:
-                    failures += 1
+                failures = 0 if await self._healthy(10.0) else failures + 1
         finally:
             exited.cancel()
 
     async def stop(self) -> None:
         if self._http:
-            await self._http.aclose()
+            await self._http.close()
             self._http = None
         if self._process:
             await asyncio.to_thread(self._process.stop, 5.0)
@@ -240,26 +244,33 @@ class VllmEngine:
         # Not one of the learner's likeliest tokens is likely here: as far apart as it gets.
         return np.array(gaps or [np.inf])
 
-    async def _get(self, path: str) -> dict[str, Any]:
+    async def _healthy(self, deadline_s: float) -> bool:
         assert self._http
         try:
-            return (await self._http.get(path, timeout=30.0)).raise_for_status().json()
-        except httpx.HTTPError as error:
-            raise EngineError(f"vLLM {path}: {type(error).__name__} {error}") from None
+            async with self._http.get("/health", timeout=aiohttp.ClientTimeout(deadline_s)) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        return await self._call("GET", path, None, 30.0)
 
     async def _post(self, path: str, body: dict[str, Any] | None, deadline_s: float) -> dict[str, Any]:
+        return await self._call("POST", path, body, deadline_s)
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None, deadline_s: float) -> dict[str, Any]:
         if self._http is None:
             raise EngineGone(f"vLLM {path}: the server is not running")
         try:
-            async with asyncio.timeout(deadline_s):
-                answer = await self._http.post(path, json=body, timeout=deadline_s)
-        except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
-            raise EngineGone(f"vLLM {path}: {type(error).__name__} {error}".rstrip()) from None
-        except (httpx.HTTPError, TimeoutError, RuntimeError) as error:
-            raise EngineError(f"vLLM {path}: {type(error).__name__} {error}".rstrip()) from None
-        if answer.status_code != 200:
-            raise EngineError(f"vLLM {path}: status {answer.status_code}: {answer.text[:500]}")
-        return answer.json()
+            limit = aiohttp.ClientTimeout(deadline_s)
+            async with self._http.request(method, path, json=body, timeout=limit) as answer:
+                status, text = answer.status, await answer.text()
+        except (aiohttp.ClientError, TimeoutError, RuntimeError) as error:
+            kind = EngineGone if isinstance(error, _GONE) and not isinstance(error, TimeoutError) else EngineError
+            raise kind(f"vLLM {path}: {type(error).__name__} {error}".rstrip()) from None
+        if status != 200:
+            raise EngineError(f"vLLM {path}: status {status}: {text[:500]}")
+        return json.loads(text)
 
 
 def _completion(choice: dict[str, Any]) -> Completion:

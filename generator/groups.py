@@ -9,13 +9,14 @@ leased ─▶ sampled ─▶ graded ─▶ verified ─▶ committed
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import httpx
+import aiohttp
 
 from generator.engine import Completion, Engine
 from protocol.exits import CannotGoOn
@@ -48,10 +49,9 @@ class RewardServer:
         self._deadline_s = deadline_s
         self._clusters = clusters
         token = os.environ.get("CHORUS_REWARD_TOKEN")
-        self._http = httpx.AsyncClient(
+        self._http = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {token}"} if token else None,
-            limits=httpx.Limits(max_connections=64, keepalive_expiry=2.0),
-            timeout=deadline_s,
+            connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=2.0),
         )
 
     async def wait_ready(self, deadline_s: float) -> None:
@@ -59,9 +59,10 @@ class RewardServer:
         deadline = time.monotonic() + deadline_s
         while True:
             try:
-                status = (await self._http.get(self._base + "/healthz", timeout=5.0)).status_code
+                async with self._http.get(self._base + "/healthz", timeout=aiohttp.ClientTimeout(5.0)) as answer:
+                    status = answer.status
                 problem = f"/healthz answers with status {status}"
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 status, problem = 0, str(error) or type(error).__name__
             if status == 200:
                 return
@@ -91,29 +92,31 @@ class RewardServer:
         The server puts all samples without an answer into one cluster. They do not agree with each other, so each
         gets one of its own.
         """
+        body, timeout = {"completions": texts, "kind": task.kind}, aiohttp.ClientTimeout(left_s)
         try:
-            body = {"completions": texts, "kind": task.kind}
-            answer = await self._http.post(self._base + "/v1/cluster", json=body, timeout=left_s)
-            found = answer.raise_for_status().json()
+            async with self._http.post(self._base + "/v1/cluster", json=body, timeout=timeout) as answer:
+                answer.raise_for_status()
+                found = json.loads(await answer.text())
             pairs = list(zip(found["clusters"], found["extracted"], strict=True))
             numbers = [c if text is not None else len(texts) + k for k, (c, text) in enumerate(pairs)]
             return [g.model_copy(update={"cluster": int(n)}) for g, n in zip(grades, numbers, strict=True)]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
             log.warning("group %d has no clusters: %s", task.index, str(error) or type(error).__name__)
             return grades
 
     async def _ask(self, body: dict[str, Any], left_s: float) -> list[Grade] | None:
         try:
-            answer = await self._http.post(self._url, json=body, timeout=left_s)
-        except httpx.HTTPError:
+            async with self._http.post(self._url, json=body, timeout=aiohttp.ClientTimeout(left_s)) as answer:
+                status, text = answer.status, await answer.text()
+        except (aiohttp.ClientError, TimeoutError):
             return None  # gone or restarting: worth another try
-        if answer.status_code in (429, 502, 503, 504):
+        if status in (429, 502, 503, 504):
             return None
-        if answer.status_code != 200:
+        if status != 200:
             # Refused for good (unknown template, wrong kind): retrying would only repeat it.
-            raise GradeRefused(f"{self._url}: status {answer.status_code}: {answer.text[:500]}")
+            raise GradeRefused(f"{self._url}: status {status}: {text[:500]}")
         try:
-            grades = [Grade.model_validate(result) for result in answer.json()["results"]]
+            grades = [Grade.model_validate(result) for result in json.loads(text)["results"]]
         except (ValueError, KeyError, TypeError) as error:
             raise GradeRefused(f"{self._url}: not an answer of a reward server: {error}") from None
         if len(grades) != len(body["items"]):
@@ -121,7 +124,7 @@ class RewardServer:
         return grades
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
 
 class GradeRefused(RuntimeError):

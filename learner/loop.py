@@ -31,11 +31,10 @@ from learner.window import Ready
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
 from protocol.ledger import LearnerLedger
-from protocol.messages import Version, unpack_ids
+from protocol.messages import CANARY_POINTS, Version, unpack_ids
 from protocol.metrics import LearnerMetrics
 
 log = logging.getLogger("chorus.learner")
-_CANARY_POINTS = 6
 
 
 class Learner:
@@ -152,7 +151,7 @@ class Learner:
         self.broadcaster.publish(self.crew.snapshot(version, prefixes))
 
     def _first_prefixes(self) -> list[list[int]]:
-        return [self.admission.at(k)[1].ids for k in range(_CANARY_POINTS)]
+        return [self.admission.at(k)[1].ids for k in range(CANARY_POINTS)]
 
     def _checkpoint(self) -> None:
         folder = self.run_dir / "checkpoints"
@@ -205,7 +204,7 @@ class Learner:
 
 def _prefixes(groups: list[Ready]) -> list[list[int]]:
     """Canary prompts from the step's own rollouts: evenly chosen groups, half of a completion each."""
-    chosen = groups[:: max(1, len(groups) // _CANARY_POINTS)][:_CANARY_POINTS]
+    chosen = groups[:: max(1, len(groups) // CANARY_POINTS)][:CANARY_POINTS]
     prefixes = []
     for ready in chosen:
         completion = unpack_ids(ready.group.samples[0].token_ids)

@@ -103,8 +103,8 @@ class AlarmsSection(Section):
 
 class GeneratorSection(Section):
     replicas: int = Field(default=1, ge=1)
-    groups_in_flight: int = Field(default=0, ge=0, description="per replica; 0: as many as may be outstanding")
-    max_num_seqs: int = Field(default=256, ge=1, description="vLLM's running sequences")
+    groups_in_flight: int = Field(default=0, ge=0, description="per replica; 0: as many as run at once in vLLM")
+    max_num_seqs: int = Field(default=256, ge=1, description="samples that run at once in vLLM")
     lease_s: float = Field(default=15.0, gt=0.5)
     group_deadline_s: float = Field(default=300.0, gt=0)
     start_deadline_s: float = Field(default=600.0, gt=0, description="vLLM's start to healthy")
@@ -234,8 +234,9 @@ class RunConfig(BaseSettings):
 
     @property
     def groups_in_flight(self) -> int:
-        """Groups that one generator works on at once."""
-        return self.generator.groups_in_flight or self.capacity
+        """Groups that one generator works on at once; more would wait inside vLLM, with the canary behind them."""
+        at_once = max(1, self.generator.max_num_seqs // self.sampling.group_size)
+        return self.generator.groups_in_flight or min(at_once, self.capacity)
 
     @property
     def shares_a_gpu(self) -> bool:

@@ -252,6 +252,9 @@ class Tensor(BaseModel):
     shape: list[int]
 
 
+CANARY_POINTS = 6  # of one sync; vLLM keeps as many places free for them
+
+
 class CanaryPoint(BaseModel):
     """The learner's own log-probabilities of its `token_ids` most likely next tokens after `prefix`."""
 

@@ -1,7 +1,7 @@
 """The HTTP interface: facts about completions and the simply composed reward.
 
     POST /v1/grade  /v1/grade/batch  /v1/explain  /v1/cluster  /v1/render      GET /v1/templates
-    GET /healthz (the process answers)  /readyz (every grader is warm)  /metrics
+    GET /healthz (the process answers)  /readyz (every grader is warm)  /metrics      GET / (the playground)
 
 This process grades nothing itself: it counts markers, composes rewards, and hands everything that needs
 algebra to the pool. It imports neither sympy nor torch.
@@ -26,6 +26,7 @@ from reward_server import schemas
 from reward_server.cleanup import normalise, squeeze
 from reward_server.limits import Gate
 from reward_server.metrics import Metrics
+from reward_server.playground import add_playground
 from reward_server.pool import GraderPool, PoolFailedError, QueueFullError
 from reward_server.settings import Settings
 
@@ -107,6 +108,7 @@ class Service:
         }
         if task == "explain":
             response |= _explanation(result, template, request.completion, parts)
+            response["composition"] = self.settings.reward.model_dump()
         return response
 
 
@@ -134,6 +136,7 @@ def create_app(settings: Settings) -> FastAPI:
     _add_grading(app, service)
     _add_templates(app, service)
     _add_probes(app, service)
+    add_playground(app)
     return app
 
 

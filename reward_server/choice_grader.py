@@ -64,8 +64,12 @@ def extract_words(completion: str, mode: Mode) -> Extraction:
         return found
     lines = [line for line in completion.splitlines() if line.strip()]
     last = lines[-1].strip() if lines and mode == "train" else ""
+    if not last:
+        return replace(found, text="", rung="last_line", start=None, end=None)
     letter = _LAST_LETTER.fullmatch(last)
-    return replace(found, text=letter[1] if letter else last, rung="last_line", start=None, end=None)
+    a, b = letter.span(1) if letter else (0, len(last))
+    start = completion.rfind(last)
+    return replace(found, text=last[a:b], rung="last_line", start=start + a, end=start + b)
 
 
 def fold(text: str) -> str:

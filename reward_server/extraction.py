@@ -58,11 +58,13 @@ class Extraction:
     start: int | None  # character offsets of `text` in the completion, before clean-up; None if not literal
     end: int | None
     cuts: tuple[str, ...]  # what was cut away before the ladder, in order
+    read: tuple[int, int] = (0, 0)  # the span of the completion that the cuts left for the ladder
 
 
 def extract(completion: str, mode: Mode, parses: Callable[[str], bool] | None = None) -> Extraction:
     """The answer of a completion. `parses` tells the train ladder whether a text is mathematics."""
     body, offset, cuts = _cut(completion)
+    read = (offset, offset + len(body))
     if mode == "strict":
         found = next(_boxes(body), None)
         rung, span = ("last_box", found) if found and body[found[0] : found[1]].strip() else ("none", None)
@@ -71,9 +73,9 @@ def extract(completion: str, mode: Mode, parses: Callable[[str], bool] | None = 
     else:
         rung, span = _train(body, parses)
     if span is None:
-        return Extraction("", "none", None, None, cuts)
+        return Extraction("", "none", None, None, cuts, read)
     start, end = _trim(body, *span)
-    return Extraction(body[start:end], rung, offset + start, offset + end, cuts)
+    return Extraction(body[start:end], rung, offset + start, offset + end, cuts, read)
 
 
 def last_box(text: str) -> str | None:
@@ -101,30 +103,35 @@ def _cut(text: str) -> tuple[str, int, tuple[str, ...]]:
 
 def _paper(body: str, offset: int, cuts: tuple[str, ...]) -> Extraction:
     """Step 3, as published: rungs by plain substring search, then the clean-up."""
-    rung, raw = _paper_rung(body)
+    read = (offset, offset + len(body))
+    rung, raw, after = _paper_rung(body)
     text = paper_cleanup(raw)
     if not text:
-        return Extraction("", "none", None, None, cuts)
-    at = body.rfind(raw) if raw else -1
+        return Extraction("", "none", None, None, cuts, read)
+    at = body.find(raw, after) if after >= 0 else -1
     start = None if at < 0 else offset + at
-    return Extraction(text, rung, start, None if start is None else start + len(raw), cuts)
+    return Extraction(text, rung, start, None if start is None else start + len(raw), cuts, read)
 
 
-def _paper_rung(body: str) -> tuple[str, str]:
+def _paper_rung(body: str) -> tuple[str, str, int]:
+    """(rung, text as found, where its literal place is to be looked for; -1: it has none)."""
     if "final answer is $" in body and "$. I hope" in body:
-        return "minerva", body.split("final answer is $", 1)[1].split("$. I hope", 1)[0].strip()
+        raw = body.split("final answer is $", 1)[1].split("$. I hope", 1)[0].strip()
+        return "minerva", raw, body.find("final answer is $") + len("final answer is $")
     if "boxed" in body:
         after = body.rsplit("boxed", 1)[1]
+        at = len(body) - len(after)
         if after.startswith("{"):
-            return "last_box", after[1 : _closers(after).get(0, len(after))]
-        return "last_box", after.split("$")[0].strip()
+            return "last_box", after[1 : _closers(after).get(0, len(after))], at + 1
+        return "last_box", after.split("$")[0].strip(), at
     for phrase, rung in (("he answer is", "he_answer_is"), ("final answer is", "final_answer_is")):
         if phrase in body:
-            return rung, body.rsplit(phrase, 1)[1].strip()
+            return rung, body.rsplit(phrase, 1)[1].strip(), body.rfind(phrase) + len(phrase)
     if CHINESE_ANSWER_IS in body:
-        return "chinese_answer_is", body.split(CHINESE_ANSWER_IS)[1].strip().split("\n\n")[0].strip()
+        raw = body.split(CHINESE_ANSWER_IS)[1].strip().split("\n\n")[0].strip()
+        return "chinese_answer_is", raw, body.find(CHINESE_ANSWER_IS) + len(CHINESE_ANSWER_IS)
     numbers = _NUMBER.findall(body.replace(",", ""))
-    return ("last_number", numbers[-1]) if numbers else ("none", "")
+    return ("last_number", numbers[-1], body.rfind(numbers[-1])) if numbers else ("none", "", -1)
 
 
 def _train(body: str, parses: Callable[[str], bool] | None) -> tuple[str, tuple[int, int] | None]:

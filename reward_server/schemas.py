@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from protocol.rewards import RewardSpec
+
 
 def _mend_surrogates(value: Any) -> Any:
     """Text that UTF-8 can carry: models write lone surrogates, JSON lets them pass, no encoder takes them."""
@@ -59,14 +61,26 @@ class BatchResponse(BaseModel):
     results: list[GradeResponse]
 
 
-class ExplainResponse(GradeResponse):
-    """The grade and the way to it; offsets are characters of the completion."""
+class ExtractionResponse(BaseModel):
+    """Where the answer stood. Offsets count code points of the completion; ends are exclusive."""
 
-    extraction: dict[str, Any] | None
+    rung: str = Field(description="which rung of the ladder found the answer; none: no rung did")
+    start: int | None = Field(description="where the answer begins; null when it does not stand there literally")
+    end: int | None
+    read_start: int = Field(description="where the text begins that the cuts left for the ladder")
+    read_end: int
+    cuts: list[str] = Field(description="what was cut away before the ladder, in words, in order")
+
+
+class ExplainResponse(GradeResponse):
+    """The grade and the way to it."""
+
+    extraction: ExtractionResponse | None = Field(description="null when the grader failed")
     normalised: str | None
     comparisons: list[dict[str, Any]]
     markers: dict[str, int] | None  # how often each marker of the template occurs; exactly once pays
     parts: dict[str, float | None]  # of the reward
+    composition: RewardSpec = Field(description="how this server makes the reward of its parts")
 
 
 class ClusterRequest(_Request):

@@ -83,7 +83,14 @@ def _explain(grade: MathGrade, golds: list[str]) -> dict[str, Any]:
     found = grade.extraction
     normalised = normalise(found.text)
     return {
-        "extraction": {"rung": found.rung, "start": found.start, "end": found.end, "cuts": list(found.cuts)},
+        "extraction": {
+            "rung": found.rung,
+            "start": found.start,
+            "end": found.end,
+            "read_start": found.read[0],
+            "read_end": found.read[1],
+            "cuts": list(found.cuts),
+        },
         "normalised": normalised,
         "comparisons": [
             {

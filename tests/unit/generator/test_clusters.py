@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-import httpx
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from rollouts import ready, sample
 
 from generator.groups import RewardServer
@@ -18,41 +20,56 @@ def task() -> Task:
     return ready([sample()] * 4).group.task
 
 
-def server(clusters: bool, answer: httpx.Response) -> tuple[RewardServer, list[str]]:
-    """A reward server that grades, and answers /v1/cluster with `answer`; and the paths that it was asked for."""
-    asked: list[str] = []
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url.path)
-        if request.url.path == "/v1/cluster":
-            assert json.loads(request.content) == {"completions": TEXTS, "kind": "math"}
-            return answer
-        return httpx.Response(200, json={"results": GRADES})
-
-    made = RewardServer("http://reward", 5.0, clusters)
-    made._http = httpx.AsyncClient(transport=httpx.MockTransport(handle))
-    return made, asked
+Server = Callable[[bool, web.Response], Awaitable[tuple[RewardServer, list[str]]]]
 
 
-async def test_equal_answers_share_a_number_and_each_missing_answer_has_its_own() -> None:
+@pytest.fixture
+async def serve() -> AsyncIterator[Server]:
+    """Start a server that grades and answers /v1/cluster with a given response; it notes what it was asked for."""
+    closing: list[Callable[[], Awaitable[object]]] = []
+
+    async def start(clusters: bool, answer: web.Response) -> tuple[RewardServer, list[str]]:
+        asked: list[str] = []
+
+        async def handle(request: web.Request) -> web.Response:
+            asked.append(request.path)
+            if request.path == "/v1/cluster":
+                assert await request.json() == {"completions": TEXTS, "kind": "math"}
+                return answer
+            return web.json_response({"results": GRADES})
+
+        app = web.Application()
+        app.router.add_post("/{path:.*}", handle)
+        server = TestServer(app)
+        await server.start_server()
+        made = RewardServer(str(server.make_url("")), 5.0, clusters)
+        closing.extend((made.close, server.close))
+        return made, asked
+
+    yield start
+    for close in closing:
+        await close()
+
+
+async def test_equal_answers_share_a_number_and_each_missing_answer_has_its_own(serve: Server) -> None:
     answer = {"clusters": [0, 1, 1, 0], "extracted": ["7", None, None, "7.0"], "method": "equivalence"}
-    made, _ = server(True, httpx.Response(200, json=answer))
+    made, _ = await serve(True, web.json_response(answer))
     numbers = [g.cluster for g in await made.grade(task(), TEXTS)]
     assert numbers[0] == numbers[3]
     assert len(set(numbers)) == 3
     assert None not in numbers
 
 
-async def test_nobody_is_asked_where_the_objective_does_not_need_clusters() -> None:
-    made, asked = server(False, httpx.Response(500))
+async def test_nobody_is_asked_where_the_objective_does_not_need_clusters(serve: Server) -> None:
+    made, asked = await serve(False, web.Response(status=500))
     assert [g.cluster for g in await made.grade(task(), TEXTS)] == [None] * 4
     assert asked == ["/v1/grade/batch"]
 
 
-async def test_verdicts_stand_though_the_clusters_failed() -> None:
-    short = httpx.Response(200, json={"clusters": [0], "extracted": ["7"]})
-    for answer in (httpx.Response(500), httpx.Response(200, text="no json"), short):
-        made, _ = server(True, answer)
+async def test_verdicts_stand_though_the_clusters_failed(serve: Server) -> None:
+    short = web.json_response({"clusters": [0], "extracted": ["7"]})
+    for answer in (web.Response(status=500), web.Response(text="no json"), short):
+        made, _ = await serve(True, answer)
         grades = await made.grade(task(), TEXTS)
         assert [(g.accuracy, g.cluster) for g in grades] == [(1.0, None)] * 4
 
