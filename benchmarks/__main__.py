@@ -17,8 +17,12 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.bench import WARM_UP_STEPS, Bench
 from benchmarks.report import Row, table
+from protocol.objective import PRESETS
 
-BENCHMARKS = ("generator", "learner", "sync", "overlap", "loop", "verifier", "verifier_quality")
+BENCHMARKS = (
+    *("generator", "learner", "head", "sync", "overlap", "loop"),
+    *("verifier", "verifier_quality", "objectives"),
+)
 
 
 def main() -> int:
@@ -28,6 +32,7 @@ def main() -> int:
     add("--repeats", type=int, default=3, help="pairs a row (default: 3)")
     add("--steps", type=int, default=12, help="steps of a run (default: 12)")
     add("--staleness", type=int, default=1, help="target of the asynchronous runs (default: 1)")
+    add("--objective", action="append", choices=PRESETS, metavar="NAME", help="of the line `objectives` (default: all)")
     add("--quick", action="store_true", help="only show that it runs; its figures mean nothing")
     add("--dir", type=Path, default=Path("runs"), help="where runs and caches lie (default: runs)")
     args = parser.parse_args()
@@ -42,6 +47,7 @@ def main() -> int:
         steps=WARM_UP_STEPS + 2 if args.quick else args.steps,
         staleness=args.staleness,
         quick=args.quick,
+        objectives=tuple(args.objective or ()),
         say=_say,
     )
     bench.folder.mkdir(parents=True)

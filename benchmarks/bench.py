@@ -27,6 +27,7 @@ class Bench:
     staleness: int
     quick: bool
     say: Callable[[str], None]
+    objectives: tuple[str, ...] = ()  # for the line of that name; none: all
 
     def config(self, *overrides: str) -> RunConfig:
         """The demo's recipe, without evaluations."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
+from deploy.dry_run import describe
 from deploy.launcher import run
+from deploy.placement import place, visible_cores, visible_gpus
 from deploy.preflight import check_inputs
 from protocol.config import load_config
 from protocol.exits import CannotGoOn
@@ -17,6 +20,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and needed")
+    parser.add_argument("--gpus", type=int, metavar="N", help="with --dry-run: as if this machine had N GPUs")
+    parser.add_argument(
+        "--tokens-per-second", type=float, metavar="RATE", help="with --dry-run: how long it takes at this rate"
+    )
     args = parser.parse_args(argv)
     if (args.recipe is None) == (args.resume is None):
         raise CannotGoOn("give a recipe, or --resume with the folder of a run")
@@ -24,6 +31,9 @@ def main(argv: list[str]) -> int:
     if args.resume is not None and not source.is_file():
         raise CannotGoOn(f"--resume {args.resume}: there is no config.json in it; give the folder of a run")
     config = load_config(source, args.overrides)
-    if not args.dry_run:
-        check_inputs(config)
-    return run(config, str(source), resume=args.resume, dry_run=args.dry_run)
+    if args.dry_run:
+        gpus = visible_gpus() if args.gpus is None else list(range(args.gpus))
+        print(describe(config, place(config, visible_cores(), gpus), args.tokens_per_second))
+        return os.EX_OK
+    check_inputs(config)
+    return run(config, str(source), resume=args.resume)

@@ -24,5 +24,6 @@ def main(argv: list[str]) -> int:
         from starter.build import build_starter
 
         extra = [Path(f) for f in config.templates.files]
-        print(build_starter(args.cache, config.templates.names, 0, extra_templates=extra))
+        names = config.model.starter_templates or config.templates.names
+        print(build_starter(args.cache, names, 0, extra_templates=extra))
     return os.EX_OK

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.placement import Placement
 from protocol.config import RunConfig
+from protocol.mixture import base_weights
+from protocol.objective import PRESETS, explain
+from protocol.templating import choose_templates
 
 # A sampled token on Redis: id (int32) and log-probability (float32). Grades and versions are small beside.
 BYTES_PER_TOKEN = 8
 # Weights and AdamW's two moments in float32, and the gradient: the learner's state.
 LEARNER_BYTES_PER_PARAMETER = 16
+TOKENS_PER_SECOND = (1_000, 10_000, 50_000)  # for a run whose speed nobody has told
+GPU_GIB = 80  # the card that the estimate speaks of
+_SIZE_IN_NAME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BbMm])(?![\w.])")
+# What backward needs of one token in one layer of the Llama family, in bytes: for each of its hidden, intermediate
+# and key-value widths. Counted from the tensors that autograd keeps (a test counts them again); in bfloat16 the
+# norms stay in float32, and a bfloat16 copy of the weights is kept beside.
+_KEPT_BYTES = {"float32": (32, 16, 8), "bfloat16": (30, 8, 4)}
+# The head works in chunks of at most so many logits, of which about four float32 copies exist at a time.
+_HEAD_CHUNK_ELEMENTS = 2**25
+_HEAD_BYTES_PER_ELEMENT = 16
 
 
-def describe(config: RunConfig, placement: Placement) -> str:
-    """The resolved configuration as JSON, then what it means, for people."""
+@dataclass(frozen=True)
+class Model:
+    """`count` of parameters, and how it is known."""
+
+    count: float
+    known: str
+
+
+def describe(config: RunConfig, placement: Placement, tokens_per_second: float | None = None) -> str:
+    """The resolved configuration as JSON, then what it means, for people.
+
+    tokens_per_second: of the whole run, sampled and trained; without it the time is given for several rates.
+    """
     c = config
     samples = c.learner.groups_per_step * c.sampling.group_size
     longest = c.problems.max_prompt_tokens + c.sampling.max_tokens
@@ -27,32 +53,120 @@ def describe(config: RunConfig, placement: Placement) -> str:
         f"placement   {placement.describe()}",
         f"steps       {c.run.steps}, of {c.learner.groups_per_step} groups x {c.sampling.group_size} = "
         f"{samples} samples; {updates} optimizer updates",
+        f"templates   {_templates(config)}",
         f"tokens      at most {c.run.steps * samples * c.sampling.max_tokens:,} generated; at most "
         f"{longest:,} a sequence (context {c.model.context:,})",
+        f"time        {_time(c.run.steps * samples * c.sampling.max_tokens, tokens_per_second)}",
         f"staleness   aimed at {c.staleness.target}, bounded by {c.staleness.max}; at most {c.capacity} "
         "groups outstanding",
         f"redis       at most {_size(redis_bytes)} of rollouts at a time"
         + ("" if c.redis.url else ", in an embedded Valkey"),
         f"memory      {_memory(config, placement)}",
+        f"objective   {c.objective.name} ({PRESETS[c.objective.name].source})",
+        *(f"              {line}" for line in explain(c.objective)),
         f"evaluation  {_evaluation(config)}",
     ]
+    if needed := _needed_gpus(config, placement):
+        lines.insert(1, f"needs       {needed}")
     return json.dumps(c.model_dump(mode="json"), indent=2) + "\n\n" + "\n".join(lines)
 
 
+def _templates(config: RunConfig) -> str:
+    """How the run draws, at its start and at every step from which that changes."""
+    section = config.templates
+    templates = choose_templates(section.names, [Path(file) for file in section.files])
+    stages = []
+    for step in sorted({1, *(stage.from_step for stage in section.schedule)}):
+        weights = base_weights(section, templates, step)
+        if len(set(weights.values())) == 1:
+            text = f"{len(weights)}, each with the same chance" if len(weights) > 1 else next(iter(weights))
+        else:
+            text = ", ".join(f"{name} {share:.0%}" for name, share in weights.items())
+        stages.append(f"from step {step}: {text}" if step > 1 else text)
+    if section.adaptive:
+        bound, window = section.adaptive.bound, section.adaptive.window
+        stages.append(f"adapted by up to {bound:g}x to the reward's variance over {window} steps")
+    return "; ".join(stages)
+
+
+def _time(tokens: int, rate: float | None) -> str:
+    """Of the longest run there can be: completions that end earlier take less."""
+    parts = [f"{_duration(tokens / each)} at {each:,.0f} tokens/s" for each in ((rate,) if rate else TOKENS_PER_SECOND)]
+    return "at most " + ", ".join(parts) + ", if every completion is as long as it may be"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds / 60:,.1f} min"
+
+
 def _memory(config: RunConfig, placement: Placement) -> str:
-    parameters = _parameters(Path(config.model.path))
+    model = _model(config.model.path)
     cache = f"each generator's KV cache takes {config.generator.kv_cache_gib:g} GiB"
-    if parameters is None:
+    if model is None:
         return f"the model {config.model.path!r} is not here yet, so its size is not known" + (
             "" if placement.learner_gpus else f"; {cache}"
         )
-    width = 4 if config.model.dtype == "float32" else 2
-    learner = parameters * LEARNER_BYTES_PER_PARAMETER / placement.learner_ranks
+    tensor_parallel = len(placement.generator_gpus[0]) if placement.generator_gpus else 1
+    weights = model.count * _width(config) / tensor_parallel
+    learner = model.count * LEARNER_BYTES_PER_PARAMETER / placement.learner_ranks
+    activations = activation_bytes(config, Path(config.model.path), model.count)
+    known = "an unknown amount" if activations is None else f"about {_size(activations)}"
     text = (
-        f"{parameters / 1e6:,.1f} M parameters: learner {_size(learner)} a rank before activations, "
-        f"weights {_size(parameters * width)} a generator"
+        f"{model.count / 1e6:,.1f} M parameters{model.known}: learner {_size(learner)} a rank and {known} of "
+        f"activations, weights {_size(weights)} a generator{' GPU' if tensor_parallel > 1 else ''}"
     )
+    if config.objective.needs_reference:
+        text += f", reference policy {_size(model.count * 4 / placement.learner_ranks)} a rank"
     return text if placement.learner_gpus else f"{text}; {cache}"
+
+
+def _needed_gpus(config: RunConfig, placement: Placement) -> str | None:
+    """For a model too large for CPUs, where no GPU is given."""
+    model = _model(config.model.path)
+    if placement.learner_gpus or model is None or config.model.dtype == "float32":
+        return None
+    # A third of a card is left to activations and logits, or to the KV cache.
+    room = GPU_GIB * 2**30 * 2 / 3
+    learner = -(-model.count * LEARNER_BYTES_PER_PARAMETER // room)
+    generator = -(-model.count * _width(config) // room)
+    return (
+        f"GPUs, and there are none here. By memory alone, cards of {GPU_GIB} GiB: {learner:.0f} for the learner, "
+        f"{generator:.0f} for each generator; more make it faster (see a placement with --gpus N)"
+    )
+
+
+def _width(config: RunConfig) -> int:
+    return 4 if config.model.dtype == "float32" else 2
+
+
+def _model(path: str) -> Model | None:
+    """Counted in a folder's safetensors; of a hub name, what the name says; None where nothing does."""
+    if count := _parameters(Path(path)):
+        return Model(count, "")
+    if not Path(path).exists() and (said := _SIZE_IN_NAME.search(path.replace("-", " ").replace("/", " "))):
+        return Model(float(said[1]) * (1e9 if said[2] in "Bb" else 1e6), " by its name")
+    return None
+
+
+def activation_bytes(config: RunConfig, folder: Path, parameters: float) -> float | None:
+    """What one micro-batch of learner.token_budget tokens keeps for backward, at most; None: another family's shape.
+
+    An estimate for decoders like Llama and Qwen with an attention that does not keep its scores.
+    """
+    try:
+        shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        layers, hidden, wide = (shape[k] for k in ("num_hidden_layers", "hidden_size", "intermediate_size"))
+        heads, vocabulary = shape["num_attention_heads"], shape["vocab_size"]
+    except (OSError, ValueError, KeyError):
+        return None
+    key_value = (shape.get("num_key_value_heads") or heads) * (shape.get("head_dim") or hidden // heads)
+    tokens = config.learner.token_budget
+    widths = zip(_KEPT_BYTES[config.model.dtype], (hidden, wide, key_value), strict=True)
+    layer = tokens * sum(count * width for count, width in widths)
+    kept = layer + tokens * layers * hidden * 4 if config.learner.gradient_checkpointing else layer * layers
+    copies = 2 * parameters if config.model.dtype == "bfloat16" else 0
+    kept += tokens * hidden * 12  # the last norm, and the hidden states that the head is given
+    return kept + copies + _HEAD_BYTES_PER_ELEMENT * min(_HEAD_CHUNK_ELEMENTS, tokens * vocabulary)
 
 
 def _parameters(folder: Path) -> int | None:
@@ -74,7 +188,8 @@ def _evaluation(config: RunConfig) -> str:
     e = config.evaluation
     if not e.problems:
         return "none"
-    return f"{e.problems} held-out problems, {e.samples} samples and one greedy answer each, before and after"
+    under = f" under {', '.join(e.templates)}" if e.templates else ""
+    return f"{e.problems} held-out problems{under}, {e.samples} samples and one greedy answer each, before and after"
 
 
 def _size(count: float) -> str:

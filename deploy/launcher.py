@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from deploy.curves import draw_learning_curves
-from deploy.dry_run import describe
 from deploy.placement import Placement, place, visible_cores, visible_gpus
 from deploy.preflight import STARTERS
 from deploy.progress import Progress
@@ -52,7 +51,6 @@ def run(
     recipe: str,
     *,
     resume: Path | None = None,
-    dry_run: bool = False,
     services: Callable[[Chosen], list[Service]] = services_of,
 ) -> int:
     """Carry out a run in the foreground; returns the exit status. Call it from the main thread.
@@ -61,9 +59,6 @@ def run(
     exists so that tests can supervise scripted processes. Raises CannotGoOn.
     """
     placement = place(config, visible_cores(), visible_gpus())
-    if dry_run:
-        print(describe(config, placement))
-        return os.EX_OK
     run_dir = resume if resume is not None else _new_folder(config, recipe)
     with _signals_as_exceptions(), Progress(run_dir) as progress:
         supervisor = Supervisor(run_dir / "logs", progress.note)

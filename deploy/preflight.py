@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from learner.draw import TemplateDraw
 from problems.sources import load_problems
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
@@ -16,7 +17,13 @@ _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 def check_inputs(config: RunConfig) -> None:
     """Raises CannotGoOn. What only the hub can tell is left to the learner."""
-    choose_templates(config.templates.names, [Path(file) for file in config.templates.files])
+    files = [Path(file) for file in config.templates.files]
+    TemplateDraw(config, choose_templates(config.templates.names, files))
+    for key, names in (
+        ("model.starter_templates", config.model.starter_templates),
+        ("evaluation.templates", config.evaluation.templates),
+    ):
+        choose_templates(names, files, key)
     _check_model(config.model.path)
     for key, sources in (("train", config.problems.train), ("heldout", config.problems.heldout)):
         for source in sources:

@@ -56,6 +56,8 @@ class Progress:
     def update(self) -> None:
         """Read what is new and show it."""
         fresh = self._read_records()
+        for text in (text for record in fresh for text in record.get("alarms", ())):
+            self.note(f"alarm: {text}")
         status = read_json(self._run_dir / "status.json")
         if self._live is not None:
             self._live.update(self._picture(status), refresh=True)

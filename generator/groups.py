@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from protocol.exits import CannotGoOn
 from protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids, unpack_ids
 from protocol.metrics import GeneratorMetrics
 
+log = logging.getLogger("chorus.generator")
 _UNREACHABLE = Grade(verdict="error", accuracy=None, format=None, reward=None)
 
 
@@ -36,12 +38,16 @@ class Grader(Protocol):
 
 
 class RewardServer:
-    """The verifier over HTTP: one call a group, retried until it answers or the deadline is over."""
+    """The verifier over HTTP: one call a group, retried until it answers or the deadline is over.
 
-    def __init__(self, url: str, deadline_s: float) -> None:
+    `clusters`: a second call says which samples of a group give the same answer, where the objective needs that.
+    """
+
+    def __init__(self, url: str, deadline_s: float, clusters: bool = False) -> None:
         self._base = url.rstrip("/")
         self._url = self._base + "/v1/grade/batch"
         self._deadline_s = deadline_s
+        self._clusters = clusters
         token = os.environ.get("CHORUS_REWARD_TOKEN")
         self._http = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {token}"} if token else None,
@@ -75,10 +81,28 @@ class RewardServer:
         pause = 0.1
         while (left := deadline - time.monotonic()) > 0:
             if (results := await self._ask({"items": items}, left)) is not None:
-                return results
+                return await self._clustered(task, texts, results, left) if self._clusters else results
             await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
             pause = min(2 * pause, 5.0)
         return [_UNREACHABLE] * len(texts)
+
+    async def _clustered(self, task: Task, texts: list[str], grades: list[Grade], left_s: float) -> list[Grade]:
+        """The grades with their clusters; as they are where the server can't say, since the verdicts still hold.
+
+        The server puts all samples without an answer into one cluster. They do not agree with each other, so each
+        gets one of its own.
+        """
+        body, timeout = {"completions": texts, "kind": task.kind}, aiohttp.ClientTimeout(left_s)
+        try:
+            async with self._http.post(self._base + "/v1/cluster", json=body, timeout=timeout) as answer:
+                answer.raise_for_status()
+                found = json.loads(await answer.text())
+            pairs = list(zip(found["clusters"], found["extracted"], strict=True))
+            numbers = [c if text is not None else len(texts) + k for k, (c, text) in enumerate(pairs)]
+            return [g.model_copy(update={"cluster": int(n)}) for g, n in zip(grades, numbers, strict=True)]
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
+            log.warning("group %d has no clusters: %s", task.index, str(error) or type(error).__name__)
+            return grades
 
     async def _ask(self, body: dict[str, Any], left_s: float) -> list[Grade] | None:
         try:

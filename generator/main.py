@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _run(config: RunConfig, args: argparse.Namespace) -> int:
     tokenizer = load_tokenizer(config.model.path)
-    grader = RewardServer(config.reward.url, config.reward.deadline_s)
+    grader = RewardServer(config.reward.url, config.reward.deadline_s, config.objective.needs_clusters)
     await grader.wait_ready(_REWARD_SERVER_DEADLINE_S)
     client = connect_async(config.redis.url)
     agent = Agent(

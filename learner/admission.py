@@ -1,8 +1,8 @@
 """Admission: which problem comes next, under which template, as which token ids.
 
-The order of problems and the draw of templates are functions of the run's seed and the admission index
-alone, so a resumed run goes on where the ledger's `admitted` counter stands, and the same seed draws the
-same run.
+The order of problems is a function of the run's seed and the admission index alone, and so is the draw of templates
+unless it is adaptive (learner/draw.py): a resumed run goes on where the ledger's `admitted` counter stands, and the
+same seed draws the same run.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
+from learner.draw import TemplateDraw
+from learner.prompts import Renderer
 from problems.sources import load_problems
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
 from protocol.messages import Problem, Sampling, Task, pack_ids
-from protocol.templating import Template, choose_templates, draw, messages, render_chatml
+from protocol.templating import Template, choose_templates
 
 log = logging.getLogger("chorus.learner")
 
@@ -46,9 +48,14 @@ class Admission:
         self.config = config
         self.run_id = run_id
         self.tokenizer = load_tokenizer(config.model.path)
+        self._renderer = Renderer(self.tokenizer, config.templates.chat)
         self.vocabulary = _vocabulary(config.model.path)
-        self.templates = choose_templates(config.templates.names, [Path(f) for f in config.templates.files])
-        self.problems, self.too_long = self._fitting(_load(config.problems.train))
+        files = [Path(f) for f in config.templates.files]
+        self.templates = choose_templates(config.templates.names, files)
+        asked = choose_templates(config.evaluation.templates, files, "evaluation.templates")
+        self.evaluation_templates = asked or self.templates
+        self.draw = TemplateDraw(config, self.templates)
+        self.problems, self.too_long = self._fitting(_load(config.problems.train), self.templates)
         if not self.problems:
             raise CannotGoOn(
                 f"problems.train: all {self.too_long} prompts are longer than problems.max_prompt_tokens "
@@ -57,28 +64,21 @@ class Admission:
         if self.too_long:
             log.warning("%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long)
 
-    def _fitting(self, problems: list[Problem]) -> tuple[list[Problem], int]:
-        """Problems that fit under each of the run's templates."""
+    def _fitting(self, problems: list[Problem], templates: Mapping[str, Template]) -> tuple[list[Problem], int]:
+        """Problems that fit under each of these templates."""
         limit = self.config.problems.max_prompt_tokens
-        fitting = [p for p in problems if all(len(self.render(p, t)) <= limit for t in self.templates.values())]
+        fitting = [p for p in problems if all(len(self.render(p, t)) <= limit for t in templates.values())]
         return fitting, len(problems) - len(fitting)
 
     def render(self, problem: Problem, template: Template) -> list[int]:
         """The prompt's token ids, prefill included."""
-        if self.config.templates.chat == "chatml":
-            text = render_chatml(template, problem.problem)
-        else:
-            rendered = self.tokenizer.apply_chat_template(
-                messages(template, problem.problem), tokenize=False, add_generation_prompt=True
-            )
-            text = str(rendered) + template.prefill
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return self._renderer.ids(template, problem.problem)
 
     def at(self, index: int) -> tuple[int, Prompted]:
         """(epoch, prompt) of an admission index."""
         epoch, position = divmod(index, len(self.problems))
         problem = self.problems[_permutation(self.config.run.seed, epoch, len(self.problems))[position]]
-        name = draw(self.config.run.seed, epoch, problem.id, list(self.templates))
+        name = self.draw.at(index, epoch, problem.id)
         return epoch, Prompted(problem, name, self.render(problem, self.templates[name]))
 
     def task(self, index: int, min_version: int) -> Task:
@@ -96,18 +96,18 @@ class Admission:
     def evaluation_tasks(self, first_index: int, min_version: int) -> list[Task]:
         """Held-out problems, templates in equal shares: each `samples` times sampled, then once greedily."""
         e, s = self.config.evaluation, self.config.sampling
-        problems, _ = self._fitting(_load(self.config.problems.heldout))
+        problems, _ = self._fitting(_load(self.config.problems.heldout), self.evaluation_templates)
         if len(problems) < e.problems:
             raise CannotGoOn(
                 f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {e.problems}"
             )
         chosen = sorted(problems, key=lambda p: hashlib.blake2b(p.id.encode()).digest())[: e.problems]
-        names = sorted(self.templates)
+        names = sorted(self.evaluation_templates)
         tasks: list[Task] = []
         for size, temperature in ((e.samples, s.temperature), (1, 0.0)):
             for k, problem in enumerate(chosen):
                 name = names[k % len(names)]
-                prompted = Prompted(problem, name, self.render(problem, self.templates[name]))
+                prompted = Prompted(problem, name, self.render(problem, self.evaluation_templates[name]))
                 sampling = Sampling(temperature=temperature, max_tokens=s.max_tokens)
                 tasks.append(self._task(first_index + len(tasks), 0, prompted, size, sampling, min_version))
         return tasks

@@ -17,12 +17,17 @@ import torch
 
 @dataclass(frozen=True)
 class TrainingSequence:
-    """One sample, ready to train on. `behaviour` [completion tokens]: the engine's log-probabilities."""
+    """One sample, ready to train on.
+
+    behaviour [completion tokens]: the engine's log-probabilities; advantage: of the sample, or [completion tokens];
+    age [completion tokens], or one for all: steps between the weights that sampled a token and the step's first ones.
+    """
 
     prompt: np.ndarray
     completion: np.ndarray
     behaviour: np.ndarray
-    advantage: float
+    advantage: float | np.ndarray
+    age: int | np.ndarray = 0
 
     @property
     def length(self) -> int:
@@ -34,8 +39,8 @@ class MicroBatch:
     """One forward pass. `n` is the number of completion tokens in it.
 
     input_ids [rows, width]; position_ids [rows, width] or None (0, 1, 2, ...); index [n]: flat positions
-    whose next token is predicted; target [n], behaviour [n], advantage [n]; origin: which sequences, and
-    where each one's tokens lie among the n.
+    whose next token is predicted; target [n], behaviour [n], advantage [n], age [n]; lengths [sequences]:
+    completion tokens of each; origin: which sequences, and where each one's tokens lie among the n.
     """
 
     input_ids: torch.Tensor
@@ -44,6 +49,8 @@ class MicroBatch:
     target: torch.Tensor
     behaviour: torch.Tensor
     advantage: torch.Tensor
+    age: torch.Tensor
+    lengths: torch.Tensor
     origin: list[tuple[int, slice]]
 
     def to(self, device: torch.device) -> MicroBatch:
@@ -54,6 +61,8 @@ class MicroBatch:
             target=self.target.to(device),
             behaviour=self.behaviour.to(device),
             advantage=self.advantage.to(device),
+            age=self.age.to(device),
+            lengths=self.lengths.to(device),
             origin=self.origin,
         )
 
@@ -109,8 +118,12 @@ def _tensors(sequences: Sequence[TrainingSequence], members: list[int], layout: 
         index=torch.from_numpy(np.concatenate(index)),
         target=torch.from_numpy(np.concatenate([s.completion for s in chosen]).astype(np.int64)),
         behaviour=torch.from_numpy(np.concatenate([s.behaviour for s in chosen]).astype(np.float32)),
-        advantage=torch.from_numpy(
-            np.concatenate([np.full(len(s.completion), s.advantage) for s in chosen]).astype(np.float32)
-        ),
+        advantage=torch.from_numpy(_per_token([s.advantage for s in chosen], chosen).astype(np.float32)),
+        age=torch.from_numpy(_per_token([s.age for s in chosen], chosen).astype(np.int64)),
+        lengths=torch.tensor([len(s.completion) for s in chosen]),
         origin=origin,
     )
+
+
+def _per_token(values: Sequence[float | np.ndarray], sequences: Sequence[TrainingSequence]) -> np.ndarray:
+    return np.concatenate([np.broadcast_to(v, len(s.completion)) for v, s in zip(values, sequences, strict=True)])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import numpy as np
@@ -28,7 +29,12 @@ class Collector:
     A group's slot is charged by `admit` and freed when the learner reports it trained, or drops it here:
     `corrupt` (unreadable, forged, of another run, or not what was admitted), `copy` (its index was answered before;
     only a second writer makes one, and the audit shows it), `stale` (older than staleness.max), `ungraded` (fewer
-    than two samples with a verdict), `nonfinite` (fewer than two of these with finite log-probabilities).
+    than two samples with a verdict), `nonfinite` (fewer than two of these with finite log-probabilities), `filtered`
+    (dynamic sampling: all right or all wrong, or outside objective.accuracy_bounds).
+
+    A dropped group's slot is filled by `admit` like any other, so filtering refills a step by itself. After
+    objective.max_refills times a step's groups were filtered, the step takes the groups that come: a policy that
+    has become too good, or too bad, for its problems still ends its steps.
     """
 
     def __init__(self, config: RunConfig, ledger: LearnerLedger, admission: Admission, metrics: LearnerMetrics) -> None:
@@ -44,6 +50,7 @@ class Collector:
             config.learner.head_deadline_s,
         )
         self._next_index = ledger.admitted()
+        self._filtered: Counter[str] = Counter()  # since the last step
         self._recounted = time.monotonic()
 
     def restore(self, durable_step: int) -> None:
@@ -55,7 +62,7 @@ class Collector:
                 continue
             self.forced.append([r for r in (self._check(entries.pop(id)) for id in ids) if r])
         for entry in entries.values():
-            if ready := self._check(entry):
+            if (ready := self._check(entry)) and self._informative(ready):
                 self.window.add(ready, durable_step)
 
     def admit(self, step: int, steps_left: int) -> None:
@@ -91,7 +98,7 @@ class Collector:
             entries = self.ledger.read(self.config.capacity, _BLOCK_S)
             now = time.monotonic()
             for entry in entries:
-                if ready := self._check(entry):
+                if (ready := self._check(entry)) and self._informative(ready):
                     self.window.add(ready, step)
                     last_news = now  # what is dropped is no news: a run that drops everything must end
             if now - last_news > deadline_s:
@@ -142,6 +149,28 @@ class Collector:
             self._drop("nonfinite", [entry])
             return None
         return Ready(entry, group)
+
+    def _informative(self, ready: Ready) -> bool:
+        """Whether dynamic sampling keeps the group; DAPO, arXiv 2503.14476, filters on accuracy, not on the reward."""
+        o = self.config.objective
+        if not o.dynamic_sampling:
+            return True
+        accuracy = statistics.fmean(s.grade.accuracy for s in ready.group.samples if s.grade.accuracy is not None)
+        low, high = o.accuracy_bounds
+        if 0.0 < accuracy < 1.0 and low <= accuracy <= high:
+            return True
+        limit = o.max_refills * self.config.learner.groups_per_step
+        if self._filtered.total() >= limit:
+            log.warning("%d groups were filtered for this step, as objective.max_refills allows: keeping one", limit)
+            return True
+        self._filtered["all_wrong" if accuracy == 0.0 else "all_right" if accuracy == 1.0 else "outside"] += 1
+        self._drop("filtered", [ready.entry])
+        return False
+
+    def take_filtered(self) -> Counter[str]:
+        """How many groups were filtered since the last call, by why: `all_right`, `all_wrong`, `outside`."""
+        filtered, self._filtered = self._filtered, Counter()
+        return filtered
 
     def _drop(self, reason: str, entries: list[Entry]) -> None:
         self._acknowledge(reason, entries)

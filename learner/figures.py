@@ -1,4 +1,4 @@
-"""What a run says of itself: one line of metrics.jsonl a step, and summary.json at the end.
+"""What a run says of itself: metrics.jsonl, a line a step (learner/step_record.py), and summary.json at the end.
 
 summary.json is computed from files and Redis alone, so a run whose learner was killed and resumed sums up
 like any other.
@@ -7,100 +7,17 @@ like any other.
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import redis
 
-from learner.collect import staleness
-from learner.prepare import Prepared
-from learner.trainer import StepFigures
-from learner.window import Ready
 from protocol.config import RunConfig
 from protocol.ledger import Books, Keys
-from protocol.messages import Member, MessageError, RolloutGroup, Sample, SyncReport
-
-
-def step_record(
-    step: int,
-    config: RunConfig,
-    groups: list[Ready],
-    prepared: Prepared,
-    figures: StepFigures,
-    wait_s: float,
-    seconds: float,
-    generator_wait_ratio: float | None,
-) -> dict[str, Any]:
-    """The figures of one step. Lengths are in completion tokens, times in seconds."""
-    rows = list(zip(prepared.samples, prepared.rewards.tolist(), range(len(prepared.rewards)), strict=True))
-    by_template: dict[str, list[Any]] = {}
-    for row in rows:
-        by_template.setdefault(row[0][0].task.template, []).append(row)
-    ages = [staleness(r.group, step - 1) for r in groups]
-    return {
-        "step": step,
-        "steps": config.run.steps,
-        "time": time.time(),
-        **_sample_figures(rows, figures, config),
-        "loss": figures.loss,
-        "grad_norm": max(figures.grad_norms, default=0.0),
-        "updates": len(figures.grad_norms),
-        "logprob": figures.mean("logprob"),
-        "ratio_mean": figures.mean("ratio"),
-        "ratio_off_max": figures.ratio_off_max,
-        "mismatch_k1": figures.mean("mismatch_k1"),
-        "mismatch_abs": figures.mean("mismatch_abs"),
-        "clip_high_fraction": figures.mean("clip_high"),
-        "clip_low_fraction": figures.mean("clip_low"),
-        "dual_clip_fraction": figures.mean("dual_clip"),
-        "staleness_mean": statistics.fmean(ages),
-        "staleness_max": max(ages),
-        "groups": len(groups),
-        "samples_masked": prepared.masked,
-        "zero_advantage_groups": _zero_advantage(prepared, config.sampling.group_size),
-        "trained_tokens": figures.tokens,
-        "tokens_per_second": figures.tokens / seconds,
-        "seconds": seconds,
-        "wait_seconds": wait_s,
-        "learner_wait_ratio": wait_s / seconds,
-        "generator_wait_ratio": generator_wait_ratio,
-        "by_template": {
-            name: {"samples": len(part), **_sample_figures(part, figures, config)}
-            for name, part in sorted(by_template.items())
-        },
-    }
-
-
-def _sample_figures(
-    rows: list[tuple[tuple[RolloutGroup, Sample], float, int]], figures: StepFigures, config: RunConfig
-) -> dict[str, Any]:
-    samples = [sample for (_, sample), _, _ in rows]
-    accuracies = [s.grade.accuracy for s in samples if s.grade.accuracy is not None]
-    formats = [s.grade.format for s in samples if s.grade.format is not None]
-    lengths = [s.n_tokens for s in samples]
-    entropies = [figures.entropy_of[k] for _, _, k in rows if k in figures.entropy_of]
-    weights = [n for (_, _, k), n in zip(rows, lengths, strict=True) if k in figures.entropy_of]
-    return {
-        "reward": _mean([r for _, r, _ in rows if math.isfinite(r)]),
-        "accuracy": _mean(accuracies),
-        "format": _mean(formats),
-        "format_full": _mean([float(f == 1.0) for f in formats]),
-        "entropy": float(np.average(entropies, weights=weights)) if sum(weights) else None,
-        "response_tokens_mean": _mean(lengths),
-        "response_tokens_max": max(lengths, default=0),
-        "truncated": _mean([float(s.finish_reason == "length") for s in samples]),
-    }
-
-
-def _zero_advantage(prepared: Prepared, group_size: int) -> int:
-    spread = np.nanmax, np.nanmin
-    groups = prepared.rewards.reshape(-1, group_size)
-    return sum(bool(np.isfinite(g).any() and spread[0](g) == spread[1](g)) for g in groups)
+from protocol.messages import Member, MessageError, SyncReport
 
 
 def _mean(values: list[Any]) -> float | None:
@@ -186,6 +103,7 @@ def summarize(
         "step_seconds": seconds,
         "evaluation": {"before": before, "after": after},
         "samples_masked": sum(r["samples_masked"] for r in records),
+        "alarms": [text for r in records for text in r.get("alarms", ())],
         "ratio_off_max": max((r["ratio_off_max"] for r in records), default=None),
     }
 

@@ -16,15 +16,17 @@ from pathlib import Path
 
 import redis
 
-from learner import checkpoint, figures
+from learner import checkpoint, diversity, figures
 from learner.admission import Admission
+from learner.alarms import Alarms
 from learner.broadcast import Broadcaster
 from learner.collect import Collector, staleness
 from learner.evaluate import evaluate
 from learner.prepare import Prepared, minibatches, prepare
 from learner.ranks import Crew
 from learner.rollout_store import write_step
-from learner.trainer import StepFigures
+from learner.step_figures import StepFigures
+from learner.step_record import Surroundings, step_record
 from learner.window import Ready
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
@@ -53,6 +55,10 @@ class Learner:
         self._fleet = figures.FleetClock()
         self._recorded_at = 0.0
         self._rewind()
+        self.admission.draw.restore(run_dir, self.done)
+        self.alarms = Alarms(config.alarms)
+        for record in figures.read_records(run_dir):
+            self.alarms.look(record)
         self.collector = Collector(config, self.ledger, self.admission, self.metrics)
         self.collector.restore(self.done)
         backend = "nccl" if crew.device.type == "cuda" and not config.shares_a_gpu else "gloo"
@@ -93,7 +99,7 @@ class Learner:
         write_step(self.run_dir, step, groups)
         self.ledger.record(step, ids)
 
-        prepared = prepare(groups, self.config)
+        prepared = prepare(groups, self.config, step - 1, self.crew.reference)
         parts = minibatches(prepared, self.config.sampling.group_size, self.config.learner.updates_per_step)
         result = self.crew.step(parts)
 
@@ -102,11 +108,18 @@ class Learner:
         self._untold[step] = ids
         for r in groups:
             self.collector.window.forget(r.group.task.index)
+        self.admission.draw.observe(groups)
         self.collector.admit(step, self.config.run.steps - step)
         self._publish(_prefixes(groups))
         self._record(step, groups, prepared, result, started, wait_s)
-        if step % self.config.learner.checkpoint_every == 0 or step == self.config.run.steps:
+        stop = self.alarms.active and self.config.alarms.on_collapse == "stop"
+        if stop or step % self.config.learner.checkpoint_every == 0 or step == self.config.run.steps:
             self._checkpoint()
+        if stop:
+            raise CannotGoOn(
+                f"alarms.on_collapse = stop ended the run after step {step}: {'; '.join(self.alarms.active.values())}. "
+                "Its checkpoint is written; to go on anyway: --resume with --set alarms.on_collapse=warn"
+            )
 
     def _record(
         self, step: int, groups: list[Ready], prepared: Prepared, result: StepFigures, started: float, wait_s: float
@@ -116,8 +129,26 @@ class Learner:
         seconds = now - (self._recorded_at or started)  # a checkpoint counts with the step after it
         self._recorded_at = now
         members = [link.member for link in list(self.broadcaster.links.values())]
+        generated = self._fleet.tokens.total()
         waiting = self._fleet.wait_ratio(members)
-        record = figures.step_record(step, self.config, groups, prepared, result, wait_s, seconds, waiting)
+        around = Surroundings(
+            wait_s=wait_s,
+            seconds=seconds,
+            generator_wait_ratio=waiting,
+            generator_tokens=max(0, self._fleet.tokens.total() - generated),
+            waiting=len(self.collector.window.ready),
+            filtered=self.collector.take_filtered(),
+        )
+        record = step_record(step, self.config, groups, prepared, result, around)
+        decode = self.admission.tokenizer.batch_decode
+        record |= diversity.step_figures(
+            groups, self.admission.templates, lambda ids: decode(ids, skip_special_tokens=True)
+        )
+        if self.config.templates.adaptive:
+            record["template_weights"] = self.admission.draw.weights(step + 1)
+        record["alarms"] = self.alarms.look(record)
+        for text in record["alarms"]:
+            log.warning("%s", text)
         figures.append_record(self.run_dir, record)
         self._export(record)
         for r in groups:
@@ -162,6 +193,7 @@ class Learner:
             self.ledger.books(),
             self._fleet.tokens.total(),
         )
+        summary["diversity"] = diversity.summary_figures(figures.read_records(self.run_dir))
         figures.write_json(self.run_dir / "summary.json", summary)
         self._say("done", "")
 

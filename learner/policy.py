@@ -35,6 +35,7 @@ class Policy(torch.nn.Module):
         index: torch.Tensor,
         target: torch.Tensor | None = None,
         top: int = 0,
+        entropy_gradient: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities at the sampling temperature, in float32.
 
@@ -44,8 +45,8 @@ class Policy(torch.nn.Module):
             target: [n] next tokens. None: the `top` likeliest instead.
 
         Returns:
-            (log-probability of the target [n], entropy [n] without gradient), or, without a target,
-            (log-probabilities [n, top], token ids [n, top]).
+            (log-probability of the target [n], entropy [n], with gradient only where `entropy_gradient` asks for
+            it), or, without a target, (log-probabilities [n, top], token ids [n, top]).
         """
         hidden = self.hf.get_decoder()(
             input_ids=input_ids, position_ids=position_ids, use_cache=False
@@ -57,9 +58,9 @@ class Policy(torch.nn.Module):
             return best.values, best.indices
         rows = max(1, _CHUNK_ELEMENTS // head.weight.shape[0])
         if len(index) <= rows:
-            return self._score(head, hidden, target)
+            return self._score(head, hidden, target, entropy_gradient)
         parts = [
-            checkpoint(self._score, head, h, t, use_reentrant=False)
+            checkpoint(self._score, head, h, t, entropy_gradient, use_reentrant=False)
             for h, t in zip(hidden.split(rows), target.split(rows), strict=True)
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])  # type: ignore[index]
@@ -68,10 +69,10 @@ class Policy(torch.nn.Module):
         return torch.log_softmax(head(hidden).float() / self.temperature, dim=-1)
 
     def _score(
-        self, head: torch.nn.Module, hidden: torch.Tensor, target: torch.Tensor
+        self, head: torch.nn.Module, hidden: torch.Tensor, target: torch.Tensor, entropy_gradient: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         logp = self._log_softmax(head, hidden)
-        with torch.no_grad():
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropy = -(logp.exp() * logp).sum(-1)
         return logp.gather(-1, target.unsqueeze(-1)).squeeze(-1), entropy
 
@@ -86,7 +87,31 @@ def load_policy(config: RunConfig, device: torch.device) -> Policy:
         what = "no such folder or hub name" if not Path(path).exists() else "no model that can be loaded"
         raise CannotGoOn(f"model.path {path}: {what} ({str(error).splitlines()[0]})") from None
     hf.config.use_cache = False
+    if config.learner.gradient_checkpointing:
+        _checkpoint_layers(hf)
     return Policy(hf.to(device), config.sampling.temperature)
+
+
+def freeze(policy: Policy) -> Policy:
+    """A reference policy: the same weights for good."""
+    policy.requires_grad_(False)
+    policy.hf.eval()
+    return policy
+
+
+def _checkpoint_layers(hf: Any) -> None:
+    """Keep only each layer's input and compute the rest again in backward.
+
+    transformers does so in training mode only, which also turns dropout on; that would make the learner's
+    log-probabilities others than the generators', so it is set to 0.
+    """
+    hf.gradient_checkpointing_enable({"use_reentrant": False})
+    hf.train()
+    for module in hf.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010, it is no tensor, as the types would have it
 
 
 def wire_names(policy: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:

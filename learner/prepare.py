@@ -3,64 +3,119 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from learner.batch import TrainingSequence
-from learner.objectives.advantages import ADVANTAGES
+from learner.objectives.advantages import ADVANTAGES, Batch
+from learner.objectives.kl import kl
 from learner.window import Ready
 from protocol.config import RunConfig
 from protocol.messages import RolloutGroup, Sample, unpack_floats, unpack_ids
 from protocol.rewards import compose
 
 log = logging.getLogger("chorus.learner")
+Reference = Callable[[list[TrainingSequence]], list[np.ndarray]]  # log-probabilities of the completion tokens
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """`sequences[k]` belongs to `samples[k]`; rewards [samples], NaN where the verifier failed."""
+    """`sequences[k]` belongs to `samples[k]`; rewards, advantages [samples]; reward NaN where the verifier failed.
+
+    masked: without a grade or with log-probabilities that are no numbers. overlong: left out by
+    `objective.overlong_filter`. kl_reward: the mean penalty a sample paid, before its coefficient, or None.
+    """
 
     sequences: list[TrainingSequence]
     samples: list[tuple[RolloutGroup, Sample]]
     rewards: np.ndarray
+    advantages: np.ndarray
     masked: int
+    overlong: int = 0
+    kl_reward: float | None = None
 
 
-def prepare(groups: list[Ready], config: RunConfig) -> Prepared:
+def prepare(groups: list[Ready], config: RunConfig, version: int = 0, reference: Reference | None = None) -> Prepared:
     """The learner's composition of the reward is the authoritative one. Masked samples keep their place,
-    with no completion tokens: nothing of them reaches the loss or the token count."""
-    advantage_of = ADVANTAGES[config.objective.advantage]
-    sequences: list[TrainingSequence] = []
-    samples: list[tuple[RolloutGroup, Sample]] = []
-    rewards: list[float] = []
-    masked = 0
-    for ready in groups:
-        group = ready.group
-        totals = np.array([_reward(s, config) for s in group.samples])
-        advantages = advantage_of(totals, config.objective.std_epsilon)
-        prompt = unpack_ids(group.task.prompt_ids)
-        for sample, total, advantage in zip(group.samples, totals, advantages, strict=True):
-            behaviour = unpack_floats(sample.logprobs)
-            usable = bool(np.isfinite(total) and np.isfinite(behaviour).all())
-            masked += not usable
-            completion = unpack_ids(sample.token_ids)
-            sequences.append(
-                TrainingSequence(
-                    prompt,
-                    completion if usable else completion[:0],
-                    behaviour if usable else behaviour[:0],
-                    float(advantage),
-                )
-            )
-            samples.append((group, sample))
-            rewards.append(float(total))
-    return Prepared(sequences, samples, np.array(rewards), masked)
+    with no completion tokens: nothing of them reaches the loss or the token count.
+
+    version: the step whose weights are about to be trained; tokens' ages count from it. reference: asked where the
+    objective takes a KL penalty from the reward.
+    """
+    samples = [(r.group, s) for r in groups for s in r.group.samples]
+    rewards = np.array([_reward(s, config) for _, s in samples])
+    usable = np.array([bool(np.isfinite(r) and _sampled_well(s)) for r, (_, s) in zip(rewards, samples, strict=True)])
+    cut_off = np.array([config.objective.overlong_filter and s.finish_reason == "length" for _, s in samples])
+    sequences = [
+        _sequence(group, sample, version, trained)
+        for (group, sample), trained in zip(samples, usable & ~cut_off, strict=True)
+    ]
+    penalties, kl_reward = None, None
+    if reference is not None and config.objective.kl_in == "reward" and config.objective.needs_reference:
+        penalties, kl_reward = _penalties(sequences, reference(sequences), config)
+    batch = Batch(
+        rewards=rewards,
+        lengths=np.array([len(s.completion) for s in sequences]),
+        group_size=config.sampling.group_size,
+        clusters=np.array([-1 if s.grade.cluster is None else s.grade.cluster for _, s in samples]),
+        mean_logprob=np.array([float(unpack_floats(s.logprobs).mean()) if s.n_tokens else 0.0 for _, s in samples]),
+        penalties=penalties,
+    )
+    advantages = ADVANTAGES[config.objective.advantage](batch, config.objective)
+    return Prepared(
+        [replace(s, advantage=_plain(a)) for s, a in zip(sequences, advantages, strict=True)],
+        samples,
+        rewards,
+        np.array([float(np.mean(a)) if np.size(a) else 0.0 for a in advantages]),
+        masked=int((~usable).sum()),
+        overlong=int((usable & cut_off).sum()),
+        kl_reward=kl_reward,
+    )
+
+
+def _sampled_well(sample: Sample) -> bool:
+    return bool(np.isfinite(unpack_floats(sample.logprobs)).all())
+
+
+def _sequence(group: RolloutGroup, sample: Sample, version: int, trained: bool) -> TrainingSequence:
+    """Without its completion where it is not `trained`; the advantage comes later."""
+    n = sample.n_tokens if trained else 0
+    steps = np.repeat([step for _, step, _ in sample.versions], [tokens for *_, tokens in sample.versions])
+    return TrainingSequence(
+        unpack_ids(group.task.prompt_ids),
+        unpack_ids(sample.token_ids)[:n],
+        unpack_floats(sample.logprobs)[:n],
+        0.0,
+        np.maximum(version - steps[:n], 0).astype(np.int32),
+    )
+
+
+def _penalties(
+    sequences: list[TrainingSequence], reference: list[np.ndarray], config: RunConfig
+) -> tuple[list[np.ndarray], float]:
+    """(coefficient x KL(behaviour || reference) a token, the mean of KL summed over a sample)."""
+    o = config.objective
+    terms = [
+        kl(torch.tensor(s.behaviour), torch.tensor(r), o.kl_estimator).double().numpy()
+        for s, r in zip(sequences, reference, strict=True)
+    ]
+    return [o.kl_coefficient * t for t in terms], float(np.mean([t.sum() for t in terms]))
+
+
+def _plain(advantage: float | np.ndarray) -> float | np.ndarray:
+    """One number where all tokens of a sample are worth the same."""
+    if isinstance(advantage, np.ndarray) and advantage.ndim:
+        same = advantage.size == 0 or np.ptp(advantage) == 0
+        return (float(advantage[0]) if advantage.size else 0.0) if same else advantage
+    return float(advantage)
 
 
 def _reward(sample: Sample, config: RunConfig) -> float:
     grade = sample.grade
-    total = compose(config.reward, grade.accuracy, grade.format, n_tokens=sample.n_tokens).total
+    total = compose(config.reward_spec, grade.accuracy, grade.format, n_tokens=sample.n_tokens).total
     return float("nan") if total is None else total
 
 

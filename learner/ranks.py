@@ -1,6 +1,6 @@
 """More than one learner rank: rank 0 decides, all ranks carry out the same calls in the same order.
 
-    rank 0      step(...)      snapshot(...)      save(...)      stop()
+    rank 0      reference(...)      step(...)      snapshot(...)      save(...)      stop()
     others      follow(): receive the call, make it, wait for the next
 
 A call is one msgpack message broadcast over gloo (never pickled). Rank 0 returns the result; the others
@@ -25,8 +25,9 @@ from torch.distributed.tensor import DTensor
 from learner import checkpoint
 from learner.batch import TrainingSequence
 from learner.broadcast import Snapshot
-from learner.policy import Policy, load_policy, wire_names
-from learner.trainer import StepFigures, Trainer
+from learner.policy import Policy, freeze, load_policy, wire_names
+from learner.step_figures import StepFigures
+from learner.trainer import Trainer
 from protocol.config import RunConfig
 from protocol.messages import CanaryPoint, Version, pack_floats, pack_ids, unpack_floats, unpack_ids
 from protocol.weights import describe, new_buckets, plan_buckets
@@ -55,15 +56,22 @@ class Crew:
         self.config = config
         self.device = device
         policy = load_policy(config, device)
+        reference = freeze(load_policy(config, device)) if config.objective.needs_reference else None
         if dist.is_initialized():
-            _shard(policy, config, device)
-        self.trainer = Trainer(policy, config, device)
+            for model in filter(None, (policy, reference)):
+                _shard(model, config, device)
+        self.trainer = Trainer(policy, config, device, reference)
         self.manifest = checkpoint.load(start_from, policy, self.trainer.optimizer) if start_from is not None else None
         parameters = wire_names(policy)
         self._parameters = [p for _, p in parameters]
         self._plan = plan_buckets(describe(parameters, config.model.dtype), config.learner.bucket_bytes)
 
     # -- rank 0 ---------------------------------------------------------------------------------------
+
+    def reference(self, sequences: list[TrainingSequence]) -> list[np.ndarray]:
+        """The reference policy's log-probabilities of each sequence's completion tokens, [tokens] each."""
+        self._tell("reference", [_flatten(s) for s in sequences])
+        return self.trainer.reference_log_probabilities(sequences)
 
     def step(self, minibatches: list[list[TrainingSequence]]) -> StepFigures:
         """One training step on all ranks."""
@@ -101,6 +109,8 @@ class Crew:
             call, argument = msgpack.unpackb(data.numpy().tobytes())
             if call == "step":
                 self.trainer.step([[_restore(s) for s in batch] for batch in argument])
+            elif call == "reference":
+                self.trainer.reference_log_probabilities([_restore(s) for s in argument])
             elif call == "snapshot":
                 self._gather(to_host=False)
                 self._canary(argument)
@@ -144,11 +154,17 @@ def _shard(policy: Policy, config: RunConfig, device: torch.device) -> None:
 
 
 def _flatten(s: TrainingSequence) -> list[Any]:
-    return [pack_ids(s.prompt), pack_ids(s.completion), pack_floats(s.behaviour), s.advantage]
+    advantage = pack_floats(s.advantage) if isinstance(s.advantage, np.ndarray) else s.advantage
+    age = pack_ids(s.age) if isinstance(s.age, np.ndarray) else s.age
+    return [pack_ids(s.prompt), pack_ids(s.completion), pack_floats(s.behaviour), advantage, age]
 
 
 def _restore(fields: list[Any]) -> TrainingSequence:
-    prompt, completion, behaviour, advantage = fields
+    prompt, completion, behaviour, advantage, age = fields
     return TrainingSequence(
-        np.array(unpack_ids(prompt)), np.array(unpack_ids(completion)), unpack_floats(behaviour), advantage
+        np.array(unpack_ids(prompt)),
+        np.array(unpack_ids(completion)),
+        unpack_floats(behaviour),
+        unpack_floats(advantage) if isinstance(advantage, bytes) else advantage,
+        unpack_ids(age) if isinstance(age, bytes) else age,
     )

@@ -1,7 +1,7 @@
 """One training step: mini-batches, micro-batches, one optimizer step each.
 
-The token count that divides the loss is that of the whole mini-batch, over all micro-batches and ranks,
-so the gradient does not depend on how the batch was cut. Every rank runs the same number of forward
+What a token's loss counts depends on the whole mini-batch (learner/objectives/aggregation.py), over all micro-batches
+and ranks, so the gradient does not depend on how the batch was cut. Every rank runs the same number of forward
 passes (FSDP gathers in each); a rank that is short of work repeats a micro-batch with weight 0.
 """
 
@@ -9,50 +9,35 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from learner.batch import MicroBatch, TrainingSequence, cut
-from learner.objectives.losses import TokenLoss, clipped
+from learner.objectives.aggregation import token_scales
+from learner.objectives.combine import Inputs, combine, correct
+from learner.objectives.corrections import log_weight
+from learner.objectives.segments import over_tokens
 from learner.policy import Policy
+from learner.step_figures import StepFigures
 from protocol.config import RunConfig
 
-_TOKEN_FIGURES = (
-    "entropy",
-    "logprob",
-    "mismatch_k1",
-    "mismatch_abs",
-    "ratio",
-    "clip_high",
-    "clip_low",
-    "dual_clip",
-)
-
-
-@dataclass
-class StepFigures:
-    """Sums over tokens of one step on all ranks; `mean(name)` divides by the token count."""
-
-    sequences: int = 0
-    tokens: int = 0
-    loss: float = 0.0
-    grad_norms: list[float] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-    ratio_off_max: float = 0.0  # first update: max |theta / behaviour - 1|
-    entropy_of: dict[int, float] = field(default_factory=dict)  # sequence -> its mean token entropy
-
-    def mean(self, name: str) -> float:
-        return self.sums.get(name, 0.0) / max(self.tokens, 1)
+Scored = list[torch.Tensor]  # one [tokens] a micro-batch of this rank
 
 
 class Trainer:
-    """Owns the policy and its optimizer. The same steps on the same sequences give the same weights."""
+    """Owns the policy and its optimizer. The same steps on the same sequences give the same weights.
 
-    def __init__(self, policy: Policy, config: RunConfig, device: torch.device) -> None:
+    `reference`: a frozen policy, where the objective has a KL term.
+    """
+
+    def __init__(
+        self, policy: Policy, config: RunConfig, device: torch.device, reference: Policy | None = None
+    ) -> None:
         self.policy = policy
+        self.reference = reference
         self.config = config
         self.device = device
         self.world = dist.get_world_size() if dist.is_initialized() else 1
@@ -67,15 +52,28 @@ class Trainer:
     def step(self, minibatches: list[list[TrainingSequence]]) -> StepFigures:
         """Train on each mini-batch in turn: one optimizer step each."""
         figures = StepFigures(sequences=sum(map(len, minibatches)))
-        proximal: list[list[torch.Tensor] | None] = [None] * len(minibatches)
         cuts = [cut(batch, self.config.learner.token_budget, self.layout) for batch in minibatches]
-        recompute = self.config.objective.proximal == "recompute"
-        if recompute and len(minibatches) > 1:  # with one update it is the current policy: no pass is needed
-            proximal = [self._log_probabilities(self._mine(batches)[0]) for batches in cuts]
-        for k, batches in enumerate(cuts):
-            self._update(batches, proximal[k], figures, offset=sum(map(len, minibatches[:k])))
-        self._reduce(figures)
+        proximal: list[Scored | None] = [None] * len(minibatches)
+        if self._needs_proximal_pass(len(minibatches)):
+            proximal = [self._log_probabilities(self.policy, self._mine(batches)[0]) for batches in cuts]
+        offset = 0
+        for batch, batches, prox in zip(minibatches, cuts, proximal, strict=True):
+            self._update(batches, self._scales(batch), prox, figures, offset)
+            offset += len(batch)
+        if self.world > 1:
+            figures.reduce(self.device)
         return figures
+
+    def _needs_proximal_pass(self, updates: int) -> bool:
+        """With one update the current policy is the proximal one, except that its weights' mean must be known first."""
+        o = self.config.objective
+        return o.proximal == "recompute" and (updates > 1 or o.weight_normalise)
+
+    def _scales(self, batch: list[TrainingSequence]) -> np.ndarray:
+        o = self.config.objective
+        constant = o.length_constant or self.config.sampling.max_tokens
+        micro = o.micro_sequences if o.token_mean_scope == "micro" else None
+        return token_scales([len(s.completion) for s in batch], o.aggregation, constant, micro)
 
     def _mine(self, batches: list[MicroBatch]) -> tuple[list[MicroBatch], list[float]]:
         """This rank's share and each one's weight; all ranks get equally many."""
@@ -88,12 +86,14 @@ class Trainer:
         return mine, weights
 
     @torch.no_grad()
-    def _log_probabilities(self, batches: list[MicroBatch]) -> list[torch.Tensor]:
-        return [self._forward(b)[0] for b in batches]
+    def _log_probabilities(self, policy: Policy, batches: list[MicroBatch]) -> Scored:
+        return [self._forward(policy, b)[0] for b in batches]
 
-    def _forward(self, b: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _forward(
+        self, policy: Policy, b: MicroBatch, entropy_gradient: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         with self._autocast():
-            return self.policy(b.input_ids, b.position_ids, b.index, b.target)
+            return policy(b.input_ids, b.position_ids, b.index, b.target, entropy_gradient=entropy_gradient)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.config.model.dtype == "bfloat16":
@@ -101,81 +101,86 @@ class Trainer:
         return contextlib.nullcontext()
 
     def _update(
-        self,
-        batches: list[MicroBatch],
-        proximal: list[torch.Tensor] | None,
-        figures: StepFigures,
-        offset: int,
+        self, batches: list[MicroBatch], scales: np.ndarray, proximal: Scored | None, figures: StepFigures, offset: int
     ) -> None:
         objective = self.config.objective
-        total = sum(len(b.target) for b in batches)
-        if total == 0:
+        if not batches:
+            figures.skipped_updates += 1
             return
         self.optimizer.zero_grad(set_to_none=True)
         mine, weights = self._mine(batches)
+        weight_mean = 1.0
+        if objective.weight_normalise and proximal is not None:
+            weight_mean = self._weight_mean(mine, weights, proximal)
+        with_reference = self.reference is not None and objective.kl_in == "loss"
         for k, (b, weight) in enumerate(zip(mine, weights, strict=True)):
-            logp, entropy = self._forward(b)
-            if objective.proximal == "behaviour":
-                prox = b.behaviour
-            else:
-                prox = proximal[k] if proximal is not None else logp.detach()
-            token = clipped(logp, prox, b.advantage, objective.clip_low, objective.clip_high, objective.dual_clip)
-            loss = token.loss.sum() / total * weight
+            reference = self._log_probabilities(self.reference, [b])[0] if with_reference and self.reference else None
+            logp, entropy = self._forward(self.policy, b, objective.entropy_coefficient != 0)
+            inputs = self._inputs(b, logp, entropy, scales, proximal[k] if proximal else None, reference)
+            outcome = combine(inputs, objective, weight_mean)
+            loss = outcome.loss * weight
             (loss * self.world).backward()  # FSDP averages over ranks; the loss is a sum over them
             if weight:
                 figures.loss += float(loss.detach())
-                self._count(figures, b, logp.detach(), entropy, token, offset)
+                figures.count(b, outcome.figures, offset)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.learner.grad_clip)
         figures.grad_norms.append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
         if math.isfinite(figures.grad_norms[-1]):
             self.optimizer.step()
+        else:
+            figures.skipped_updates += 1
 
-    def _count(
+    def _inputs(
         self,
-        f: StepFigures,
         b: MicroBatch,
         logp: torch.Tensor,
         entropy: torch.Tensor,
-        token: TokenLoss,
-        offset: int,
-    ) -> None:
-        difference = logp - b.behaviour
-        ratio = difference.clamp(-20, 20).exp()
-        if offset == 0:
-            f.ratio_off_max = max(f.ratio_off_max, float((ratio - 1).abs().max()))
-        for i, where in b.origin:
-            f.entropy_of[offset + i] = float(entropy[where].mean())
-        f.tokens += len(b.target)
-        values = (
-            entropy,
-            logp,
-            -difference,
-            difference.abs(),
-            ratio,
-            token.clipped_high,
-            token.clipped_low,
-            token.dual_clipped,
+        scales: np.ndarray,
+        proximal: torch.Tensor | None,
+        reference: torch.Tensor | None,
+    ) -> Inputs:
+        scale = torch.from_numpy(scales[[i for i, _ in b.origin]]).to(self.device, logp.dtype)
+        return Inputs(
+            logp=logp,
+            entropy=entropy,
+            behaviour=b.behaviour,
+            advantage=b.advantage,
+            age=b.age,
+            scale=over_tokens(scale, b.lengths),
+            lengths=b.lengths,
+            proximal=proximal,
+            reference=reference,
         )
-        for name, value in zip(_TOKEN_FIGURES, values, strict=True):
-            f.sums[name] = f.sums.get(name, 0.0) + float(value.sum())
 
-    def _reduce(self, f: StepFigures) -> None:
-        """Sum the figures over ranks, on rank order, so that every rank reports the same."""
-        if self.world == 1:
-            return
-        names = sorted(_TOKEN_FIGURES)
-        sums = [float(f.tokens), f.loss, *(f.sums.get(name, 0.0) for name in names)]
-        by_sequence = torch.zeros(f.sequences, dtype=torch.float64)
-        for i, value in f.entropy_of.items():
-            by_sequence[i] = value
-        total = torch.cat([torch.tensor(sums, dtype=torch.float64), by_sequence]).to(self.device)
-        dist.all_reduce(total)
-        largest = torch.tensor(f.ratio_off_max, dtype=torch.float64, device=self.device)
-        dist.all_reduce(largest, dist.ReduceOp.MAX)
-        values = total.tolist()
-        f.tokens, f.loss, f.ratio_off_max = int(values[0]), values[1], float(largest)
-        f.sums = dict(zip(names, values[2:], strict=False))
-        f.entropy_of = dict(enumerate(values[2 + len(names) :]))
+    def _weight_mean(self, mine: list[MicroBatch], weights: list[float], proximal: Scored) -> float:
+        """The mean of the final w over the mini-batch's tokens, on all ranks."""
+        sums = torch.zeros(2, dtype=torch.float64)
+        for b, weight, prox in zip(mine, weights, proximal, strict=True):
+            w = correct(log_weight(prox, b.behaviour)[0], b.lengths, self.config.objective).weight
+            if weight and w is not None:
+                sums += torch.tensor([float(w.sum(dtype=torch.float64)), len(w)], dtype=torch.float64)
+        if self.world > 1:
+            sums = sums.to(self.device)
+            dist.all_reduce(sums)
+        return float(sums[0] / sums[1]) or 1.0
+
+    def reference_log_probabilities(self, sequences: list[TrainingSequence]) -> list[np.ndarray]:
+        """[completion tokens] of each sequence under the reference policy. A collective: all ranks call it."""
+        if self.reference is None:
+            raise ValueError("objective.kl_coefficient is 0, so there is no reference policy")
+        batches = cut(sequences, self.config.learner.token_budget, self.layout)
+        starts = np.cumsum([0, *(len(s.completion) for s in sequences)])
+        flat = torch.zeros(int(starts[-1]), dtype=torch.float32)
+        if batches:
+            mine, weights = self._mine(batches)
+            for b, weight, logp in zip(mine, weights, self._log_probabilities(self.reference, mine), strict=True):
+                for i, where in b.origin if weight else ():
+                    flat[starts[i] : starts[i + 1]] = logp[where].cpu()
+        if self.world > 1:
+            on_device = flat.to(self.device)
+            dist.all_reduce(on_device)
+            flat = on_device.cpu()
+        return np.split(flat.numpy(), starts[1:-1])
 
     @torch.no_grad()
     def top_log_probabilities(self, prefix: list[int], top: int) -> tuple[list[float], list[int]]:

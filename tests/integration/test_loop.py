@@ -68,7 +68,7 @@ def test_a_step_trained_again_from_its_stored_rollouts_gives_the_same_loss_and_w
     try:
         crew = Crew(config, torch.device("cpu"), folder / "step-000002")
         groups = read_step(on_policy.folder / "rollouts" / "step-000003.msgpack.gz")
-        parts = minibatches(prepare(groups, config), config.sampling.group_size, config.learner.updates_per_step)
+        parts = minibatches(prepare(groups, config, 2), config.sampling.group_size, config.learner.updates_per_step)
         result = crew.step(parts)
     finally:
         torch.set_num_threads(threads)
@@ -117,3 +117,26 @@ def test_two_learner_ranks_train_and_sync_like_one(running: Callable[..., LiveRu
     summary = run.summary()
     assert summary["weights"]["logprob_gap_mean"] <= 1e-3
     assert summary["ledger"]["trained"] == 24
+
+
+def test_a_collapse_stops_the_run_with_a_checkpoint_and_seed_grpo_has_its_clusters(
+    running: Callable[..., LiveRun],
+) -> None:
+    run = running(
+        "run.steps=3",
+        "objective.name=seed_grpo",
+        "alarms.on_collapse=stop",
+        "alarms.entropy_floor=50",  # nats: no policy is above it, so the first step raises the alarm
+        "alarms.entropy_steps=1",
+    )
+    assert run.finish() != 0
+    assert "alarms.on_collapse = stop ended the run after step 1: entropy is" in run.tail()
+    assert [path.name for path in (run.folder / "checkpoints").glob("step-*")] == ["step-000001"]
+    (record,) = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())
+    assert record["alarms"]
+    ((_, path),) = stored_steps(run.folder)
+    samples = [s for ready in read_step(path) for s in ready.group.samples]
+    assert all(s.grade.cluster is not None for s in samples)
+    # Right answers to one problem are equal, so they share a cluster.
+    for ready in read_step(path):
+        assert len({s.grade.cluster for s in ready.group.samples if s.grade.accuracy == 1.0}) <= 1

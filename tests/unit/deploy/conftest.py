@@ -13,7 +13,7 @@ from protocol.config import RunConfig
 @pytest.fixture
 def configure() -> Callable[..., RunConfig]:
     def build(**sections: dict[str, Any]) -> RunConfig:
-        least = {"model": {"path": "any"}, "problems": {"train": ["any"]}, "templates": {"names": ["any"]}}
+        least = {"model": {"path": "any"}, "problems": {"train": ["any"]}, "templates": {"names": ["qwen-math"]}}
         return RunConfig(**(least | sections))  # type: ignore[arg-type]
 
     return build

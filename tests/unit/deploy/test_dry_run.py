@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
-from deploy.dry_run import describe
+from deploy.dry_run import activation_bytes, describe
 from deploy.placement import place
 from protocol.config import RunConfig
 
@@ -50,5 +51,97 @@ def test_it_counts_the_parameters_of_a_model_that_is_there(configure: Configure,
     config = configure(model={"path": str(tmp_path), "dtype": "float32"})
     text = describe(config, place(config, [0, 1], []))
     # 1 M parameters: 16 MB for weights, gradient and two moments in float32; 4 MB of weights.
-    assert "1.0 M parameters: learner 15.3 MiB a rank" in text
+    assert "1.0 M parameters: learner 15.3 MiB a rank and an unknown amount of activations" in text
     assert "weights 3.8 MiB a generator" in text
+
+
+def test_it_tells_the_time_for_a_given_rate(configure: Configure) -> None:
+    config = configure(
+        run={"steps": 3960},
+        learner={"groups_per_step": 128, "updates_per_step": 4},
+        sampling={"group_size": 8, "max_tokens": 3072},
+    )
+    # 3960 x 1024 x 3072 tokens / 20,000 / 3600; and for nobody's rate, several.
+    assert "at most 173.0 h at 20,000 tokens/s" in describe(config, place(config, [0, 1], []), 20_000)
+    assert "at most 3,460.3 h at 1,000 tokens/s, 346.0 h at 10,000" in describe(config, place(config, [0, 1], []))
+
+
+def test_a_hub_models_size_is_taken_from_its_name_and_shared_among_the_ranks(configure: Configure) -> None:
+    config = configure(model={"path": "Qwen/Qwen2.5-Math-1.5B", "dtype": "bfloat16"})
+    text = describe(config, place(config, list(range(16)), list(range(8))))
+    # 1.5e9 x 16 bytes / 2 ranks, 1.5e9 x 2 bytes; in GiB.
+    assert "1,500.0 M parameters by its name: learner 11.2 GiB a rank and an unknown amount of activations, " in text
+    assert "placement   learner on GPU 0,1, generators on GPU 2 | 3 | 4 | 5 | 6 | 7" in text
+    assert "needs " not in text
+
+
+def test_without_gpus_it_says_how_many_a_large_model_needs(configure: Configure) -> None:
+    config = configure(model={"path": "org/model-7B-instruct", "dtype": "bfloat16"})
+    # 7e9 x 16 bytes = 104.3 GiB and 13.0 GiB, of which a card holds two thirds of 80 GiB.
+    assert "cards of 80 GiB: 2 for the learner, 1 for each generator" in describe(config, place(config, [0, 1], []))
+    small = configure(model={"path": "starter", "dtype": "float32"})
+    assert "needs " not in describe(small, place(small, [0, 1], []))
+
+
+def test_it_tells_how_templates_are_drawn_and_when_that_changes(configure: Configure) -> None:
+    templates = {
+        "names": ["qwen-math", "abel"],
+        "weights": {"abel": 3},
+        "schedule": [{"from_step": 9, "names": ["abel"]}],
+        "adaptive": {},
+    }
+    text = describe(c := configure(templates=templates), place(c, [0, 1], []))
+    assert (
+        "templates   abel 75%, qwen-math 25%; from step 9: abel; adapted by up to 4x to the reward's variance" in text
+    )
+
+
+def test_it_explains_the_objective_with_its_sources(configure: Configure) -> None:
+    config = configure(objective={"name": "gspo", "clip_high": 5e-4})
+    text = describe(config, place(config, [0, 1], []))
+    assert "objective   gspo (arXiv 2507.18071)" in text
+    assert "clip_low     0.0003               arXiv 2507.18071" in text
+    assert "clip_high    0.0005               set in the recipe" in text
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_estimate_of_activations_is_what_autograd_keeps(
+    configure: Configure, tmp_path: Path, checkpointing: bool
+) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from learner.policy import load_policy
+
+    shape = LlamaConfig(
+        vocab_size=64, hidden_size=96, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128,
+    )  # fmt: skip
+    LlamaForCausalLM(shape).save_pretrained(tmp_path)
+    config = configure(
+        model={"path": str(tmp_path), "dtype": "float32"},
+        learner={"token_budget": 256, "gradient_checkpointing": checkpointing},
+    )
+    policy = load_policy(config, torch.device("cpu"))
+    weights = {p.untyped_storage().data_ptr() for p in policy.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that its address stays its own
+        return tensor
+
+    ids = torch.randint(0, 64, (4, 64))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        policy(ids, None, torch.arange(255), ids.flatten()[1:])
+    measured = sum(t.untyped_storage().nbytes() for t in kept.values())
+    head = 256 * 64 * 16
+    layer = 0 if not checkpointing else 256 * (32 * 96 + 16 * 256 + 8 * 48)  # made again one at a time, in backward
+    estimate = activation_bytes(config, tmp_path, 0)
+    assert estimate is not None
+    assert estimate - head - layer == pytest.approx(measured, rel=0.25)
+
+
+def test_a_model_of_another_shape_has_no_estimate(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"n_layer": 2}')
+    assert activation_bytes(configure(), tmp_path, 10) is None

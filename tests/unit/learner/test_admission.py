@@ -16,12 +16,15 @@ from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
 
 
-def admission(model: Path, train: str, max_prompt_tokens: int = 150, template: str = TEMPLATE) -> Admission:
+def admission(
+    model: Path, train: str, max_prompt_tokens: int = 150, template: str = TEMPLATE, **evaluation: Any
+) -> Admission:
     sections: dict[str, Any] = {
         "model": {"path": str(model), "context": 400},
-        "problems": {"train": [train], "max_prompt_tokens": max_prompt_tokens},
+        "problems": {"train": [train], "heldout": [train], "max_prompt_tokens": max_prompt_tokens},
         "templates": {"names": [template]},
         "sampling": {"max_tokens": 16},
+        "evaluation": evaluation,
     }
     return Admission(RunConfig.model_validate(sections), "run")
 
@@ -69,3 +72,25 @@ def test_a_folder_without_a_tokenizer_or_with_a_broken_one_is_refused(
     (model / "tokenizer.json").unlink()
     with pytest.raises(CannotGoOn, match=r"there is no tokenizer.json in it; save"):
         admission(model, str(problems))
+
+
+def test_an_evaluation_asks_under_its_own_templates_in_equal_shares_and_else_under_the_runs(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "four.jsonl"
+    path.write_text("".join(json.dumps({"problem": f"{k} + 1", "answer": "2"}) + "\n" for k in range(4)))
+    other = ["abel", "formal"]
+    asked = admission(tiny_model, str(path), 400 - 16, problems=4, samples=3, templates=other).evaluation_tasks(0, 0)
+    assert [t.template for t in asked] == other * 4  # four problems sampled, the same four greedily
+    usual = admission(tiny_model, str(path), problems=4).evaluation_tasks(0, 0)
+    assert {t.template for t in usual} == {TEMPLATE}
+
+
+def test_an_unknown_evaluation_template_is_refused_with_its_key(tiny_model: Path, problems: Path) -> None:
+    with pytest.raises(CannotGoOn, match=r"evaluation.templates: nobody unknown; known: "):
+        admission(tiny_model, str(problems), templates=["nobody"])
+
+
+def test_no_task_is_admitted_under_a_template_that_the_run_does_not_draw(tiny_model: Path, problems: Path) -> None:
+    some = admission(tiny_model, str(problems), templates=["abel"])
+    assert {some.task(k, 0).template for k in range(20)} == {TEMPLATE}

@@ -94,3 +94,23 @@ def test_a_chunked_head_has_the_gradient_of_the_whole_one(monkeypatch: pytest.Mo
     monkeypatch.setattr("learner.policy._CHUNK_ELEMENTS", 50 * 7)
     for a, b in zip(whole, gradient(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [50 * 7, 2**25])
+def test_the_gradient_of_the_entropy_is_that_of_the_whole_logits(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr("learner.policy._CHUNK_ELEMENTS", chunk)
+    model, (micro,) = policy(), cut(sequences(6), 4096, "padded")
+    _, entropy = model(micro.input_ids, micro.position_ids, micro.index, micro.target, entropy_gradient=True)
+    mine = torch.autograd.grad(entropy.sum(), list(model.parameters()))
+    logits = model.hf(micro.input_ids, use_cache=False).logits.flatten(0, 1)[micro.index].double()
+    expected = torch.distributions.Categorical(logits=logits).entropy()
+    torch.testing.assert_close(entropy.double(), expected, atol=1e-5, rtol=0)
+    for a, b in zip(mine, torch.autograd.grad(expected.sum(), list(model.parameters())), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_without_being_asked_the_entropy_has_no_gradient() -> None:
+    model, (micro,) = policy(), cut(sequences(2), 4096, "padded")
+    logp, entropy = model(micro.input_ids, micro.position_ids, micro.index, micro.target)
+    assert logp.requires_grad
+    assert not entropy.requires_grad

@@ -27,7 +27,9 @@ NAN, INF = float("nan"), float("inf")
 class Loop:
     """A collector, and hands that answer its tasks."""
 
-    def __init__(self, client: redis.Redis, model: Path, **learner: Any) -> None:
+    def __init__(
+        self, client: redis.Redis, model: Path, objective: dict[str, Any] | None = None, **learner: Any
+    ) -> None:
         self.client = client
         self.config = RunConfig.model_validate(
             {
@@ -41,6 +43,7 @@ class Loop:
                 "templates": {"names": [TEMPLATE]},
                 "sampling": {"group_size": 2, "max_tokens": 16},
                 "staleness": {"target": 0, "max": 4},
+                "objective": objective or {},
                 "learner": {"groups_per_step": 2, "collect_deadline_s": 0.6, **learner},
                 "evaluation": {"problems": 1, "samples": 2},
             }
@@ -205,3 +208,91 @@ def test_an_evaluation_drops_what_is_corrupt(loop: Loop) -> None:
 
     assert evaluate(loop.admission, ledger, 0, answer).accuracy == 1.0
     assert ledger.books().dropped == {"corrupt": 1}
+
+
+def graded(task: Task, *accuracies: float) -> bytes:
+    """A group whose samples have these accuracies, in turn."""
+    whole = RolloutGroup.decode(group(task))
+    grades = [Grade(verdict="any", accuracy=a, format=1.0, reward=None) for a in accuracies]
+    samples = [s.model_copy(update={"grade": g}) for s, g in zip(whole.samples, grades, strict=True)]
+    return whole.model_copy(update={"samples": samples}).encode()
+
+
+def answering(loop: Loop, accuracies: Any) -> None:
+    """Generators that answer whatever is admitted, with `accuracies(index)`."""
+    read = loop.ledger.read
+
+    def answer_first(count: int, block_s: float) -> Any:
+        for id, task in loop.tasks():
+            loop.commit(id, task.index, graded(task, *accuracies(task.index)))
+        return read(count, block_s)
+
+    loop.ledger.read = answer_first  # type: ignore[method-assign]
+
+
+DAPO = {"name": "dapo"}
+
+
+def test_dynamic_sampling_replaces_groups_that_are_all_right_or_all_wrong(
+    client: redis.Redis, tiny_model: Path
+) -> None:
+    loop = Loop(client, tiny_model, DAPO)
+    answers = {0: (1.0, 1.0), 1: (0.0, 0.0), 2: (0.0, 0.0)}
+    answering(loop, lambda index: answers.get(index, (1.0, 0.0)))
+    trained = loop.collector.next_step(0, 2, lambda: None)
+    assert [r.group.task.index for r in trained] == [3, 4]
+    assert loop.collector.take_filtered() == {"all_right": 1, "all_wrong": 2}
+    loop.ledger.trained(1, [r.entry.id for r in trained])
+    books = loop.ledger.books()
+    assert books.dropped == {"filtered": 3}
+    assert books.difference == 0
+
+
+def test_dynamic_sampling_looks_at_accuracy_not_at_the_reward(client: redis.Redis, tiny_model: Path) -> None:
+    loop = Loop(client, tiny_model, DAPO)
+    loop.collector.admit(0, 1)
+    (id, task), (second, other) = loop.tasks()
+    loop.commit(second, other.index, graded(other, 1.0, 0.0))
+    whole = RolloutGroup.decode(graded(task, 1.0, 1.0))
+    worse = whole.samples[0].model_copy(update={"grade": whole.samples[0].grade.model_copy(update={"format": 0.0})})
+    payload = whole.model_copy(update={"samples": [worse, whole.samples[1]]}).encode()
+    loop.commit(id, task.index, payload)  # rewards 1 and 2, both right
+    answering(loop, lambda index: (1.0, 0.0))
+    loop.collector.next_step(0, 1, lambda: None)
+    assert loop.ledger.books().dropped == {"filtered": 1}
+
+
+def test_accuracy_bounds_filter_more_than_the_extremes(client: redis.Redis, tiny_model: Path) -> None:
+    loop = Loop(client, tiny_model, {"name": "dapo", "accuracy_bounds": [0.0, 0.4]})
+    answering(loop, lambda index: (1.0, 0.0) if index == 0 else (0.6, 0.0))
+    assert [r.group.task.index for r in loop.collector.next_step(0, 1, lambda: None)] == [1, 2]
+    assert loop.collector.take_filtered() == {"outside": 1}
+
+
+def test_after_its_refills_a_step_takes_the_groups_that_come(client: redis.Redis, tiny_model: Path) -> None:
+    loop = Loop(client, tiny_model, {"name": "dapo", "max_refills": 3})
+    answering(loop, lambda index: (1.0, 1.0))
+    trained = loop.collector.next_step(0, 9, lambda: None)
+    assert len(trained) == 2
+    assert loop.collector.take_filtered() == {"all_right": 6}  # 3 refills of 2 groups
+    assert loop.ledger.books().dropped == {"filtered": 6}
+    assert loop.ledger.books().difference == 0
+
+
+def test_a_step_that_was_recorded_comes_again_though_it_would_be_filtered_now(
+    client: redis.Redis, tiny_model: Path
+) -> None:
+    first = Loop(client, tiny_model, {"name": "dapo", "max_refills": 1})
+    answering(first, lambda index: (1.0, 1.0))
+    ids = [r.entry.id for r in first.collector.next_step(0, 9, lambda: None)]
+    first.ledger.record(1, ids)
+    again = Loop(client, tiny_model, DAPO)  # the learner was killed; its successor reads the same books
+    again.ledger.rewind(0)
+    again.collector.restore(0)
+    assert [r.entry.id for r in again.collector.next_step(0, 9, lambda: None)] == ids
+
+
+def test_without_dynamic_sampling_nothing_is_filtered(loop: Loop) -> None:
+    answering(loop, lambda index: (1.0, 1.0))
+    assert len(loop.collector.next_step(0, 1, lambda: None)) == 2
+    assert loop.ledger.books().dropped == {}

@@ -1,49 +1,74 @@
-"""Two gloo ranks with FSDP2 against one process: the same loss, the same gradients, the same weights."""
+"""The same loss, gradients and weights however a batch is cut, and on two gloo ranks with FSDP2 as on one."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from learner.batch import TrainingSequence
+from learner.batch import TrainingSequence, cut
+from learner.objectives.combine import FIGURES
 from learner.ranks import Crew
 from protocol.config import RunConfig
 from protocol.messages import Version
 
 ROOT = Path(__file__).parents[3]
 WORKER = """
-import json, sys, torch
+import sys, torch
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/unit/learner"]
 import torch.distributed as dist
 from learner import ranks
-from test_ranks import config_for, minibatches, snapshot_of
+from test_ranks import FOLLOWED, OBJECTIVES, config_for, minibatches, outcome_of, snapshot_of
 rank, world, device = ranks.join()
-crew = ranks.Crew(config_for(sys.argv[2], int(sys.argv[4])), device, None)
-if rank == 0:
-    result = crew.step(minibatches())
-    weights = snapshot_of(crew)
+results = {}
+for name in OBJECTIVES:  # both ranks make the same calls, so that gradients can be gathered
+    results[name] = outcome_of(ranks.Crew(config_for(sys.argv[2], int(sys.argv[4]), name), device, None))
+crew = ranks.Crew(config_for(sys.argv[2], int(sys.argv[4]), FOLLOWED), device, None)
+if rank == 0:  # as a run does it: rank 0 calls, the others follow
+    results["reference"] = [torch.from_numpy(r) for r in crew.reference([s for part in minibatches() for s in part])]
+    results["followed"] = [crew.step(minibatches()).loss, snapshot_of(crew)]
     crew.stop()
-    torch.save({"loss": result.loss, "norm": result.grad_norms, "tokens": result.tokens,
-                "entropy": result.mean("entropy"), "weights": weights}, sys.argv[3])
 else:
     crew.follow()
+if rank == 0:
+    torch.save(results, sys.argv[3])
 dist.destroy_process_group()
 """
+# One of each way through the trainer.
+OBJECTIVES = {
+    "prompt_augmentation": {},
+    "verl's token mean": {"token_mean_scope": "micro", "micro_sequences": 2},
+    "grpo, reference in the loss": {"name": "grpo", "kl_coefficient": 0.1},
+    "dr_grpo": {"name": "dr_grpo"},
+    "gmpo": {"name": "gmpo"},
+    "gspo, its weight normalised": {"name": "gspo", "clip_low": 0.1, "clip_high": 0.1, "weight_normalise": True},
+    "cispo": {"name": "cispo"},
+    "reinforce_pp, entropy": {"name": "reinforce_pp", "entropy_coefficient": 0.1},
+    "questa": {"name": "questa"},
+    "rejected by k3": {"proximal": "recompute", "reject": "k3", "reject_high": 0.05},
+    "log-linear": {"proximal": "loglinear", "weight": "token", "weight_cap": 2.0},
+    "plain policy gradient": {"loss": "policy_gradient", "dual_clip": "none"},
+}
+FOLLOWED = "grpo, reference in the loss"
 
 
-def config_for(model: str, token_budget: int) -> RunConfig:
+def config_for(model: str, token_budget: int, objective: str = "prompt_augmentation") -> RunConfig:
     return RunConfig.model_validate(
         {
             "model": {"path": model, "dtype": "float32", "context": 64},
             "problems": {"train": ["none"], "max_prompt_tokens": 16},
             "templates": {"names": ["qwen-math"]},
             "sampling": {"group_size": 4, "max_tokens": 16},
+            "staleness": {"target": 0, "max": 0},  # so that a plain policy gradient is let through
+            "objective": OBJECTIVES[objective],
             "learner": {"token_budget": token_budget, "lr": 1e-3},
         }
     )
@@ -56,8 +81,28 @@ def minibatches() -> list[list[TrainingSequence]]:
         prompt = rng.integers(0, 60, rng.integers(3, 8)).astype(np.int32)
         completion = rng.integers(0, 60, rng.integers(1, 14)).astype(np.int32)
         behaviour = rng.normal(-4.0, 0.3, len(completion)).astype(np.float32)
-        rows.append(TrainingSequence(prompt, completion, behaviour, float(rng.normal())))
+        age = rng.integers(0, 3, len(completion)).astype(np.int32)
+        rows.append(TrainingSequence(prompt, completion, behaviour, float(rng.normal()), age))
+    rows[1] = TrainingSequence(rows[1].prompt, rows[1].completion[:0], rows[1].behaviour[:0], 1.0)  # a masked one
+    rows[6] = replace(rows[6], advantage=rng.normal(size=len(rows[6].completion)).astype(np.float32))
     return [rows[:5], rows[5:]]
+
+
+def outcome_of(crew: Crew) -> dict[str, Any]:
+    """What two updates make, and the gradient of the second one."""
+    result = crew.step(minibatches())
+    gradients = [
+        p.grad.full_tensor() if isinstance(p.grad, DTensor) else p.grad for p in crew.trainer.policy.parameters()
+    ]
+    figures = {name: result.mean(name) for name in FIGURES}
+    return {
+        "loss": result.loss,
+        "norm": result.grad_norms,
+        "tokens": result.tokens,
+        "figures": figures,
+        "gradients": [g.full_tensor() if isinstance(g, DTensor) else g.clone() for g in gradients],
+        "weights": snapshot_of(crew),
+    }
 
 
 def snapshot_of(crew: Crew) -> torch.Tensor:
@@ -79,29 +124,79 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("budget", [24, 40])
-def test_the_result_does_not_depend_on_how_the_batch_was_cut(model: str, budget: int) -> None:
-    whole, cut = (
-        Crew(config_for(model, 4096), torch.device("cpu"), None),
-        Crew(config_for(model, budget), torch.device("cpu"), None),
-    )
-    a, b = whole.step(minibatches()), cut.step(minibatches())
-    assert a.loss == pytest.approx(b.loss, abs=1e-5)
-    assert a.grad_norms == pytest.approx(b.grad_norms, rel=1e-5)
-    torch.testing.assert_close(snapshot_of(whole), snapshot_of(cut), atol=1e-5, rtol=0)
+def check(result: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert result["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+    assert result["norm"] == pytest.approx(expected["norm"], rel=1e-5)
+    assert result["tokens"] == expected["tokens"]
+    assert result["figures"] == pytest.approx(expected["figures"], abs=1e-5)
+    for a, b in zip(result["gradients"], expected["gradients"], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    torch.testing.assert_close(result["weights"], expected["weights"], atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("budget", [40, 4096])
-def test_two_ranks_equal_one(model: str, tmp_path: Path, budget: int) -> None:
-    alone = Crew(config_for(model, 4096), torch.device("cpu"), None)
-    expected = alone.step(minibatches())
+@pytest.fixture(scope="module")
+def whole(model: str) -> dict[str, dict[str, Any]]:
+    """Every mini-batch as one micro-batch, on one process."""
+    return {name: outcome_of(Crew(config_for(model, 4096, name), torch.device("cpu"), None)) for name in OBJECTIVES}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(("budget", "parts"), [(40, [2, 2]), (14, [4, 5])])
+def test_the_result_does_not_depend_on_how_the_batch_was_cut(
+    model: str, whole: dict[str, dict[str, Any]], objective: str, budget: int, parts: list[int]
+) -> None:
+    config = config_for(model, budget, objective)
+    assert [len(cut(batch, budget, "padded")) for batch in minibatches()] == parts
+    check(outcome_of(Crew(config, torch.device("cpu"), None)), whole[objective])
+
+
+def test_two_ranks_equal_one(model: str, whole: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     script, out = tmp_path / "worker.py", tmp_path / "out.pt"
     script.write_text(WORKER)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*command, str(script), str(ROOT), model, str(out), str(budget)], check=True, timeout=120)
-    result = torch.load(out, weights_only=True)
-    assert result["loss"] == pytest.approx(expected.loss, abs=1e-5)
-    assert result["norm"] == pytest.approx(expected.grad_norms, rel=1e-5)
-    assert result["tokens"] == expected.tokens
-    assert result["entropy"] == pytest.approx(expected.mean("entropy"), abs=1e-5)
-    torch.testing.assert_close(result["weights"], snapshot_of(alone), atol=1e-5, rtol=0)
+    subprocess.run([*command, str(script), str(ROOT), model, str(out), "40"], check=True, timeout=180)
+    results = torch.load(out, weights_only=True)
+    for objective in OBJECTIVES:
+        check(results[objective], whole[objective])
+    loss, weights = results["followed"]
+    assert loss == pytest.approx(whole[FOLLOWED]["loss"], abs=1e-5)
+    torch.testing.assert_close(weights, whole[FOLLOWED]["weights"], atol=2e-5, rtol=0)
+    alone = Crew(config_for(model, 4096, FOLLOWED), torch.device("cpu"), None)
+    for a, b in zip(results["reference"], alone.reference([s for part in minibatches() for s in part]), strict=True):
+        torch.testing.assert_close(a, torch.from_numpy(b), atol=1e-5, rtol=0)
+
+
+def test_a_rank_without_work_of_its_own_changes_nothing(model: str) -> None:
+    """A lone micro-batch: the second of two ranks repeats it with weight 0 (checked here by its absence)."""
+    crew = Crew(config_for(model, 4096), torch.device("cpu"), None)
+    crew.trainer.world, crew.trainer.rank = 2, 1
+    mine, weights = crew.trainer._mine(cut(minibatches()[0], 4096, "padded"))
+    assert (len(mine), weights) == (1, [0.0])
+
+
+def test_the_reference_policy_stays_what_the_policy_was(model: str) -> None:
+    crew = Crew(config_for(model, 4096, "grpo, reference in the loss"), torch.device("cpu"), None)
+    batch = [s for part in minibatches() for s in part]
+    before = crew.reference(batch)
+    first, second = crew.step(minibatches()), crew.step(minibatches())
+    assert first.mean("reference_k3") < second.mean("reference_k3")  # the policy moves away from it
+    for sequence, a, b in zip(batch, before, crew.reference(batch), strict=True):
+        assert len(a) == len(sequence.completion)
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_mini_batch_without_tokens_is_skipped_and_counted(model: str) -> None:
+    crew = Crew(config_for(model, 4096), torch.device("cpu"), None)
+    before = snapshot_of(crew)
+    empty = [TrainingSequence(s.prompt, s.completion[:0], s.behaviour[:0], 1.0) for s in minibatches()[0]]
+    result = crew.step([empty])
+    assert (result.skipped_updates, result.grad_norms, result.tokens) == (1, [], 0)
+    assert torch.equal(before, snapshot_of(crew))
+
+
+def test_gradient_checkpointing_and_entropy_leave_the_gradient_as_it_is(model: str) -> None:
+    config = config_for(model, 4096, "reinforce_pp, entropy")
+    learner = config.learner.model_copy(update={"gradient_checkpointing": True})
+    plain = outcome_of(Crew(config, torch.device("cpu"), None))
+    saving = outcome_of(Crew(config.model_copy(update={"learner": learner}), torch.device("cpu"), None))
+    check(saving, plain)

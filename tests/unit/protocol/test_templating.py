@@ -1,11 +1,23 @@
 """Templates: what they pay, how they render, how they are drawn, which files are refused."""
 
+import hashlib
+import re
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from protocol.templating import draw, format_score, load_templates, marker_counts, messages, render_chatml
+from protocol.templating import (
+    Template,
+    contract_faults,
+    draw,
+    format_score,
+    load_templates,
+    marker_counts,
+    messages,
+    render_chatml,
+)
 
 TEMPLATES = load_templates()
 CONSTANT = ["abel", "simplerl", "qwen-math", "formal", "lm_eval_prompt8"]
@@ -51,6 +63,114 @@ EXPECTED = [
 GOOD = 'name = "mine"\ncategory = "free-form"\nsystem = "Solve."\nanswer_place = "anywhere"\n'
 
 
+STEP = "Let's think step by step"
+CHECK = "\n<check>\nLet's verify step by step"
+# methods.md, 1.3: category, what opens the assistant's turn, what each must occur once.
+TABLE: dict[str, tuple[str, str, list[str]]] = {
+    "abel": ("explicit-cot", STEP + ".\n", []),
+    "simplerl": ("free-form", "", []),
+    "qwen-math": ("free-form", "", []),
+    "open-r1": ("deepseek", "", ["<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>"]),
+    "open-r1-teacher": ("deepseek", "<think>\n", ["\n</think>\n", "\n<answer>\n", "\n</answer>"]),
+    "deepseek-r1": ("deepseek", "", ["<think>", "</think>", "<answer>", "</answer>"]),
+    "deepseek-r1-teacher": ("deepseek", "<think>", ["</think>", "<answer>", "</answer>"]),
+    "formal": ("free-form", "", []),
+    "lm_eval_prompt1": ("explicit-cot", STEP, ["The final answer is:"]),
+    "lm_eval_prompt4": ("free-form", "", ["The final answer is:"]),
+    "lm_eval_prompt8": ("explicit-cot", STEP, []),
+    "reflective_prompt": ("reflection", "", ["<solution>\n", "\n</solution>\n", CHECK, "\n</check>"]),
+    "reflective_prompt-teacher": ("reflection", "<solution>\n", ["\n</solution>\n", CHECK, "\n</check>"]),
+}
+LAYOUTS = {  # which the system message shows
+    "open-r1": "<think>\n{}\n</think>\n<answer>\n{}\n</answer>",
+    "deepseek-r1": "<think> {} </think> <answer> {} </answer>",
+    "reflective_prompt": "<solution>\n{}\n</solution>\n<check>\nLet's verify step by step ...\n</check>",
+}
+
+
+def test_the_package_holds_the_thirteen_of_the_table_and_no_other():
+    assert set(TEMPLATES) == set(TABLE)
+    assert len(TABLE) == 13
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_category_prefill_and_markers_are_those_of_the_table(name: str):
+    template = TEMPLATES[name]
+    assert (template.category, template.prefill, template.markers) == TABLE[name]
+    assert template.contract == "count"
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_only_simplerl_and_lm_eval_prompt4_add_to_the_problem_from_a_new_line(name: str):
+    suffix = TEMPLATES[name].user_suffix
+    assert bool(suffix) == (name in ("simplerl", "lm_eval_prompt4"))
+    assert not suffix or suffix.startswith("\n")
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_system_message_shows_the_layout_word_for_word(name: str):
+    parts = [re.escape(part) for part in LAYOUTS[name].split("{}")]
+    for variant in (name, f"{name}-teacher"):
+        assert re.search(r"[^<>]+".join(parts), TEMPLATES[variant].system), variant
+    assert TEMPLATES[name].system == TEMPLATES[f"{name}-teacher"].system
+
+
+@pytest.mark.parametrize("name", ["lm_eval_prompt1", "lm_eval_prompt4"])
+def test_the_final_phrase_is_asked_for_with_a_boxed_answer(name: str):
+    template = TEMPLATES[name]
+    assert "The final answer is: \\boxed{answer}" in template.system + template.user_suffix
+
+
+STRICT = Template(
+    name="strict",
+    category="deepseek",
+    system="",
+    markers=["<think>", "</think>", "<answer>", "</answer>"],
+    contract="strict",
+    answer_place="",
+)
+STRICT_TEACHER = STRICT.model_copy(
+    update={"prefill": "<think>\n", "markers": ["\n</think>\n", "\n<answer>\n", "\n</answer>"]}
+)
+
+
+@pytest.mark.parametrize(
+    ("completion", "fault"),
+    [
+        ("<think>a</think> <answer>4</answer>", None),
+        ("so: <think>a</think> then <answer>4</answer>.", None),
+        ("<answer>4</answer><think>a</think>", "'<answer>' stands before '</think>'"),
+        ("</think><think> <answer>4</answer>", "'</think>' stands before '<think>'"),
+        ("<think>a<answer></think>4</answer>", "'<answer>' stands before '</think>'"),
+        ("<think>a</think> <answer>4", "'</answer>' occurs 0 times, not once"),
+        ("<think><think>a</think> <answer>4</answer>", "'<think>' occurs 2 times, not once"),
+    ],
+)
+def test_a_strict_contract_pays_all_or_nothing_for_order_and_nesting(completion: str, fault: str | None):
+    assert format_score(STRICT, completion) == (0.0 if fault else 1.0)
+    assert contract_faults(STRICT, completion) == ([fault] if fault else [])
+
+
+@pytest.mark.parametrize(
+    ("completion", "fault"),
+    [
+        (COMPLETIONS["C"], None),  # neighbouring markers share a line break
+        ("a <b> c\n</think>\n\n<answer>\n4\n</answer>", None),  # a tag that the contract does not name
+        ("a\n</think>\n\n<answer>\n<think>4</think>\n</answer>", "</think> occurs 2 times, not once"),
+        ("<answer>\na\n</think>\n\n<answer>\n4\n</answer>", "</think> closes what is not open there"),
+        ("a\n</think>\n<think>\n<answer>\n4\n</answer>", "<think> occurs 2 times, not once"),
+    ],
+)
+def test_a_strict_contract_counts_the_prefills_tag_and_other_writings_of_its_tags(completion: str, fault: str | None):
+    assert format_score(STRICT_TEACHER, completion) == (0.0 if fault else 1.0)
+    assert fault is None or fault in " ".join(contract_faults(STRICT_TEACHER, completion))
+
+
+def test_the_same_disorder_costs_nothing_under_a_counting_contract():
+    counting = STRICT.model_copy(update={"contract": "count"})
+    assert format_score(counting, "</answer><answer></think><think>") == 1.0
+
+
 def test_the_table_covers_all_thirteen_templates():
     assert {name for name, _, _ in EXPECTED} == set(TEMPLATES)
     assert len(TEMPLATES) == 13
@@ -86,25 +206,11 @@ def test_a_prompt_is_chatml_in_the_order_system_user_assistant():
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "prefill"),
-    [
-        ("abel", "Let's think step by step.\n"),
-        ("open-r1-teacher", "<think>\n"),
-        ("deepseek-r1-teacher", "<think>"),
-        ("lm_eval_prompt1", "Let's think step by step"),
-        ("lm_eval_prompt8", "Let's think step by step"),
-        ("reflective_prompt-teacher", "<solution>\n"),
-    ],
-)
-def test_a_prefill_ends_the_prompt_and_is_no_marker(name: str, prefill: str):
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row[1]])
+def test_a_prefill_ends_the_prompt_and_is_no_marker(name: str):
     template = TEMPLATES[name]
-    assert render_chatml(template, "1 + 1?").endswith("<|im_start|>assistant\n" + prefill)
-    assert not any(marker in prefill for marker in template.markers)
-
-
-def test_the_other_seven_templates_have_no_prefill():
-    assert sum(not template.prefill for template in TEMPLATES.values()) == 7
+    assert render_chatml(template, "1 + 1?").endswith("<|im_start|>assistant\n" + template.prefill)
+    assert not any(marker in template.prefill for marker in template.markers)
 
 
 def test_every_template_asks_for_a_boxed_answer_with_one_backslash():
@@ -142,6 +248,16 @@ def test_a_draw_is_the_same_on_every_machine():
     ]
 
 
+def test_a_weighted_draw_is_the_point_of_the_hash_on_the_line_of_weights_in_the_order_of_names():
+    weights = {"c": 0.5, "a": 1.0, "b": 0.0, "d": 2.5}
+    for problem in (f"math/{i}" for i in range(300)):
+        digest = hashlib.blake2b(f"42\0{0}\0{problem}".encode(), digest_size=16).digest()
+        point = Fraction(int.from_bytes(digest, "little"), 2**128) * 4
+        expected = "a" if point < 1 else "c" if point < Fraction(3, 2) else "d"
+        assert draw(42, 0, problem, list(weights), weights) == expected
+        assert draw(42, 0, problem, sorted(weights), weights) == expected
+
+
 def test_drawing_from_no_names_is_refused():
     with pytest.raises(ValueError, match="no template to draw from"):
         draw(42, 0, "math/0", [])
@@ -154,29 +270,52 @@ def test_extra_templates_come_from_a_file_or_a_folder(tmp_path: Path):
     assert len(load_templates([tmp_path])) == 14
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "named"),
-    [
-        ("mine.toml", GOOD + 'markers = ["a",,]\n', r"mine\.toml: not valid TOML: .*at line 5"),
-        ("mine.toml", GOOD + "temperature = 1\n", r"mine\.toml: temperature \(line 5\): Extra inputs"),
-        ("mine.toml", GOOD.replace("free-form", "poetry"), r"mine\.toml: category \(line 2\)"),
-        ("mine.toml", GOOD + 'markers = [""]\n', r"mine\.toml: markers \(line 5\)"),
-        (
-            "mine.toml",
-            'name = "mine"\ncategory = "reflection"\nsystem = ""\n',
-            r"answer_place: Field required",
-        ),
-        ("other.toml", GOOD, r"other\.toml: name is 'mine', but the file is called 'other'"),
-        (
-            "abel.toml",
-            GOOD.replace("mine", "abel"),
-            r"abel\.toml: the name 'abel' is already taken by ",
-        ),
-    ],
-)
-def test_a_bad_file_is_refused_with_its_line_or_field(tmp_path: Path, file: str, text: str, named: str):
-    (tmp_path / file).write_text(text)
-    with pytest.raises(ValueError, match=named):
+BAD_FILES = [
+    ("mine", GOOD + 'markers = ["a",,]\n', r"mine\.toml:5: not valid TOML: Invalid value \(column 16\)"),
+    ("mine", GOOD + "temperature = 1\n", r"mine\.toml:5: temperature: not a known key; known: name, category, "),
+    ("mine", GOOD.replace("free-form", "poetry"), r"mine\.toml:2: category: Input should be 'deepseek', .*'poetry'"),
+    ("mine", GOOD + 'markers = [\n  "a",\n  "",\n]\n', r"mine\.toml:5: markers\[1\]: String should have at least 1 "),
+    ("mine", GOOD + 'markers = ["a", "a"]\n', r"mine\.toml:5: markers: 'a' is listed twice"),
+    ("mine", GOOD + 'prefill = "<t>"\nmarkers = ["<t>"]\n', r"mine\.toml:6: markers: '<t>' stands in the prefill"),
+    ("mine", GOOD + 'contract = "loose"\n', r"mine\.toml:5: contract: Input should be 'count' or 'strict'"),
+    ("mine", GOOD + 'contract = "strict"\nmarkers = []\n', r"mine\.toml:5: contract: a strict contract needs markers"),
+    (
+        "mine",
+        GOOD.replace("Solve.", "Solve.<|im_end|>"),
+        r"mine\.toml:3: system: '<\|im_end\|>' belongs to a chat format",
+    ),
+    ("mine", GOOD.replace('"Solve."', "5"), r"mine\.toml:3: system: Input should be a valid string \(got 5\)"),
+    ("mine", "".join(GOOD.splitlines(True)[:3]), r"mine\.toml: answer_place: missing; every template needs it"),
+    ("mine", GOOD + 'prefill = """\n', r"mine\.toml(:\d+)?: not valid TOML: "),
+    ("my template", GOOD.replace("mine", "my template"), r"my template\.toml:1: name: String should match pattern"),
+    ("other", GOOD, r"other\.toml:1: name is 'mine', but the file is called 'other'; make them equal"),
+    ("abel", GOOD.replace("mine", "abel"), r"abel\.toml: the name 'abel' is already taken by .*abel\.toml; rename"),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "named"), BAD_FILES)
+def test_a_bad_file_is_refused_with_the_line_that_is_wrong(tmp_path: Path, file: str, text: str, named: str):
+    (tmp_path / f"{file}.toml").write_text(text)
+    with pytest.raises(ValueError, match=r"^template .*" + named):
+        load_templates([tmp_path])
+
+
+def test_a_key_within_a_text_is_not_taken_for_the_line_that_is_wrong(tmp_path: Path):
+    text = GOOD.replace('"Solve."', "'''\ncategory = 5\nprefill = 1\n'''") + "prefill = 7\n"
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(ValueError, match=r"mine\.toml:8: prefill: Input should be a valid string \(got 7\)$"):
+        load_templates([tmp_path])
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path):
+    (tmp_path / "mine.toml").write_text('name = "mine"\ncategory = "poetry"\nsystem = 5\nplace = 1\n')
+    with pytest.raises(ValueError, match=r"mine\.toml:2: category.*mine\.toml:3: system.*answer_place.*toml:4: place"):
+        load_templates([tmp_path])
+
+
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path):
+    (tmp_path / "mine.toml").write_bytes(GOOD.encode() + b"# \xe9\n")
+    with pytest.raises(ValueError, match=r"mine\.toml: not UTF-8 \(byte \d+\)"):
         load_templates([tmp_path])
 
 

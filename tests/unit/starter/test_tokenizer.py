@@ -54,11 +54,12 @@ def test_vllm_loads_the_same_tokenizer(folder: Path):
         assert loaded.decode(loaded.encode(text)) == text
 
 
-def test_prompts_of_the_demo_are_short():
-    tokenizer = build_tokenizer([TEMPLATES[name] for name in DEMO])
+@pytest.mark.parametrize("names", [DEMO, list(TEMPLATES)], ids=["the demo's", "all thirteen"])
+def test_prompts_of_the_demo_are_short(names: list[str]):
+    tokenizer = build_tokenizer([TEMPLATES[name] for name in names])
     lengths = [
         len(tokenizer(render_chatml(TEMPLATES[name], chain_text(*numbers))).input_ids)
-        for name in DEMO
+        for name in names
         for numbers in list(chain_operands("heldout"))[:50]
     ]
     assert median(lengths) <= 40

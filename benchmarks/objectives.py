@@ -1,0 +1,55 @@
+"""Every objective by its name, on the demo: 30 steps, nothing that is no number, and a reward that rises.
+
+A row is the mean reward of the last five steps against that of the first five of the same run. The objective is the
+preset alone, but for what its published recipe sets elsewhere and what it can't do without.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.bench import Bench
+from benchmarks.report import Row, at_least
+from benchmarks.runs import chorus_run
+from learner.figures import read_records
+from protocol.objective import PRESETS
+
+GOAL = at_least(1.02)
+_STEPS = 30
+_EDGE = 5  # steps at either end
+_BESIDE = {
+    "gspo": ["learner.updates_per_step=4"],  # as published; with one update its ratio is 1
+    "questa": ["reward.compose=accuracy_only"],  # as published: its reward is binary
+}
+_QUICK = ("gmpo", "dapo")
+
+
+def measure(bench: Bench) -> Iterator[Row]:
+    names = bench.objectives or (_QUICK if bench.quick else tuple(PRESETS))
+    for name in names:
+        steps = bench.steps if bench.quick else _STEPS
+        run_dir = chorus_run(
+            bench, f"objective-{name}", f"objective.name={name}", f"run.steps={steps}", *_BESIDE.get(name, ())
+        )
+        records = read_records(run_dir)
+        edge = min(_EDGE, len(records) // 2)
+        start, end = (statistics.fmean(r["reward"] for r in part) for part in (records[:edge], records[-edge:]))
+        broken = [key for r in records for key in not_finite(r)] + [a for r in records for a in r["alarms"]]
+        seconds = sum(r["seconds"] for r in records)
+        note = (
+            f"accuracy {records[0]['accuracy']:.3f} -> {records[-1]['accuracy']:.3f}, "
+            f"entropy {records[0]['entropy']:.3f} -> {records[-1]['entropy']:.3f}, {seconds:.0f} s"
+        )
+        if broken:
+            note += f"; {', '.join(sorted(set(broken)))}"
+        bench.say(f"{name}: reward {start:.3f} -> {end:.3f}; {note}")
+        yield Row(f"objective {name}: reward, end / start", "reward", [end], [start], GOAL, note)
+
+
+def not_finite(record: dict[str, Any]) -> list[str]:
+    """The keys of a record's figures that are no finite numbers, and `updates_skipped` where there are such."""
+    bad = [key for key, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
+    return bad + (["updates_skipped"] if record["updates_skipped"] else [])

@@ -1,0 +1,152 @@
+"""`python -m benchmarks.prompt_augmentation`: the demo under 13, 4 and 1 templates, three seeds each.
+
+Every run starts from the same policy, which knows all 13 layouts, and trains on the same number of samples. What the
+runs came to is measured apart, on each one's checkpoints, with the same held-out problems and templates for all.
+A run that has ended is not run again, and one that was cut short goes on: start the command again at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.prompt_augmentation.report import draw, markdown
+from protocol.config import load_config
+from protocol.processes import spawn_guarded
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPE = RECIPES / "demo_13_templates.toml"
+ARMS = {
+    13: load_config(RECIPE).templates.names,
+    4: load_config(RECIPES / "demo.toml").templates.names,
+    1: load_config(RECIPES / "demo_single_template.toml").templates.names,
+}
+POINTS = 10  # checkpoints of a run that are measured
+DEADLINE_S = 6 * 3600.0
+GRACE_S = 60.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.prompt_augmentation", description=__doc__)
+    add = parser.add_argument
+    add("--steps", type=int, default=150, help="steps of every run (default: 150)")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--arms", type=int, nargs="+", default=list(ARMS), choices=list(ARMS), help="numbers of templates")
+    add("--dir", type=Path, default=Path("runs"), help="where runs and the starter's cache lie (default: runs)")
+    add("--picture", type=Path, help="where the picture goes (default: into the experiment's folder)")
+    add("--nice", type=int, default=15, help="politeness towards other processes, 0 to 19 (default: 15)")
+    add("--report-only", action="store_true", help="draw and print what is there; run nothing")
+    args = parser.parse_args()
+    os.nice(args.nice)
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    folder = args.dir / "prompt_augmentation" / f"{args.steps}-steps"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not args.report_only:
+        starter = _starter(args.dir / ".cache")
+        _measure_start(folder, starter)
+        for seed in args.seeds:  # seed by seed, so that an experiment cut short is still a comparison
+            for arm in args.arms:
+                run_dir = _finished(folder, arm, seed) or _run(folder, arm, seed, args.steps, starter)
+                _measure(run_dir)
+    runs = {arm: [r for s in args.seeds if (r := _finished(folder, arm, s))] for arm in args.arms}
+    runs = {arm: found for arm, found in runs.items() if found}
+    if not runs:
+        print(f"{folder}: no run has ended yet", file=sys.stderr)
+        return os.EX_TEMPFAIL
+    picture = draw(folder, runs, args.picture or folder / "prompt_augmentation.png")
+    table = markdown(folder, runs)
+    (folder / "report.md").write_text(table, encoding="utf-8")
+    print(f"{table}\n{picture}")
+    return os.EX_OK
+
+
+def _starter(cache: Path) -> Path:
+    """The policy that all runs start from, warmed up on all thirteen layouts."""
+    from starter.build import build_starter
+
+    return build_starter(cache, ARMS[13], log=_say)
+
+
+def _folders(folder: Path, arm: int, seed: int) -> Iterator[Path]:
+    """The folders of a run's starts, the newest first."""
+    return iter(sorted(folder.glob(f"templates-{arm}-seed-{seed}-*"), reverse=True))
+
+
+def _finished(folder: Path, arm: int, seed: int) -> Path | None:
+    return next((f for f in _folders(folder, arm, seed) if (f / "summary.json").is_file()), None)
+
+
+def _run(folder: Path, arm: int, seed: int, steps: int, starter: Path) -> Path:
+    """Start a run, or go on with one that has a checkpoint. Raises RuntimeError when it fails."""
+    name = f"templates-{arm}-seed-{seed}"
+    begun = next((f for f in _folders(folder, arm, seed) if any(f.glob("checkpoints/*/manifest.json"))), None)
+    if begun:
+        arguments = ["--resume", str(begun)]
+    else:
+        settings = {
+            "run.dir": str(folder),
+            "run.name": name,
+            "run.steps": steps,
+            "run.seed": seed,
+            "model.path": str(starter),
+            "templates.names": json.dumps(ARMS[arm]),
+            "evaluation.problems": 0,
+            "learner.checkpoint_every": max(1, steps // POINTS),
+            "learner.keep_checkpoints": POINTS + 2,
+            # Patience, since the machine may be busy with something else.
+            "learner.sync_deadline_s": 300,
+            "generator.lease_s": 60,
+        }
+        parts = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        arguments = [str(RECIPE), *parts]
+    _say(f"{'resume' if begun else 'run'} {name}")
+    argv = [sys.executable, "-m", "cli.main", "run", *arguments]
+    log = folder / f"{name}.log"
+    process = spawn_guarded(argv, name=name, log=log, grace_s=GRACE_S)
+    try:
+        status = process.wait(DEADLINE_S)
+    finally:
+        process.stop(GRACE_S)
+    run_dir = _finished(folder, arm, seed)
+    if status != 0 or run_dir is None:
+        raise RuntimeError(f"{name} ended with exit status {status}; its log is {log}")
+    return run_dir
+
+
+def _measure_start(folder: Path, starter: Path) -> None:
+    path = folder / "start.json"
+    if not path.is_file():
+        from benchmarks.prompt_augmentation.evaluate import evaluate
+
+        _say("measuring the starting policy")
+        path.write_text(json.dumps({"step": 0} | evaluate([starter], ARMS[13])[0], indent=2) + "\n")
+
+
+def _measure(run_dir: Path) -> None:
+    """Measure the run's checkpoints into curves.json; afterwards only the last checkpoint is kept."""
+    path = run_dir / "curves.json"
+    if path.is_file():
+        return
+    from benchmarks.prompt_augmentation.evaluate import evaluate
+    from learner import checkpoint
+
+    folders = sorted(m.parent for m in (run_dir / "checkpoints").glob("step-*/manifest.json"))
+    _say(f"measuring {len(folders)} checkpoints of {run_dir.name}")
+    points = evaluate([f / "huggingface" for f in folders], ARMS[13])
+    steps = [checkpoint.read_manifest(f).step for f in folders]
+    records = [{"step": step} | point for step, point in zip(steps, points, strict=True)]
+    path.write_text(json.dumps(records, indent=2) + "\n")
+    checkpoint.prune(run_dir / "checkpoints", 1)
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""`chorus templates`: list them, show what a model sees, try a text against a contract.
+
+    chorus templates [--files PATH ...]
+    chorus templates show NAME --problem TEXT [--model FOLDER]
+    chorus templates try NAME --completion FILE [--gold ANSWER]
+
+NAME is a template's name, or the path of a template's own file, which need not be anywhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from protocol.exits import CannotGoOn
+from protocol.templating import (
+    Template,
+    choose_templates,
+    contract_faults,
+    format_score,
+    load_templates,
+    marker_counts,
+    render_chatml,
+)
+
+FAULTS = 1  # exit status of `try` for a text that the contract does not pay in full
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="chorus templates", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    files = {"type": Path, "nargs": "+", "default": [], "metavar": "PATH", "help": "more templates: files or folders"}
+    parser.add_argument("--files", **files)
+    commands = parser.add_subparsers(dest="command")
+    show = commands.add_parser("show", help="the prompt, exactly as the model sees it")
+    show.add_argument("--problem", required=True, metavar="TEXT")
+    show.add_argument("--model", metavar="FOLDER", help="in this model's own chat format, and as its tokens")
+    attempt = commands.add_parser("try", help="grade a text against the template's contract, marker by marker")
+    attempt.add_argument("--completion", required=True, metavar="FILE", help="the text after the prompt; - reads stdin")
+    attempt.add_argument("--gold", metavar="ANSWER", help="grade the answer, too")
+    for command in (show, attempt):
+        command.add_argument("name", metavar="NAME", help="a template's name, or its file")
+        command.add_argument("--files", **files)
+    args = parser.parse_args(argv)
+    if args.command is None:
+        _list(_known(args.files))
+        return os.EX_OK
+    template, places = _find(args.name, args.files)
+    if args.command == "show":
+        _show(template, args.problem, args.model)
+        return os.EX_OK
+    return _try(template, places, _read(args.completion), args.gold)
+
+
+def _known(files: Sequence[Path]) -> dict[str, Template]:
+    try:
+        return load_templates(files)
+    except (OSError, ValueError) as error:
+        raise CannotGoOn(str(error)) from None
+
+
+def _find(name: str, files: Sequence[Path]) -> tuple[Template, list[Path]]:
+    """The template, and the files that a grader of it must read beside the package's own."""
+    places = list(files)
+    if name.endswith(".toml"):
+        places.append(Path(name))
+        name = Path(name).stem
+    return choose_templates([name], places, "NAME")[name], places
+
+
+def _list(templates: dict[str, Template]) -> None:
+    table = Table()
+    for column in ("name", "category", "contract", "markers", "opens the answer with", "answer"):
+        table.add_column(column)
+    for t in templates.values():
+        markers = " ".join(map(_visible, t.markers)) or "none"
+        table.add_row(
+            t.name, t.category, t.contract if t.markers else "-", markers, _visible(t.prefill), t.answer_place
+        )
+    Console(markup=False).print(table)
+
+
+def _show(template: Template, problem: str, model: str | None) -> None:
+    if model is None:
+        _write(render_chatml(template, problem))
+        return
+    from learner.admission import load_tokenizer  # transformers: seconds, which the other commands do without
+    from learner.prompts import Renderer
+
+    tokenizer = load_tokenizer(model)
+    renderer = Renderer(tokenizer, "model" if tokenizer.chat_template else "chatml")
+    _write(renderer.text(template, problem))
+    ids = renderer.ids(template, problem)
+    pieces = " ".join(_visible(str(tokenizer.decode([token]))) for token in ids)
+    print(f"\n{len(ids)} tokens in the format {renderer.chat!r}: {pieces}", file=sys.stderr)
+
+
+def _write(prompt: str) -> None:
+    """To the last character: only a terminal gets a line break more."""
+    sys.stdout.write(prompt + ("\n" if sys.stdout.isatty() and not prompt.endswith("\n") else ""))
+    sys.stdout.flush()
+
+
+def _try(template: Template, places: list[Path], completion: str, gold: str | None) -> int:
+    if template.prefill and completion.startswith(template.prefill):
+        print(
+            f"note: the text begins with {_visible(template.prefill)}, which is the prompt's end and not part of a "
+            "completion; it is graded as it stands",
+            file=sys.stderr,
+        )
+    counts = marker_counts(template, completion)
+    for marker, n in counts.items():
+        print(f"{'ok    ' if n == 1 else 'missed'}  {_visible(marker)}  {_times(n)}")
+    if not counts:
+        print("no markers: every text has the full format score")
+    elif template.contract == "strict":
+        for fault in [] if any(n != 1 for n in counts.values()) else contract_faults(template, completion):
+            print(f"missed  {fault}")
+    score = format_score(template, completion)
+    paid = sum(n == 1 for n in counts.values())
+    print(f"format  {score:.4g}  ({paid} of {len(counts)} markers occur exactly once, contract {template.contract})")
+    if gold is not None:
+        asyncio.run(_grade(template, places, completion, gold))
+    return os.EX_OK if score == 1.0 else FAULTS
+
+
+async def _grade(template: Template, places: list[Path], completion: str, gold: str) -> None:
+    from cli.grading import local_grading
+
+    async with local_grading(templates=places) as grading:
+        grade = await grading.explain({"completion": completion, "gold": gold, "template": template.name})
+    reasons = "; ".join(c["reason"] for c in grade["comparisons"] if c.get("reason"))
+    print(f"answer  {grade['verdict']}: {grade['extracted']!r} against {gold!r}{f' ({reasons})' if reasons else ''}")
+    print(f"reward  {grade['reward']}")
+
+
+def _read(place: str) -> str:
+    """Byte by byte as it is: a marker may end with a line break."""
+    try:
+        data = sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
+        return data.decode("utf-8")
+    except OSError as error:
+        raise CannotGoOn(f"--completion {place}: {error.strerror}; give a text file, or - for stdin") from None
+    except UnicodeDecodeError as error:
+        raise CannotGoOn(f"--completion {place}: not UTF-8 (byte {error.start})") from None
+
+
+def _times(n: int) -> str:
+    return "occurs once" if n == 1 else f"occurs {n} times; once is paid" if n else "does not occur"
+
+
+def _visible(text: str) -> str:
+    """With its line breaks to be seen."""
+    return text.replace("\n", "⏎")

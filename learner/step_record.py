@@ -1,0 +1,230 @@
+"""One line of metrics.jsonl: everything a step says of itself, over all, by template and by staleness.
+
+Lengths are in completion tokens, times in seconds, entropies in nats a token. None: there was nothing to measure.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from learner.collect import staleness
+from learner.prepare import Prepared
+from learner.step_figures import AGES, StepFigures, TokenSums
+from learner.window import Ready
+from protocol.config import RunConfig
+from protocol.messages import unpack_ids
+
+_REPEATED_GRAM = 8  # tokens; a completion that repeats itself repeats these
+_HISTOGRAM_BINS = 5
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the learner knows of a step beside its tokens.
+
+    wait_s of `seconds` passed without a full step's groups. waiting: finished groups that the next step can take.
+    filtered: groups that dynamic sampling replaced, all wrong and all right and outside the bounds.
+    """
+
+    wait_s: float
+    seconds: float
+    generator_wait_ratio: float | None = None
+    generator_tokens: int = 0
+    waiting: int = 0
+    filtered: Counter[str] | None = None
+
+
+def step_record(
+    step: int,
+    config: RunConfig,
+    groups: list[Ready],
+    prepared: Prepared,
+    figures: StepFigures,
+    around: Surroundings,
+) -> dict[str, Any]:
+    """The whole line."""
+    templates = [group.task.template for group, _ in prepared.samples]
+    return {
+        "step": step,
+        "steps": config.run.steps,
+        "time": time.time(),
+        **_sample_figures(range(len(templates)), prepared, figures, config),
+        **_policy_figures(config, figures),
+        **_weight_figures(figures.by_sequence),
+        "w_min": figures.w_min if figures.tokens else None,
+        "w_max": figures.w_max if figures.tokens else None,
+        "w_p99": figures.w_quantile(0.99),
+        **_group_figures(prepared, config.sampling.group_size),
+        **_staleness_figures(groups, prepared, figures, step),
+        **_flow_figures(groups, prepared, figures, around),
+        "by_template": {
+            name: _part([k for k, t in enumerate(templates) if t == name], prepared, figures, config)
+            for name in sorted(set(templates))
+        },
+        "by_staleness": {
+            f"{age}{'+' if age == AGES - 1 else ''}": _by_age(figures.by_age, age)
+            for age in range(AGES)
+            if figures.by_age.tokens([age])
+        },
+    }
+
+
+def _sample_figures(rows: Sequence[int], prepared: Prepared, figures: StepFigures, config: RunConfig) -> dict[str, Any]:
+    """Rewards, lengths and entropy of some of the step's samples."""
+    samples = [prepared.samples[k][1] for k in rows]
+    graded = [s for s in samples if s.grade.accuracy is not None]
+    formats = [s.grade.format for s in samples if s.grade.format is not None]
+    lengths = [s.n_tokens for s in samples]
+    longest = config.sampling.max_tokens
+    return {
+        "reward": _mean([float(prepared.rewards[k]) for k in rows if math.isfinite(prepared.rewards[k])]),
+        "accuracy": _mean([s.grade.accuracy for s in graded]),
+        "format": _mean(formats),
+        "format_full": _mean([float(f == 1.0) for f in formats]),
+        "entropy": figures.by_sequence.mean("entropy", rows),
+        "response_tokens_mean": _mean(lengths),
+        "response_tokens_p95": float(np.quantile(lengths, 0.95)) if lengths else None,
+        "response_tokens_max": max(lengths, default=0),
+        "response_tokens_right": _mean([s.n_tokens for s in graded if s.grade.accuracy == 1.0]),
+        "response_tokens_wrong": _mean([s.n_tokens for s in graded if s.grade.accuracy != 1.0]),
+        "truncated": _mean([float(s.finish_reason == "length") for s in samples]),
+        "no_end": _mean([float(s.finish_reason != "stop" and s.n_tokens < longest) for s in samples]),
+        "repetition": _mean([repetition(unpack_ids(s.token_ids)) for s in samples]),
+    }
+
+
+def _part(rows: list[int], prepared: Prepared, figures: StepFigures, config: RunConfig) -> dict[str, Any]:
+    sums = figures.by_sequence
+    return {
+        "samples": len(rows),
+        **_sample_figures(rows, prepared, figures, config),
+        "advantage_abs": _mean([abs(float(prepared.advantages[k])) for k in rows]),
+        "clip_high_fraction": sums.mean("clip_high", rows),
+        "clip_low_fraction": sums.mean("clip_low", rows),
+        "w_mean": sums.mean("w", rows),
+        "w_effective": sums.effective(rows),
+    }
+
+
+def _policy_figures(config: RunConfig, figures: StepFigures) -> dict[str, Any]:
+    has_reference = config.objective.needs_reference and config.objective.kl_in == "loss"
+    return {
+        "loss": figures.loss,
+        "lr": config.learner.lr,
+        "grad_norm": max(figures.grad_norms, default=0.0),
+        "updates": len(figures.grad_norms),
+        "updates_skipped": figures.skipped_updates,
+        "logprob": figures.mean("logprob"),
+        "ratio_mean": figures.mean("ratio"),
+        "ratio_off_max": figures.ratio_off_max,
+        "mismatch_k1": figures.mean("mismatch_k1"),
+        "mismatch_abs": figures.mean("mismatch_abs"),
+        "clip_high_fraction": figures.mean("clip_high"),
+        "clip_low_fraction": figures.mean("clip_low"),
+        "dual_clip_fraction": figures.mean("dual_clip"),
+        **{f"proximal_{k}": figures.mean(f"proximal_{k}") for k in ("k1", "k2", "k3")},
+        **{f"reference_{k}": figures.mean(f"reference_{k}") if has_reference else None for k in ("k1", "k2", "k3")},
+        "nonfinite_fraction": figures.mean("nonfinite"),
+    }
+
+
+def _weight_figures(sums: TokenSums, rows: Sequence[int] | slice = slice(None)) -> dict[str, Any]:
+    """Of w = proximal / behaviour, before caps."""
+    return {
+        "w_mean": sums.mean("w", rows),
+        "w_effective": sums.effective(rows),
+        "w_k3": sums.mean("w_k3", rows),
+        "w_truncated_fraction": sums.mean("w_truncated", rows),
+        "w_dropped_fraction": sums.mean("w_dropped", rows),
+        "rejected_fraction": sums.mean("rejected", rows),
+    }
+
+
+def _by_age(sums: TokenSums, age: int) -> dict[str, Any]:
+    return {
+        "tokens": sums.tokens([age]),
+        **_weight_figures(sums, [age]),
+        "mismatch_k1": sums.mean("mismatch_k1", [age]),
+        "clip_high_fraction": sums.mean("clip_high", [age]),
+        "clip_low_fraction": sums.mean("clip_low", [age]),
+    }
+
+
+def _group_figures(prepared: Prepared, group_size: int) -> dict[str, Any]:
+    """Of the groups that were trained; those that dynamic sampling replaced are counted apart."""
+    accuracy = np.array([np.nan if s.grade.accuracy is None else s.grade.accuracy for _, s in prepared.samples])
+    means = [float(np.nanmean(g)) for g in accuracy.reshape(-1, group_size) if np.isfinite(g).any()]
+    rewards = prepared.rewards.reshape(-1, group_size)
+    equal = sum(bool(np.isfinite(g).any() and np.nanmax(g) == np.nanmin(g)) for g in rewards)
+    counts, _ = np.histogram(means, bins=_HISTOGRAM_BINS, range=(0, 1))
+    return {
+        "groups_all_right": _mean([float(m == 1.0) for m in means]),
+        "groups_all_wrong": _mean([float(m == 0.0) for m in means]),
+        "accuracy_histogram": counts.tolist(),
+        "zero_advantage_groups": equal,
+        "advantage_mean": float(prepared.advantages.mean()),
+        "advantage_std": float(prepared.advantages.std()),
+        "advantage_max": float(np.abs(prepared.advantages).max()),
+        "kl_reward": prepared.kl_reward,
+    }
+
+
+def _staleness_figures(groups: list[Ready], prepared: Prepared, figures: StepFigures, step: int) -> dict[str, Any]:
+    ages = [staleness(r.group, step - 1) for r in groups]
+    tokens = [np.broadcast_to(s.age, len(s.completion)) for s in prepared.sequences]
+    lag = np.concatenate(tokens) if tokens else np.empty(0)
+    mixed = [float(len({run[:2] for run in s.versions}) > 1) for _, s in prepared.samples]
+    return {
+        "staleness_mean": statistics.fmean(ages),
+        "staleness_max": max(ages),
+        "token_lag_mean": float(lag.mean()) if lag.size else None,
+        "token_lag_max": int(lag.max()) if lag.size else None,
+        "mixed_version_samples": _mean(mixed),
+    }
+
+
+def _flow_figures(
+    groups: list[Ready], prepared: Prepared, figures: StepFigures, around: Surroundings
+) -> dict[str, Any]:
+    grades = [s.grade for _, s in prepared.samples]
+    filtered = around.filtered or Counter()
+    seen = len(groups) + filtered.total()
+    return {
+        "groups": len(groups),
+        "groups_waiting": around.waiting,
+        "groups_filtered": dict(filtered),
+        "filter_accepted": len(groups) / seen if seen else None,
+        "samples_masked": prepared.masked,
+        "samples_overlong": prepared.overlong,
+        "verifier_failures": sum(g.accuracy is None for g in grades),
+        "verifier_ms_mean": _mean([g.ms for g in grades]),
+        "trained_tokens": figures.tokens,
+        "tokens_per_second": figures.tokens / around.seconds,
+        "generated_tokens_per_second": around.generator_tokens / around.seconds,
+        "seconds": around.seconds,
+        "wait_seconds": around.wait_s,
+        "learner_wait_ratio": around.wait_s / around.seconds,
+        "generator_wait_ratio": around.generator_wait_ratio,
+    }
+
+
+def repetition(ids: np.ndarray) -> float:
+    """The share of a completion's runs of 8 tokens that it has had before; 0 where there is no such run."""
+    if len(ids) <= _REPEATED_GRAM:
+        return 0.0
+    runs = np.lib.stride_tricks.sliding_window_view(ids.astype(np.uint64) + 1, _REPEATED_GRAM)
+    powers = np.uint64(0x9E3779B97F4A7C15) ** np.arange(_REPEATED_GRAM, dtype=np.uint64)
+    hashes = (runs * powers).sum(1)  # wraps around, as it should
+    return 1.0 - len(np.unique(hashes)) / len(hashes)
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    return statistics.fmean(values) if values else None

@@ -1,0 +1,105 @@
+"""`chorus regrade`: a finished run's rollouts under today's rules, without Redis, with what changed and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from storedrun import grade, group, run_folder
+
+from cli.main import main
+from learner.admission import load_tokenizer
+from protocol.config import RunConfig
+from protocol.exits import CANNOT_GO_ON
+
+RIGHT, WRONG = "3 + 4 = 7, so \\boxed{7}", "3 + 4 = 8, so \\boxed{8}"
+FORMED = "<think>x</think> <answer>\\boxed{7}</answer>"
+
+
+def config(model: Path) -> RunConfig:
+    sections = {
+        "model": {"path": str(model)},
+        "problems": {"train": ["any"]},
+        "templates": {"names": ["qwen-math", "deepseek-r1"]},
+    }
+    return RunConfig.model_validate(sections)
+
+
+@pytest.fixture
+def run(tiny_model: Path, tmp_path: Path) -> Path:
+    """Two steps; of six samples one had the wrong verdict, one the wrong format score, and one no grade."""
+    tokenizer = load_tokenizer(str(tiny_model))
+
+    def ids(text: str) -> list[int]:
+        return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+
+    first = group(
+        0,
+        "qwen-math",
+        [
+            (ids(RIGHT), grade(1.0, extracted="7")),
+            (ids(WRONG), grade(1.0, extracted="8")),
+            (ids(WRONG), grade(0.0, extracted="8")),
+        ],
+        gold="7",
+    )
+    second = group(
+        1,
+        "deepseek-r1",
+        [
+            (ids(FORMED), grade(1.0, format=0.25, extracted="7")),
+            (ids(FORMED), grade(1.0, extracted="7")),
+            (ids("9" * 9), grade(None, format=0.0, verdict="timeout")),
+        ],
+        gold="7",
+    )
+    return run_folder(tmp_path / "run", config(tiny_model), [[first], [second]])
+
+
+def test_what_changed_is_counted_and_explained(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["regrade", str(run), "--workers", "1", "--json"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert (outcome["samples"], outcome["changed"]) == (6, 3)
+    assert outcome["kinds"] == {"correct -> wrong": 1, "format score": 1, "timeout -> wrong": 1}
+    assert outcome["templates"] == {"deepseek-r1": 2, "qwen-math": 1}
+    # Additive: then 2, 2, 1, 1.25, 2 over the five with a grade; now 2, 1, 1, 2, 2.
+    assert outcome["reward"] == {"then": pytest.approx(8.25 / 5), "now": pytest.approx(8 / 5)}
+    wrong, formed, _ = outcome["examples"]
+    assert (wrong["step"], wrong["index"], wrong["problem"]) == (1, 0, "math/0")
+    assert (wrong["then"]["verdict"], wrong["now"]["verdict"], wrong["now"]["extracted"]) == ("correct", "wrong", "8")
+    assert wrong["completion"] == WRONG
+    assert wrong["why"].startswith("7: ")
+    assert (formed["then"]["format"], formed["now"]["format"], formed["why"]) == (0.25, 1.0, "every marker once")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_steps_can_be_chosen_and_the_text_says_it_for_people(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["regrade", str(run), "--workers", "1", "--steps", "1:1"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{run}: 3 samples graded again, 1 changed; mean reward 1.6667 then, 1.3333 now\n")
+    assert "step 1, group 0 (math/0, qwen-math): correct -> wrong" in out
+    assert "answer    '8' then, '8' now" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["nowhere"], "nowhere: there is no config.json in it; give the folder of a run"),
+        (["RUN", "--steps", "7:"], "no stored rollouts in steps 7:"),
+        (["RUN", "--steps", "a:b"], "--steps a:b: give FIRST:LAST"),
+    ],
+)
+def test_what_cannot_be_regraded_is_said_in_one_line(
+    run: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["regrade", *(str(run) if a == "RUN" else a for a in arguments)]) == CANNOT_GO_ON
+    assert reason in capsys.readouterr().err
+
+
+def test_rollouts_that_cannot_be_read_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / "rollouts" / "step-000002.msgpack.gz"
+    path.write_bytes(path.read_bytes()[:20])
+    assert main(["regrade", str(run), "--workers", "1", "--steps", "2"]) == CANNOT_GO_ON
+    assert "step-000002.msgpack.gz: can't be read" in capsys.readouterr().err

@@ -1,0 +1,18 @@
+"""`chorus run --dry-run`: on this machine, or as if on another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+
+DEMO = str(Path(__file__).parents[3] / "recipes" / "demo.toml")
+
+
+def test_a_dry_run_shows_the_placement_on_gpus_that_are_not_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", DEMO, "--dry-run", "--gpus", "4", "--tokens-per-second", "1000"]) == 0
+    text = capsys.readouterr().out
+    assert "placement   learner on GPU 0, generators on GPU 1" in text
+    assert "at most 13.7 min at 1,000 tokens/s, if" in text  # 50 x 256 x 64 tokens

@@ -1,0 +1,77 @@
+"""Collapse alarms: what raises each, that it is said once, and that healthy runs raise none."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from learner.alarms import Alarms
+from protocol.config import AlarmsSection
+
+HEALTHY = {
+    "entropy": 0.3, "accuracy": 0.6, "clip_high_fraction": 0.01, "clip_low_fraction": 0.01, "grad_norm": 0.4,
+    "w_effective": 0.99, "updates_skipped": 0,
+}  # fmt: skip
+
+
+def raised(records: list[dict[str, Any]], **config: Any) -> list[tuple[int, str]]:
+    """(step, sentence) of everything raised."""
+    alarms = Alarms(AlarmsSection(**config))
+    found = []
+    for step, record in enumerate(records, 1):
+        found += [(step, text) for text in alarms.look({"step": step, **HEALTHY, **record})]
+    return found
+
+
+def test_a_healthy_run_raises_nothing() -> None:
+    assert raised([{"grad_norm": 0.3 + 0.01 * (k % 7), "accuracy": 0.4 + 0.005 * k} for k in range(60)]) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"clip_high_fraction": 0.2, "clip_low_fraction": 0.15}, "35% of the tokens are clipped"),
+        ({"w_effective": 0.2}, "worth 20% of the tokens"),
+        ({"grad_norm": 5.0}, "norm is 5, usually it is 0.4"),
+        ({"grad_norm": float("inf")}, "norm is inf"),
+        ({"updates_skipped": 1}, "1 update.s. were skipped"),
+    ],
+)
+def test_one_bad_step_is_enough_for_what_no_step_should_show(bad: dict[str, Any], words: str) -> None:
+    [(step, text)] = raised([{}] * 20 + [bad])
+    assert step == 21
+    assert text.startswith("step 21: ")
+    assert re.search(words, text)
+
+
+def test_entropy_must_stay_below_its_floor_for_some_steps() -> None:
+    low = [{"entropy": 0.005}] * 4
+    assert raised([*low, {}, *low, {}]) == []
+    [(step, text)] = raised([*low, *low])
+    assert step == 5
+    assert "below 0.01 for 5 steps" in text
+
+
+def test_accuracy_is_compared_as_a_mean_over_steps_with_its_best() -> None:
+    noisy = [{"accuracy": 0.6 + (0.1 if k % 2 else -0.1)} for k in range(40)]
+    assert raised(noisy) == []
+    [(step, text)] = raised(noisy + [{"accuracy": 0.5}] * 10)
+    assert 45 <= step <= 50
+    assert "getting worse" in text
+
+
+def test_an_alarm_is_said_once_and_again_after_it_was_quiet() -> None:
+    bad: dict[str, Any] = {"w_effective": 0.1}
+    assert [step for step, _ in raised([{}, bad, bad, bad, {}, bad])] == [2, 6]
+
+
+def test_a_threshold_of_0_turns_an_alarm_off() -> None:
+    off = {"entropy_floor": 0, "accuracy_drop": 0, "clip_fraction": 0, "grad_norm_factor": 0, "effective_share": 0}
+    bad = {"entropy": 0.0, "accuracy": 0.0, "clip_low_fraction": 1.0, "grad_norm": 1e9, "w_effective": 0.001}
+    assert raised([{}] * 12 + [bad] * 12, **off) == []
+
+
+def test_what_was_not_measured_raises_nothing() -> None:
+    assert raised([dict.fromkeys(HEALTHY)] * 12) == []

@@ -1,0 +1,107 @@
+"""A step's record: over all, by template and by staleness, and what is not measured is None, never NaN."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from rollouts import ready, sample
+
+from learner.batch import MicroBatch, cut
+from learner.objectives.combine import FIGURES
+from learner.prepare import Prepared, prepare
+from learner.step_figures import StepFigures
+from learner.step_record import Surroundings, repetition, step_record
+from learner.window import Ready
+from protocol.config import RunConfig
+
+CONFIG = RunConfig.model_validate(
+    {
+        "model": {"path": "any", "context": 64},
+        "problems": {"train": ["any"], "max_prompt_tokens": 16},
+        "templates": {"names": ["a", "b"]},
+        "sampling": {"group_size": 2, "max_tokens": 10},
+        "objective": {"advantage": "dr_grpo"},
+    }
+)
+GROUPS = [
+    ready([sample(1.0, ids=(5,) * 3, form=1.0), sample(0.0, ids=(6,) * 10, finish="length")], 0, "a"),
+    ready([sample(1.0, ids=(7,) * 2, versions=[(1, 0, 1), (1, 2, 1)]), sample(None)], 1, "b"),
+]
+
+
+def measured(prepared: Prepared, w: dict[int, float], entropy: dict[int, float]) -> StepFigures:
+    """What a trainer would have counted: these weights by age, these entropies by sequence."""
+    figures = StepFigures(sequences=len(prepared.sequences))
+    for b in cut(prepared.sequences, 16, "padded"):
+        figures.count(b, table(b, w, entropy), 0)
+    figures.grad_norms = [0.5]
+    return figures
+
+
+def table(b: MicroBatch, w: dict[int, float], entropy: dict[int, float]) -> torch.Tensor:
+    values = torch.zeros(len(FIGURES), len(b.target))
+    weight = torch.tensor([w[min(int(a), max(w))] for a in b.age])
+    values[FIGURES.index("w")], values[FIGURES.index("w_squared")] = weight, weight**2
+    values[FIGURES.index("ratio")] = weight
+    for i, where in b.origin:
+        values[FIGURES.index("entropy"), where] = entropy[i]
+    return values
+
+
+def record(groups: list[Ready] = GROUPS) -> dict:
+    prepared = prepare(groups, CONFIG, version=2)
+    figures = measured(prepared, {0: 1.0, 2: 3.0}, {0: 0.5, 1: 0.1, 2: 0.3, 3: 9.9})
+    around = Surroundings(1.0, 4.0, 0.25, 400, 3, Counter(all_right=2))
+    return step_record(3, CONFIG, groups, prepared, figures, around)
+
+
+def test_entropy_is_a_token_mean_over_all_and_within_each_template() -> None:
+    r = record()
+    assert r["entropy"] == pytest.approx((3 * 0.5 + 10 * 0.1 + 2 * 0.3) / 15)
+    assert r["by_template"]["a"]["entropy"] == pytest.approx((3 * 0.5 + 10 * 0.1) / 13)
+    assert r["by_template"]["b"]["entropy"] == pytest.approx(0.3)
+
+
+def test_importance_weights_are_told_by_the_age_of_the_token() -> None:
+    r = record()
+    ages = r["by_staleness"]
+    assert {age: part["tokens"] for age, part in ages.items()} == {"0": 1, "2": 14}
+    assert (ages["0"]["w_mean"], ages["2"]["w_mean"]) == (1.0, 3.0)
+    assert ages["2"]["w_effective"] == pytest.approx(1.0)
+    assert r["w_mean"] == pytest.approx(43 / 15)
+    assert r["w_effective"] == pytest.approx(43**2 / (15 * (14 * 9 + 1)))
+    assert (r["w_min"], r["w_max"]) == (1.0, 3.0)
+    assert r["w_p99"] == pytest.approx(3.0, rel=0.02)
+    assert r["ratio_off_max"] == pytest.approx(2.0)
+
+
+def test_groups_rewards_and_lengths_are_told_apart() -> None:
+    r = record()
+    assert (r["accuracy"], r["verifier_failures"], r["samples_masked"]) == (pytest.approx(2 / 3), 1, 1)
+    assert (r["groups_all_right"], r["groups_all_wrong"]) == (0.5, 0.0)
+    assert r["accuracy_histogram"] == [0, 0, 1, 0, 1]
+    assert (r["response_tokens_right"], r["response_tokens_wrong"]) == (2.5, 10.0)
+    assert r["truncated"] == 0.25
+    assert r["repetition"] == pytest.approx((2 / 3) / 4)  # of three runs of 8 tokens two were there before
+    assert r["mixed_version_samples"] == 0.25
+    assert (r["token_lag_mean"], r["token_lag_max"]) == (pytest.approx(28 / 15), 2)
+    assert (r["groups_filtered"], r["filter_accepted"], r["groups_waiting"]) == ({"all_right": 2}, 0.5, 3)
+    assert (r["tokens_per_second"], r["generated_tokens_per_second"]) == (15 / 4, 100.0)
+
+
+def test_a_step_in_which_nothing_could_be_trained_is_still_written_as_json() -> None:
+    groups = [ready([sample(None), sample(None)])]
+    prepared = prepare(groups, CONFIG)
+    r = step_record(1, CONFIG, groups, prepared, StepFigures(sequences=2), Surroundings(0.0, 1.0))
+    assert json.loads(json.dumps(r, allow_nan=False))["entropy"] is None
+    assert r["by_staleness"] == {}
+
+
+def test_repetition_counts_runs_of_tokens() -> None:
+    assert repetition(np.arange(100, dtype=np.int32)) == 0.0
+    assert repetition(np.zeros(8, dtype=np.int32)) == 0.0  # one run only
+    assert repetition(np.tile(np.arange(10, dtype=np.int32), 10)) == pytest.approx(1 - 10 / 93)

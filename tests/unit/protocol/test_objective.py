@@ -1,0 +1,150 @@
+"""Objectives by name: each name is complete, each combination that makes no sense is refused with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from protocol.config import ConfigError, RunConfig, load_config
+from protocol.objective import LOSSES, PRESETS, ObjectiveConfig, explain
+
+DEMO = Path(__file__).parents[3] / "recipes" / "demo.toml"
+NAMES = (
+    "grpo", "dr_grpo", "dapo", "seed_grpo", "gmpo", "gspo", "cispo", "rloo", "reinforce_pp", "reinforce_pp_baseline",
+    "prompt_augmentation", "questa",
+)  # fmt: skip
+
+
+def objective(**fields: Any) -> ObjectiveConfig:
+    return ObjectiveConfig.model_validate(fields)
+
+
+def run(*overrides: str) -> RunConfig:
+    return load_config(DEMO, overrides)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_alone_is_complete_and_survives_being_written_down(name: str) -> None:
+    c = run(f"objective.name={name}").objective
+    assert ObjectiveConfig.model_validate(c.model_dump(mode="json")) == c
+
+
+def test_no_preset_is_without_a_test() -> None:
+    assert set(PRESETS) == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("grpo", {"clip_high": 0.2, "aggregation": "seq-mean-token-mean", "kl_coefficient": 0.001, "dual_clip": None}),
+        ("dr_grpo", {"advantage": "dr_grpo", "aggregation": "dr-const", "clip_high": 0.2, "kl_coefficient": 0.0}),
+        ("dapo", {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0, "dynamic_sampling": True, "max_refills": 10}),
+        ("gmpo", {"loss": "gmpo", "clip_low": 0.4, "clip_high": 0.4, "std_epsilon": 1e-8}),
+        ("gspo", {"loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4}),
+        ("cispo", {"loss": "cispo", "clip_low": None, "clip_high": 0.2, "aggregation": "token-mean"}),
+        ("seed_grpo", {"seed_alpha": 0.0417, "seed_form": "linear", "seed_entropy": "rao", "seed_mass": "count"}),
+        (
+            "prompt_augmentation",
+            {"proximal": "behaviour", "clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0, "kl_coefficient": 0.0},
+        ),
+        (
+            "questa",
+            {"reward_scale": 5.0, "reward_bound": 20.0, "std_epsilon": 1e-5, "weight_cap": 5.0, "weight_mode": "mask",
+             "accuracy_bounds": (0.05, 0.95)},
+        ),
+    ],
+)  # fmt: skip
+def test_a_preset_has_the_published_numbers(name: str, expected: dict[str, Any]) -> None:
+    c = objective(name=name)
+    assert {key: getattr(c, key) for key in expected} == expected
+
+
+def test_dapo_brings_the_soft_overlong_penalty_on_the_scale_of_the_run() -> None:
+    spec = run("objective.name=dapo", "sampling.max_tokens=60").reward_spec.overlong
+    assert spec is not None
+    assert (spec.max_tokens, spec.buffer_tokens, spec.factor) == (60, 12, 1.0)  # 4096 of 20480 is a fifth
+    own = run("objective.name=dapo", "reward.overlong.max_tokens=50", "reward.overlong.buffer_tokens=5").reward_spec
+    assert own.overlong is not None
+    assert own.overlong.buffer_tokens == 5
+    assert run().reward_spec.overlong is None
+
+
+def test_the_published_aggregation_of_prompt_augmentation_can_be_written() -> None:
+    c = run("objective.token_mean_scope=micro", "objective.micro_sequences=4", "learner.updates_per_step=4")
+    assert (c.objective.token_mean_scope, c.objective.dual_clip, c.learner.updates_per_step) == ("micro", 3.0, 4)
+
+
+def test_none_takes_a_presets_bound_away() -> None:
+    assert run("objective.dual_clip=none").objective.dual_clip is None
+
+
+REFUSED = [
+    ({"name": "grpoo"}, "known: cispo, dapo"),
+    ({"loss": "ppoo"}, "known: ppo, gmpo"),
+    ({"name": "gspo", "aggregation": "token-mean"}, "one ratio a sequence; under aggregation token-mean"),
+    ({"name": "gmpo", "aggregation": "dr-const"}, "one ratio a sequence; under aggregation dr-const"),
+    ({"weight": "token"}, "would count staleness twice"),
+    ({"reject": "k3", "reject_high": 0.01}, "would count staleness twice"),
+    ({"name": "gmpo", "proximal": "recompute", "weight": "token"}, "set objective.weight = geometric"),
+    ({"proximal": "recompute", "weight": "token", "weight_mode": "mask"}, "set objective.weight_cap"),
+    ({"proximal": "recompute", "weight_normalise": True}, "weight_normalise without a weight"),
+    ({"proximal": "loglinear", "weight": "token", "weight_normalise": True}, "before the update"),
+    ({"proximal": "recompute", "reject": "sequence"}, "without bounds rejects nothing"),
+    ({"name": "cispo", "dual_clip": 3.0}, "set objective.dual_clip = none"),
+    ({"clip_low": 1.5}, "lower bound 1 - clip_low would not be positive"),
+    ({"name": "cispo", "loss": "cispo_absolute"}, "TRL recommends 5.0"),
+    ({"name": "grpo", "token_mean_scope": "micro"}, "aggregation seq-mean-token-mean has none"),
+    ({"kl_coefficient": 0.1, "kl_estimator": "k1"}, "a gradient whose mean is 0"),
+    ({"accuracy_bounds": (0.9, 0.1)}, "no range within 0 to 1"),
+]
+
+
+@pytest.mark.parametrize(("fields", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
+def test_what_makes_no_sense_is_refused_with_its_reason(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        objective(**fields)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (
+            ["objective.loss=policy_gradient", "objective.dual_clip=none"],
+            "nothing corrects for groups that are",
+        ),
+        (["sampling.group_size=1"], "a group needs at least 2 samples"),
+    ],
+)
+def test_what_makes_no_sense_in_the_run_is_refused_with_its_reason(overrides: list[str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        run(*overrides)
+
+
+def test_the_k1_penalty_belongs_in_the_reward() -> None:
+    assert objective(name="rloo", kl_coefficient=0.05, kl_estimator="k1", kl_in="reward").needs_reference
+
+
+def test_the_expansion_names_the_source_of_every_number_and_what_the_recipe_changed() -> None:
+    lines = explain(objective(name="dapo", clip_high=0.3))
+    by_key = {line.split()[0]: line for line in lines}
+    assert "0.3" in by_key["clip_high"]
+    assert "set in the recipe" in by_key["clip_high"]
+    assert "arXiv 2503.14476" in by_key["clip_low"]
+    assert any(line.startswith("published with lr 1e-6") for line in lines)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_of_a_preset_has_a_source(name: str) -> None:
+    preset = PRESETS[name]
+    assert preset.source
+    assert all(source for _, source in preset.values.values())
+    assert set(preset.values) <= set(ObjectiveConfig.model_fields)
+
+
+def test_every_loss_has_its_function() -> None:
+    from learner.objectives.losses import loss_function
+
+    assert all(callable(loss_function(name)) for name in LOSSES)
