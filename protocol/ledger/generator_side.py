@@ -68,9 +68,14 @@ class GeneratorLedger:
         return [_lease(id, fields, 1) for id, fields in entries_of(reply)]
 
     async def _claim_expired(self, count: int) -> list[Lease]:
-        _, entries, *_ = await self.client.xautoclaim(
-            self.keys.tasks, TASK_GROUP, self.consumer, min_idle_time=self.lease_ms, count=count
-        )
+        """One call looks at ten times `count` pending entries; the cursor leads past those that are alive."""
+        cursor, entries = b"0-0", []
+        while not entries:
+            cursor, entries, *_ = await self.client.xautoclaim(
+                self.keys.tasks, TASK_GROUP, self.consumer, min_idle_time=self.lease_ms, start_id=cursor, count=count
+            )
+            if cursor == b"0-0":
+                break
         leases = []
         for id, fields in entries:
             pending = await self.client.xpending_range(self.keys.tasks, TASK_GROUP, min=id, max=id, count=1)
