@@ -25,6 +25,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reward-server": ("reward_server.main", "main", "the verifier service"),
     "audit": ("cli.audit", "main", "balance the books of a run, from Redis or from its folder"),
     "status": ("cli.status", "main", "the books and the state of every member, from Redis"),
+    "why": ("cli.why", "main", "who waits for whom, since when and until when, from Redis"),
+    "trace": ("cli.trace", "main", "one group's life across the processes, with times"),
+    "replay": ("cli.replay", "main", "train a recorded step again, offline, and compare the loss"),
     "starter": ("cli.starter", "main", "build the demo's starter policy"),
 }
 

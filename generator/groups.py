@@ -91,7 +91,7 @@ class RewardServer:
             raise GradeRefused(f"{self._url}: status {answer.status_code}: {answer.text[:500]}")
         try:
             grades = [Grade.model_validate(result) for result in answer.json()["results"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise GradeRefused(f"{self._url}: not an answer of a reward server: {error}") from None
         if len(grades) != len(body["items"]):
             raise GradeRefused(f"{self._url}: {len(grades)} grades for {len(body['items'])} completions")
@@ -119,17 +119,20 @@ async def produce(
     answer that is no group."""
     started = time.time()
     async with asyncio.timeout(task.deadline_s):
-        completions = await engine.generate(
-            unpack_ids(task.prompt_ids).tolist(),
-            task.group_size,
-            task.sampling.temperature,
-            task.sampling.max_tokens,
-            task.deadline_s,
-        )
+        with metrics.waits.on("samples", "vLLM", task.deadline_s, f"group {task.index}"):
+            completions = await engine.generate(
+                unpack_ids(task.prompt_ids).tolist(),
+                task.group_size,
+                task.sampling.temperature,
+                task.sampling.max_tokens,
+                task.deadline_s,
+            )
         generated = time.time()
         on_tokens(sum(len(c.token_ids) for c in completions))
         texts = tokenizer.decode_batch([c.token_ids for c in completions], skip_special_tokens=True)
-        grades = await grader.grade(task, texts)
+        left_s = task.deadline_s - (generated - started)
+        with metrics.waits.on("grades", "reward server", left_s, f"group {task.index}"):
+            grades = await grader.grade(task, texts)
     graded = time.time()
     metrics.generate_s.observe(generated - started)
     metrics.grade_s.observe(graded - generated)

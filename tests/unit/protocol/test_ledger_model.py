@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator
 
 import hypothesis.strategies as st
 import pytest
@@ -133,13 +132,15 @@ class LedgerModel(RuleBasedStateMachine):
         self.expired -= {ids[id] for id in held}
 
     @precondition(lambda self: self.at("leased"))
-    @rule(data=st.data())
-    def expire(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), claimed_by=st.sampled_from([None, *CONSUMERS]))
+    def expire(self, data: st.DataObject, claimed_by: str | None) -> None:
         index = data.draw(st.sampled_from(self.at("leased")))
         id = next(lease.id for _, lease in self.handles if lease.index == index)
         idle = int(LEASE_S * 2000)
         self.client.xclaim(self.keys.tasks, TASK_GROUP, self.holder[index], 0, [id], idle=idle, justid=True)
         self.expired.add(index)
+        if claimed_by:
+            self.lease(claimed_by, 1)
 
     @precondition(lambda self: self.handles)
     @rule(data=st.data(), reply_lost=st.booleans())
@@ -337,9 +338,9 @@ class LedgerModel(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def model(redis_url: str) -> Iterator[type[LedgerModel]]:
+def model(redis_url: str) -> type[LedgerModel]:
     LedgerModel.url = redis_url
-    yield LedgerModel
+    return LedgerModel
 
 
 def test_any_interleaving_keeps_the_books_balanced_and_trains_nothing_twice(model: type[LedgerModel]) -> None:
