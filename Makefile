@@ -66,6 +66,11 @@ FUZZ ?= 10000
 fuzz: install  ## FUZZ=10000 forged inputs for every decoder, stream and endpoint, and the ledger against its model
 	CHORUS_FUZZ=$(FUZZ) CHORUS_LEDGER_EXAMPLES=500 $(BIN)/python -m pytest tests/fuzz tests/unit/protocol/test_ledger_model.py
 
+CHAOS_SECONDS ?= 600
+SEED ?= 0
+chaos: install  ## a run under random faults for CHAOS_SECONDS=600 with SEED=0, ended by an audit; writes chaos-report.json
+	$(BIN)/python tests/chaos/chaos.py --seconds $(CHAOS_SECONDS) --seed $(SEED)
+
 lint: install  ## ruff, ruff format, pyright, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

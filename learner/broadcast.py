@@ -282,7 +282,7 @@ class Broadcaster:
         self._client.xadd(self.keys.offers(member.generator_id), {"d": offer.encode()}, maxlen=4)
         group = link.group
         if group is None:
-            store = join_store("127.0.0.1", self._store.port, self._deadline_s)
+            store = join_store(self._store.host, self._store.port, self._deadline_s)
             group = open_group(self.backend, store, link.group_name, 0, offer.world_size, self._deadline_s)
             link.group = group
         self._transmit(group, snapshot)
