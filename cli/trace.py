@@ -106,28 +106,28 @@ def _time_of(entry_id: str) -> float:
 
 
 def from_folder(run_dir: Path, index: int) -> list[Event]:
-    """A group that was trained, from the stored rollouts, the step records and the checkpoints."""
-    from learner.checkpoint import read_manifest
-    from learner.figures import read_records
+    """A group that was trained, from the stored rollouts, the step records and the checkpoints' manifests."""
     from learner.rollout_store import read_step, stored_steps
 
     for step, path in stored_steps(run_dir):
         for ready in read_step(path):
-            if ready.group.task.index != index:
-                continue
-            events = _of_group(ready.group, ready.entry.id)
-            events.append(Event(path.stat().st_mtime, "learner", f"chosen for step {step}"))
-            events += [
-                Event(r["time"], "learner", f"trained in step {step}")
-                for r in read_records(run_dir)
-                if r["step"] == step
-            ]
-            for manifest in sorted((run_dir / "checkpoints").glob("step-*/manifest.json")):
-                if ready.entry.id in read_manifest(manifest.parent).all_entries:
-                    at = manifest.stat().st_mtime
-                    events.append(Event(at, "learner", f"durable in checkpoint {manifest.parent.name}"))
-            return events
+            if ready.group.task.index == index:
+                events = _of_group(ready.group, ready.entry.id)
+                events.append(Event(path.stat().st_mtime, "learner", f"chosen for step {step}"))
+                return events + _training_of(run_dir, step, ready.entry.id)
     return []
+
+
+def _training_of(run_dir: Path, step: int, entry_id: str) -> list[Event]:
+    # Read as plain JSON: the learner's own readers would import torch.
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines if line.endswith("}")]
+    events = [Event(r["time"], "learner", f"trained in step {step}") for r in records if r["step"] == step]
+    for manifest in sorted((run_dir / "checkpoints").glob("step-*/manifest.json")):
+        if entry_id in json.loads(manifest.read_text())["entries"].get(str(step), ()):
+            at = manifest.stat().st_mtime
+            events.append(Event(at, "learner", f"durable in checkpoint {manifest.parent.name}"))
+    return events
 
 
 def from_redis(client: redis.Redis, run_id: str, index: int) -> list[Event]:
