@@ -76,6 +76,7 @@ class Chaos:
     seed: int
     every: tuple[float, float]
     pause_s: tuple[float, float]
+    kinds: list[str] = field(default_factory=lambda: [*KINDS])
     say: Callable[[str], None] = print
     rss: dict[str, list[int]] = field(default_factory=dict)
     recovery: dict[str, list[float]] = field(default_factory=dict)
@@ -227,7 +228,7 @@ class Chaos:
     def _deal(self, deck: list[str], busy: set[str]) -> Fault | None:
         """The next card whose role is not itself recovering; the others stay in the deck."""
         if not deck:
-            deck += self.random.sample(KINDS, len(KINDS))
+            deck += self.random.sample(self.kinds, len(self.kinds))
         for kind in deck:
             role = kind.split()[1]
             roles = [f"gen-{n}" for n in range(REPLICAS)] if role == "generator" else [role]
@@ -325,10 +326,17 @@ def _growth(samples: list[int]) -> float:
     return max(samples[-n:]) / max(samples[n : 2 * n]) if n else 1.0
 
 
-def torment(folder: Path, seconds: float, seed: int, every: tuple[float, float], pause: tuple[float, float]) -> dict:
+def torment(
+    folder: Path,
+    seconds: float,
+    seed: int,
+    every: tuple[float, float],
+    pause: tuple[float, float],
+    kinds: list[str] | None = None,
+) -> dict[str, Any]:
     """A whole chaos run in `folder`; returns its report."""
     started = time.monotonic()
-    chaos = Chaos(folder, seed, every, pause)
+    chaos = Chaos(folder, seed, every, pause, kinds or [*KINDS])
     chaos.start()
     try:
         chaos.torment(seconds)
@@ -346,10 +354,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, nargs=2, default=(10.0, 20.0), metavar=("MIN", "MAX"))
     parser.add_argument("--pause", type=float, nargs=2, default=(4.0, 8.0), metavar=("MIN", "MAX"))
+    parser.add_argument(
+        "--only", choices=KINDS, action="append", help="this kind of fault (again for more; default: all)"
+    )
     parser.add_argument("--report", type=Path, default=Path("chaos-report.json"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chorus-chaos-") as folder:
-        report = torment(Path(folder), args.seconds, args.seed, tuple(args.every), tuple(args.pause))
+        report = torment(Path(folder), args.seconds, args.seed, tuple(args.every), tuple(args.pause), args.only)
     args.report.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
     bad = report["lost"] or report["doubled"] or report["books_diff"] or report["audit"] or report["not_recovered"]
