@@ -47,6 +47,8 @@ def explain(client: redis.Redis, run_id: str, now: float) -> list[str]:
     lines = [f"run {run_id}: {books.queued} queued, {books.leased} leased, {books.unread} unread, {books.read} read"]
     for name, report in sorted(reports.items()):
         if now - report.at > SILENT_S:
+            if not report.waits:
+                continue  # it is named below, if it was a member
             lines.append(f"  {name} has been silent for {now - report.at:.0f} s; it then waited for:")
         lines += _waits_of(name, report, now)
     return lines + [f"  {line}" for line in _standing(client, keys, books, members, now)]

@@ -189,6 +189,7 @@ class Broadcaster:
                     link.gone = not alive
                 if now - member.last_seen > 20 * _GONE_AFTER_S:
                     self._client.hdel(self.keys.members, name)
+                    self._client.hdel(self.keys.waits, name)
             for id in [id for id in self.links if id.encode() not in members]:
                 self.links.pop(id).gone = True
             self._changed.notify_all()
