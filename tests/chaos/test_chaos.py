@@ -14,7 +14,7 @@ from chaos import KINDS, torment
 
 @pytest.mark.slow
 def test_a_run_under_random_faults_loses_nothing_trains_nothing_twice_and_ends(tmp_path: Path) -> None:
-    report = torment(tmp_path, seconds=50.0, seed=5, every=(3.0, 5.0), pause=(3.5, 5.0))
+    report = torment(tmp_path, seconds=40.0, seed=5, every=(2.5, 4.0), pause=(3.5, 5.0))
     assert (report["lost"], report["doubled"], report["books_diff"], report["audit"]) == (0, 0, 0, 0), report
     assert report["not_recovered"] == []
     assert report["steps"] >= 20
