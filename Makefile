@@ -15,7 +15,7 @@ TORCH := $(shell sed -n 's/^torch==//p' $(LOCK) 2>/dev/null)
 # Used only where pip, asked as it is set up here, does not know the CPU build of torch.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help platform install lock demo test lint format bench gpu-test clean
+.PHONY: help platform install lock demo test fuzz chaos lint format bench gpu-test clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -61,6 +61,15 @@ demo: install  ## train the demo's tiny policy on this machine: four real proces
 
 test: install  ## every test that needs no GPU
 	$(BIN)/python -m pytest -m "not gpu"
+
+FUZZ ?= 10000
+fuzz: install  ## FUZZ=10000 forged inputs for every decoder, stream and endpoint, and the ledger against its model
+	CHORUS_FUZZ=$(FUZZ) CHORUS_LEDGER_EXAMPLES=500 $(BIN)/python -m pytest tests/fuzz tests/unit/protocol/test_ledger_model.py
+
+CHAOS_SECONDS ?= 600
+SEED ?= 0
+chaos: install  ## a run under random faults for CHAOS_SECONDS=600 with SEED=0, ended by an audit; writes chaos-report.json
+	$(BIN)/python tests/chaos/chaos.py --seconds $(CHAOS_SECONDS) --seed $(SEED)
 
 lint: install  ## ruff, ruff format, pyright, import-linter
 	$(BIN)/ruff check .

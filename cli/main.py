@@ -27,6 +27,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("cli.status", "main", "the books and the state of every member, from Redis"),
     "regrade": ("cli.regrade", "main", "grade a run's stored rollouts with today's rules, and say what changed"),
     "templates": ("cli.templates", "main", "list the templates, show a prompt, try a text against a contract"),
+    "why": ("cli.why", "main", "who waits for whom, since when and until when, from Redis"),
+    "trace": ("cli.trace", "main", "one group's life across the processes, with times"),
+    "replay": ("cli.replay", "main", "train a recorded step again, offline, and compare the loss"),
     "starter": ("cli.starter", "main", "build the demo's starter policy"),
 }
 

@@ -29,9 +29,11 @@ from protocol.ledger.keys import Lane
 from protocol.ledger.streams import Entries
 from protocol.messages import Member, MessageError, SyncOffer, Task
 from protocol.metrics import GeneratorMetrics
+from protocol.waits import watch_event_loop
 
 log = logging.getLogger("chorus.generator")
 _HEARTBEAT_S = 1.0
+_LOOK_AGAIN_S = 1.0
 _FAREWELL_S = 2.0
 _REPORTS_KEPT = 100_000
 _ENGINE_STARTS_IN_A_ROW = 3
@@ -89,6 +91,7 @@ class Agent:
                 ("lease eval", self._lease("eval")),
                 ("lease train", self._lease("train")),
                 ("work", self._first_failure()),
+                ("lag", watch_event_loop(self.metrics.waits.lag_s, log)),
             )
         ]
         drained = asyncio.create_task(self._draining.wait())
@@ -102,6 +105,7 @@ class Agent:
             with suppress(redis.RedisError, TimeoutError):
                 async with asyncio.timeout(_FAREWELL_S):
                     await self.client.hdel(self._keys.members, self.id)
+                    await self.client.hdel(self._keys.waits, self.id)
             await self.engine.stop()
 
     @property
@@ -120,7 +124,8 @@ class Agent:
         failures = 0
         while True:
             try:
-                await self.engine.start()
+                with self.metrics.waits.on("engine", "vLLM", self.config.generator.start_deadline_s):
+                    await self.engine.start()
             except EngineError as error:
                 failures += 1
                 if failures == _ENGINE_STARTS_IN_A_ROW:
@@ -184,7 +189,8 @@ class Agent:
     async def _lease(self, lane: Lane) -> None:
         ledger = self._ledgers[lane]
         while not self._draining.is_set():
-            await self.sync.wait_for_step(0)
+            if not await self.sync.wait_for_step(0, _LOOK_AGAIN_S):
+                continue
             room = self.config.groups_in_flight - sum(held == lane for held, _ in self._work)
             if room <= 0:
                 # A slot frees when a group ends; their ends are what to wait for.
@@ -222,7 +228,9 @@ class Agent:
             await self._bury(ledger, lease, "attempts", f"{lease.attempt - 1} attempts failed or were abandoned")
             return
         try:
-            await self.sync.wait_for_step(task.min_version)
+            if not await self._has_weights(task):
+                await ledger.release([lease.id])
+                return
             group = await produce(
                 task,
                 self.engine,
@@ -242,12 +250,25 @@ class Agent:
             why = str(error) or "generator.group_deadline_s is over"
             await self._failed(ledger, lease, why, its_fault=True)
             return
-        if not await self.sync.may_commit(versions_of(group), self.config.learner.sync_deadline_s):
+        deadline_s = self.config.learner.sync_deadline_s
+        with self.metrics.waits.on("verdict on the weights", "canary", deadline_s, f"group {task.index}"):
+            verified = await self.sync.may_commit(versions_of(group), deadline_s)
+        if not verified:
             self.metrics.groups.labels("unverified").inc()
             await ledger.release([lease.id])
             return
         committed = await ledger.commit(lease, group.encode())
         self.metrics.groups.labels("committed" if committed else "twin").inc()
+
+    async def _has_weights(self, task: Task) -> bool:
+        """Wait for the version that the task asks for. A generator whose syncs fail gives it to others in time."""
+        deadline_s, wanted = self.config.generator.group_deadline_s, f"step {task.min_version} for group {task.index}"
+        with self.metrics.waits.on("weights", "learner", deadline_s, wanted):
+            reached = await self.sync.wait_for_step(task.min_version, deadline_s)
+        if not reached:
+            log.warning("no weights of %s within generator.group_deadline_s = %g s; given back", wanted, deadline_s)
+            self.metrics.groups.labels("no_weights").inc()
+        return reached
 
     async def _failed(self, ledger: GeneratorLedger, lease: Lease, why: str, its_fault: bool) -> None:
         log.warning("task %s, attempt %d: %s", lease.id, lease.attempt, why)
@@ -313,6 +334,8 @@ class Agent:
                 last_seen=time.time(),
             )
             await self.client.hset(self._keys.members, self.id, member.encode())  # type: ignore[misc]
+            waits = self.metrics.waits.report(self.id)
+            await self.client.hset(self._keys.waits, self.id, waits.encode())  # type: ignore[misc]
             fenced, before = bool(await self.client.exists(self._keys.fence)), fenced
             if before and not fenced:
                 raise lost(self._keys.run, f"no {self._keys.fence}")

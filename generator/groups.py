@@ -107,17 +107,17 @@ class RewardServer:
     async def _ask(self, body: dict[str, Any], left_s: float) -> list[Grade] | None:
         try:
             async with self._http.post(self._url, json=body, timeout=aiohttp.ClientTimeout(left_s)) as answer:
-                status, text = answer.status, await answer.text()
+                status, text = answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError):
             return None  # gone or restarting: worth another try
         if status in (429, 502, 503, 504):
             return None
         if status != 200:
             # Refused for good (unknown template, wrong kind): retrying would only repeat it.
-            raise GradeRefused(f"{self._url}: status {status}: {text[:500]}")
+            raise GradeRefused(f"{self._url}: status {status}: {text[:500].decode(errors='replace')}")
         try:
             grades = [Grade.model_validate(result) for result in json.loads(text)["results"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise GradeRefused(f"{self._url}: not an answer of a reward server: {error}") from None
         if len(grades) != len(body["items"]):
             raise GradeRefused(f"{self._url}: {len(grades)} grades for {len(body['items'])} completions")
@@ -145,17 +145,20 @@ async def produce(
     answer that is no group."""
     started = time.time()
     async with asyncio.timeout(task.deadline_s):
-        completions = await engine.generate(
-            unpack_ids(task.prompt_ids).tolist(),
-            task.group_size,
-            task.sampling.temperature,
-            task.sampling.max_tokens,
-            task.deadline_s,
-        )
+        with metrics.waits.on("samples", "vLLM", task.deadline_s, f"group {task.index}"):
+            completions = await engine.generate(
+                unpack_ids(task.prompt_ids).tolist(),
+                task.group_size,
+                task.sampling.temperature,
+                task.sampling.max_tokens,
+                task.deadline_s,
+            )
         generated = time.time()
         on_tokens(sum(len(c.token_ids) for c in completions))
         texts = tokenizer.decode_batch([c.token_ids for c in completions], skip_special_tokens=True)
-        grades = await grader.grade(task, texts)
+        left_s = task.deadline_s - (generated - started)
+        with metrics.waits.on("grades", "reward server", left_s, f"group {task.index}"):
+            grades = await grader.grade(task, texts)
     graded = time.time()
     metrics.generate_s.observe(generated - started)
     metrics.grade_s.observe(graded - generated)

@@ -53,8 +53,9 @@ class WeightSync:
         """Carry out one offer; never raises for what can go wrong on the way, reports it."""
         started = time.monotonic()
         version = Version.parse(offer.version)
-        if self.version is not None and version.fence < self.version.fence:
-            return self._report(offer, started, error=f"fence {version.fence} is older than {self.version.fence}")
+        if self.version is not None and self.version.newer_than(version):  # an old learner's, or written again
+            self._metrics.syncs.labels("outdated").inc()
+            return self._report(offer, started, error=f"{version} is older than {self.version}")
         try:
             pause_s, transfer_s = await self._transfer(offer)
         except EngineError as error:
@@ -106,12 +107,18 @@ class WeightSync:
             return False
         return versions <= self._verified
 
-    async def wait_for_step(self, step: int) -> None:
-        """Until the weights have reached `step` and are verified."""
-        async with self.changed:
-            await self.changed.wait_for(
-                lambda: self.version is not None and self.version.step >= step and not self.quarantined
-            )
+    async def wait_for_step(self, step: int, deadline_s: float) -> bool:
+        """Wait until the weights have reached `step` and are verified; False: not in time."""
+
+        def reached() -> bool:
+            return self.version is not None and self.version.step >= step and not self.quarantined
+
+        try:
+            async with asyncio.timeout(deadline_s), self.changed:
+                await self.changed.wait_for(reached)
+        except TimeoutError:
+            return False
+        return True
 
     def _report(
         self,

@@ -36,6 +36,7 @@ from protocol.weights import (
 
 log = logging.getLogger("chorus.learner")
 _WATCH_S = 0.2
+_TELL_S = 1.0
 _GONE_AFTER_S = 15.0
 _FAILED_PAUSE_S = 0.5
 _REFUSALS = 5
@@ -98,6 +99,7 @@ class Broadcaster:
         self._store = host_store(config.learner.host, config.learner.store_port, self._deadline_s)
         self._shared = _Shared()
         self._changed = threading.Condition()
+        self._told = 0.0
         last = client.xrevrange(self.keys.reports, count=1)
         self._last_report = last[0][0] if last else b"0"
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -125,7 +127,7 @@ class Broadcaster:
                 newest is not None and not link.gone and link.synced == newest.version for link in self.links.values()
             )
 
-        with self._changed:
+        with self._metrics.waits.on("weights taken", "generators", deadline_s), self._changed:
             self._changed.wait_for(lambda: self._shared.failure or count() >= at_least, timeout=deadline_s)
             self.check()
             return count()
@@ -150,11 +152,17 @@ class Broadcaster:
             try:
                 self._read_members()
                 self._read_reports()
+                self._tell_waits()
             except (redis.RedisError, LedgerLostError) as error:
                 with self._changed:
                     self._shared.failure = error
                     self._changed.notify_all()
                 return
+
+    def _tell_waits(self) -> None:
+        if time.monotonic() - self._told > _TELL_S:
+            self._told = time.monotonic()
+            self._client.hset(self.keys.waits, "learner", self._metrics.waits.report("learner").encode())
 
     def _read_members(self) -> None:
         if not self._client.exists(self.keys.fence):
@@ -169,6 +177,7 @@ class Broadcaster:
                         raise MessageError(f"it calls itself {member.generator_id!r}")
                 except MessageError as error:
                     log.warning("member %r is unreadable and ignored: %s", name, error)
+                    self._metrics.refused.labels("member").inc()
                     self._client.hdel(self.keys.members, name)
                     continue
                 alive = now - member.last_seen < _GONE_AFTER_S
@@ -180,6 +189,7 @@ class Broadcaster:
                     link.gone = not alive
                 if now - member.last_seen > 20 * _GONE_AFTER_S:
                     self._client.hdel(self.keys.members, name)
+                    self._client.hdel(self.keys.waits, name)
             for id in [id for id in self.links if id.encode() not in members]:
                 self.links.pop(id).gone = True
             self._changed.notify_all()
@@ -200,6 +210,7 @@ class Broadcaster:
                     report = SyncReport.decode(fields.get(b"d", b""))
                 except MessageError as error:
                     log.warning("sync report %r is unreadable and ignored: %s", id, error)
+                    self._metrics.refused.labels("report").inc()
                     continue
                 if report.generator_id in self.links:
                     self._shared.reports[report.generator_id, report.version] = report
@@ -208,13 +219,15 @@ class Broadcaster:
     # -- each link's thread -----------------------------------------------------------------------------
 
     def _serve(self, link: Link) -> None:
+        id = link.member.generator_id
         while (snapshot := self._next(link)) is not None:
             started = time.monotonic()
             try:
-                report = self._send(link, snapshot)
+                with self._metrics.waits.on("sync", id, 2 * self._deadline_s, f"version {snapshot.version}"):
+                    report = self._send(link, snapshot)
             except (RuntimeError, redis.RedisError, TimeoutError) as error:
                 report = None
-                log.warning("sync of %s to %s failed: %s", snapshot.version, link.member.generator_id, error)
+                log.warning("sync of %s to %s failed: %s", snapshot.version, id, error)
             with self._changed:
                 if report is not None and report.ok:
                     link.synced = snapshot.version
@@ -270,7 +283,7 @@ class Broadcaster:
         self._client.xadd(self.keys.offers(member.generator_id), {"d": offer.encode()}, maxlen=4)
         group = link.group
         if group is None:
-            store = join_store("127.0.0.1", self._store.port, self._deadline_s)
+            store = join_store(self._store.host, self._store.port, self._deadline_s)
             group = open_group(self.backend, store, link.group_name, 0, offer.world_size, self._deadline_s)
             link.group = group
         self._transmit(group, snapshot)

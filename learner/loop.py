@@ -93,7 +93,8 @@ class Learner:
         started = time.monotonic()
         step = self.done + 1
         self._say("training", f"step {step} of {self.config.run.steps}")
-        groups = self.collector.next_step(self.done, self.config.run.steps - self.done, self.broadcaster.check)
+        with self.metrics.waits.on("rollouts", "generators", self.config.learner.collect_deadline_s, f"step {step}"):
+            groups = self.collector.next_step(self.done, self.config.run.steps - self.done, self.broadcaster.check)
         wait_s = time.monotonic() - started
         ids = [r.entry.id for r in groups]
         write_step(self.run_dir, step, groups)
@@ -173,12 +174,13 @@ class Learner:
         path = self.run_dir / f"evaluation-{name}.json"
         if not self.config.evaluation.problems or path.exists() or (name == "before" and self.done):
             return
-        result = evaluate(
-            self.admission,
-            self.evaluation_ledger,
-            self.done,
-            lambda detail: self._say(f"evaluating {name}", detail),
-        )
+        with self.metrics.waits.on("evaluation", "generators", self.config.learner.collect_deadline_s, name):
+            result = evaluate(
+                self.admission,
+                self.evaluation_ledger,
+                self.done,
+                lambda detail: self._say(f"evaluating {name}", detail),
+            )
         figures.write_json(path, result.as_dict())
         log.info("evaluation %s: %s", name, json.dumps(result.as_dict()))
 

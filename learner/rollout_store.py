@@ -29,8 +29,11 @@ def write_step(run_dir: Path, step: int, groups: list[Ready]) -> Path:
 
 
 def read_step(path: Path) -> list[Ready]:
+    """Raises OSError, EOFError, zlib.error or ValueError for a file that is no such list."""
     with gzip.open(path, "rb") as file:
         rows = msgpack.unpackb(file.read())
+    if not isinstance(rows, list) or not all(isinstance(r, list) and [*map(type, r)] == [str, bytes] for r in rows):
+        raise ValueError("not a list of [entry id, encoded group]")
     groups = [(id, payload, RolloutGroup.decode(payload)) for id, payload in rows]
     return [Ready(Entry(id, group.task.index, payload), group) for id, payload, group in groups]
 

@@ -1,7 +1,7 @@
 """Connections to Redis that sit out a short absence of the server, and say clearly when it stays away.
 
-A call that finds no server tries again with growing pauses until PATIENCE_S after it began, then raises. A
-command whose reply was lost may so be carried out twice; the ledger's scripts and readers allow for that.
+A call that finds no server, or a full one, tries again with growing pauses until PATIENCE_S after it began, then
+raises. A command whose reply was lost may so be carried out twice; the ledger's scripts and readers allow for that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import redis.asyncio
 import redis.asyncio.retry
 import redis.retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError
+from redis.exceptions import AuthenticationError, AuthorizationError, OutOfMemoryError
 
 from protocol.exits import CannotGoOn
 
@@ -31,6 +31,7 @@ class _Patient:
 
     def __init__(self, patience_s: float) -> None:
         super().__init__(ExponentialBackoff(cap=2.0, base=0.1), -1)  # type: ignore[call-arg]
+        self.update_supported_errors([OutOfMemoryError])  # type: ignore[attr-defined]
         self._patience_s = patience_s
 
     def call_with_retry(self, do: Callable[[], Any], fail: Callable[..., Any], *_: Any, **options: Any) -> Any:
@@ -84,6 +85,11 @@ def await_redis(url: str, deadline_s: float = START_DEADLINE_S, named: str = "re
 
 def lost(url: str, error: redis.RedisError) -> CannotGoOn:
     """What a process says that has lost its server for good."""
+    if isinstance(error, OutOfMemoryError):
+        return CannotGoOn(
+            f"redis.url {_shown(url)}: it has reached its maxmemory, and still after {PATIENCE_S:g} s; raise that "
+            "(`chorus run --dry-run` says what a recipe needs), then go on with --resume"
+        )
     return CannotGoOn(
         f"redis.url {_shown(url)}: {str(error).rstrip('.')}, and again after {PATIENCE_S:g} s of trying; bring "
         "the server back with its data, then go on with --resume"

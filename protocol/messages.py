@@ -67,18 +67,23 @@ class Message(BaseModel):
         try:
             fields = msgpack.unpackb(data, strict_map_key=True)
         except Exception as error:  # msgpack raises half a dozen unrelated classes
-            raise MessageError(f"{cls.SCHEMA}: not msgpack ({type(error).__name__}: {error})") from None
+            raise MessageError(f"{cls.SCHEMA}: not msgpack ({type(error).__name__}: {_short(error)})") from None
         if not isinstance(fields, dict):
             raise MessageError(f"{cls.SCHEMA}: a {type(fields).__name__} where a map was expected")
         schema = fields.pop("schema", None)
         if schema != cls.SCHEMA:
-            raise MessageError(f"expected schema {cls.SCHEMA}, got {schema!r}: another version of Chorus?")
+            raise MessageError(f"expected schema {cls.SCHEMA}, got {_short(repr(schema))}: another version of Chorus?")
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise MessageError(f"{cls.SCHEMA}: {where or 'message'}: {first['msg']}") from None
+            raise MessageError(f"{cls.SCHEMA}: {_short(where) or 'message'}: {_short(first['msg'])}") from None
+
+
+def _short(text: object) -> str:
+    """What a stranger wrote must not flood the log."""
+    return str(text)[:200]
 
 
 class Problem(BaseModel):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from protocol.exits import CannotGoOn
+from protocol.waits import Waits
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -17,6 +18,7 @@ class GeneratorMetrics:
 
     def __init__(self, port: int = 0) -> None:
         r = CollectorRegistry()
+        self.waits = Waits("chorus_generator", r)
         self.tokens = Counter("chorus_generator_tokens", "Completion tokens sampled", registry=r)
         self.groups = Counter("chorus_generator_groups", "Groups by what became of them", ["outcome"], registry=r)
         self.in_flight = Gauge("chorus_generator_groups_in_flight", "Groups being worked on", registry=r)
@@ -47,6 +49,7 @@ class LearnerMetrics:
 
     def __init__(self, port: int = 0) -> None:
         r = CollectorRegistry()
+        self.waits = Waits("chorus_learner", r)
         self.step = Gauge("chorus_learner_step", "Optimizer steps done", registry=r)
         self.step_s = Histogram(
             "chorus_learner_step_seconds", "One step, waiting included", buckets=_SECONDS, registry=r
@@ -60,6 +63,9 @@ class LearnerMetrics:
         self.outstanding = Gauge("chorus_learner_groups_outstanding", "Admitted, not trained, not dropped", registry=r)
         self.transfer_s = Histogram(
             "chorus_learner_weight_sync_seconds", "Offer to report, one replica", buckets=_SECONDS, registry=r
+        )
+        self.refused = Counter(
+            "chorus_learner_refused_messages", "Members and sync reports that could not be read", ["kind"], registry=r
         )
         self.sync_failures = Counter("chorus_learner_weight_sync_failures", "Syncs that failed", registry=r)
         self.figures = Gauge(

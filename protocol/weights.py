@@ -16,6 +16,9 @@ Cost: bytes x replicas over the learner's link, hidden behind training.
 
 from __future__ import annotations
 
+import errno
+import ipaddress
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,10 +34,30 @@ _ALIGN = 16  # every tensor starts at a multiple of the widest dtype's size
 
 
 def host_store(host: str, port: int, deadline_s: float) -> TCPStore:
-    """The learner's rendezvous store; port 0 takes a free one (`.port` tells which). Raises CannotGoOn."""
+    """The learner's rendezvous store; port 0 takes a free one. Raises CannotGoOn.
+
+    It listens on the address of `host` alone, where that is one of this machine's; TCPStore by itself would take
+    all interfaces, loopback or not. A `host` that is somebody else's (a service's name, a gateway) leads here from
+    outside, so that all interfaces are needed. `.host` and `.port` are for this machine's own connections.
+    """
     try:
-        return TCPStore(host, port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=deadline_s))
-    except RuntimeError as error:
+        address = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
+        try:
+            listener = socket.create_server((address, port))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            address, listener = "127.0.0.1", socket.create_server(("", port))
+        bound = listener.getsockname()[1]
+        return TCPStore(
+            str(address),
+            bound,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=deadline_s),
+            master_listen_fd=listener.detach(),
+        )
+    except (OSError, RuntimeError) as error:
         raise CannotGoOn(
             f"learner.host {host}, learner.store_port {port}: can't listen there ({str(error).splitlines()[0]}); "
             "choose another port, or 0 for any free one"
@@ -51,10 +74,21 @@ def open_group(backend: str, store: TCPStore, name: str, rank: int, world_size: 
     prefixed = PrefixStore(name, store)
     prefixed.set_timeout(timedelta(seconds=deadline_s))
     if backend == "gloo":
-        return torch.distributed.ProcessGroupGloo(prefixed, rank, world_size, timedelta(seconds=deadline_s))
+        return _gloo(prefixed, rank, world_size, timedelta(seconds=deadline_s), store.host)
     options = torch.distributed.ProcessGroupNCCL.Options()
     options._timeout = timedelta(seconds=deadline_s)
     return torch.distributed.ProcessGroupNCCL(prefixed, rank, world_size, options)
+
+
+def _gloo(store: PrefixStore, rank: int, world_size: int, deadline: timedelta, host: str) -> ProcessGroup:
+    """Where the store is reached over loopback, so are the bytes: no port that another host could reach."""
+    gloo: Any = torch.distributed.ProcessGroupGloo
+    if not ipaddress.ip_address(socket.gethostbyname(host)).is_loopback:
+        return gloo(store, rank, world_size, deadline)
+    options = gloo._Options()
+    options._timeout = deadline
+    options._devices = [gloo.create_device(hostname="127.0.0.1")]
+    return gloo(store, rank, world_size, options)
 
 
 def close_group(group: ProcessGroup | None) -> None:

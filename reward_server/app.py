@@ -9,7 +9,9 @@ algebra to the pool. It imports neither sympy nor torch.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +25,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from protocol.rewards import RewardParts, compose
 from protocol.templating import Template, format_score, load_templates, marker_counts, render_chatml
+from protocol.waits import watch_event_loop
 from reward_server import schemas
 from reward_server.cleanup import normalise, squeeze
 from reward_server.limits import Gate
@@ -32,6 +35,7 @@ from reward_server.pool import GraderPool, PoolFailedError, QueueFullError
 from reward_server.sandbox.host import find_mechanism
 from reward_server.settings import Settings
 
+log = logging.getLogger("chorus.reward_server")
 _ACCURACY = {"correct": 1.0, "wrong": 0.0, "no_answer": 0.0}
 
 
@@ -148,11 +152,19 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.pool.start()
+        lag = asyncio.create_task(watch_event_loop(service.metrics.event_loop_lag_seconds, log))
         yield
+        lag.cancel()
         await service.pool.close()
 
     app = FastAPI(title="Chorus reward server", version="1", lifespan=lifespan)
-    app.add_middleware(Gate, max_body_bytes=settings.max_body_bytes, token=settings.token)
+    refused = service.metrics.refused
+    app.add_middleware(
+        Gate,
+        max_body_bytes=settings.max_body_bytes,
+        token=settings.token,
+        on_refusal=lambda reason: refused.labels(reason).inc(),
+    )
     _add_error_handlers(app, service)
     _add_grading(app, service)
     _add_templates(app, service)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,8 +16,11 @@ class Gate:
     The token guards /v1 only: probes and scrapers reach /healthz, /readyz and /metrics without it.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, token: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, max_body_bytes: int, token: str | None, on_refusal: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._app = app
+        self._on_refusal = on_refusal  # for the metric: "token" or "too_large"
         self._max_body_bytes = max_body_bytes
         self._expected = None if token is None else f"Bearer {token}".encode()
 
@@ -26,11 +30,13 @@ class Gate:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if scope["path"].startswith("/v1/") and not self._admits(headers.get(b"authorization", b"")):
+            self._on_refusal("token")
             message = "this server asks for its bearer token: send 'Authorization: Bearer TOKEN'"
             await _refuse(send, 401, message, [(b"www-authenticate", b"Bearer")])
             return
         declared = headers.get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self._max_body_bytes:
+        # int() refuses thousands of digits with an error of its own.
+        if not declared.isdigit() or len(declared) > 18 or int(declared) > self._max_body_bytes:
             await self._too_large(send)
             return
         body = await self._read(receive)
@@ -58,6 +64,7 @@ class Gate:
                 return b"".join(chunks)
 
     async def _too_large(self, send: Send) -> None:
+        self._on_refusal("too_large")
         limit = f"{self._max_body_bytes} bytes"
         message = f"the request body is larger than this server's limit of {limit}; send smaller batches"
         await _refuse(send, 413, message, [(b"connection", b"close")])

@@ -37,6 +37,9 @@ class Metrics:
         self.refused = Counter(
             f"{prefix}refused_requests_total", "Requests refused.", ["reason"], registry=self.registry
         )
+        self.event_loop_lag_seconds = Gauge(
+            f"{prefix}event_loop_lag_seconds", "How late the event loop was last.", registry=self.registry
+        )
         for reason in ("timeout", "crashed"):  # a counter that is not there looks like one that is broken
             self.worker_restarts.labels(reason)
 

@@ -1,4 +1,9 @@
-"""The books: what became of every admitted group, counted from Redis alone."""
+"""The books: what became of every admitted group, counted from Redis alone.
+
+An entry that somebody else wrote into a stream (a stray) is not a group: it is not outstanding, and once a
+reader has refused it, it is counted as foreign. Looking for strays means looking into every live entry, so it
+is done only where the books do not balance without it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from typing import Any
 
 import redis
 
+from protocol.ledger import scripts
 from protocol.ledger.keys import ROLLOUT_GROUP, TASK_GROUP, Keys
 
 
@@ -24,7 +30,8 @@ def lost(run: str, why: object) -> LedgerLostError:
 
 @dataclass(frozen=True)
 class Books:
-    """`trained` = durable + trained and not yet durable. `foreign` entries were admitted by nobody."""
+    """`trained` = durable + trained and not yet durable. `foreign` entries were admitted by nobody, and are
+    refused; `strays` are such entries that nobody has read yet."""
 
     admitted: int
     trained: int
@@ -36,6 +43,7 @@ class Books:
     unread: int
     read: int
     foreign: int
+    strays: int
 
     @property
     def difference(self) -> int:
@@ -47,17 +55,23 @@ class Books:
 
 
 def read_books(client: redis.Redis, keys: Keys) -> Books:
-    """Count. Raises LedgerLostError where the run has no ledger.
+    """Count. Raises LedgerLostError where the run has no ledger."""
+    books = _count(client, keys, strays=False)
+    return books if books.difference == 0 else _count(client, keys, strays=True)
 
-    Read in one transaction, so that a group in motion is not seen twice or not at all.
-    """
+
+def _count(client: redis.Redis, keys: Keys, strays: bool) -> Books:
+    """Read in one transaction, so that a group in motion is not seen twice or not at all."""
     pipe = client.pipeline(transaction=True)
     pipe.hgetall(keys.books)
     pipe.hlen(keys.trained)
     pipe.xinfo_groups(keys.tasks)
     pipe.xinfo_groups(keys.rollouts)
+    if strays:
+        pipe.eval(scripts.STRAYS, 1, keys.tasks, TASK_GROUP)
+        pipe.eval(scripts.STRAYS, 1, keys.rollouts, ROLLOUT_GROUP)
     try:
-        counts, fresh, task_groups, rollout_groups = pipe.execute()
+        counts, fresh, task_groups, rollout_groups, *found = pipe.execute()
     except redis.ResponseError as error:
         raise LedgerLostError(f"run {keys.run!r} has no ledger on this Redis ({error})") from None
     counters = {field.decode(): int(value) for field, value in counts.items()}
@@ -70,12 +84,13 @@ def read_books(client: redis.Redis, keys: Keys) -> Books:
         trained=durable + fresh,
         durable=durable,
         dropped={k.removeprefix("dropped:"): v for k, v in counters.items() if k.startswith("dropped:")},
-        outstanding=queued + leased + unread + read,
+        outstanding=queued + leased + unread + read - sum(found),
         queued=queued,
         leased=leased,
         unread=unread,
         read=read,
         foreign=counters.get("foreign", 0),
+        strays=sum(found),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 import redis.asyncio
+from redis.exceptions import OutOfMemoryError
 
 from protocol.ledger import scripts
 from protocol.ledger.books import lost
@@ -47,6 +48,8 @@ class GeneratorLedger:
     async def _run(self, name: str, keys: list[str], args: Sequence[Any]) -> Any:
         try:
             return await self._scripts[name](keys=keys, args=args)
+        except OutOfMemoryError:
+            raise  # full is not gone
         except redis.ResponseError as error:
             raise lost(self.keys.run, error) from None
 
@@ -63,14 +66,21 @@ class GeneratorLedger:
                 count=count,
                 block=max(1, int(block_s * 1000)) if block_s > 0 else None,
             )
+        except OutOfMemoryError:
+            raise
         except redis.ResponseError as error:
             raise lost(self.keys.run, error) from None
         return [_lease(id, fields, 1) for id, fields in entries_of(reply)]
 
     async def _claim_expired(self, count: int) -> list[Lease]:
-        _, entries, *_ = await self.client.xautoclaim(
-            self.keys.tasks, TASK_GROUP, self.consumer, min_idle_time=self.lease_ms, count=count
-        )
+        """One call looks at ten times `count` pending entries; the cursor leads past those that are alive."""
+        cursor, entries = b"0-0", []
+        while not entries:
+            cursor, entries, *_ = await self.client.xautoclaim(
+                self.keys.tasks, TASK_GROUP, self.consumer, min_idle_time=self.lease_ms, start_id=cursor, count=count
+            )
+            if cursor == b"0-0":
+                break
         leases = []
         for id, fields in entries:
             pending = await self.client.xpending_range(self.keys.tasks, TASK_GROUP, min=id, max=id, count=1)

@@ -59,6 +59,11 @@ class Keys:
         return f"chorus:{self.run}:members"
 
     @property
+    def waits(self) -> str:
+        """Hash: process -> what it waits for."""
+        return f"chorus:{self.run}:waits"
+
+    @property
     def reports(self) -> str:
         """Stream: sync reports of all generators."""
         return f"chorus:{self.run}:reports"

@@ -112,9 +112,10 @@ class LearnerLedger:
         steps = self.client.hgetall(self.keys.steps)
         return {int(step): msgpack.unpackb(ids) for step, ids in sorted(steps.items(), key=lambda s: int(s[0]))}
 
-    def trained(self, step: int, ids: Sequence[str]) -> None:
-        """The optimizer has stepped: the groups' credits are free."""
-        self._run("TRAINED", [self.keys.fence, self.keys.trained], [self.fence, step, *ids])
+    def trained(self, step: int, ids: Sequence[str]) -> int:
+        """The optimizer has stepped: the groups' credits are free. Returns how many were ours to train."""
+        k = self.keys
+        return self._run("TRAINED", [k.fence, k.rollouts, k.trained], [self.fence, ROLLOUT_GROUP, step, *ids])
 
     def durable(self, step: int, ids: Sequence[str]) -> int:
         """A durable checkpoint holds these entries. Idempotent. Returns how many were new to the books."""
@@ -129,7 +130,7 @@ class LearnerLedger:
         """These rollouts will never be trained, because of `reason`."""
         if ids := list(ids):
             k = self.keys
-            self._run("DROP", [k.fence, k.rollouts, k.books], [self.fence, ROLLOUT_GROUP, reason, *ids])
+            self._run("DROP", [k.fence, k.rollouts, k.books, k.trained], [self.fence, ROLLOUT_GROUP, reason, *ids])
 
     def rewind(self, durable_step: int) -> None:
         """After a crash: steps beyond the checkpoint are undone, their groups outstanding again."""

@@ -97,8 +97,21 @@ return 1
 # KEYS fence steps; ARGV fence, step, packed ids
 RECORD = _FENCE + "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])"
 
-# KEYS fence trained; ARGV fence, step, ids...
-TRAINED = _FENCE + "for k = 3, #ARGV do redis.call('HSET', KEYS[2], ARGV[k], ARGV[2]) end"
+# KEYS fence rollouts trained; ARGV fence, group, step, ids...  -> how many were the learner's to train.
+# What is acknowledged has left the books by another door (durable or dropped), and is not counted again.
+TRAINED = (
+    _FENCE
+    + """
+local counted = 0
+for k = 4, #ARGV do
+  if #redis.call('XPENDING', KEYS[2], ARGV[2], ARGV[k], ARGV[k], 1) == 1 then
+    redis.call('HSET', KEYS[3], ARGV[k], ARGV[3])
+    counted = counted + 1
+  end
+end
+return counted
+"""
+)
 
 # KEYS fence rollouts books trained; ARGV fence, group, ids...  -> number newly durable
 DURABLE = (
@@ -114,13 +127,13 @@ return fresh
 """
 )
 
-# KEYS fence rollouts books; ARGV fence, group, reason, ids...
+# KEYS fence rollouts books trained; ARGV fence, group, reason, ids...  What is trained can't be dropped.
 DROP = (
     _FENCE
     + _COUNT_DROP
     + """
 for k = 4, #ARGV do
-  if redis.call('XACK', KEYS[2], ARGV[2], ARGV[k]) == 1 then
+  if redis.call('HEXISTS', KEYS[4], ARGV[k]) == 0 and redis.call('XACK', KEYS[2], ARGV[2], ARGV[k]) == 1 then
     count_drop(KEYS[2], KEYS[3], ARGV[k], ARGV[3])
   end
 end
@@ -137,6 +150,30 @@ for k = 1, #trained, 2 do
 end
 """
 )
+
+# KEYS stream; ARGV group  -> live entries that the ledger did not write: nobody has refused them yet
+STRAYS = """
+local n, last = 0, '-'
+local function look(entries)
+  for _, entry in ipairs(entries) do
+    local ours = false
+    for k = 1, #entry[2], 2 do
+      if entry[2][k] == 'i' then ours = true end
+    end
+    if not ours then n = n + 1 end
+  end
+end
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local named = {}
+  for k = 1, #group, 2 do named[group[k]] = group[k + 1] end
+  if named['name'] == ARGV[1] then last = '(' .. named['last-delivered-id'] end
+end
+for _, pending in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1000000)) do
+  look(redis.call('XRANGE', KEYS[1], pending[1], pending[1]))
+end
+look(redis.call('XRANGE', KEYS[1], last, '+'))
+return n
+"""
 
 # KEYS stream; ARGV group.  Forget what every reader is done with: never an unread or pending entry.
 TRIM = """

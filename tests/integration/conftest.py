@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from liverun import DEMO, QUICK, LiveRun, end_run, start_run
+from otherhost import OtherHost, another_host
 
 from protocol.config import load_config
 
@@ -19,6 +20,13 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     names = load_config(DEMO).templates.names
     return build_starter(tmp_path_factory.mktemp("starter"), names, 0, steps=40, log=lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def other_host() -> Iterator[OtherHost]:
+    """Stands for a machine beside this one."""
+    with another_host() as host:
+        yield host
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from liverun import QUICK, ROOT, LiveRun, end_run, start_run
+from otherhost import OtherHost, listening
 
 from learner.rollout_store import read_step, stored_steps
 
@@ -105,6 +107,16 @@ def test_a_killed_vllm_is_started_again_by_its_agent(story: LiveRun) -> None:
     )
     assert agent.is_running()
     goes_on(story)
+
+
+def test_vllm_s_control_and_all_else_of_the_run_can_not_be_reached_from_another_host(
+    story: LiveRun, other_host: OtherHost
+) -> None:
+    control = listening(*story.processes("vllm.entrypoints.openai.api_server"))
+    assert len(control) >= 1
+    assert other_host.reaches(control) == set()
+    below = psutil.Process(story.process.pid).children(recursive=True)
+    assert other_host.reaches(listening(*below)) == set()
 
 
 def test_a_killed_reward_worker_costs_no_grade(story: LiveRun) -> None:

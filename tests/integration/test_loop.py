@@ -10,6 +10,7 @@ import pytest
 import torch
 from liverun import LiveRun
 
+from cli.main import main
 from learner import checkpoint
 from learner.admission import Admission
 from learner.prepare import minibatches, prepare
@@ -77,6 +78,17 @@ def test_a_step_trained_again_from_its_stored_rollouts_gives_the_same_loss_and_w
     later = Crew(config, torch.device("cpu"), folder / "step-000003")
     for name, tensor in later.trainer.policy.state_dict().items():
         assert torch.equal(tensor, replayed[name]), name
+
+
+def test_the_replay_command_gives_the_recorded_loss_from_the_nearest_checkpoint(
+    on_policy: LiveRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(on_policy.folder), "--step", "4"]) == 0
+    (line,) = capsys.readouterr().out.strip().splitlines()
+    assert line.startswith("step 4: loss ")
+    assert ": the same; grad norm " in line
+    assert main(["replay", str(on_policy.folder), "--step", "9"]) == 3
+    assert "step 9 is not in metrics.jsonl; it has recorded steps 1 to 4" in capsys.readouterr().err
 
 
 def test_the_same_seed_draws_the_same_problems_and_templates(on_policy: LiveRun) -> None:

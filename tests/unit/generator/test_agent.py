@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -325,3 +326,42 @@ async def test_a_redis_that_stays_away_ends_the_agent(flaky_redis: FlakyRedis) -
     flaky_redis.stop()
     with pytest.raises(redis.ConnectionError):
         await asyncio.wait_for(running, 15)
+
+
+async def test_a_task_whose_version_does_not_come_is_given_back_in_time(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soon = CONFIG.generator.model_copy(update={"group_deadline_s": 0.3})
+    monkeypatch.setattr(sys.modules[__name__], "CONFIG", CONFIG.model_copy(update={"generator": soon}))
+    agent, _ = fleet.start("behind", ScriptedEngine())
+    fleet.sync("behind", "1.0")
+    fleet.learner.admit(0, [task(0, min_version=5)], capacity=9)
+    await until(lambda: len(agent._work) == 1)
+    await until(lambda: agent.metrics.groups.labels("no_weights")._value.get() >= 1)
+    fleet.start("fresh", ScriptedEngine())
+    fleet.sync("fresh", "1.5")
+    await until(lambda: fleet.learner.books().unread == 1)
+    (group,) = fleet.groups()
+    assert (group.generator_id, group.attempt) == ("fresh", 1), "waiting for weights is no failed attempt"
+
+
+async def test_what_was_sampled_since_the_last_good_check_is_never_committed_when_the_canary_fails(
+    fleet: Fleet,
+) -> None:
+    engine = ScriptedEngine(delay_s=0.6)
+    agent, _ = fleet.start("a", engine)
+    fleet.sync("a", "1.0")
+    await until(lambda: agent.state == "ready")
+    fleet.learner.admit(0, [task(k) for k in range(4)], capacity=9)
+    await until(lambda: len(agent._work) == 4)
+    engine.gap = 0.5
+    fleet.sync("a", "1.1")  # while four groups are being sampled
+    await until(lambda: agent.state == "quarantined")
+    await asyncio.sleep(1.0)  # longer than they would have taken
+    assert fleet.learner.books().unread == 0
+    fleet.start("b", ScriptedEngine())
+    fleet.sync("b", "1.1")
+    await until(lambda: fleet.learner.books().unread == 4)
+    groups = fleet.groups()
+    assert {(g.generator_id, g.attempt) for g in groups} == {("b", 1)}, "the tasks went back, untried"
+    assert fleet.learner.books().difference == 0

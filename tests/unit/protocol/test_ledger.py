@@ -225,3 +225,42 @@ async def test_a_wipe_is_told_by_every_call(client: redis.Redis, learner: Learne
         with pytest.raises(LedgerLostError):
             await coroutine
     assert not await a.commit(lease, b"late"), "nothing is published into a run that is gone"
+
+
+async def test_an_expired_lease_is_found_behind_many_that_are_alive(
+    learner: LearnerLedger, a: GeneratorLedger, b: GeneratorLedger
+) -> None:
+    learner.admit(0, [b"x"] * 40, capacity=40)
+    alive = [lease.id for lease in await a.lease(39, block_s=0.1)]
+    (abandoned,) = await a.lease(1, block_s=0.1)
+    for _ in range(3):
+        await asyncio.sleep(LEASE_S / 2)
+        await a.renew(alive)
+    assert [lease.id for lease in await b.lease(1, block_s=0.0)] == [abandoned.id]
+
+
+def test_an_entry_that_nobody_admitted_is_a_stray_until_it_is_refused(
+    learner: LearnerLedger, client: redis.Redis
+) -> None:
+    learner.admit(0, [b"x"], capacity=4)
+    client.xadd(learner.keys.tasks, {"d": b"forged"})
+    client.xadd(learner.keys.rollouts, {"d": b"forged"})
+    books = learner.books()
+    assert (books.strays, books.outstanding, books.difference) == (2, 1, 0)
+    (entry,) = learner.read(5, 0.1)
+    learner.drop("corrupt", [entry.id])
+    books = learner.books()
+    assert (books.strays, books.foreign, books.difference) == (1, 1, 0)
+
+
+async def test_what_was_acknowledged_is_not_counted_as_trained_and_what_is_trained_is_not_dropped(
+    learner: LearnerLedger, a: GeneratorLedger
+) -> None:
+    learner.admit(0, [b"x", b"y"], capacity=4)
+    for lease in await a.lease(2, block_s=0.1):
+        await a.commit(lease, b"g")
+    x, y = (entry.id for entry in learner.read(2, 0.1))
+    learner.drop("stale", [x])
+    assert learner.trained(1, [x, y]) == 1
+    learner.drop("stale", [y])
+    assert balanced(learner) == {"admitted": 2, "trained": 1, "durable": 0, "outstanding": 0}

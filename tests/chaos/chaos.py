@@ -1,0 +1,252 @@
+"""`make chaos`: a run under random faults, ended by an audit.
+
+    python tests/chaos/chaos.py --seconds 600 --seed 0
+
+Three generators with scripted engines under the real launcher, learner, reward server and Valkey. Every few
+seconds one role that is not itself still recovering is killed, paused, drained or cut off. Faults are dealt
+from a shuffled deck, so that every kind comes about as often. Then the run trains some steps more, ends by
+itself, and its folder is audited. Writes chaos-report.json; exits 1 if a group was lost or trained twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "support"), str(Path(__file__).parent)]
+
+import httpx  # noqa: E402
+import psutil  # noqa: E402
+from fleet import GENERATORS, REPLICAS, Fleet  # noqa: E402
+
+RECOVERY_DEADLINE_S = 90.0
+STEPS_AFTER = 10
+# A pause outlasts the sync deadline (4 s) or the lease (3 s); a cut does so too.
+KINDS = [
+    "kill generator", "pause generator", "drain generator", "cut generator", "freeze generator",
+    "kill learner", "pause learner",
+    "kill redis", "pause redis", "cut redis",
+    "kill reward-server", "pause reward-server",
+]  # fmt: skip
+
+
+@dataclass
+class Fault:
+    """One fault: `over` ends it (None: it is an event), `healed` says whether its role is well again."""
+
+    kind: str
+    role: str
+    started: float
+    over_at: float
+    over: Callable[[], None] | None
+    healed: Callable[[], bool]
+
+
+@dataclass
+class Chaos:
+    """What is done to a fleet."""
+
+    fleet: Fleet
+    seed: int
+    every: tuple[float, float]
+    pause_s: tuple[float, float]
+    kinds: list[str] = field(default_factory=lambda: [*KINDS])
+    say: Callable[[str], None] = print
+    recovery: dict[str, list[float]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+
+    # -- faults -----------------------------------------------------------------------------------------
+
+    def inject(self, kind: str, role: str) -> Fault | None:
+        """None: the role has no process right now."""
+        how = kind.split()[0]
+        now, step = time.monotonic(), self.fleet.step()
+        member = self.fleet.ready().get(role)
+        pause = self.random.uniform(*self.pause_s)
+        over: Callable[[], None] | None = None
+        process = self.fleet.processes().get(role) if how in ("kill", "pause", "drain") else None
+        if how in ("kill", "pause", "drain") and process is None:
+            return None
+        if process is not None and how == "kill":
+            process.kill()
+        elif process is not None and how == "drain":
+            process.terminate()
+        elif process is not None and how == "pause":
+            process.suspend()
+            over = process.resume
+        elif role == "redis":  # cut: every connection that is open at this moment
+            self.fleet.client().client_kill_filter(_type="normal")
+        else:
+            proxy = self.fleet.proxies[int(role.removeprefix("gen-"))]
+            (proxy.cut if how == "cut" else proxy.freeze)()
+            over = proxy.restore
+        gone = member.generator_id if member and how in ("kill", "drain") else ""
+        self.say(f"{kind}: {role} at step {step}" + (f", for {pause:.1f} s" if over else ""))
+        return Fault(kind, role, now, now + pause if over else now, over, lambda: self._healed(role, step, gone))
+
+    def _healed(self, role: str, step: int, gone: str) -> bool:
+        if role.startswith("gen-"):
+            member = self.fleet.ready().get(role)
+            return member is not None and member.generator_id != gone
+        if self.fleet.step() <= step:
+            return False
+        if role == "reward-server":
+            try:
+                return httpx.get(self.fleet.config()["reward"]["url"] + "/readyz", timeout=2.0).status_code == 200
+            except httpx.HTTPError:
+                return False
+        return True
+
+    def _watch(self, fault: Fault) -> bool:
+        """True once the fault's role is well again, or is given up on."""
+        now = time.monotonic()
+        if now >= fault.over_at and fault.over is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                fault.over()
+            fault.over = None
+        if fault.over is None and fault.healed():
+            self.recovery.setdefault(fault.kind, []).append(time.monotonic() - fault.over_at)
+            return True
+        if now - fault.over_at > RECOVERY_DEADLINE_S:
+            self.failures.append(f"{fault.kind} ({fault.role}): not well after {RECOVERY_DEADLINE_S:g} s")
+            return True
+        return False
+
+    def torment(self, seconds: float) -> None:
+        """Faults until `seconds` are over and all have healed."""
+        fleet = self.fleet
+        fleet.until(lambda: len(fleet.ready()) == REPLICAS and fleet.step() >= 2, "the fleet at work", 120.0)
+        end = time.monotonic() + seconds
+        next_at, deck, open_faults = time.monotonic(), list[str](), list[Fault]()
+        while open_faults or time.monotonic() < end:
+            self.fleet.check_alive()
+            self.fleet.sample_memory()
+            open_faults = [fault for fault in open_faults if not self._watch(fault)]
+            due = next_at <= time.monotonic() < end
+            if due and (fault := self._deal(deck, {fault.role for fault in open_faults})):
+                self.counts[fault.kind] += 1
+                open_faults.append(fault)
+                next_at = time.monotonic() + self.random.uniform(*self.every)
+            time.sleep(0.4)
+
+    def _deal(self, deck: list[str], busy: set[str]) -> Fault | None:
+        """The next card whose role is not itself recovering; the others stay in the deck."""
+        if not deck:
+            deck += self.random.sample(self.kinds, len(self.kinds))
+        for kind in deck:
+            role = kind.split()[1]
+            roles = GENERATORS if role == "generator" else [role]
+            free = [r for r in roles if r not in busy]
+            if free and (fault := self.inject(kind, self.random.choice(free))):
+                deck.remove(kind)
+                return fault
+        return None
+
+    def finish(self) -> None:
+        """Let the run end by itself: the next learner start finds a number of steps that can be reached."""
+        config = self.fleet.config()
+        config["run"]["steps"] = self.fleet.step() + STEPS_AFTER
+        scratch = self.fleet.run_dir / "config.json.new"
+        scratch.write_text(json.dumps(config))
+        scratch.replace(self.fleet.run_dir / "config.json")
+        while (learner := self.fleet.processes().get("learner")) is None:
+            self.fleet.check_alive()
+            time.sleep(0.1)
+        learner.kill()
+        self.fleet.launcher.wait(180)
+
+    def report(self, seconds: float) -> dict[str, Any]:
+        from cli.audit import audit_folder
+        from learner.rollout_store import read_step, stored_steps
+
+        ledger = json.loads((self.fleet.run_dir / "summary.json").read_text())["ledger"]
+        groups = [r.group for _, path in stored_steps(self.fleet.run_dir) for r in read_step(path)]
+        trained = Counter(group.task.index for group in groups)
+        dropped = sum(ledger["dropped"].values())
+        return {
+            "seconds": round(seconds, 1),
+            "seed": self.seed,
+            "steps": max(step for step, _ in stored_steps(self.fleet.run_dir)),
+            "faults": dict(sorted(self.counts.items())),
+            "recovery_seconds": {
+                kind: {"median": round(statistics.median(all), 1), "max": round(max(all), 1)}
+                for kind, all in sorted(self.recovery.items())
+            },
+            "lost": ledger["admitted"] - len(trained) - dropped - ledger["outstanding"],
+            "doubled": sum(n > 1 for n in trained.values()),
+            "books_diff": ledger["admitted"] - ledger["trained"] - dropped - ledger["outstanding"],
+            "audit": audit_folder(self.fleet.run_dir),
+            "dropped": ledger["dropped"],
+            "regenerated": sum(group.attempt > 1 for group in groups),
+            "ungraded_samples": sum(s.grade.accuracy is None for group in groups for s in group.samples),
+            "rss_mib": {role: round(max(all) / 2**20) for role, all in sorted(self.fleet.rss.items())},
+            "rss_growth": {role: round(_growth(all), 2) for role, all in sorted(self.fleet.rss.items())},
+            "not_recovered": self.failures,
+        }
+
+
+def _growth(samples: list[int]) -> float:
+    """Largest memory of the last quarter of the run over that of the second quarter; starts are left out."""
+    n = len(samples) // 4
+    return max(samples[-n:]) / max(samples[n : 2 * n]) if n else 1.0
+
+
+def torment(
+    folder: Path,
+    seconds: float,
+    seed: int,
+    every: tuple[float, float],
+    pause: tuple[float, float],
+    kinds: list[str] | None = None,
+) -> dict[str, Any]:
+    """A whole chaos run in `folder`; returns its report."""
+    started = time.monotonic()
+    fleet = Fleet(folder)
+    chaos = Chaos(fleet, seed, every, pause, kinds or [*KINDS])
+    fleet.start()
+    try:
+        chaos.torment(seconds)
+        chaos.finish()
+        if fleet.launcher.returncode != 0:
+            raise RuntimeError(f"the run ended with status {fleet.launcher.returncode}: {fleet.tail()}")
+        return chaos.report(time.monotonic() - started)
+    finally:
+        fleet.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=float, nargs=2, default=(10.0, 20.0), metavar=("MIN", "MAX"))
+    parser.add_argument("--pause", type=float, nargs=2, default=(4.0, 8.0), metavar=("MIN", "MAX"))
+    parser.add_argument(
+        "--only", choices=KINDS, action="append", help="this kind of fault (again for more; default: all)"
+    )
+    parser.add_argument("--report", type=Path, default=Path("chaos-report.json"))
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="chorus-chaos-") as folder:
+        report = torment(Path(folder), args.seconds, args.seed, tuple(args.every), tuple(args.pause), args.only)
+    args.report.write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+    bad = report["lost"] or report["doubled"] or report["books_diff"] or report["audit"] or report["not_recovered"]
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""A scripted run in processes of its own, as the chaos runner sees it from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import redis
+from proxy import Proxy
+from scripted_run import RECIPE
+
+from protocol.ledger import Keys
+from protocol.messages import Member, MessageError
+
+ROOT = Path(__file__).parents[2]
+REPLICAS = 3
+GENERATORS = [f"gen-{n}" for n in range(REPLICAS)]
+# What stands in a role's command line. Valkey renames itself.
+WORDS = {
+    "learner": ("cli.main", "learner"),
+    "reward-server": ("cli.main", "reward-server"),
+    "redis": ("valkey",),
+    **{name: ("receiving.py", name) for name in GENERATORS},
+}
+
+
+@dataclass
+class Fleet:
+    """The run in `folder`; every generator reaches Redis through a proxy of its own."""
+
+    folder: Path
+    rss: dict[str, list[int]] = field(default_factory=dict)  # bytes by role, about one a second
+
+    def start(self) -> None:
+        from tinymodel import save_tiny_model
+
+        self.proxies = [Proxy(self._redis_address) for _ in range(REPLICAS)]
+        model = save_tiny_model(self.folder / "model")
+        recipe = self.folder / "chaos.toml"
+        recipe.write_text(RECIPE.format(runs=self.folder / "runs", steps=1_000_000, model=model, replicas=REPLICAS))
+        ports = ",".join(str(proxy.port) for proxy in self.proxies)
+        env = os.environ | {"PYTHONPATH": str(ROOT), "CHORUS_TEST_PROXIES": ports, "OMP_NUM_THREADS": "1"}
+        env.setdefault("CHORUS_TEST_DELAY_S", "0.8")
+        self.output = self.folder / "output.log"
+        with self.output.open("wb") as log:
+            argv = [sys.executable, str(ROOT / "tests" / "support" / "scripted_run.py"), str(recipe)]
+            self.launcher = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log)
+
+    # -- what can be seen of the run ------------------------------------------------------------------
+
+    @property
+    def run_dir(self) -> Path:
+        return next((self.folder / "runs").glob("*/run.json")).parent
+
+    def config(self) -> dict[str, Any]:
+        return json.loads((self.run_dir / "config.json").read_text())
+
+    def _redis_address(self) -> tuple[str, int]:
+        url = urlsplit(self.config()["redis"]["url"])
+        return str(url.hostname), int(url.port or 0)
+
+    def client(self) -> redis.Redis:
+        host, port = self._redis_address()
+        return redis.Redis(host, port, socket_timeout=2.0, socket_connect_timeout=2.0)
+
+    def step(self) -> int:
+        try:
+            with (self.run_dir / "metrics.jsonl").open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - 8192))
+                lines = file.read().split(b"\n")[:-1]
+            return json.loads(lines[-1])["step"]
+        except (OSError, StopIteration, IndexError, ValueError):
+            return 0
+
+    def ready(self) -> dict[str, Member]:
+        """Service name -> its newest live and ready member."""
+        try:
+            found: Any = self.client().hgetall(Keys(self.run_dir.name).members)
+        except (redis.RedisError, OSError, StopIteration):
+            return {}
+        members: dict[str, Member] = {}
+        for data in found.values():
+            try:
+                member = Member.decode(data)
+            except MessageError:
+                continue
+            if member.state == "ready" and time.time() - member.last_seen < 3:
+                members[member.generator_id.rpartition("-")[0]] = member
+        return members
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """Role -> its process, of those that live; guards are none."""
+        found: dict[str, psutil.Process] = {}
+        for p in psutil.Process(self.launcher.pid).children(recursive=True):
+            try:
+                line = p.cmdline()
+            except psutil.Error:
+                continue
+            if any("guard.py" in part for part in line):
+                continue
+            for role, words in WORDS.items():
+                if role not in found and all(any(word in part for part in line) for word in words):
+                    found[role] = p
+        return found
+
+    def sample_memory(self) -> None:
+        for role, process in self.processes().items():
+            with contextlib.suppress(psutil.Error):
+                self.rss.setdefault(role, []).append(process.memory_info().rss)
+
+    def check_alive(self) -> None:
+        if self.launcher.poll() is not None:
+            raise RuntimeError(f"the run ended by itself with status {self.launcher.returncode}: {self.tail()}")
+
+    def until(self, condition: Callable[[], object], what: str, deadline_s: float) -> None:
+        end = time.monotonic() + deadline_s
+        while not condition():
+            self.check_alive()
+            if time.monotonic() > end:
+                raise RuntimeError(f"no {what} within {deadline_s:g} s: {self.tail()}")
+            time.sleep(0.2)
+
+    def tail(self) -> str:
+        return self.output.read_text(errors="replace")[-2000:]
+
+    def close(self) -> None:
+        if self.launcher.poll() is None:
+            for process in self.processes().values():
+                process.resume()  # a paused one could not be asked to stop
+            self.launcher.terminate()
+            try:
+                self.launcher.wait(60)
+            except subprocess.TimeoutExpired:
+                self.launcher.kill()
+                self.launcher.wait()
+        for proxy in self.proxies:
+            proxy.close()

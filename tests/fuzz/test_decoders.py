@@ -1,0 +1,105 @@
+"""Whatever bytes arrive, a decoder hands on a whole message or its one kind of error."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from pathlib import Path
+
+import httpx
+import hypothesis.strategies as st
+import msgpack
+import pytest
+from forge import damaged, forged_bytes, forged_json, inputs
+from hypothesis import given
+from samples import ALL, GRADES, GROUP
+
+from generator.groups import GradeRefused, RewardServer
+from learner.rollout_store import read_step
+from protocol.messages import MAX_MESSAGE_BYTES, Grade, Message, MessageError
+from reward_server.wire import Frames, pack
+
+each = pytest.mark.parametrize("message", ALL, ids=lambda m: m.SCHEMA)
+
+
+@each
+def test_forged_bytes_are_a_whole_message_or_a_message_error(message: Message) -> None:
+    @inputs()
+    @given(forged_bytes(message.encode()))
+    def check(data: bytes) -> None:
+        try:
+            read = type(message).decode(data)
+        except MessageError as error:
+            said = str(error)
+        else:
+            said = ""
+            assert type(read).decode(read.encode()) == read
+        assert len(said) < 1000, "an error that fits a log"
+
+    check()
+
+
+@each
+def test_an_oversized_message_is_refused_unread(message: Message) -> None:
+    with pytest.raises(MessageError, match="more than"):
+        type(message).decode(bytes(MAX_MESSAGE_BYTES + 1))
+
+
+def test_a_forged_answer_of_the_reward_server_is_grades_or_a_refusal() -> None:
+    loop = asyncio.new_event_loop()
+    client = RewardServer("http://reward", deadline_s=1.0)
+    answer = httpx.Response(200)
+    client._http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: answer))
+
+    @inputs()
+    @given(forged_json({"results": GRADES}), st.sampled_from([200, 200, 200, 204, 302, 401, 422, 429, 500, 503]))
+    def check(body: bytes, status: int) -> None:
+        nonlocal answer
+        answer = httpx.Response(status, content=body)
+        try:
+            grades = loop.run_until_complete(client._ask({"items": [{}] * len(GRADES)}, 1.0))
+        except GradeRefused:
+            return
+        if grades is None:
+            assert status in (429, 503)
+        else:
+            assert len(grades) == len(GRADES)
+            assert all(isinstance(g, Grade) for g in grades)
+
+    check()
+    loop.close()
+
+
+def test_a_forged_shard_of_stored_rollouts_is_groups_or_an_error_that_the_audit_names(tmp_path: Path) -> None:
+    path = tmp_path / "step-000001.msgpack.gz"
+    rows = msgpack.packb([["1-1", GROUP.encode()], ["1-2", GROUP.encode()]])
+
+    @inputs()
+    @given(st.one_of(forged_bytes(rows).map(gzip.compress), damaged(gzip.compress(rows))))
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        try:
+            groups = read_step(path)
+        except (OSError, EOFError, ValueError, zlib.error):
+            return
+        assert all(isinstance(r.entry.id, str) for r in groups)
+
+    check()
+
+
+def test_forged_frames_from_a_grader_give_messages_or_wait_for_more() -> None:
+    valid = pack({"verdict": "correct", "ms": 1.0}) + pack({"dropped": True})
+
+    @inputs()
+    @given(damaged(valid), st.integers(1, 40))
+    def check(data: bytes, size: int) -> None:
+        frames, found = Frames(), []
+        try:
+            for start in range(0, len(data), size):
+                found += list(frames.feed(data[start : start + size]))
+        except (ValueError, UnicodeError, RecursionError):
+            return  # the grader's connection ends with it
+        assert sum(map(len, (pack(m) for m in found if isinstance(m, dict)))) <= len(data) + 8 * len(found)
+
+    check()

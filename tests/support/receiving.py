@@ -1,0 +1,90 @@
+"""A scripted engine that takes the learner's weights over real process groups, and `chorus generator` with it.
+
+Run as a program it is the real command (agent, ledger, reward client, draining) in which only vLLM is replaced:
+
+    python tests/support/receiving.py generator --config ... --run-id ... --name gen-0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from scripted import ScriptedEngine
+
+from generator.engine import Completion, EngineError
+from protocol.messages import SyncOffer
+from protocol.weights import broadcast, join_store, new_buckets, open_group, plan_buckets
+
+
+class ReceivingEngine(ScriptedEngine):
+    """Bytes come for real, into `received`; completions are drawn from `answers`, verdicts are scripted."""
+
+    def __init__(self, answers: list[list[int]], delay_s: float = 0.0) -> None:
+        super().__init__(delay_s=delay_s)
+        self.answers = answers
+        self.received: dict[str, torch.Tensor] = {}
+        self._group: Any = None
+
+    async def start(self) -> None:
+        await super().start()
+        self._group = None
+
+    async def generate(self, *args: Any) -> list[Completion]:
+        completions = await super().generate(*args)
+        drawn = []
+        for c in completions:
+            tokens = random.choice(self.answers)
+            (fence, step, _) = c.versions[0]
+            drawn.append(Completion(tokens, [-1.0] * len(tokens), [(fence, step, len(tokens))], "stop"))
+        return drawn
+
+    async def join_group(self, offer: SyncOffer) -> None:
+        self._group = await asyncio.to_thread(_reported, self._join, offer)
+
+    def _join(self, offer: SyncOffer) -> Any:
+        store = join_store(offer.store_host, offer.store_port, offer.timeout_s)
+        return open_group(offer.backend, store, offer.group, 1, offer.world_size, offer.timeout_s)
+
+    async def receive(self, offer: SyncOffer) -> None:
+        self.received = await asyncio.to_thread(_reported, self._receive, offer)
+        await super().receive(offer)
+
+    def _receive(self, offer: SyncOffer) -> dict[str, torch.Tensor]:
+        plan = plan_buckets(offer.tensors, offer.bucket_bytes)
+        buckets = new_buckets(plan)
+        for bucket in buckets:
+            broadcast(self._group, bucket, offer.timeout_s)
+        return {name: tensor for views in plan.views(buckets) for name, tensor in views}
+
+
+def _reported(call: Any, offer: SyncOffer) -> Any:
+    """torch's errors as the engine's."""
+    try:
+        return call(offer)
+    except RuntimeError as error:
+        raise EngineError(f"scripted transfer: {str(error).splitlines()[0]}") from None
+
+
+def _main() -> int:
+    import generator.main as command
+    from cli.main import main
+
+    def engine(config: Any, *_: Any) -> ReceivingEngine:
+        tokenizer = command.load_tokenizer(config.model.path)
+        answers = [tokenizer.encode(f"\\boxed{{{n}}}").ids for n in range(10)]
+        return ReceivingEngine(answers, delay_s=float(os.environ.get("CHORUS_TEST_DELAY_S", "0.2")))
+
+    command.VllmEngine = engine  # type: ignore[assignment,misc]
+    torch.set_num_threads(1)
+    return main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    sys.exit(_main())

@@ -1,0 +1,81 @@
+"""A whole `chorus run` whose engines are scripted: real launcher, Valkey, reward server, learner and agents.
+
+    python tests/support/scripted_run.py RECIPE [--resume RUN]
+
+CHORUS_TEST_PROXIES: ports of proxies to Redis, one a generator, in order.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+RECIPE = """
+[run]
+dir = "{runs}"
+steps = {steps}
+[model]
+path = "{model}"
+dtype = "float32"
+context = 96
+[problems]
+train = ["arithmetic:chain?split=train"]
+max_prompt_tokens = 80
+[templates]
+names = ["qwen-math"]
+[sampling]
+group_size = 4
+max_tokens = 16
+[staleness]
+target = 1
+max = 4
+[learner]
+groups_per_step = 4
+lr = 1e-3
+checkpoint_every = 5
+keep_checkpoints = 3
+sync_deadline_s = 4.0
+head_deadline_s = 20.0
+bucket_bytes = 65536
+[generator]
+replicas = {replicas}
+lease_s = 3.0
+group_deadline_s = 60.0
+[reward]
+workers = 1
+deadline_s = 45.0
+"""
+
+
+def main(recipe: Path, resume: Path | None) -> int:
+    import deploy.supervisor
+    from deploy.launcher import run
+    from deploy.services import Chosen, services_of
+    from deploy.supervisor import Service
+    from protocol.config import load_config
+
+    deploy.supervisor.MAX_RESTARTS = 10_000  # here a death is no sign of a fault in the service
+    deploy.supervisor.RESTART_DELAY_S = 0.3
+    proxies = [int(port) for port in os.environ.get("CHORUS_TEST_PROXIES", "").split(",") if port]
+    program = str(Path(__file__).with_name("receiving.py"))
+
+    def scripted(service: Service) -> Service:
+        if service.role != "generator":
+            return service
+        argv = (sys.executable, program, *service.argv[3:])
+        if proxies:
+            argv += ("--set", f"redis.url=redis://127.0.0.1:{proxies[int(service.name.removeprefix('gen-'))]}/0")
+        return replace(service, argv=argv)
+
+    def services(chosen: Chosen) -> list[Service]:
+        return [scripted(service) for service in services_of(chosen)]
+
+    source = resume / "config.json" if resume else recipe
+    return run(load_config(source), str(recipe), resume=resume, services=services)
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[3]) if sys.argv[2:3] == ["--resume"] else None))
