@@ -107,21 +107,9 @@ class RewardServer:
     async def _ask(self, body: dict[str, Any], left_s: float) -> list[Grade] | None:
         try:
             async with self._http.post(self._url, json=body, timeout=aiohttp.ClientTimeout(left_s)) as answer:
-                status, text = answer.status, await answer.read()
+                return read_grades(self._url, answer.status, await answer.read(), len(body["items"]))
         except (aiohttp.ClientError, TimeoutError):
             return None  # gone or restarting: worth another try
-        if status in (429, 502, 503, 504):
-            return None
-        if status != 200:
-            # Refused for good (unknown template, wrong kind): retrying would only repeat it.
-            raise GradeRefused(f"{self._url}: status {status}: {text[:500].decode(errors='replace')}")
-        try:
-            grades = [Grade.model_validate(result) for result in json.loads(text)["results"]]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise GradeRefused(f"{self._url}: not an answer of a reward server: {error}") from None
-        if len(grades) != len(body["items"]):
-            raise GradeRefused(f"{self._url}: {len(grades)} grades for {len(body['items'])} completions")
-        return grades
 
     async def close(self) -> None:
         await self._http.close()
@@ -129,6 +117,22 @@ class RewardServer:
 
 class GradeRefused(RuntimeError):
     """The reward server answered that it can't grade such items."""
+
+
+def read_grades(url: str, status: int, data: bytes, wanted: int) -> list[Grade] | None:
+    """The grades in an answer; None where asking again may help. Raises GradeRefused."""
+    if status in (429, 502, 503, 504):
+        return None
+    if status != 200:
+        # Refused for good (unknown template, wrong kind): asking again would only repeat it.
+        raise GradeRefused(f"{url}: status {status}: {data[:500].decode(errors='replace')}")
+    try:
+        grades = [Grade.model_validate(result) for result in json.loads(data)["results"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise GradeRefused(f"{url}: not an answer of a reward server: {error}") from None
+    if len(grades) != wanted:
+        raise GradeRefused(f"{url}: {len(grades)} grades for {wanted} completions")
+    return grades
 
 
 async def produce(

@@ -47,7 +47,7 @@ def run(source: str, test: dict[str, Any]) -> None:
     module = types.ModuleType(name)
     sys.modules[name] = module
     sys.argv = ["solution.py"]
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # scripts use them; -S leaves them out
+    builtins.exit = builtins.quit = sys.exit  # scripts use them; -S leaves them out
     try:
         code = compile(source, "solution.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError) as error:

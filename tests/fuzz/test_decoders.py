@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import zlib
 from pathlib import Path
 
-import httpx
 import hypothesis.strategies as st
 import msgpack
 import pytest
@@ -15,7 +13,7 @@ from forge import damaged, forged_bytes, forged_json, inputs
 from hypothesis import given
 from samples import ALL, GRADES, GROUP
 
-from generator.groups import GradeRefused, RewardServer
+from generator.groups import GradeRefused, read_grades
 from learner.rollout_store import read_step
 from protocol.messages import MAX_MESSAGE_BYTES, Grade, Message, MessageError
 from reward_server.wire import Frames, pack
@@ -47,18 +45,11 @@ def test_an_oversized_message_is_refused_unread(message: Message) -> None:
 
 
 def test_a_forged_answer_of_the_reward_server_is_grades_or_a_refusal() -> None:
-    loop = asyncio.new_event_loop()
-    client = RewardServer("http://reward", deadline_s=1.0)
-    answer = httpx.Response(200)
-    client._http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: answer))
-
     @inputs()
     @given(forged_json({"results": GRADES}), st.sampled_from([200, 200, 200, 204, 302, 401, 422, 429, 500, 503]))
     def check(body: bytes, status: int) -> None:
-        nonlocal answer
-        answer = httpx.Response(status, content=body)
         try:
-            grades = loop.run_until_complete(client._ask({"items": [{}] * len(GRADES)}, 1.0))
+            grades = read_grades("http://reward", status, body, len(GRADES))
         except GradeRefused:
             return
         if grades is None:
@@ -68,7 +59,6 @@ def test_a_forged_answer_of_the_reward_server_is_grades_or_a_refusal() -> None:
             assert all(isinstance(g, Grade) for g in grades)
 
     check()
-    loop.close()
 
 
 def test_a_forged_shard_of_stored_rollouts_is_groups_or_an_error_that_the_audit_names(tmp_path: Path) -> None:

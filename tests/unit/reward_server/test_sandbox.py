@@ -104,18 +104,19 @@ def test_the_self_test_sees_that_nothing_holds_without_a_sandbox():
         "a signal to its grader",
     }
     pid = os.fork()
-    if pid == 0:  # in a process of its own; what would leave traces on this machine, or end the process, is left out
+    # In a process of its own; what would leave traces on this machine, or end or stop the process, is left out.
+    if pid == 0:
         found: set[str] = set()
         try:
             os.execv = os.symlink = _refuse  # type: ignore[assignment]
-            escapes_module._write = _refuse
+            escapes_module._write = escapes_module.ctypes.CDLL = _refuse
             found = set(escapes_module.escapes(os.getppid()))
         finally:
             os._exit(0 if reachable <= found and "writing a file" not in found else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def _refuse(*_: object) -> None:
+def _refuse(*_: object, **__: object) -> None:
     raise OSError("not in a test")
 
 
