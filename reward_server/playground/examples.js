@@ -61,6 +61,6 @@ export const EXAMPLES = [
   },
   {
     label: "Hostile: power tower",
-    fields: { ...TRIANGLE, template: "qwen-math", completion: "Surely it is \\boxed{9^{9^{9^{9}}}}." },
+    fields: { ...TRIANGLE, template: "qwen-math", completion: "Surely it is \\boxed{9^{9^{9^{9}}} + 9}." },
   },
 ];

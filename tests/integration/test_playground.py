@@ -16,7 +16,7 @@ import pytest
 from browser import PATIENCE_S, Browser, Page, chromium
 
 ROOT = Path(__file__).resolve().parents[2]
-HANGS = r"\boxed{9^{9^{9^{9}}}}"  # a grader computes on this until it is killed
+HANGS = r"\boxed{9^{9^{9^{9}}}+9}"  # a grader computes on this until it is killed
 
 pytestmark = pytest.mark.skipif(
     chromium() is None,
