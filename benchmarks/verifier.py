@@ -29,14 +29,15 @@ GOAL = at_least(0.9)
 NEIGHBOURS_GOAL = at_most(2.0)
 BATCH = 8
 _IN_FLIGHT = 2  # requests a worker
-_LIMIT_S = 5.0
+_ITEMS = 360
 _NEIGHBOURS = 100
 _HOSTILE = r"\boxed{9^{9^{9^{9}}}+9}"  # computes until it is killed
 
 
 def measure(bench: Bench) -> Iterator[Row]:
     pairs = [pair for pair in load() if pair.kind == "math" and pair.mode == "train"]
-    pairs = sorted(pairs, key=lambda pair: pair.completion[::-1])[:: 8 if bench.quick else 1]
+    pairs = sorted(pairs, key=lambda pair: pair.completion[::-1])  # topics mixed
+    pairs = pairs[:: len(pairs) // (40 if bench.quick else _ITEMS)]
     latencies: list[list[float]] = []
     for workers in (1, 2):
         yield from _throughput(bench, pairs, workers, latencies)
@@ -69,22 +70,29 @@ def _throughput(bench: Bench, pairs: list[Pair], workers: int, latencies: list[l
 
 
 @contextmanager
-def _serving(workers: int) -> Iterator[str]:
+def _serving(workers: int, limit_s: float = 5.0) -> Iterator[str]:
     """The URL of a service that is ready, spare included."""
     command = [sys.executable, "-m", "reward_server.main", "--port", "0", "--workers", str(workers)]
     process = subprocess.Popen(
-        [*command, "--timeout", str(_LIMIT_S)], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True
+        [*command, "--timeout", str(limit_s)], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split()[1]
-        while httpx.get(f"{url}/readyz").status_code != 200:
+        while not _ready(url):
             time.sleep(0.1)
         time.sleep(3)  # the spare still imports
         yield url
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:  # it says its address before it listens there
+        return False
 
 
 def _service(pairs: list[Pair], workers: int, latencies: list[list[float]]) -> float:
@@ -134,8 +142,8 @@ def _neighbours(bench: Bench) -> Row:
     """p99 of 100 clean grades sent at once: two workers and a hostile grade, against one worker and none."""
     ours: list[float] = []
     peer: list[float] = []
-    with _serving(2) as two, _serving(1) as one:
-        for repeat in range(-1, max(5, bench.repeats)):  # the first pair warms up
+    with _serving(2, limit_s=2.0) as two, _serving(1) as one:
+        for repeat in range(-1, 1 if bench.quick else max(5, bench.repeats)):  # the first pair warms up
             beside = asyncio.run(_p99(two, hostile=True))
             alone = asyncio.run(_p99(one, hostile=False))
             if repeat >= 0:

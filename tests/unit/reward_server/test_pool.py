@@ -80,10 +80,19 @@ async def test_many_hostile_items_each_get_their_own_limit():
         assert (await pool.run([_item(r"\boxed{4}")]))[0]["verdict"] == "correct"
 
 
-def test_running_out_of_memory_is_an_error_and_never_wrong():
-    result = _guarded(lambda item: bytearray(1 << 60), {})
-    assert result["failure"] == "error"
-    assert "memory" in result["reason"]
+async def test_memory_limit_ends_in_a_verdict():
+    async with _pool(workers=1, timeout_s=5.0, memory_bytes=1 << 29) as pool:
+        [result] = await pool.run([_item(r"\boxed{2^{10^{11}}+1}")])
+        assert result.get("verdict") in (None, "wrong")
+        assert (await pool.run([_item(r"\boxed{4}")]))[0]["verdict"] == "correct"
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, ZeroDivisionError])
+def test_what_a_grade_raises_is_an_error_and_never_wrong(error):
+    def run(_):
+        raise error
+
+    assert _guarded(run, {})["failure"] == "error"
 
 
 async def test_full_queue_refuses_and_takes_nothing():
