@@ -62,6 +62,8 @@ class RewardServer:
                 async with self._http.get(self._base + "/healthz", timeout=aiohttp.ClientTimeout(5.0)) as answer:
                     status = answer.status
                 problem = f"/healthz answers with status {status}"
+            except aiohttp.ClientConnectionError:
+                status, problem = 0, "no connection"
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 status, problem = 0, str(error) or type(error).__name__
             if status == 200:

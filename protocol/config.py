@@ -307,15 +307,15 @@ def _parse_overrides(items: list[str] | tuple[str, ...]) -> dict[str, Any]:
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
+        where, said = ".".join(str(part) for part in problem["loc"]), problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             lines.append(f"{where} is not a known key{_neighbours(problem['loc'])}")
         elif problem["type"] == "missing":
             lines.append(f"{where} is missing")
-        elif not where:
-            lines.append(problem["msg"].removeprefix("Value error, "))
+        elif not where or said.startswith(f"{where}."):
+            lines.append(said)
         else:
-            lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})")
+            lines.append(f"{where}: {said} (got {problem['input']!r})")
     return "; ".join(lines)
 
 

@@ -69,7 +69,7 @@ def refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Refuse
     ("given", "line"),
     [
         ("learner.lrr=1", "learner.lrr is not a known key; known here: betas, "),
-        ("singing.loud=1", "singing is not a known key; known here: evaluation, "),
+        ("singing.loud=1", "singing is not a known key; known here: alarms, evaluation, "),
         ("sampling.top_p=0.9", "sampling.top_p is 0.9; training needs 1.0, because"),
         ("sampling.group_size=1", "sampling.group_size is 1; a group needs at least 2 samples"),
         ("learner.lr", "--set learner.lr: write it as section.key=value"),
@@ -77,7 +77,7 @@ def refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Refuse
         ("learner.lr=inf", "learner.lr: Input should be a finite number"),
         ("run.seed.deep=1", "run.seed: Input should be a valid integer"),
         ("learner=3", "learner: Input should be a valid dictionary"),
-        ("objective.name=tune", "objective.name 'tune' is unknown; known: prompt_augmentation"),
+        ("objective.name=tune", "song.toml: objective.name 'tune' is unknown; known: cispo, dapo, "),
         ("sampling.max_tokens=900", "+ sampling.max_tokens (900) exceed model.context (200): lower one or raise"),
         ('templates.names=["nobody"]', "templates.names: nobody unknown; known: abel, "),
         ('templates.files=["none.toml"]', "templates.files: template none.toml: no such file or folder"),
@@ -199,9 +199,7 @@ def test_an_unreachable_reward_server_is_refused_at_the_start(
 ) -> None:
     monkeypatch.setattr(generator.main, "_REWARD_SERVER_DEADLINE_S", 0.5)
     line = refused("generator", "--config", recipe, "--run-id", "x", "--set", f"redis.url={redis_url}")
-    assert (
-        "reward.url http://127.0.0.1:9: All connection attempts failed, for 0.5 s; start `chorus reward-server`" in line
-    )
+    assert "reward.url http://127.0.0.1:9: no connection, for 0.5 s; start `chorus reward-server`" in line
 
 
 def test_a_port_in_use_is_one_line_of_the_reward_server(capsys: pytest.CaptureFixture[str]) -> None:
