@@ -151,13 +151,13 @@ def test_a_reward_server_that_hangs_makes_groups_wait_and_nothing_is_scored_0(st
     goes_on(story)
     records = [json.loads(line) for line in (story.folder / "metrics.jsonl").read_text().splitlines()]
     assert sum(r["samples_masked"] for r in records) == 0
-    assert story.books().dropped == {}
+    assert set(story.books().dropped) <= {"stale"}, "of age, never for want of a grade"
 
 
 def test_a_reward_server_that_is_killed_costs_no_grade(story: LiveRun) -> None:
     the_process(story, "cli.main", "reward-server").kill()
     goes_on(story)
-    assert story.books().dropped == {}
+    assert set(story.books().dropped) <= {"stale"}
 
 
 def test_a_redis_that_stands_still_longer_than_any_lease_or_read_is_waited_for(story: LiveRun) -> None:
