@@ -3,8 +3,8 @@
 import logging
 
 import pytest
+from derived import FOLDER, derive
 
-from benchmarks.derived import FOLDER, derive
 from benchmarks.labelled import load, score
 from benchmarks.verifier_quality import boxed, comparable, ours
 

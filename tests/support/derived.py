@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.labelled import Pair, boxed_sentence
 
-FOLDER = Path(__file__).parents[2] / "shared" / "data"
+FOLDER = Path(__file__).parents[3] / "shared" / "data"
 PER_FILE = 40  # golds taken of each file, chosen by a hash of their ids
 
 _INTEGER = re.compile(r"-?\d{1,15}")
