@@ -57,8 +57,10 @@ class Learner:
         self._rewind()
         self.admission.draw.restore(run_dir, self.done)
         self.alarms = Alarms(config.alarms)
+        since = max(checkpoint.rollbacks(self._checkpoints), default=0)
         for record in figures.read_records(run_dir):
-            self.alarms.look(record)
+            if record["step"] > since:
+                self.alarms.look(record)
         self.collector = Collector(config, self.ledger, self.admission, self.metrics)
         self.collector.restore(self.done)
         backend = "nccl" if crew.device.type == "cuda" and not config.shares_a_gpu else "gloo"
@@ -113,14 +115,34 @@ class Learner:
         self.collector.admit(step, self.config.run.steps - step)
         self._publish(_prefixes(groups))
         self._record(step, groups, prepared, result, started, wait_s)
-        stop = self.alarms.active and self.config.alarms.on_collapse == "stop"
-        if stop or step % self.config.learner.checkpoint_every == 0 or step == self.config.run.steps:
+        if self.alarms.active and self.config.alarms.on_collapse != "warn":
+            self._collapsed("; ".join(self.alarms.active.values()))
+        elif step % self.config.learner.checkpoint_every == 0 or step == self.config.run.steps:
             self._checkpoint()
-        if stop:
+
+    def _collapsed(self, why: str) -> None:
+        """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end.
+
+        What was trained stays trained in the books: the way back undoes weights, and no group comes again.
+        """
+        answer, asked = self.config.alarms.on_collapse, self.config.alarms.max_rollbacks
+        back = checkpoint.oldest(self._checkpoints) if answer == "rollback" else None
+        gone_back = len(checkpoint.rollbacks(self._checkpoints))
+        if back is None or gone_back >= asked:
+            self._checkpoint()
+            missing = f"it went back {gone_back} times before" if back else "there is no checkpoint to go back to"
             raise CannotGoOn(
-                f"alarms.on_collapse = stop ended the run after step {step}: {'; '.join(self.alarms.active.values())}. "
+                f"alarms.on_collapse = {answer} ended the run after step {self.done}"
+                f"{f' ({missing})' if answer == 'rollback' else ''}: {why}. "
                 "Its checkpoint is written; to go on anyway: --resume with --set alarms.on_collapse=warn"
             )
+        target = checkpoint.read_manifest(back).step
+        log.warning("step %d: back to the weights and the optimizer of step %d: %s", self.done, target, why)
+        self.crew.load(back)
+        self.evaluation_ledger.fence = self.ledger.advance()
+        self._checkpoint(rolled_back_to=target)
+        self.alarms = Alarms(self.config.alarms)
+        self._publish(self._first_prefixes())
 
     def _record(
         self, step: int, groups: list[Ready], prepared: Prepared, result: StepFigures, started: float, wait_s: float
@@ -162,13 +184,17 @@ class Learner:
     def _first_prefixes(self) -> list[list[int]]:
         return [self.admission.at(k)[1].ids for k in range(CANARY_POINTS)]
 
-    def _checkpoint(self) -> None:
-        folder = self.run_dir / "checkpoints"
-        self.crew.save(folder, checkpoint.Manifest(self.done, self.ledger.fence, self._untold))
+    @property
+    def _checkpoints(self) -> Path:
+        return self.run_dir / "checkpoints"
+
+    def _checkpoint(self, rolled_back_to: int | None = None) -> None:
+        manifest = checkpoint.Manifest(self.done, self.ledger.fence, self._untold, rolled_back_to)
+        self.crew.save(self._checkpoints, manifest)
         self.ledger.durable(self.done, [id for ids in self._untold.values() for id in ids])
         self._untold = {}
         self.ledger.trim()
-        checkpoint.prune(folder, self.config.learner.keep_checkpoints)
+        checkpoint.prune(self._checkpoints, self.config.learner.keep_checkpoints)
 
     def _evaluate(self, name: str) -> None:
         path = self.run_dir / f"evaluation-{name}.json"

@@ -90,7 +90,10 @@ class LearnerSection(Section):
 class AlarmsSection(Section):
     """Signs of a collapse, looked at after every step. A threshold of 0 turns an alarm off."""
 
-    on_collapse: Literal["warn", "stop"] = Field(default="warn", description="stop: write a checkpoint and end the run")
+    on_collapse: Literal["warn", "stop", "rollback"] = Field(
+        default="warn", description="stop: write a checkpoint and end; rollback: on from the oldest checkpoint kept"
+    )
+    max_rollbacks: int = Field(default=2, ge=1, description="the collapse after so many ends the run")
     entropy_floor: float = Field(default=0.01, ge=0, description="nats a token")
     entropy_steps: int = Field(default=5, ge=1, description="steps below the floor")
     accuracy_drop: float = Field(default=0.05, ge=0, description="below the best, both as means over 10 steps")

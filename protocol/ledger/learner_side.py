@@ -60,6 +60,11 @@ class LearnerLedger:
                 raise lost(self.keys.run, text) from None
             raise
 
+    def advance(self) -> int:
+        """A new fence for the same learner: its versions from now on begin a new lineage of weights."""
+        self.fence = self._run("ADVANCE", [self.keys.fence], [self.fence])
+        return self.fence
+
     def admitted(self) -> int:
         """Groups admitted so far: the index of the next one."""
         return int(self.client.hget(self.keys.books, "admitted") or 0)
@@ -170,7 +175,7 @@ class LearnerLedger:
         return read_books(self.client, self.keys)
 
 
-_NAMES = ("ADMIT", "RECORD", "TRAINED", "DURABLE", "DROP", "REWIND", "TRIM")
+_NAMES = ("ADVANCE", "ADMIT", "RECORD", "TRAINED", "DURABLE", "DROP", "REWIND", "TRIM")
 
 
 def _order(entry_id: bytes) -> tuple[int, int]:

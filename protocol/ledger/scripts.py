@@ -29,6 +29,9 @@ local function count_drop(stream, books, id, reason)
 end
 """
 
+# KEYS fence; ARGV fence  -> the new one
+ADVANCE = _FENCE + "return redis.call('INCR', KEYS[1])"
+
 # KEYS fence tasks books trained; ARGV fence, capacity, first index, payloads...  -> number admitted
 ADMIT = (
     _FENCE
