@@ -58,7 +58,7 @@ class Agent:
         self.engine = engine
         self.client = client
         self.metrics = metrics or GeneratorMetrics()
-        self.metrics.run.info({"run": run_id, "generator": generator_id})
+        self.metrics.run.labels(run_id, generator_id).set(1)
         self.sync = WeightSync(engine, generator_id, config.generator.keep_stale_kv, self.metrics)
         self._grader = grader
         self._tokenizer = tokenizer

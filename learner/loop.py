@@ -72,7 +72,7 @@ class Learner:
     def _introduce(self) -> None:
         """What holds for the whole of this start."""
         m = self.metrics
-        m.run.info({"run": self.run_id, "recipe": self.config.run.name})
+        m.run.labels(self.run_id, self.config.run.name).set(1)
         m.fence.set(self.ledger.fence)
         m.step.set(self.done)
         m.durable_step.set(self.done)

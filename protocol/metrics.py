@@ -17,7 +17,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    Info,
     ProcessCollector,
     disable_created_metrics,
     start_http_server,
@@ -48,7 +47,9 @@ class GeneratorMetrics:
     def __init__(self, port: int = 0) -> None:
         self.registry = r = new_registry()
         prefix = "chorus_generator"
-        self.run = Info(f"{prefix}_run", "The run that this generator works for, and its id there", registry=r)
+        self.run = Gauge(
+            f"{prefix}_run_info", "1; the run it works for, and its id there", ["run", "generator"], registry=r
+        )
         self.waits = Waits(prefix, r)
         self.lag_s = Gauge(f"{prefix}_event_loop_lag_seconds", "How late the event loop was last", registry=r)
         self.state = Gauge(f"{prefix}_state", "1 for the state that the generator is in", ["state"], registry=r)
@@ -107,7 +108,7 @@ class LearnerMetrics:
     def __init__(self, port: int = 0) -> None:
         self.registry = r = new_registry()
         prefix = "chorus_learner"
-        self.run = Info(f"{prefix}_run", "The run that this learner trains", registry=r)
+        self.run = Gauge(f"{prefix}_run_info", "1; the run that it trains", ["run", "recipe"], registry=r)
         self.waits = Waits(prefix, r)
         self.wait_share = WaitShare()
         Gauge(
