@@ -20,7 +20,7 @@ from protocol.ledger import Books, Keys, LedgerLostError, read_books
 from protocol.messages import Member, MessageError
 
 GONE_AFTER_S = 15.0  # without a heartbeat
-_MEMBER_STATES = ("joining", "syncing", "ready", "quarantined", "draining", "gone", "unreadable")
+MEMBER_STATES = ("joining", "syncing", "ready", "quarantined", "draining", "gone", "unreadable")
 _OUTSTANDING = {
     "queued": "queued (the lag of the tasks stream)",
     "leased": "leased by a generator",
@@ -94,7 +94,7 @@ def _fleet(members: list[bytes]) -> Metric:
         f"Registered generators by state; gone: no heartbeat for {GONE_AFTER_S:g} s",
         labels=["state"],
     )
-    for state in _MEMBER_STATES:
+    for state in MEMBER_STATES:
         fleet.add_metric([state], found[state])
     return fleet
 

@@ -30,7 +30,7 @@ from protocol.waits import Waits, WaitShare
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
 _TOKENS = tuple(2**n for n in range(3, 17))
 _FINISHES = ("stop", "length", "abort", "other")
-_STATES = ("joining", "syncing", "ready", "quarantined", "draining")
+GENERATOR_STATES = ("joining", "syncing", "ready", "quarantined", "draining")
 
 
 def new_registry() -> CollectorRegistry:
@@ -91,7 +91,7 @@ class GeneratorMetrics:
 
     def heartbeat(self, state: str, in_flight: int, busy_s: float) -> None:
         """`busy_s`: since the last one."""
-        for name in _STATES:
+        for name in GENERATOR_STATES:
             self.state.labels(name).set(name == state)
         self.in_flight.set(in_flight)
         self.busy_s.inc(busy_s)

@@ -9,6 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram, generate_latest
 from protocol.metrics import new_registry
 from reward_server.schemas import Verdict
 
+VERDICTS: tuple[str, ...] = get_args(Verdict)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -50,7 +51,7 @@ class Metrics:
         # A counter that is not there looks like one that is broken.
         for reason in ("timeout", "crashed"):
             self.worker_restarts.labels(reason)
-        for verdict in get_args(Verdict):
+        for verdict in VERDICTS:
             self.grade_seconds.labels(verdict)
 
     def exposition(self) -> bytes:
