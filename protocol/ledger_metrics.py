@@ -21,6 +21,8 @@ from protocol.messages import Member, MessageError
 
 GONE_AFTER_S = 15.0  # without a heartbeat
 MEMBER_STATES = ("joining", "syncing", "ready", "quarantined", "draining", "gone", "unreadable")
+# Exported from the start: of a counter that appears with its first drop, Prometheus would not see that drop.
+_REASONS = ("attempts", "corrupt", "copy", "filtered", "nonfinite", "stale", "ungraded")
 _OUTSTANDING = {
     "queued": "queued (the lag of the tasks stream)",
     "leased": "leased by a generator",
@@ -70,7 +72,7 @@ def _books(books: Books, dead: int) -> Iterator[Metric]:
     yield GaugeMetricFamily("chorus_ledger_trained_groups", "Groups trained, in a checkpoint or not", books.trained)
     yield CounterMetricFamily("chorus_ledger_durable_groups", "Groups whose step a checkpoint holds", books.durable)
     dropped = CounterMetricFamily("chorus_ledger_dropped_groups", "Groups dropped, by reason", labels=["reason"])
-    for reason, count in books.dropped.items():
+    for reason, count in {**dict.fromkeys(_REASONS, 0), **books.dropped}.items():
         dropped.add_metric([reason], count)
     yield dropped
     text = f"Groups admitted, not trained, not dropped: {', '.join(_OUTSTANDING.values())}"

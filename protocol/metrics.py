@@ -29,6 +29,9 @@ from protocol.waits import Waits, WaitShare
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
 _TOKENS = tuple(2**n for n in range(3, 17))
+# Exported from the start: of a counter that appears with its first event, Prometheus would not see that event.
+_OUTCOMES = ("committed", "twin", "unverified", "no_weights", "failed", "interrupted", "lease_lost", "buried")
+_RESULTS = ("ok", "canary_failed", "failed", "outdated", "unreadable")
 _FINISHES = ("stop", "length", "abort", "other")
 GENERATOR_STATES = ("joining", "syncing", "ready", "quarantined", "draining")
 
@@ -82,6 +85,10 @@ class GeneratorMetrics:
         )
         self.version = Gauge(f"{prefix}_version_step", "Step of the weights being sampled", registry=r)
         self.engine_starts = Counter(f"{prefix}_engine_starts", "Starts of the vLLM server", registry=r)
+        for outcome in _OUTCOMES:
+            self.groups.labels(outcome)
+        for result in _RESULTS:
+            self.syncs.labels(result)
         _serve(port, r)
 
     def sampled(self, completions: Iterable[tuple[int, str]]) -> None:

@@ -7,7 +7,7 @@ from typing import get_args
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
 from protocol.metrics import new_registry
-from reward_server.schemas import Verdict
+from reward_server.schemas import Kind, Verdict
 
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -53,6 +53,8 @@ class Metrics:
             self.worker_restarts.labels(reason)
         for verdict in VERDICTS:
             self.grade_seconds.labels(verdict)
+            for kind in get_args(Kind):
+                self.grades.labels(kind, verdict)
 
     def exposition(self) -> bytes:
         """The text that /metrics serves."""
