@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Callable
 
 import redis
 
+from protocol import logs
 from protocol.config import ConfigError
 from protocol.exits import CANNOT_GO_ON, CannotGoOn
 
@@ -39,18 +39,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] not in COMMANDS:
         return _usage(arguments)
-    logging.basicConfig(
-        level=os.environ.get("CHORUS_LOG", "INFO"), format="%(asctime)s %(name)s %(levelname)s %(message)s"
-    )
     module, function, _ = COMMANDS[arguments[0]]
     try:
+        logs.set_up(arguments[0])
         entry: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
         return entry(arguments[1:])
     except (ConfigError, CannotGoOn) as error:
-        print(f"chorus {arguments[0]}: {error}", file=sys.stderr)
+        logs.last_word(f"chorus {arguments[0]}: {error}")
         return CANNOT_GO_ON
     except redis.RedisError as error:
-        print(f"chorus {arguments[0]}: Redis failed: {error}; is the server running and in order?", file=sys.stderr)
+        logs.last_word(f"chorus {arguments[0]}: Redis failed: {error}; is the server running and in order?")
         return CANNOT_GO_ON
 
 

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from generator.agent import Agent
 from generator.engine import EngineError, VllmEngine
 from generator.groups import RewardServer
+from protocol import logs
 from protocol.config import RunConfig, load_config
 from protocol.connect import await_redis, connect_async, lost
 from protocol.exits import CannotGoOn
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cpus", default="", help="cores for vLLM, e.g. 0,1 (default: all)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
+    logs.tell(run=args.run_id)
     config = load_config(args.config, args.overrides)
     await_redis(config.redis.url)
     try:
@@ -48,10 +50,12 @@ async def _run(config: RunConfig, args: argparse.Namespace) -> int:
     grader = RewardServer(config.reward.url, config.reward.deadline_s, config.objective.needs_clusters)
     await grader.wait_ready(_REWARD_SERVER_DEADLINE_S)
     client = connect_async(config.redis.url)
+    generator_id = f"{args.name}-{secrets.token_hex(2)}"
+    logs.tell(process=generator_id)
     agent = Agent(
         config,
         args.run_id,
-        f"{args.name}-{secrets.token_hex(2)}",
+        generator_id,
         VllmEngine(config, args.log, {int(c) for c in args.cpus.split(",")} if args.cpus else None),
         grader,
         tokenizer,

@@ -17,6 +17,7 @@ import time
 import numpy as np
 
 from generator.engine import Engine, EngineError
+from protocol import logs
 from protocol.messages import SyncOffer, SyncReport, Version
 from protocol.metrics import GeneratorMetrics
 
@@ -67,6 +68,8 @@ class WeightSync:
         except EngineError as error:
             await self._judge(version, ok=False)  # unknown is not verified
             return self._report(offer, started, error=f"canary not answered: {error}")
+        self._metrics.gap.set(float(gaps.mean()) if gaps.size else float("nan"))
+        self._metrics.tolerance.set(offer.tolerance)
         ok = bool(gaps.size) and float(gaps.mean()) <= offer.tolerance
         await self._judge(version, ok)
         return self._report(offer, started, pause_s, transfer_s, gaps, "" if ok else _gap_text(gaps, offer))
@@ -93,6 +96,7 @@ class WeightSync:
             self.changed.notify_all()
         self._metrics.syncs.labels("ok" if ok else "canary_failed").inc()
         self._metrics.version.set(version.step)
+        logs.tell(version=str(version))
 
     async def may_commit(self, versions: set[tuple[int, int]], deadline_s: float) -> bool:
         """Wait for the verdict on all `versions`: True, all verified; False, one refused or none in time."""
@@ -131,9 +135,9 @@ class WeightSync:
     ) -> SyncReport:
         finite = gaps is not None and np.isfinite(gaps).all()
         mean, largest = (float(gaps.mean()), float(gaps.max())) if finite else (1e9, 1e9)  # type: ignore[union-attr]
+        total_s = time.monotonic() - started
         if not error:
-            self._metrics.gap.set(mean)
-            self._metrics.pause_s.observe(pause_s)
+            self._metrics.synced(pause_s, transfer_s, total_s)
         return SyncReport(
             generator_id=self.generator_id,
             version=offer.version,
@@ -141,7 +145,7 @@ class WeightSync:
             detail=error,
             pause_s=pause_s,
             transfer_s=transfer_s,
-            total_s=time.monotonic() - started,
+            total_s=total_s,
             gap_mean=mean,
             gap_max=largest,
         )

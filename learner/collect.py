@@ -77,7 +77,6 @@ class Collector:
         taken = self.ledger.admit(first, [t.encode() for t in tasks], self.config.capacity)
         self.window.outstanding |= dict.fromkeys(range(first, first + taken), step)
         self._next_index += taken
-        self.metrics.outstanding.set(len(self.window.outstanding))
 
     def next_step(self, step: int, steps_left: int, check: Callable[[], None]) -> list[Ready]:
         """Block until a step's groups are there; `check` raises when waiting has become pointless.

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import redis
 
-from learner import checkpoint, diversity, figures
+from learner import alarms, checkpoint, diversity, figures
 from learner.admission import Admission
-from learner.alarms import Alarms
 from learner.broadcast import Broadcaster
 from learner.collect import Collector, staleness
 from learner.evaluate import evaluate
@@ -27,10 +26,14 @@ from learner.ranks import Crew
 from learner.rollout_store import write_step
 from learner.step_figures import StepFigures
 from learner.step_record import Surroundings, step_record
+from learner.trackers import Trackers
 from learner.window import Ready
+from protocol import logs
 from protocol.config import RunConfig
+from protocol.connect import glance
 from protocol.exits import CannotGoOn
 from protocol.ledger import LearnerLedger
+from protocol.ledger_metrics import LedgerCollector
 from protocol.messages import CANARY_POINTS, Version, unpack_ids
 from protocol.metrics import LearnerMetrics
 
@@ -51,12 +54,14 @@ class Learner:
         self.ledger = LearnerLedger(client, run_id)
         self.evaluation_ledger = LearnerLedger(client, run_id, "eval", self.ledger.fence)
         self.done = crew.manifest.step if crew.manifest else 0
+        self.trackers = Trackers(config, run_dir, run_id, self.done + 1)
+        self._introduce()
         self._untold: dict[int, list[str]] = {}  # trained since the last checkpoint
         self._fleet = figures.FleetClock()
         self._recorded_at = 0.0
         self._rewind()
         self.admission.draw.restore(run_dir, self.done)
-        self.alarms = Alarms(config.alarms)
+        self.alarms = alarms.Alarms(config.alarms)
         since = max(checkpoint.rollbacks(self._checkpoints), default=0)
         for record in figures.read_records(run_dir):
             if record["step"] > since:
@@ -65,6 +70,17 @@ class Learner:
         self.collector.restore(self.done)
         backend = "nccl" if crew.device.type == "cuda" and not config.shares_a_gpu else "gloo"
         self.broadcaster = Broadcaster(config, client, run_id, backend, crew.device, self.metrics)
+
+    def _introduce(self) -> None:
+        """What holds for the whole of this start."""
+        m = self.metrics
+        m.run.labels(self.run_id, self.config.run.name).set(1)
+        m.fence.set(self.ledger.fence)
+        m.step.set(self.done)
+        m.durable_step.set(self.done)
+        m.steps_planned.set(self.config.run.steps)
+        if self.config.learner.metrics_port:
+            m.registry.register(LedgerCollector(glance(self.config.redis.url), self.run_id))
 
     def _rewind(self) -> None:
         """Make ledger and files agree with the checkpoint that this start continues from."""
@@ -90,14 +106,17 @@ class Learner:
             self._summarize()
         finally:
             self.broadcaster.close()
+            self.trackers.close()
 
     def _step(self) -> None:
         started = time.monotonic()
         step = self.done + 1
         self._say("training", f"step {step} of {self.config.run.steps}")
+        self.metrics.wait_share.begin()
         with self.metrics.waits.on("rollouts", "generators", self.config.learner.collect_deadline_s, f"step {step}"):
             groups = self.collector.next_step(self.done, self.config.run.steps - self.done, self.broadcaster.check)
         wait_s = time.monotonic() - started
+        self.metrics.wait_share.worked()
         ids = [r.entry.id for r in groups]
         write_step(self.run_dir, step, groups)
         self.ledger.record(step, ids)
@@ -140,8 +159,9 @@ class Learner:
         log.warning("step %d: back to the weights and the optimizer of step %d: %s", self.done, target, why)
         self.crew.load(back)
         self.evaluation_ledger.fence = self.ledger.advance()
+        self.metrics.fence.set(self.ledger.fence)
         self._checkpoint(rolled_back_to=target)
-        self.alarms = Alarms(self.config.alarms)
+        self.alarms = alarms.Alarms(self.config.alarms)
         self._publish(self._first_prefixes())
 
     def _record(
@@ -173,12 +193,13 @@ class Learner:
         for text in record["alarms"]:
             log.warning("%s", text)
         figures.append_record(self.run_dir, record)
-        self._export(record)
-        for r in groups:
-            self.metrics.staleness.observe(staleness(r.group, step - 1))
+        self.metrics.step_done(record, [(r.group, staleness(r.group, step - 1)) for r in groups])
+        self.metrics.alarms(alarms.NAMES, self.alarms.active)
+        self.trackers.write(record)
 
     def _publish(self, prefixes: list[list[int]]) -> None:
         version = Version(fence=self.ledger.fence, step=self.done)
+        logs.tell(version=str(version))
         self.broadcaster.publish(self.crew.snapshot(version, prefixes))
 
     def _first_prefixes(self) -> list[list[int]]:
@@ -190,7 +211,9 @@ class Learner:
 
     def _checkpoint(self, rolled_back_to: int | None = None) -> None:
         manifest = checkpoint.Manifest(self.done, self.ledger.fence, self._untold, rolled_back_to)
-        self.crew.save(self._checkpoints, manifest)
+        with self.metrics.checkpoint_s.time():
+            self.crew.save(self._checkpoints, manifest)
+        self.metrics.durable_step.set(self.done)
         self.ledger.durable(self.done, [id for ids in self._untold.values() for id in ids])
         self._untold = {}
         self.ledger.trim()
@@ -208,6 +231,8 @@ class Learner:
                 lambda detail: self._say(f"evaluating {name}", detail),
             )
         figures.write_json(path, result.as_dict())
+        self.metrics.evaluated(name, result.as_dict())
+        self.trackers.write({"step": self.done, "evaluation": {name: result.as_dict()}})
         log.info("evaluation %s: %s", name, json.dumps(result.as_dict()))
 
     def _summarize(self) -> None:
@@ -227,16 +252,6 @@ class Learner:
 
     def _say(self, phase: str, detail: str) -> None:
         figures.write_json(self.run_dir / "status.json", {"phase": phase, "detail": detail})
-
-    def _export(self, record: dict[str, object]) -> None:
-        m = self.metrics
-        m.step.set(self.done)
-        m.step_s.observe(record["seconds"])  # type: ignore[arg-type]
-        m.wait_s.inc(record["wait_seconds"])  # type: ignore[arg-type]
-        m.tokens.inc(record["trained_tokens"])  # type: ignore[arg-type]
-        for name, value in record.items():
-            if isinstance(value, int | float):
-                m.figures.labels(name).set(value)
 
 
 def _prefixes(groups: list[Ready]) -> list[list[int]]:

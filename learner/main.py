@@ -10,6 +10,7 @@ from pathlib import Path
 
 import redis
 
+from protocol import logs
 from protocol.config import RunConfig, load_config
 from protocol.connect import connect, lost
 from protocol.exits import CannotGoOn
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --run-dir")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
+    logs.tell(run=args.run_id)
     config = load_config(args.config, args.overrides)
     client = connect(config.redis.url)
     try:

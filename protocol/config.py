@@ -102,6 +102,13 @@ class AlarmsSection(Section):
     effective_share: float = Field(default=0.3, ge=0, le=1, description="least ESS / N of the importance weights")
 
 
+class TrackersSection(Section):
+    """Where every step's figures go beside metrics.jsonl."""
+
+    tensorboard: bool = Field(default=True, description="event files in the run's folder, under tensorboard/")
+    wandb: str = Field(default="", description="Weights & Biases project; empty: none. Needs chorus-rl[wandb]")
+
+
 class GeneratorSection(Section):
     replicas: int = Field(default=1, ge=1)
     groups_in_flight: int = Field(default=0, ge=0, description="per replica; 0: as many as run at once in vLLM")
@@ -165,6 +172,7 @@ class RunConfig(BaseSettings):
     objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
     learner: LearnerSection = LearnerSection()
     alarms: AlarmsSection = AlarmsSection()
+    trackers: TrackersSection = TrackersSection()
     generator: GeneratorSection = GeneratorSection()
     reward: RewardSection = RewardSection()
     redis: RedisSection = RedisSection()

@@ -59,6 +59,11 @@ def connect_async(url: str, patience_s: float = PATIENCE_S) -> redis.asyncio.Red
     return redis.asyncio.Redis.from_url(url, retry=_AsyncRetry(patience_s), **_options())
 
 
+def glance(url: str, timeout_s: float = 2.0) -> redis.Redis:
+    """A client for what can do without an answer: it waits for `timeout_s` at most and never tries again."""
+    return redis.Redis.from_url(url, retry=_Retry(0.0), socket_connect_timeout=timeout_s, socket_timeout=timeout_s)
+
+
 def await_redis(url: str, deadline_s: float = START_DEADLINE_S, named: str = "redis.url") -> None:
     """Return when the server answers. Raises CannotGoOn."""
     if not url:
