@@ -94,13 +94,24 @@ class Scraped:
         return inside[::-1]
 
     def mean_rate(self, prefix: str, now: float, window_s: float) -> float | None:
-        """avg(rate(prefix[window])) over all series of that name, up to extrapolation at the window's ends."""
-        rates = []
-        for name, samples in self.series.items():
-            inside = self._inside(samples, now, window_s) if name.startswith(prefix) else []
-            if len(inside) > 1:
-                rates.append((inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0]))
+        """avg(rate(prefix[window])) over all series of that name."""
+        found = [
+            self._inside(samples, now, window_s) for name, samples in self.series.items() if name.startswith(prefix)
+        ]
+        rates = [_rate(inside, now, window_s) for inside in found if len(inside) > 1]
         return sum(rates) / len(rates) if rates else None
+
+
+def _rate(samples: list[tuple[float, float]], now: float, window_s: float) -> float:
+    """As Prometheus extrapolates: to the window's edges where they are near, by half an interval where they are not."""
+    (first_t, first), (last_t, last) = samples[0], samples[-1]
+    lasted, grown = last_t - first_t, last - first
+    interval = lasted / (len(samples) - 1)
+    before, after = first_t - (now - window_s), now - last_t
+    if grown > 0:
+        before = min(before, lasted * first / grown)  # a counter was never below 0
+    reach = lasted + sum(edge if edge < 1.1 * interval else interval / 2 for edge in (before, after))
+    return grown * reach / lasted / window_s
 
 
 @dataclass
