@@ -107,7 +107,7 @@ def fit_engine(groups: Sequence[RolloutGroup], paused_s: np.ndarray | float = 0.
     spread = np.average((sequences - mean_n) ** 2, weights=longest)
     slope = np.average((sequences - mean_n) * (step_s - mean_s), weights=longest) / spread if spread > 1e-9 else 0.0
     slope = float(np.clip(slope, 0.0, mean_s / mean_n))
-    base = float(mean_s - slope * mean_n)
+    base = max(0.0, round(float(mean_s - slope * mean_n), 12))
     left = np.average((step_s - base - slope * sequences) ** 2, weights=longest)
     variance = np.average((step_s - mean_s) ** 2, weights=longest)
     r2 = float(1.0 - left / variance) if variance > 0 else 1.0

@@ -25,7 +25,7 @@ from protocol.config import load_config
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 0.15
-STEPS = {1: 9, 2: 12, 3: 15}  # to measure, by number of generators
+STEPS = {1: 6, 2: 9, 3: 12}  # to measure, by number of generators
 ENGINE = {
     "CHORUS_TEST_ENGINE": "rated.py",
     "CHORUS_TEST_STEP_MS": "30",
@@ -62,7 +62,7 @@ def one_more(run: LiveRun, name: str) -> subprocess.Popen[bytes]:
 def measured(run: LiveRun, generators: int) -> float:
     """Samples a second over the steps to come, once as many generators are at work and a window has passed."""
     run.until(lambda: sum(m.state == "ready" for m in run.members()) == generators, f"{generators} generators at work")
-    first = run.step() + 4
+    first = run.step() + 3
     run.wait_step(first + STEPS[generators], 60)
     records = {r["step"]: r for r in read_records(run.folder)}
     seconds = records[first + STEPS[generators]]["time"] - records[first]["time"]
