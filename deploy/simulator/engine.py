@@ -51,7 +51,7 @@ class Generator:
 
     @property
     def free(self) -> int:
-        return 0 if self.leaving else self.slots - self.held
+        return 0 if self.leaving else max(0, self.slots - self.held)
 
     def advance(self, now: float) -> None:
         """Account for the time since the last call."""

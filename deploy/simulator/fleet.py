@@ -3,10 +3,10 @@
     admit ─▶ queue ─▶ lease ─▶ sample ─▶ grade ─▶ commit ─▶ window ─▶ train ─▶ credits free, admit, publish weights
       while outstanding < (S + 1) x P                                             └─▶ every generator pauses and syncs
 
-As in the system: whoever asked first gets as many groups as it has slots; the learner takes the next step's groups by
-`learner.window.Window`; groups that are too old are dropped and their credits used again; with S = 0 a group waits for
-the weights of its step; a generator whose sync is slow skips versions. Left out: failures, evaluation, prompts'
-prefill, limits of Redis and of the reward server.
+As in the system: whoever asked first gets as many groups as it has slots, its share of the window at most; the learner
+takes the next step's groups by `learner.window.Window`; groups that are too old are dropped and their credits used
+again; with S = 0 a group waits for the weights of its step; a generator whose sync is slow skips versions. Left out: failures,
+evaluation, prompts' prefill, limits of Redis and of the reward server.
 
 The simulation draws no random numbers: groups and learner times are taken from the pace in turn.
 """
@@ -40,7 +40,8 @@ class Fleet:
         self.waited_s = 0.0  # of the learner, for groups
         self.dropped = 0
         self.staleness: list[int] = []  # of every trained group, in order
-        self.generators: list[Generator] = []
+        self.members: list[Generator] = []  # since their join
+        self.generators: list[Generator] = []  # of these, who can work
         self.queue: deque[Group] = deque()
         self.window = Window(
             config.learner.groups_per_step,
@@ -61,7 +62,9 @@ class Fleet:
 
     def join(self, after_s: float = 0.0) -> Generator:
         """One more generator, which takes work `after_s` from now (its engine starts first)."""
-        generator = Generator(self.config.groups_in_flight, self._steps)
+        generator = Generator(0, self._steps)
+        self.members.append(generator)
+        self._share_out()
         self._at(self.now + after_s, self._joined, generator)
         return generator
 
@@ -71,10 +74,19 @@ class Fleet:
         self._dismiss(generator)
 
     def _dismiss(self, generator: Generator) -> None:
-        if generator.leaving and not generator.held and generator in self.generators:
+        if generator.leaving and not generator.held and generator in self.members:
             generator.advance(self.now)
             self._left_held_s += generator.held_s
-            self.generators.remove(generator)
+            self.members.remove(generator)
+            if generator in self.generators:
+                self.generators.remove(generator)
+            self._share_out()
+
+    def _share_out(self) -> None:
+        """Nobody holds more than its share of what may be outstanding; who is loading a model counts, too."""
+        for generator in self.members:
+            share = -(-self.config.capacity // len(self.members))
+            generator.slots = min(self.config.groups_in_flight, share)
 
     def run(self, until_s: float = math.inf, steps: float = math.inf) -> None:
         """Go on until the moment or the number of steps is reached."""

@@ -61,7 +61,7 @@ def recommend(forecasts: Sequence[Forecast], config: RunConfig) -> tuple[Forecas
     """The smallest fleet that gives ENOUGH of the best throughput in sight, and why, in one sentence."""
     best = max(f.samples_per_s for f in forecasts)
     chosen = next(f for f in forecasts if f.samples_per_s >= ENOUGH * best)
-    fleet = f"{chosen.generators} generator{'s' if chosen.generators > 1 else ''}"
+    fleet = _counted(chosen.generators)
     gain = best / chosen.samples_per_s - 1.0
     more = f"more would add {gain:.0%} at most" if gain >= 0.005 else "more would add nothing"
     idle = f"{chosen.learner_idle:.0%} of its time"
@@ -84,6 +84,10 @@ def recommend(forecasts: Sequence[Forecast], config: RunConfig) -> tuple[Forecas
     )
 
 
+def _counted(generators: int) -> str:
+    return f"{generators} generator{'s' if generators > 1 else ''}"
+
+
 def remarks(config: RunConfig, pace: Pace, forecasts: Sequence[Forecast], chosen: Forecast, steps: int) -> list[str]:
     """What a person would want to know beside the figures."""
     found = []
@@ -91,7 +95,7 @@ def remarks(config: RunConfig, pace: Pace, forecasts: Sequence[Forecast], chosen
         found.append(
             f"in some fleets groups are older than staleness.max = {config.staleness.max} when due, and dropped"
         )
-    if chosen.learner_idle > _BUSY and (text := _better_shared(config, pace, forecasts, chosen, steps)):
+    if text := _better_shared(config, pace, forecasts, chosen, steps):
         found.append(text)
     return found
 
@@ -99,20 +103,22 @@ def remarks(config: RunConfig, pace: Pace, forecasts: Sequence[Forecast], chosen
 def _better_shared(
     config: RunConfig, pace: Pace, forecasts: Sequence[Forecast], chosen: Forecast, steps: int
 ) -> str | None:
-    """Whoever asks first leases as many groups as it has slots. Fewer slots may give the others something to do."""
-    best = chosen
-    slots = config.groups_in_flight
-    for generators in (f.generators for f in forecasts if f.generators > 1):
-        shared = max(1, -(-config.learner.groups_per_step // generators))
-        if shared < config.groups_in_flight:
+    """Whoever asks first takes a step's groups, up to its slots. With fewer slots, several work on one step."""
+    found: list[tuple[Forecast, int]] = []
+    for generators in (f.generators for f in forecasts):
+        shared = -(-config.learner.groups_per_step // generators)
+        if shared < min(config.groups_in_flight, -(-config.capacity // generators)):
             generator = config.generator.model_copy(update={"groups_in_flight": shared})
-            found = forecast(config.model_copy(update={"generator": generator}), pace, generators, steps)
-            if found.samples_per_s * ENOUGH > best.samples_per_s:
-                best, slots = found, shared
-    if best.samples_per_s < 1.1 * chosen.samples_per_s:
+            changed = config.model_copy(update={"generator": generator})
+            found.append((forecast(changed, pace, generators, steps), shared))
+    best = max((f.samples_per_s for f, _ in found), default=0.0)
+    better, slots = next(((f, n) for f, n in found if f.samples_per_s >= ENOUGH * best), (chosen, 0))
+    fewer = better.generators < chosen.generators and better.samples_per_s >= ENOUGH * chosen.samples_per_s
+    if not fewer and better.samples_per_s < 1.1 * chosen.samples_per_s:
         return None
+    fleet = _counted(better.generators)
     return (
-        f"a generator leases up to {config.groups_in_flight} groups at once and leaves the others too few; with "
-        f"--set generator.groups_in_flight={slots}, {best.generators} generators would give {best.samples_per_s:.3g} "
-        f"samples/s, and the learner wait {best.learner_idle:.0%} of its time"
+        f"a step has {config.learner.groups_per_step} groups, and whoever asks first may take them all; with "
+        f"--set generator.groups_in_flight={slots}, {fleet} would give "
+        f"{better.samples_per_s:.3g} samples/s, and the learner wait {better.learner_idle:.0%} of its time"
     )

@@ -149,17 +149,30 @@ def test_dynamic_sampling_makes_generators_work_for_groups_that_are_not_trained(
     assert forecast(recipe(), even(0.1, 0.1, accepted=0.5), 1).samples_per_s == pytest.approx(2.0, rel=0.03)
 
 
-def test_who_leases_everything_leaves_nothing_to_the_others_and_the_plan_says_so(
+def test_nobody_holds_more_than_its_share_of_the_window(recipe: Callable[..., RunConfig]) -> None:
+    """Eight groups may be outstanding."""
+    fleet = Fleet(recipe(in_flight=100), even(0.1, 0.1))
+    first = fleet.join()
+    fleet.run(until_s=0.5)
+    assert first.held == 8
+    second = fleet.join(after_s=5.0)
+    assert (first.slots, second.slots) == (4, 4), "who is not ready yet is counted, too"
+    fleet.leave(second)
+    assert first.slots == 8
+
+
+def test_fewer_slots_let_several_generators_work_on_one_step_and_the_plan_says_so(
     recipe: Callable[..., RunConfig],
 ) -> None:
-    """One takes a step's four groups, and runs them one after the other; the other three stand by."""
-    config, pace = recipe(target=0, in_flight=8), replace(even(0.1, 0.1), engine=EngineSpeed(((1, 0.1), (64, 6.4))))
-    fleets = [forecast(config, pace, n) for n in (1, 2, 3, 4)]
-    assert fleets[3].samples_per_s == pytest.approx(fleets[0].samples_per_s)
+    """A step is sampled in 1 s and trained in 0.8 s. Two that take whole steps in turn pause twice for each."""
+    pace = replace(even(0.1, 0.8, pause_s=0.2, sync_s=0.4), engine=EngineSpeed(((1, 0.0125), (64, 0.8))))
+    config = recipe(in_flight=8)
+    fleets = [forecast(config, pace, n) for n in (1, 2)]
     chosen, _ = recommend(fleets, config)
-    assert chosen.generators == 1
     (remark,) = remarks(config, pace, fleets, chosen, 100)
-    assert "generator.groups_in_flight=1, 4 generators would give" in remark
+    assert "generator.groups_in_flight=2, 2 generators would give 10 samples/s" in remark
+    assert forecast(recipe(in_flight=2), pace, 2).samples_per_s == pytest.approx(8 / 0.8, rel=0.01)
+    assert fleets[1].samples_per_s < 8
 
 
 def test_a_generator_that_joins_helps_and_one_that_leaves_finishes_what_it_holds(
