@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "templates": ("cli.templates", "main", "list the templates, show a prompt, try a text against a contract"),
     "why": ("cli.why", "main", "who waits for whom, since when and until when, from Redis"),
     "trace": ("cli.trace", "main", "one group's life across the processes, with times"),
+    "plan": ("cli.plan", "main", "simulate a run with fleets of generators: throughput, idle time, staleness"),
     "replay": ("cli.replay", "main", "train a recorded step again, offline, and compare the loss"),
     "starter": ("cli.starter", "main", "build the demo's starter policy"),
 }

@@ -3,6 +3,7 @@
     python tests/support/scripted_run.py RECIPE [--resume RUN]
 
 CHORUS_TEST_PROXIES: ports of proxies to Redis, one a generator, in order.
+CHORUS_TEST_ENGINE: the program beside this one that is the generator, receiving.py if it is not set.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def main(recipe: Path, resume: Path | None) -> int:
     deploy.supervisor.MAX_RESTARTS = 10_000  # here a death is no sign of a fault in the service
     deploy.supervisor.RESTART_DELAY_S = 0.3
     proxies = [int(port) for port in os.environ.get("CHORUS_TEST_PROXIES", "").split(",") if port]
-    program = str(Path(__file__).with_name("receiving.py"))
+    program = str(Path(__file__).with_name(os.environ.get("CHORUS_TEST_ENGINE", "receiving.py")))
 
     def scripted(service: Service) -> Service:
         if service.role != "generator":
