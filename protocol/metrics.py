@@ -14,10 +14,10 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 
 
 class GeneratorMetrics:
-    """Counters of one generator agent."""
+    """Counters of one generator agent; `generator/probes.py` serves its registry."""
 
-    def __init__(self, port: int = 0) -> None:
-        r = CollectorRegistry()
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
         self.waits = Waits("chorus_generator", r)
         self.tokens = Counter("chorus_generator_tokens", "Completion tokens sampled", registry=r)
         self.groups = Counter("chorus_generator_groups", "Groups by what became of them", ["outcome"], registry=r)
@@ -41,7 +41,6 @@ class GeneratorMetrics:
         self.gap = Gauge("chorus_generator_logprob_gap", "Canary: mean distance to the learner", registry=r)
         self.version = Gauge("chorus_generator_version_step", "Step of the weights being sampled", registry=r)
         self.engine_starts = Counter("chorus_generator_engine_starts", "Starts of the vLLM server", registry=r)
-        _serve(port, r)
 
 
 class LearnerMetrics:
