@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from manifest_rules import complaints, quantity
-from manifests import Object, Pods, environment, expand, find, pods, render
+from manifests import KUBERNETES, Object, Pods, environment, expand, find, kustomized, pods, render
 
 from cli.main import COMMANDS, main
 from protocol.config import RunConfig, load_config
@@ -43,6 +45,38 @@ def configured(objects: list[Object], name: str, monkeypatch: pytest.MonkeyPatch
 @overlays
 def test_no_rule_is_broken(overlay: str) -> None:
     assert complaints(render(overlay)) == []
+
+
+def test_the_pod_for_files_breaks_no_rule_and_brings_no_image_of_its_own() -> None:
+    pod = yaml.safe_load((KUBERNETES / "files.yaml").read_text())
+    assert complaints([*render("cpu"), pod]) == []
+    assert pod["spec"]["containers"][0]["image"] == pods_of(render("cpu"), "redis").spec["containers"][0]["image"]
+
+
+def test_an_overlay_of_ones_own_works_as_the_readme_writes_it(tmp_path: Path) -> None:
+    text = (ROOT / "deploy" / "README.md").read_text()
+    (example,) = re.findall(r"```yaml\n(# my-cluster/kustomization.yaml\n.*?)```", text, re.DOTALL)
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    folder = tmp_path / "my-cluster"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(example)
+    (folder / "my.toml").write_text((ROOT / "recipes" / "demo.toml").read_text())
+    objects = list(yaml.safe_load_all(kustomized(folder)))
+    assert complaints(objects) == []
+    run = find(objects, "ConfigMap", "run")["data"]
+    assert (run["RUN_ID"], run["RECIPE"], run["CHORUS_RUN__STEPS"]) == ("my-run", "my.toml", "200")
+    assert "my.toml" in find(objects, "ConfigMap", "recipes")["data"]
+    assert find(objects, "Deployment", "generator")["spec"]["replicas"] == 6
+    ours = {c["image"] for p in pods(objects) for c in p.containers if "chorus" in c["image"]}
+    assert all(image.startswith("registry.example.com/chorus-") for image in ours)
+
+
+def test_redis_is_the_same_as_in_compose() -> None:
+    compose = ROOT / "docker-compose.yml"
+    if not compose.exists():
+        pytest.skip("there is no docker-compose.yml")
+    (image,) = re.findall(r"^    image: (redis:\S+)$", compose.read_text(), re.MULTILINE)
+    assert pods_of(render("cpu"), "redis").spec["containers"][0]["image"] == image
 
 
 @overlays
