@@ -120,6 +120,14 @@ class Agent:
             return "joining"
         return "ready" if self.sync.version is not None else "syncing"
 
+    @property
+    def readiness(self) -> str:
+        """`ready`, or why its samples can't be counted on: for a cluster's probe, see `generator/probes.py`."""
+        behind, most = self.sync.behind, self.config.staleness.max
+        if self.state == "ready" and behind > most:
+            return f"stale: {behind} steps behind the learner, staleness.max is {most}"
+        return self.state
+
     # -- the engine ---------------------------------------------------------------------------------
 
     async def _keep_engine(self) -> None:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from generator.agent import Agent
 from generator.engine import EngineError, VllmEngine
 from generator.groups import RewardServer
+from generator.probes import create_app, served
 from protocol import logs
 from protocol.config import RunConfig, load_config
 from protocol.connect import await_redis, connect_async, lost
@@ -60,12 +61,14 @@ async def _run(config: RunConfig, args: argparse.Namespace) -> int:
         grader,
         tokenizer,
         client,
-        GeneratorMetrics(config.generator.metrics_port),
+        GeneratorMetrics(),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, agent.drain)
+    app = create_app(lambda: agent.readiness, agent.metrics.registry)
     try:
-        await agent.run()
+        async with served(app, config.generator.metrics_port):
+            await agent.run()
     finally:
         await client.aclose()
         await grader.close()

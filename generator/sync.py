@@ -35,12 +35,18 @@ class WeightSync:
         self.generator_id = generator_id
         self.version: Version | None = None
         self.quarantined = False
+        self.offered: Version | None = None  # the newest, taken or not
         self.changed = asyncio.Condition()
         self._keep_stale_kv = keep_stale_kv
         self._metrics = metrics
         self._group = ""
         self._verified: set[tuple[int, int]] = set()
         self._refused: set[tuple[int, int]] = set()
+
+    @property
+    def behind(self) -> int:
+        """Steps between the newest weights that were offered and those that sample; 0 before the first sync."""
+        return max(0, self.offered.step - self.version.step) if self.offered and self.version else 0
 
     async def forget(self) -> None:
         """The engine is a new one: no group, no weights of ours, nothing verified."""
@@ -54,6 +60,8 @@ class WeightSync:
         """Carry out one offer; never raises for what can go wrong on the way, reports it."""
         started = time.monotonic()
         version = Version.parse(offer.version)
+        if version.newer_than(self.offered):
+            self.offered = version
         if self.version is not None and self.version.newer_than(version):  # an old learner's, or written again
             self._metrics.syncs.labels("outdated").inc()
             return self._report(offer, started, error=f"{version} is older than {self.version}")

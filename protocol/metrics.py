@@ -45,9 +45,9 @@ def new_registry() -> CollectorRegistry:
 
 
 class GeneratorMetrics:
-    """Counters of one generator agent."""
+    """Counters of one generator agent; `generator/probes.py` serves its registry."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self) -> None:
         self.registry = r = new_registry()
         prefix = "chorus_generator"
         self.run = Gauge(
@@ -89,7 +89,6 @@ class GeneratorMetrics:
             self.groups.labels(outcome)
         for result in _RESULTS:
             self.syncs.labels(result)
-        _serve(port, r)
 
     def sampled(self, completions: Iterable[tuple[int, str]]) -> None:
         """Count completions by (tokens, finish reason)."""
