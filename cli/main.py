@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "trace": ("cli.trace", "main", "one group's life across the processes, with times"),
     "replay": ("cli.replay", "main", "train a recorded step again, offline, and compare the loss"),
     "starter": ("cli.starter", "main", "build the demo's starter policy"),
+    "prepare": ("deploy.prepare", "main", "make a run's folder and fetch its model, for services in containers"),
 }
 
 

@@ -151,6 +151,7 @@ class Learner:
         for text in record["alarms"]:
             log.warning("%s", text)
         figures.append_record(self.run_dir, record)
+        log.info("step %d of %d: %s", step, self.config.run.steps, _in_words(record))
         self._export(record)
         for r in groups:
             self.metrics.staleness.observe(staleness(r.group, step - 1))
@@ -211,6 +212,12 @@ class Learner:
         for name, value in record.items():
             if isinstance(value, int | float):
                 m.figures.labels(name).set(value)
+
+
+def _in_words(record: dict[str, object]) -> str:
+    """For those who see nothing but this process's log."""
+    shown = ("reward", "accuracy", "format", "entropy", "staleness_mean", "seconds", "learner_wait_ratio")
+    return ", ".join(f"{name} {record[name]:.3g}" for name in shown if isinstance(record.get(name), int | float))
 
 
 def _prefixes(groups: list[Ready]) -> list[list[int]]:
