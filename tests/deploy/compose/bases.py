@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compose_tools import HERE, ROOT, clean_environment
-from engine import client
+from engine import NoEngineError, client
 
 SUITE = "bookworm"
 WHEELS_PORT = 18471
@@ -38,13 +38,16 @@ def python_base() -> str:
 
 
 def root_file_system(cache: Path, scratch: Path) -> Path:
-    """A minimal Debian with Python as a tar; built once (a minute), then taken from the cache."""
+    """A minimal Debian with Python as a tar; built once (a minute), then taken from the cache. Raises NoEngineError."""
     cache.mkdir(parents=True, exist_ok=True)
     tar = cache / f"{SUITE}-{INCLUDE.count(',')}.tar"
     if tar.exists():
         return tar
     root = scratch / "root"
-    _run(["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, str(root)], deadline_s=400)
+    try:
+        _run(["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, str(root)], deadline_s=400)
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        raise NoEngineError(f"no base image: {error}") from None
     shutil.copy(_CERTIFICATES, root / _CERTIFICATES.lstrip("/"))
     (root / "usr/bin/python").symlink_to("python3")
     shutil.rmtree(root / "var/cache/apt/archives")

@@ -141,7 +141,7 @@ def scale(stack: Stack, n: int) -> None:
     before = stack.steps()
     up = ("up", "--detach", "--no-build", "--no-recreate", "--no-deps", "--scale", f"generator={n}", "generator")
     stack.compose(*up, deadline_s=400)
-    stack.wait(f"{n} generators ready", lambda: len(stack.members("ready")) == n, 300)
+    stack.wait(f"{n} generators ready", lambda: len(stack.members("ready")) == n, 300, every_s=3)
     targets = f'count(up{{instance=~".*:9101"}} == 1) == {n}'
     stack.wait(f"{n} generators scraped", lambda: stack.prometheus(targets), 60)
     stack.wait("a further step", lambda: stack.steps() > before, 120)
@@ -156,7 +156,7 @@ def kill_a_generator(stack: Stack) -> None:
         now = stack.members("ready")
         return len(now) == 3 and len(now - known) == 1
 
-    stack.wait("a new member in the dead one's place", back, 300)
+    stack.wait("a new member in the dead one's place", back, 300, every_s=3)
     check(stack.containers("generator")[0]["RestartCount"] == 1, "the engine started it again")
     stack.wait("a further step", lambda: stack.steps() > before, 120)
 
