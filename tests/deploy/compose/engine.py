@@ -92,7 +92,7 @@ class Engine:
             time.sleep(0.3)
 
     def stop(self) -> None:
-        """End dockerd and all its containers, and undo what it did to the machine."""
+        """End dockerd and all its containers, and undo what it did to the machine; `scratch` is gone afterwards."""
         if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 ids = _run([client(), "ps", "--all", "--quiet"], self.environment).stdout.split()
@@ -107,7 +107,7 @@ class Engine:
         self._process = None
         self._end_leftovers()
         self._restore_network()
-        self._unmount()
+        self._remove_files()
 
     def _end_leftovers(self) -> None:
         """containerd and its shims, which a killed dockerd leaves behind: known by our folder on their command line."""
@@ -130,10 +130,15 @@ class Engine:
             with contextlib.suppress(OSError):
                 Path("/proc/sys", name).write_text(value)
 
-    def _unmount(self) -> None:
-        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mount in sorted((m for m in mounts if m.startswith((f"{self._scratch}/", f"{self._data}/"))), reverse=True):
+    def _remove_files(self) -> None:
+        for mount in sorted(self._mounts(), reverse=True):
             _run(["umount", "--lazy", mount])
+        if not self._mounts():  # never delete through a mount: it may be somebody else's /proc
+            _run(["rm", "--recursive", "--force", str(self._scratch)], deadline_s=300)
+
+    def _mounts(self) -> list[str]:
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        return [mount for mount in mounts if mount.startswith((f"{self._scratch}/", f"{self._data}/"))]
 
 
 def _whole(rules: str) -> str:

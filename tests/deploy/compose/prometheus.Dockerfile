@@ -6,5 +6,6 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && install -d -o nobody -g nogroup /prometheus
 WORKDIR /prometheus
+# hadolint ignore=DL3066
 USER nobody
 ENTRYPOINT ["prometheus"]

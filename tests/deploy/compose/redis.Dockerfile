@@ -6,4 +6,5 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && install -d -o redis -g redis /data
 WORKDIR /data
+# hadolint ignore=DL3066
 USER redis
