@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "plan": ("cli.plan", "main", "simulate a run with fleets of generators: throughput, idle time, staleness"),
     "replay": ("cli.replay", "main", "train a recorded step again, offline, and compare the loss"),
     "starter": ("cli.starter", "main", "build the demo's starter policy"),
+    "prepare": ("deploy.prepare", "main", "make a run's folder and fetch its model, for services in containers"),
 }
 
 

@@ -193,6 +193,7 @@ class Learner:
         for text in record["alarms"]:
             log.warning("%s", text)
         figures.append_record(self.run_dir, record)
+        log.info("step %d of %d: %s", step, self.config.run.steps, _in_words(record))
         self.metrics.step_done(record, [(r.group, staleness(r.group, step - 1)) for r in groups])
         self.metrics.alarms(alarms.NAMES, self.alarms.active)
         self.trackers.write(record)
@@ -252,6 +253,12 @@ class Learner:
 
     def _say(self, phase: str, detail: str) -> None:
         figures.write_json(self.run_dir / "status.json", {"phase": phase, "detail": detail})
+
+
+def _in_words(record: dict[str, object]) -> str:
+    """For those who see nothing but this process's log."""
+    shown = ("reward", "accuracy", "format", "entropy", "staleness_mean", "seconds", "learner_wait_ratio")
+    return ", ".join(f"{name} {record[name]:.3g}" for name in shown if isinstance(record.get(name), int | float))
 
 
 def _prefixes(groups: list[Ready]) -> list[list[int]]:

@@ -5,8 +5,8 @@
 
 As in the system: whoever asked first gets as many groups as it has slots, its share of the window at most; the learner
 takes the next step's groups by `learner.window.Window`; groups that are too old are dropped and their credits used
-again; with S = 0 a group waits for the weights of its step; a generator whose sync is slow skips versions. Left out: failures,
-evaluation, prompts' prefill, limits of Redis and of the reward server.
+again; with S = 0 a group waits for the weights of its step; a generator whose sync is slow skips versions. Left out:
+failures, evaluation, prompts' prefill, limits of Redis and of the reward server.
 
 The simulation draws no random numbers: groups and learner times are taken from the pace in turn.
 """
