@@ -137,6 +137,7 @@ class WeightSync:
         return SyncReport(
             generator_id=self.generator_id,
             version=offer.version,
+            group=offer.group,
             ok=not error,
             detail=error,
             pause_s=pause_s,

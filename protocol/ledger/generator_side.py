@@ -110,7 +110,7 @@ class GeneratorLedger:
         """Take a task out for good: counted as dropped, kept in the dead-letter stream."""
         k = self.keys
         args = [TASK_GROUP, lease.id, reason, detail[:2000], _DEAD_KEPT]
-        await self._run("DEAD", [k.tasks, k.books, k.dead], args)
+        await self._run("DEAD", [k.tasks, k.books, k.dead, k.digests], args)
 
 
 def _lease(id: bytes, fields: dict[bytes, bytes], attempt: int) -> Lease:
