@@ -27,10 +27,10 @@ class Collector:
     """Keeps the run's credits in use and hands out one step's groups at a time.
 
     A group's slot is charged by `admit` and freed when the learner reports it trained, or drops it here:
-    `corrupt` (unreadable, of another run, or its task is not the one that was admitted), `stale` (older than staleness.max), `ungraded` (fewer
-    than two samples with a verdict), `nonfinite` (fewer than two of these with finite log-probabilities), `filtered`
-    (dynamic sampling: all right or all wrong, or outside objective.accuracy_bounds). A second answer to an index is
-    refused; only a second writer makes one. It is no group of its own, so that the books count it as foreign.
+    `corrupt` (unreadable, of another run, or its task is not the one that was admitted), `stale` (older than
+    staleness.max), `ungraded` (fewer than two samples with a verdict), `nonfinite` (fewer than two of these with finite
+    log-probabilities), `filtered` (dynamic sampling: all right or all wrong, or outside objective.accuracy_bounds).
+    A second answer to an index, which only a second writer makes, is refused and counted as foreign: it is no group.
 
     A dropped group's slot is filled by `admit` like any other, so filtering refills a step by itself. After
     objective.max_refills times a step's groups were filtered, the step takes the groups that come: a policy that

@@ -65,7 +65,7 @@ class LearnerMetrics:
             "chorus_learner_weight_sync_seconds", "Offer to report, one replica", buckets=_SECONDS, registry=r
         )
         self.refused = Counter(
-            "chorus_learner_refused_messages", "Members, sync reports and rollouts that were refused", ["kind"], registry=r
+            "chorus_learner_refused_messages", "Members, reports, rollouts that were refused", ["kind"], registry=r
         )
         self.sync_failures = Counter("chorus_learner_weight_sync_failures", "Syncs that failed", registry=r)
         self.figures = Gauge(
