@@ -44,10 +44,10 @@ bucket_bytes = 65536
 [generator]
 replicas = {replicas}
 lease_s = 3.0
-group_deadline_s = 60.0
+group_deadline_s = 120.0
 [reward]
 workers = 1
-deadline_s = 45.0
+deadline_s = 90.0
 """
 
 
