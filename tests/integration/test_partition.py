@@ -1,7 +1,7 @@
 """Links that are cut, throttled and delayed between the hosts of one run, each in a network namespace of its own.
 
-The tests are steps of one story, in order; the last one reads the books. CHORUS_CUT_S: how long a cut lasts; the default
-outlasts a lease (3 s) and a sync (4 s).
+The tests are steps of one story, in order; the last one reads the books. CHORUS_CUT_S is how long a cut lasts; the
+default outlasts a lease (3 s) and a sync (4 s).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import pytest
 from lan import Lan, small_network
 from safetensors import safe_open
 from spreadrun import HOSTS, SpreadRun
+
+from protocol.messages import Version
 
 pytestmark = pytest.mark.slow
 CUT_S = float(os.environ.get("CHORUS_CUT_S", "5"))
@@ -84,10 +86,12 @@ def test_a_generator_that_only_the_learner_can_t_reach_gets_the_newest_weights_a
     finally:
         story.lan.join("learner", "far")
     steps = story.step()
-    newest = story.until(
-        lambda: (m := story.ready("far")) and int(str(m.version).split(".")[1]) >= steps, "new weights"
-    )
-    tell("weight link cut", newest)
+
+    def caught_up() -> bool:
+        member = story.ready("far")
+        return member is not None and Version.parse(member.version or "0.0").step >= steps
+
+    tell("weight link cut", story.until(caught_up, "the newest weights"))
     assert set(story.books().dropped) <= {"stale"}
 
 
