@@ -10,6 +10,7 @@ from typing import Any
 import msgpack
 import redis
 
+from protocol.connect import is_full
 from protocol.ledger import scripts
 from protocol.ledger.books import Books, lost, read_books
 from protocol.ledger.keys import ROLLOUT_GROUP, TASK_GROUP, Keys, Lane
@@ -107,6 +108,8 @@ class LearnerLedger:
                 block=max(1, int(block_s * 1000)) if after == ">" else None,
             )
         except redis.ResponseError as error:
+            if is_full(error):
+                raise
             raise lost(self.keys.run, error) from None
         entries = [(id.decode(), fields) for id, fields in entries_of(reply) if fields]
         if entries:
