@@ -52,14 +52,17 @@ def server(small_disk: Path) -> Iterator[FlakyRedis]:
 def until_it_refuses(url: str) -> None:
     """What is not yet on disk is accepted for up to a second."""
     client, end = redis.Redis.from_url(url), time.monotonic() + 10
-    while time.monotonic() < end:
-        try:
-            client.set("noise", bytes(9000))
-        except redis.ResponseError as error:
-            assert is_full(error), error
-            return
+    while not refuses(client):
+        assert time.monotonic() < end, "it accepts whatever comes"
         time.sleep(0.05)
-    raise AssertionError("it accepts whatever comes")
+
+
+def refuses(client: redis.Redis) -> bool:
+    try:
+        client.set("noise", bytes(9000))
+    except redis.ResponseError as error:
+        return is_full(error)
+    return False
 
 
 def test_a_redis_whose_disk_is_full_is_waited_for_while_somebody_makes_room(
