@@ -114,10 +114,11 @@ class SpreadRun:
             found += [g.task.index if what == "index" else g.generator_id for g in groups]
         return found
 
-    def reports(self, name: str) -> list[SyncReport]:
-        entries: Any = self.client.xrange(self.keys.reports)
-        reports = [SyncReport.decode(fields[b"d"]) for _, fields in entries]
-        return [r for r in reports if r.generator_id.startswith(name)]
+    def synced(self, name: str, since: float) -> list[float]:
+        """When this generator's syncs since then had gone well, in unix seconds."""
+        entries: Any = self.client.xrange(self.keys.reports, min=str(int(1000 * since)))
+        reports = [(int(id.split(b"-")[0]) / 1000, SyncReport.decode(fields[b"d"])) for id, fields in entries]
+        return [at for at, report in reports if report.ok and report.generator_id.startswith(name)]
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
