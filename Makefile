@@ -68,8 +68,9 @@ fuzz: install  ## FUZZ=10000 forged inputs for every decoder, stream and endpoin
 
 CHAOS_SECONDS ?= 600
 SEED ?= 0
-chaos: install  ## a run under random faults for CHAOS_SECONDS=600 with SEED=0, ended by an audit; writes chaos-report.json
-	$(BIN)/python tests/chaos/chaos.py --seconds $(CHAOS_SECONDS) --seed $(SEED)
+REAL ?= 1
+chaos: install  ## a run under random faults for CHAOS_SECONDS=600 with SEED=0, REAL=1 of 3 engines vLLM; ends by an audit
+	$(BIN)/python tests/chaos/chaos.py --seconds $(CHAOS_SECONDS) --seed $(SEED) --real $(REAL)
 
 KUBE := $(VENV)/kube
 $(KUBE)/.installed: tests/deploy/kubernetes/requirements.txt | install

@@ -74,7 +74,8 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
         done = []
         for n, shard in shards.items():
             groups = read_step(shard)
-            parts = minibatches(prepare(groups, config), config.sampling.group_size, config.learner.updates_per_step)
+            prepared = prepare(groups, config, n - 1, crew.reference)
+            parts = minibatches(prepared, config.sampling.group_size, config.learner.updates_per_step)
             result = crew.step(parts)
             grad_norm = max(result.grad_norms, default=0.0)
             done.append(Replayed(n, result.loss, records[n]["loss"], grad_norm, records[n]["grad_norm"]))

@@ -199,7 +199,9 @@ class Agent:
     async def _lease(self, lane: Lane) -> None:
         ledger = self._ledgers[lane]
         while not self._draining.is_set():
-            if not await self.sync.wait_for_step(0, _LOOK_AGAIN_S):
+            # With weights older than that, because syncs fail, all it sampled would be dropped for its age.
+            useful = max(0, self.sync.offered_step - self.config.staleness.max)
+            if not await self.sync.wait_for_step(useful, _LOOK_AGAIN_S):
                 continue
             room = self._share(lane) - sum(held == lane for held, _ in self._work)
             if room <= 0:

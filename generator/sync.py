@@ -34,6 +34,7 @@ class WeightSync:
         self.engine = engine
         self.generator_id = generator_id
         self.version: Version | None = None
+        self.offered_step = 0  # of the newest offer, taken or not: where the learner is
         self.quarantined = False
         self.offered: Version | None = None  # the newest, taken or not
         self.changed = asyncio.Condition()
@@ -65,6 +66,7 @@ class WeightSync:
         if self.version is not None and self.version.newer_than(version):  # an old learner's, or written again
             self._metrics.syncs.labels("outdated").inc()
             return self._report(offer, started, error=f"{version} is older than {self.version}")
+        self.offered_step = version.step
         try:
             pause_s, transfer_s = await self._transfer(offer)
         except EngineError as error:
@@ -149,6 +151,7 @@ class WeightSync:
         return SyncReport(
             generator_id=self.generator_id,
             version=offer.version,
+            group=offer.group,
             ok=not error,
             detail=error,
             pause_s=pause_s,

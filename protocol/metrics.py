@@ -156,7 +156,7 @@ class LearnerMetrics:
         self.transfer_s = _histogram(f"{prefix}_weight_sync_seconds", "Weights to one replica, from offer to report", r)
         self.sync_failures = Counter(f"{prefix}_weight_sync_failures", "Syncs that failed", registry=r)
         self.refused = Counter(
-            f"{prefix}_refused_messages", "Members and sync reports that could not be read", ["kind"], registry=r
+            f"{prefix}_refused_messages", "Members, sync reports and rollouts that were refused", ["kind"], registry=r
         )
         _serve(port, r)
 
