@@ -23,9 +23,6 @@ local function index_of(stream, id)
 end
 """
 
-# KEYS fence; ARGV fence  -> the new one
-ADVANCE = _FENCE + "return redis.call('INCR', KEYS[1])"
-
 _COUNT_DROP = (
     _INDEX_OF
     + """
@@ -42,6 +39,9 @@ local function count_drop(stream, books, digests, id, reason)
 end
 """
 )
+
+# KEYS fence; ARGV fence  -> the new one
+ADVANCE = _FENCE + "return redis.call('INCR', KEYS[1])"
 
 # KEYS fence tasks books trained digests; ARGV fence, capacity, first index, payloads...  -> number admitted
 ADMIT = (
