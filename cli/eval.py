@@ -19,7 +19,7 @@ from cli.grading import local_grading
 from deploy.placement import visible_cores, visible_gpus
 from evaluation.fleet import Fleet, open_fleet
 from evaluation.records import Spec, Store
-from evaluation.runner import Engine, Progress, Question, answer_all, check_room, digest
+from evaluation.runner import Engine, Progress, Question, answer_all, check_room, digests
 from evaluation.suite import Benchmark, Suite, load_suite, read_problems
 from evaluation.summary import summarize, table
 from generator.engine import EngineError
@@ -135,12 +135,14 @@ def _spec(
     gpus: list[int],
 ) -> Spec:
     greedy = args.samples is None
+    problems, prompts = digests(questions)
     dtype = args.dtype or (model.config.model.dtype if model.config else "bfloat16" if gpus else "float32")
     return Spec(
         model=args.model,
         weights=weights,
         suite=name,
-        prompts={b.name: digest([q for q in questions if q.benchmark == b.name]) for b in suite.benchmark},
+        problems=problems,
+        prompts=prompts,
         titles={b.name: b.title for b in suite.benchmark},
         expected={b.name: b.problems for b in suite.benchmark},
         template=args.template,

@@ -28,8 +28,8 @@ Key = tuple[str, str, int]  # benchmark, problem id, run
 class Spec(BaseModel):
     """All that a figure depends on. `n`: runs over all problems where greedy, samples a problem where sampled.
 
-    `prompts`: by benchmark a digest of ids, golds and prompt token ids, so of data, template, chat format and
-    tokenizer at once. `weights`: a digest of the model folder's files by name, size and time of writing.
+    `problems`: by benchmark a digest of texts, kinds and golds. `prompts`: a digest of all prompts' token ids, so of
+    template, chat format and tokenizer at once. `weights`: of the model folder's files by name, size and time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,7 +37,8 @@ class Spec(BaseModel):
     model: str
     weights: str
     suite: str
-    prompts: dict[str, str]
+    problems: dict[str, str]
+    prompts: str
     titles: dict[str, str]
     expected: dict[str, int] = Field(description="by benchmark its published size; 0: unknown")
     template: str

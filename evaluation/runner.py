@@ -58,12 +58,18 @@ class Progress:
     right: float = 0.0
 
 
-def digest(questions: Sequence[Question]) -> str:
-    """Of all that is asked and all that is right, in order."""
-    total = hashlib.blake2b(digest_size=12)
+def digests(questions: Sequence[Question]) -> tuple[dict[str, str], str]:
+    """(by benchmark of its problems, of all prompts), in order."""
+    problems: dict[str, list[Any]] = {}
     for q in questions:
-        total.update(repr((q.problem.id, q.problem.kind, q.problem.answers, q.prompt)).encode())
-    return total.hexdigest()
+        problems.setdefault(q.benchmark, []).append(
+            (q.problem.id, q.problem.problem, q.problem.kind, q.problem.answers)
+        )
+    return {name: _digest(facts) for name, facts in problems.items()}, _digest([q.prompt for q in questions])
+
+
+def _digest(value: list[Any]) -> str:
+    return hashlib.blake2b(repr(value).encode(), digest_size=12).hexdigest()
 
 
 def check_room(questions: Sequence[Question], context: int) -> None:

@@ -22,7 +22,7 @@ def summarize(folder: Path) -> dict[str, Any]:
     """Compute and write `summary.json`. Benchmarks without an answer yet are left out."""
     spec = read_spec(folder)
     records = read_jsonl(folder / "answers.jsonl")
-    by_benchmark = {name: [r for r in records if r["benchmark"] == name] for name in spec.prompts}
+    by_benchmark = {name: [r for r in records if r["benchmark"] == name] for name in spec.problems}
     present = {name: found for name, found in by_benchmark.items() if found}
     values = {name: list(_by_problem(found).values()) for name, found in present.items()}
     sessions = read_jsonl(folder / "sessions.jsonl")
