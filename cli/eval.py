@@ -37,9 +37,7 @@ _SAY_EVERY_S = 10.0
 def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     _check(args)
-    model = find_model(args.model, args.checkpoint, args.template)
-    if args.running and model.config is None:
-        raise CannotGoOn("--running: give the folder of the run whose generators shall answer")
+    model = find_model(args.model, "start" if args.running else args.checkpoint, args.template)
     try:
         return asyncio.run(_evaluate(args, model))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -80,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", choices=("float32", "bfloat16"), help="default: the run's; bfloat16 on GPUs, float32 on CPUs")
     add("--context", type=int, help="prompt and answer together (default: the run's, or at most 4096)")
     add("--at-once", type=int, default=64, metavar="N", help="answers that vLLM works on at once (default: 64)")
+    add(
+        "--kv-cache-gib", type=float, default=1.0, metavar="GIB", help="memory for keys and values on CPUs (default: 1)"
+    )
     add("--cpus", metavar="0,1", help="cores for vLLM where there is no GPU (default: all)")
     add("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs for vLLM (default: 1)")
     add("--workers", type=int, default=1, help="grader processes (default: 1)")
@@ -94,6 +95,12 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("runs", "samples", "limit", "max_tokens", "at_once", "workers", "tensor_parallel"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise CannotGoOn(f"--{name.replace('_', '-')} {value}: give at least 1")
+    if args.running and not (Path(args.model) / "run.json").is_file():
+        raise CannotGoOn(
+            f"--running: {args.model} is no run's folder; give that of the run whose generators shall answer"
+        )
+    if args.running and args.checkpoint != "last":
+        raise CannotGoOn("--running asks for the weights that the generators hold; leave out --checkpoint or --running")
     if (args.samples or 0) > 1024:
         raise CannotGoOn(f"--samples {args.samples}: at most 1024, as many as are compared with each other at once")
     if args.samples is not None and args.temperature <= 0:
@@ -131,7 +138,6 @@ def _spec(
     name: str,
     suite: Suite,
     questions: list[Question],
-    weights: str,
     gpus: list[int],
 ) -> Spec:
     greedy = args.samples is None
@@ -139,7 +145,7 @@ def _spec(
     dtype = args.dtype or (model.config.model.dtype if model.config else "bfloat16" if gpus else "float32")
     return Spec(
         model=args.model,
-        weights=weights,
+        weights=model.weights,
         suite=name,
         problems=problems,
         prompts=prompts,
@@ -166,8 +172,7 @@ def _folder(args: argparse.Namespace, model: Model, spec: Spec) -> Path:
     how = f"{spec.decoding}-{spec.n}" + ("" if spec.limit is None else f"-first-{spec.limit}")
     if model.run is None:
         return Path("evals") / f"{model.name}-{spec.suite}-{how}"
-    at = "running" if args.running else f"step-{spec.step or 0:06d}"
-    return model.run / "evals" / f"{spec.suite}-{how}-{at}"
+    return model.run / "evals" / f"{spec.suite}-{how}-step-{spec.step or 0:06d}{'-running' if args.running else ''}"
 
 
 async def _evaluate(args: argparse.Namespace, model: Model) -> int:
@@ -179,11 +184,11 @@ async def _evaluate(args: argparse.Namespace, model: Model) -> int:
     questions = _questions(args, model, suite, sources)
     gpus = [] if args.running else visible_gpus()[: args.tensor_parallel]
     async with AsyncExitStack() as stack:
-        weights, engine = model.weights, None
+        spec, engine = _spec(args, model, name, suite, questions, gpus), None
         if args.running:
             engine = await stack.enter_async_context(_fleet(args, model))
-            weights = str(engine.version)
-        spec = _spec(args, model, name, suite, questions, weights, gpus)
+            held = {"weights": str(engine.version), "step": engine.version.step}
+            spec = spec.model_copy(update=held)
         check_room(questions, spec.context)
         folder = _folder(args, model, spec)
         with Store(folder, spec) as store:
@@ -192,7 +197,7 @@ async def _evaluate(args: argparse.Namespace, model: Model) -> int:
             if len(store.done) < wanted:
                 if engine is None:
                     log = folder / "vllm.log"
-                    config = engine_config(model.path, spec, args.at_once, gpus, args.vllm_arg)
+                    config = engine_config(model.path, spec, args.at_once, args.kv_cache_gib, gpus, args.vllm_arg)
                     engine = await stack.enter_async_context(started_vllm(config, log, _cores(args)))
                 await _ask(args, spec, questions, store, engine, model)
             summary = summarize(folder)
