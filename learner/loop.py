@@ -16,7 +16,7 @@ from pathlib import Path
 
 import redis
 
-from learner import alarms, checkpoint, diversity, figures
+from learner import alarms, checkpoint, diversity, figures, validation
 from learner.admission import Admission
 from learner.broadcast import Broadcaster
 from learner.collect import Collector, staleness
@@ -88,6 +88,7 @@ class Learner:
             self.ledger.durable(self.done, self.crew.manifest.all_entries)
         self.ledger.rewind(self.done)
         figures.rewind_records(self.run_dir, self.done)
+        validation.rewind(self.run_dir, self.done)
 
     def run(self) -> None:
         try:
@@ -99,6 +100,7 @@ class Learner:
                     f"no generator had passed the weight check after {deadline_s:g} s; see the generators' logs"
                 )
             self._evaluate("before")
+            self._validate()  # a crash may have come between the checkpoint and its validation
             while self.done < self.config.run.steps:
                 self._step()
             self.broadcaster.wait_synced(1, self.config.learner.sync_deadline_s)
@@ -134,10 +136,13 @@ class Learner:
         self.collector.admit(step, self.config.run.steps - step)
         self._publish(_prefixes(groups))
         self._record(step, groups, prepared, result, started, wait_s)
+        last = step == self.config.run.steps
         if self.alarms.active and self.config.alarms.on_collapse != "warn":
             self._collapsed("; ".join(self.alarms.active.values()))
-        elif step % self.config.learner.checkpoint_every == 0 or step == self.config.run.steps:
+            return
+        if last or step % self.config.learner.checkpoint_every == 0 or validation.due(self.config, step):
             self._checkpoint()
+        self._validate()
 
     def _collapsed(self, why: str) -> None:
         """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end.
@@ -218,7 +223,9 @@ class Learner:
         self.ledger.durable(self.done, [id for ids in self._untold.values() for id in ids])
         self._untold = {}
         self.ledger.trim()
-        checkpoint.prune(self._checkpoints, self.config.learner.keep_checkpoints)
+        checkpoint.prune(
+            self._checkpoints, self.config.learner.keep_checkpoints, validation.selected_step(self.run_dir)
+        )
 
     def _evaluate(self, name: str) -> None:
         path = self.run_dir / f"evaluation-{name}.json"
@@ -229,12 +236,33 @@ class Learner:
                 self.admission,
                 self.evaluation_ledger,
                 self.done,
+                self.admission.evaluation_tasks,
                 lambda detail: self._say(f"evaluating {name}", detail),
             )
         figures.write_json(path, result.as_dict())
         self.metrics.evaluated(name, result.as_dict())
         self.trackers.write({"step": self.done, "evaluation": {name: result.as_dict()}})
         log.info("evaluation %s: %s", name, json.dumps(result.as_dict()))
+
+    def _validate(self) -> None:
+        """Where it is due and not done yet. Nothing is published meanwhile: all answers are of this step's weights."""
+        if not validation.due(self.config, self.done) or validation.known(self.run_dir, self.done):
+            return
+        started = time.monotonic()
+        deadline_s = self.config.learner.collect_deadline_s
+        with self.metrics.waits.on("validation", "generators", deadline_s, f"step {self.done}"):
+            result = evaluate(
+                self.admission,
+                self.evaluation_ledger,
+                self.done,
+                self.admission.validation_tasks,
+                lambda detail: self._say(f"validating step {self.done}", detail),
+            )
+        best = validation.record(self.run_dir, self.config, result)
+        log.info("validation at step %d: accuracy %.3f; selected: step %d", self.done, result.accuracy, best)
+        self.metrics.evaluated("validation", result.as_dict())
+        self.trackers.write({"step": self.done, "evaluation": {"validation": result.as_dict()}})
+        self._recorded_at += time.monotonic() - started  # it belongs to no step
 
     def _summarize(self) -> None:
         members = [link.member for link in self.broadcaster.links.values()]
@@ -248,6 +276,7 @@ class Learner:
             self._fleet.tokens.total(),
         )
         summary["diversity"] = diversity.summary_figures(figures.read_records(self.run_dir))
+        summary["validation"] = validation.summary(self.run_dir)
         figures.write_json(self.run_dir / "summary.json", summary)
         self._say("done", "")
 
