@@ -38,6 +38,12 @@ class Grading:
             results += answer["results"]
         return results
 
+    async def cluster(self, texts: Sequence[str], kind: str, mode: str) -> list[int | None]:
+        """Completions to numbers of equal answers, by `/v1/cluster`; None for one without an answer."""
+        found = await self._ask("/v1/cluster", {"completions": list(texts), "kind": kind, "mode": mode})
+        pairs = zip(found["clusters"], found["extracted"], strict=True)
+        return [None if answer is None else cluster for cluster, answer in pairs]
+
     async def explain(self, item: dict[str, Any]) -> dict[str, Any]:
         return await self._ask("/v1/explain", item)
 

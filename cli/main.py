@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reward-server": ("reward_server.main", "main", "the verifier service"),
     "audit": ("cli.audit", "main", "balance the books of a run, from Redis or from its folder"),
     "status": ("cli.status", "main", "the books and the state of every member, from Redis"),
+    "eval": ("cli.eval", "main", "what a model can do on benchmarks: accuracy, pass@k, majority votes, intervals"),
+    "report": ("cli.report", "main", "compare runs: one HTML page and a Markdown file with tables and plots"),
     "regrade": ("cli.regrade", "main", "grade a run's stored rollouts with today's rules, and say what changed"),
     "templates": ("cli.templates", "main", "list the templates, show a prompt, try a text against a contract"),
     "why": ("cli.why", "main", "who waits for whom, since when and until when, from Redis"),

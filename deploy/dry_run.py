@@ -185,11 +185,17 @@ def _parameters(folder: Path) -> int | None:
 
 
 def _evaluation(config: RunConfig) -> str:
-    e = config.evaluation
-    if not e.problems:
-        return "none"
-    under = f" under {', '.join(e.templates)}" if e.templates else ""
-    return f"{e.problems} held-out problems{under}, {e.samples} samples and one greedy answer each, before and after"
+    e, parts = config.evaluation, []
+    if e.problems:
+        under = f" under {', '.join(e.templates)}" if e.templates else ""
+        parts.append(
+            f"{e.problems} held-out problems{under}, {e.samples} samples and one greedy answer each, before and after"
+        )
+    if e.every:
+        parts.append(
+            f"{e.validation_problems} validation problems under {config.validation_template} every {e.every} steps"
+        )
+    return "; ".join(parts) or "none"
 
 
 def _size(count: float) -> str:

@@ -22,11 +22,12 @@ def check_inputs(config: RunConfig) -> None:
     for key, names in (
         ("model.starter_templates", config.model.starter_templates),
         ("evaluation.templates", config.evaluation.templates),
+        ("evaluation.validation_template", [config.validation_template]),
     ):
         choose_templates(names, files, key)
     _check_model(config.model.path)
-    for key, sources in (("train", config.problems.train), ("heldout", config.problems.heldout)):
-        for source in sources:
+    for key in ("train", "heldout", "validation"):
+        for source in getattr(config.problems, key):
             if not source.startswith("hub:"):
                 _check_source(f"problems.{key}", source)
 

@@ -95,19 +95,45 @@ class Admission:
 
     def evaluation_tasks(self, first_index: int, min_version: int) -> list[Task]:
         """Held-out problems, templates in equal shares: each `samples` times sampled, then once greedily."""
-        e, s = self.config.evaluation, self.config.sampling
-        problems, _ = self._fitting(_load(self.config.problems.heldout), self.evaluation_templates)
-        if len(problems) < e.problems:
+        return self._ask(self._heldout(), self.evaluation_templates, first_index, min_version)
+
+    def validation_tasks(self, first_index: int, min_version: int) -> list[Task]:
+        """Validation problems under the one fixed template; none that `evaluation_tasks` asks, whatever the sources.
+
+        Checkpoints are chosen on these, so a figure on them is no estimate any more; the held-out ones stay unseen.
+        """
+        name, wanted = self.config.validation_template, self.config.evaluation.validation_problems
+        files = [Path(f) for f in self.config.templates.files]
+        templates = choose_templates([name], files, "evaluation.validation_template")
+        reserved = {p.problem for p in self._heldout()}
+        sources = self.config.problems.validation or self.config.problems.heldout
+        problems = [p for p in self._fitting(_load(sources), templates)[0] if p.problem not in reserved]
+        if len(problems) < wanted:
             raise CannotGoOn(
-                f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {e.problems}"
+                f"problems.validation leaves {len(problems)} problems that fit and that the held-out evaluation does "
+                f"not ask; evaluation.validation_problems is {wanted}: lower it, or name further sources"
             )
-        chosen = sorted(problems, key=lambda p: hashlib.blake2b(p.id.encode()).digest())[: e.problems]
-        names = sorted(self.evaluation_templates)
+        return self._ask(_by_hash(problems)[:wanted], templates, first_index, min_version)
+
+    def _heldout(self) -> list[Problem]:
+        wanted = self.config.evaluation.problems
+        problems, _ = self._fitting(_load(self.config.problems.heldout), self.evaluation_templates)
+        if len(problems) < wanted:
+            raise CannotGoOn(
+                f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {wanted}"
+            )
+        return _by_hash(problems)[:wanted]
+
+    def _ask(
+        self, problems: list[Problem], templates: Mapping[str, Template], first_index: int, min_version: int
+    ) -> list[Task]:
+        e, s = self.config.evaluation, self.config.sampling
+        names = sorted(templates)
         tasks: list[Task] = []
         for size, temperature in ((e.samples, s.temperature), (1, 0.0)):
-            for k, problem in enumerate(chosen):
+            for k, problem in enumerate(problems):
                 name = names[k % len(names)]
-                prompted = Prompted(problem, name, self.render(problem, self.evaluation_templates[name]))
+                prompted = Prompted(problem, name, self.render(problem, templates[name]))
                 sampling = Sampling(temperature=temperature, max_tokens=s.max_tokens)
                 tasks.append(self._task(first_index + len(tasks), 0, prompted, size, sampling, min_version))
         return tasks
@@ -159,6 +185,11 @@ def _load(sources: Sequence[str]) -> list[Problem]:
         except (OSError, ValueError, ImportError) as error:
             raise CannotGoOn(f"problems: {source}: {error}") from None
     return list(problems.values())
+
+
+def _by_hash(problems: list[Problem]) -> list[Problem]:
+    """In an order that neither their source's nor a seed decides."""
+    return sorted(problems, key=lambda p: hashlib.blake2b(p.id.encode()).digest())
 
 
 @lru_cache(maxsize=2)

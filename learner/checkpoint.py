@@ -105,8 +105,11 @@ def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manife
     return read_manifest(path)
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Keep the newest `keep` checkpoints, and every manifest: the audit of a finished run reads them."""
+def prune(folder: Path, keep: int, selected: int | None = None) -> None:
+    """Keep the newest `keep` checkpoints, that of the selected step, and every manifest: the audit of a finished run
+    reads them."""
     for path in sorted(p for p in folder.glob("step-*") if (p / _MANIFEST).is_file())[:-keep]:
+        if path.name == f"step-{selected or 0:06d}":
+            continue
         for part in ("state", "huggingface"):
             shutil.rmtree(path / part, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Held-out evaluation through the run's own generators, on a lane outside the training books."""
+"""Evaluation through the run's own generators, on a lane outside the training books: held out, or for validation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from learner.admission import Admission
 from learner.collect import read_group
 from protocol.exits import CannotGoOn
 from protocol.ledger import LearnerLedger
-from protocol.messages import MessageError, RolloutGroup
+from protocol.messages import MessageError, RolloutGroup, Task
 
 log = logging.getLogger("chorus.learner")
 _UNBOUNDED = 2**31
+Ask = Callable[[int, int], list[Task]]  # first index, least version -> tasks
 _BLOCK_S = 0.5
 
 
@@ -28,6 +29,8 @@ class Evaluation:
     accuracy: float
     greedy: float
     format: float
+    response_tokens_mean: float
+    truncated: float
     ungraded: int
     seconds: float
 
@@ -35,17 +38,21 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate(admission: Admission, ledger: LearnerLedger, step: int, progress: Callable[[str], None]) -> Evaluation:
-    """Sample and grade the held-out problems at the weights of `step`, which must not change meanwhile.
+def evaluate(
+    admission: Admission, ledger: LearnerLedger, step: int, ask: Ask, progress: Callable[[str], None]
+) -> Evaluation:
+    """Sample and grade what `ask` asks at the weights of `step`, which must not change meanwhile.
 
-    Raises CannotGoOn when nothing arrives for learner.collect_deadline_s.
+    `ask` is one of the admission's: `evaluation_tasks` (held out) or `validation_tasks`. Raises CannotGoOn when
+    nothing arrives for learner.collect_deadline_s.
     """
     started = time.monotonic()
     first = ledger.admitted()
-    tasks = admission.evaluation_tasks(first, min_version=step)
+    tasks = ask(first, step)
     ledger.admit(first, [t.encode() for t in tasks], _UNBOUNDED)
     groups = _collect(admission, ledger, first, len(tasks), progress)
-    sampled = [s.grade for g in groups if g.task.sampling.temperature > 0 for s in g.samples]
+    samples = [s for g in groups if g.task.sampling.temperature > 0 for s in g.samples]
+    sampled = [s.grade for s in samples]
     greedy = [s.grade for g in groups if g.task.sampling.temperature == 0 for s in g.samples]
     graded = [g for g in sampled if g.accuracy is not None]
     if not graded:
@@ -60,6 +67,8 @@ def evaluate(admission: Admission, ledger: LearnerLedger, step: int, progress: C
         accuracy=_mean(g.accuracy for g in graded),
         greedy=_mean(g.accuracy for g in greedy),
         format=_mean(g.format for g in graded),
+        response_tokens_mean=_mean(float(s.n_tokens) for s in samples),
+        truncated=_mean(float(s.finish_reason == "length") for s in samples),
         ungraded=len(sampled) - len(graded),
         seconds=time.monotonic() - started,
     )

@@ -29,9 +29,9 @@ def append_record(run_dir: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-def read_records(run_dir: Path) -> list[dict[str, Any]]:
+def read_records(run_dir: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     """Records in step order; a line that a crash cut short is skipped."""
-    path = run_dir / "metrics.jsonl"
+    path = run_dir / name
     records = []
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import redis
 
-from learner import checkpoint, diversity, figures
+from learner import checkpoint, diversity, figures, validation
 from learner.admission import Admission
 from learner.alarms import Alarms
 from learner.broadcast import Broadcaster
@@ -70,6 +70,7 @@ class Learner:
             self.ledger.durable(self.done, self.crew.manifest.all_entries)
         self.ledger.rewind(self.done)
         figures.rewind_records(self.run_dir, self.done)
+        validation.rewind(self.run_dir, self.done)
 
     def run(self) -> None:
         try:
@@ -81,6 +82,7 @@ class Learner:
                     f"no generator had passed the weight check after {deadline_s:g} s; see the generators' logs"
                 )
             self._evaluate("before")
+            self._validate()  # a crash may have come between the checkpoint and its validation
             while self.done < self.config.run.steps:
                 self._step()
             self.broadcaster.wait_synced(1, self.config.learner.sync_deadline_s)
@@ -114,13 +116,15 @@ class Learner:
         self._publish(_prefixes(groups))
         self._record(step, groups, prepared, result, started, wait_s)
         stop = self.alarms.active and self.config.alarms.on_collapse == "stop"
-        if stop or step % self.config.learner.checkpoint_every == 0 or step == self.config.run.steps:
+        last = step == self.config.run.steps
+        if stop or last or step % self.config.learner.checkpoint_every == 0 or validation.due(self.config, step):
             self._checkpoint()
         if stop:
             raise CannotGoOn(
                 f"alarms.on_collapse = stop ended the run after step {step}: {'; '.join(self.alarms.active.values())}. "
                 "Its checkpoint is written; to go on anyway: --resume with --set alarms.on_collapse=warn"
             )
+        self._validate()
 
     def _record(
         self, step: int, groups: list[Ready], prepared: Prepared, result: StepFigures, started: float, wait_s: float
@@ -168,7 +172,7 @@ class Learner:
         self.ledger.durable(self.done, [id for ids in self._untold.values() for id in ids])
         self._untold = {}
         self.ledger.trim()
-        checkpoint.prune(folder, self.config.learner.keep_checkpoints)
+        checkpoint.prune(folder, self.config.learner.keep_checkpoints, validation.selected_step(self.run_dir))
 
     def _evaluate(self, name: str) -> None:
         path = self.run_dir / f"evaluation-{name}.json"
@@ -179,10 +183,30 @@ class Learner:
                 self.admission,
                 self.evaluation_ledger,
                 self.done,
+                self.admission.evaluation_tasks,
                 lambda detail: self._say(f"evaluating {name}", detail),
             )
         figures.write_json(path, result.as_dict())
         log.info("evaluation %s: %s", name, json.dumps(result.as_dict()))
+
+    def _validate(self) -> None:
+        """Where it is due and not done yet. Nothing is published meanwhile: all answers are of this step's weights."""
+        if not validation.due(self.config, self.done) or validation.known(self.run_dir, self.done):
+            return
+        started = time.monotonic()
+        deadline_s = self.config.learner.collect_deadline_s
+        with self.metrics.waits.on("validation", "generators", deadline_s, f"step {self.done}"):
+            result = evaluate(
+                self.admission,
+                self.evaluation_ledger,
+                self.done,
+                self.admission.validation_tasks,
+                lambda detail: self._say(f"validating step {self.done}", detail),
+            )
+        best = validation.record(self.run_dir, self.config, result)
+        log.info("validation at step %d: accuracy %.3f; selected: step %d", self.done, result.accuracy, best)
+        self.metrics.figures.labels("validation_accuracy").set(result.accuracy)
+        self._recorded_at += time.monotonic() - started  # it belongs to no step
 
     def _summarize(self) -> None:
         members = [link.member for link in self.broadcaster.links.values()]
@@ -196,6 +220,7 @@ class Learner:
             self._fleet.tokens.total(),
         )
         summary["diversity"] = diversity.summary_figures(figures.read_records(self.run_dir))
+        summary["validation"] = validation.summary(self.run_dir)
         figures.write_json(self.run_dir / "summary.json", summary)
         self._say("done", "")
 

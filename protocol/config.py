@@ -47,6 +47,9 @@ class ModelSection(Section):
 class ProblemsSection(Section):
     train: list[str] = Field(..., min_length=1, description="problem sources, see problems/")
     heldout: list[str] = Field(default_factory=list, description="never trained on; for `evaluation`")
+    validation: list[str] = Field(
+        default_factory=list, description="what checkpoints are chosen on; empty: what `evaluation` leaves of heldout"
+    )
     max_prompt_tokens: int = Field(default=1024, ge=1, description="longer prompts are left out and counted")
 
 
@@ -146,6 +149,11 @@ class EvaluationSection(Section):
     problems: int = Field(default=0, ge=0, description="held-out problems before and after; 0: no evaluation")
     samples: int = Field(default=4, ge=1, description="per problem, at the training temperature")
     templates: list[str] = Field(default_factory=list, description="asked under these; empty: templates.names")
+    every: int = Field(default=0, ge=0, description="steps between validations, and after the last step; 0: none")
+    validation_problems: int = Field(default=64, ge=1, description="asked at every validation")
+    validation_template: str = Field(
+        default="", description="of all validation problems; empty: qwen-math where it is trained, else the first"
+    )
 
 
 class RunConfig(BaseSettings):
@@ -214,6 +222,11 @@ class RunConfig(BaseSettings):
             )
         if self.evaluation.problems and not self.problems.heldout:
             raise ValueError("evaluation.problems is set but problems.heldout names no source")
+        if self.evaluation.every and not (self.problems.validation or self.problems.heldout):
+            raise ValueError(
+                "evaluation.every is set, but there is nothing to validate on: name sources in problems.validation, "
+                "or in problems.heldout"
+            )
         return self
 
     @property
@@ -242,6 +255,12 @@ class RunConfig(BaseSettings):
         """Learner and generator on one device: NCCL refuses that, so weights go through the host (gloo)."""
         replicas = self.placement.generator_gpus or []
         return bool(set(self.placement.learner_gpus or ()) & {gpu for replica in replicas for gpu in replica})
+
+    @property
+    def validation_template(self) -> str:
+        """The one template under which every validation asks."""
+        names = self.templates.names
+        return self.evaluation.validation_template or ("qwen-math" if "qwen-math" in names else names[0])
 
     @property
     def logprob_tolerance(self) -> float:

@@ -94,3 +94,35 @@ def test_an_unknown_evaluation_template_is_refused_with_its_key(tiny_model: Path
 def test_no_task_is_admitted_under_a_template_that_the_run_does_not_draw(tiny_model: Path, problems: Path) -> None:
     some = admission(tiny_model, str(problems), templates=["abel"])
     assert {some.task(k, 0).template for k in range(20)} == {TEMPLATE}
+
+
+@pytest.mark.parametrize("validation", [[], ["arithmetic:chain?split=heldout"]])
+def test_validation_asks_under_one_template_and_nothing_that_is_held_out(
+    tiny_model: Path, validation: list[str]
+) -> None:
+    sections: dict[str, Any] = {
+        "model": {"path": str(tiny_model), "context": 400},
+        "problems": {
+            "train": ["arithmetic:chain"],
+            "heldout": ["arithmetic:chain?split=heldout"],
+            "validation": validation,
+            "max_prompt_tokens": 150,
+        },
+        "templates": {"names": ["abel", "qwen-math"]},
+        "sampling": {"max_tokens": 16},
+        "evaluation": {"problems": 400, "every": 5, "validation_problems": 20, "samples": 3},
+    }
+    some = Admission(RunConfig.model_validate(sections), "run")
+    asked, held_out = some.validation_tasks(7, 5), some.evaluation_tasks(7, 5)
+    assert len(asked) == 40
+    assert {t.template for t in asked} == {"qwen-math"}
+    assert {t.template for t in held_out} == {"abel", "qwen-math"}
+    assert not {t.problem_id for t in asked} & {t.problem_id for t in held_out}
+    assert [(t.index, t.min_version, t.group_size) for t in asked[:1]] == [(7, 5, 3)]
+    assert [t.problem_id for t in some.validation_tasks(90, 6)] == [t.problem_id for t in asked]
+
+
+def test_a_validation_set_that_the_held_out_one_uses_up_is_refused(tiny_model: Path, problems: Path) -> None:
+    some = admission(tiny_model, str(problems), problems=1, every=5, validation_problems=1)
+    with pytest.raises(CannotGoOn, match=r"problems.validation leaves 0 problems that fit .* validation_problems is 1"):
+        some.validation_tasks(0, 0)

@@ -1,0 +1,1 @@
+"""Benchmarks, the estimators over their answers, and reports that compare runs."""

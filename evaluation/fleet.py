@@ -1,0 +1,163 @@
+"""The generators of a run as an engine: their `eval` lane, outside the training's credits and books.
+
+A fleet that has weights samples for whoever asks on that lane: after its learner has ended, or while it holds still.
+The weights' version is pinned before the first question, and an answer under another one ends the evaluation rather
+than mixing two policies in one figure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from protocol.exits import CannotGoOn
+from protocol.ledger import Entry, Keys, LearnerLedger
+from protocol.messages import Member, MessageError, RolloutGroup, Sampling, Task, Version, pack_ids, unpack_ids
+
+_BLOCK_S = 0.5
+_UNBOUNDED = 2**31
+
+
+@dataclass(frozen=True)
+class Sampled:
+    token_ids: list[int]
+    finish_reason: str
+
+
+class Fleet:
+    """Asks the generators of `run`. Use `open_fleet`; raises CannotGoOn."""
+
+    def __init__(self, client: redis.Redis, run: str, template: str) -> None:
+        keys = Keys(run)
+        fence: Any = client.get(keys.fence)
+        if fence is None:
+            raise CannotGoOn(f"run {run!r} has no ledger on this Redis; is it another server, or another run's name?")
+        self.version = _version(client, keys)
+        # The newest learner's own fence: a learner that starts meanwhile ends this evaluation, not the other way.
+        self._ledger = LearnerLedger(client, run, "eval", int(fence))
+        self._run = run
+        self._template = template
+        self._waiting: dict[int, asyncio.Future[RolloutGroup]] = {}
+        self._admitting = asyncio.Lock()
+        self._collecting: asyncio.Task[None] | None = None
+
+    async def generate(
+        self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float
+    ) -> list[Sampled]:
+        """`n` samples of `prompt` from whichever generator comes first, all under one version of the weights."""
+        answer: asyncio.Future[RolloutGroup] = asyncio.get_running_loop().create_future()
+        async with self._admitting:
+            index = await asyncio.to_thread(self._ledger.admitted)
+            self._waiting[index] = answer
+            task = self._task(index, prompt, n, Sampling(temperature=temperature, max_tokens=max_tokens), deadline_s)
+            await asyncio.to_thread(self._ledger.admit, index, [task.encode()], _UNBOUNDED)
+        collecting = self._collecting
+        assert collecting, "use open_fleet"
+        try:
+            await asyncio.wait({answer, collecting}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._waiting.pop(index, None)
+        if collecting.done() and not answer.done():
+            collecting.result()  # why nobody hands out answers any more
+        if not answer.done():
+            raise CannotGoOn(
+                f"the generators of {self._run!r} gave no answer for {deadline_s:g} s (given up: "
+                f"{self._ledger.books().dropped or 'none'}); see their logs, or raise --deadline"
+            )
+        group = answer.result()
+        return [Sampled(unpack_ids(s.token_ids).tolist(), s.finish_reason) for s in group.samples]
+
+    def _task(self, index: int, prompt: list[int], n: int, sampling: Sampling, deadline_s: float) -> Task:
+        return Task(
+            run_id=self._run,
+            index=index,
+            epoch=0,
+            problem_id=f"evaluation/{index}",
+            kind="math",
+            gold=["-"],  # graded by whoever asks, in its own mode
+            template=self._template,
+            prompt_ids=pack_ids(prompt),
+            group_size=n,
+            sampling=sampling,
+            min_version=0,
+            deadline_s=deadline_s,
+            admitted_at=time.time(),
+        )
+
+    def start(self) -> None:
+        self._collecting = asyncio.create_task(self._collect())
+
+    async def stop(self) -> None:
+        if self._collecting:
+            self._collecting.cancel()
+            await asyncio.gather(self._collecting, return_exceptions=True)
+        await asyncio.to_thread(self._ledger.trim)
+
+    async def _collect(self) -> None:
+        """Hand answers to those who wait for them, until cancelled."""
+        for entry in await asyncio.to_thread(self._ledger.reread):
+            self._ledger.drop("abandoned", [entry.id])  # of an evaluation that was killed
+        while True:
+            for entry in await asyncio.to_thread(self._ledger.read, 1000, _BLOCK_S):
+                self._take(entry)
+
+    def _take(self, entry: Entry) -> None:
+        waiting = None if entry.index is None else self._waiting.get(entry.index)
+        if waiting is None or waiting.done():
+            self._ledger.drop("abandoned", [entry.id])
+            return
+        try:
+            group = RolloutGroup.decode(entry.payload)
+        except MessageError as error:
+            self._ledger.drop("corrupt", [entry.id])
+            waiting.set_exception(CannotGoOn(f"an answer of the generators can't be read: {error}"))
+            return
+        self._ledger.durable(0, [entry.id])
+        seen = {(fence, step) for s in group.samples for fence, step, _ in s.versions}
+        if other := seen - {(self.version.fence, self.version.step)}:
+            waiting.set_exception(
+                CannotGoOn(
+                    f"the weights of {self._run!r} went from step {self.version.step} to {max(other)[1]} during the "
+                    "evaluation; wait until its training has ended, or evaluate a checkpoint with --checkpoint"
+                )
+            )
+        else:
+            waiting.set_result(group)
+
+
+@asynccontextmanager
+async def open_fleet(client: redis.Redis, run: str, template: str) -> AsyncIterator[Fleet]:
+    """A run's generators, collected from until the block ends."""
+    fleet = Fleet(client, run, template)
+    fleet.start()
+    try:
+        yield fleet
+    finally:
+        await fleet.stop()
+
+
+def _version(client: redis.Redis, keys: Keys) -> Version:
+    """The one version that all generators with weights hold. Raises CannotGoOn."""
+    found: Any = client.hgetall(keys.members)
+    versions = set()
+    for data in found.values():
+        try:
+            member = Member.decode(data)
+        except MessageError:
+            continue
+        if member.state == "ready" and member.version:
+            versions.add(member.version)
+    if not versions:
+        raise CannotGoOn(f"run {keys.run!r} has no generator with weights; start some, or leave --running out")
+    if len(versions) > 1:
+        raise CannotGoOn(
+            f"the generators of {keys.run!r} hold different weights ({', '.join(sorted(versions))}): it is training; "
+            "wait until it has ended, or evaluate a checkpoint with --checkpoint"
+        )
+    return Version.parse(versions.pop())

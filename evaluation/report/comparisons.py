@@ -1,0 +1,101 @@
+"""The report's tables of evaluations: a run's checkpoints, other models, and the published rows beside them.
+
+Compared is only what was asked under one condition: the same problems, template, decoding, limits and grader. Of a
+run's checkpoints the last and the one that validation selected are named; the best *on the test problems* is marked as
+what it is, a maximum over them.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.report.runs import Run
+from evaluation.report.tables import Table
+
+PAPER = Path(__file__).parent.parent / "paper.toml"
+OPTIMISTIC = "best of {} on these very problems: optimistic, not a result"
+_CONDITION = ("suite", "problems", "template", "decoding", "n", "temperature", "max_tokens", "mode", "limit")
+
+
+def evaluation_tables(runs: Sequence[Run], others: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """One table a condition; `others` are evaluations of no run. The paper's whole suite has the paper's rows, too."""
+    conditions: dict[str, list[tuple[Run | None, Mapping[str, Any]]]] = {}
+    pairs = [(run, e) for run in runs for e in run.evaluations] + [(None, e) for e in others]
+    for run, e in pairs:
+        if not e.get("benchmarks"):
+            continue  # nothing answered yet
+        key = json.dumps([e["spec"].get(name) for name in _CONDITION], sort_keys=True)
+        conditions.setdefault(key, []).append((run, e))
+    return [_condition(found) for found in conditions.values()]
+
+
+def _condition(found: Sequence[tuple[Run | None, Mapping[str, Any]]]) -> Table:
+    spec = found[0][1]["spec"]
+    names = list(spec["problems"])
+    averaged = len(names) > 1
+    titles = [spec["titles"][name] for name in names]
+    header = ["model", "checkpoint", *titles, *(["macro", "micro"] if averaged else [])]
+    rows = [
+        [run.name if run else e["spec"]["model"], _role(run, e, found), *_percent(e, names, averaged)]
+        for run, e in found
+    ]
+    how = f"greedy, mean of {spec['n']} runs" if spec["decoding"] == "greedy" else f"avg@{spec['n']}"
+    notes = [
+        f"Percent, with 95 % bootstrap intervals over problems. {how}, template {spec['template']}, at most "
+        f"{spec['max_tokens']} tokens, grader {spec['mode']}."
+    ]
+    notes += _shortfalls(found)
+    paper = tomllib.loads(PAPER.read_text(encoding="utf-8"))
+    if spec["suite"] == paper["suite"] and names == paper["benchmarks"]:
+        for row in paper["row"]:
+            cells = [f"{value:.1f}" for value in (*row["accuracy"], row["macro"], row["micro"])]
+            rows.append([row["method"], "published", *cells])
+        notes.append(f"Published: {paper['source']}.")
+    return Table(f"Evaluation on {spec['suite']}", header, rows, notes)
+
+
+def _shortfalls(found: Sequence[tuple[Run | None, Mapping[str, Any]]]) -> list[str]:
+    limit = found[0][1]["spec"].get("limit")
+    notes = (
+        [] if limit is None else [f"Only the first {limit} problems of each benchmark: not the published benchmark."]
+    )
+    for run, e in found:
+        name = run.name if run else e["spec"]["model"]
+        spec = e["spec"]
+        runs = spec["n"] if spec["decoding"] == "greedy" else 1
+        for benchmark, b in e["benchmarks"].items():
+            if limit is None and b["expected"] and b["problems"] != b["expected"]:
+                notes.append(f"{name}: {b['problems']} of the {b['expected']} problems of {b['title']}.")
+            if b["ungraded"]:
+                notes.append(f"{name}: on {b['title']} the verifier failed {b['ungraded']} times (counted as wrong).")
+            if runs > 1 and len(b["runs"] or ()) < runs:
+                notes.append(f"{name}: {len(b['runs'])} of {runs} runs over {benchmark} so far.")
+        if missing := [spec["titles"][m] for m in spec["problems"] if m not in e["benchmarks"]]:
+            notes.append(f"{name}: no answers yet on {', '.join(missing)}; its averages leave them out.")
+    return notes
+
+
+def _role(run: Run | None, e: Mapping[str, Any], found: Sequence[tuple[Run | None, Mapping[str, Any]]]) -> str:
+    step = e["spec"].get("step")
+    if run is None or step is None:
+        return "-"
+    roles = ["last"] * (step == run.last) + ["selected on validation"] * (step == run.selected)
+    roles += ["start"] * (step == 0)
+    mine = [other for other_run, other in found if other_run is run]
+    if len(mine) > 1 and e is max(mine, key=lambda other: other["micro"]["accuracy"]):
+        roles.append(OPTIMISTIC.format(len(mine)))
+    return f"step {step}" + (f": {', '.join(roles)}" if roles else "")
+
+
+def _percent(e: Mapping[str, Any], names: Sequence[str], averaged: bool) -> list[str]:
+    parts = [e["benchmarks"].get(name) for name in names] + ([e["macro"], e["micro"]] if averaged else [])
+    return [
+        "-"
+        if part is None
+        else f"{100 * part['accuracy']:.1f} ({'-'.join(f'{100 * v:.1f}' for v in part['interval'])})"
+        for part in parts
+    ]

@@ -1,0 +1,107 @@
+"""The report's plots as SVG text: a line an arm, with a band from the lowest to the highest of its runs.
+
+Names of runs and templates are strangers' text: they are never read as mathematics, and a name that begins with an
+underscore still stands in the legend.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from evaluation.report.runs import Arm, Run, dig, templates_of
+
+Curve = Callable[[Run], list[tuple[int, float]]]
+PANELS: list[tuple[str, str]] = [  # title, key in metrics.jsonl
+    ("Reward", "reward"),
+    ("Accuracy of the training samples", "accuracy"),
+    ("Format score", "format"),
+    ("Entropy of the policy [nats a token]", "entropy"),
+    ("Answer length [tokens]", "response_tokens_mean"),
+    ("Truncated answers [share]", "truncated"),
+    ("Staleness, mean [steps]", "staleness_mean"),
+    ("Speed [trained tokens/s]", "tokens_per_second"),
+]
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # Okabe and Ito
+STYLES = ["-", "--", ":", "-."]
+COLUMNS = 3
+
+
+def curves(arms: Sequence[Arm]) -> str:
+    """What the runs measured while they trained, and their validation."""
+    panels = [(title, smoothed(key)) for title, key in PANELS]
+    if any(run.validations for arm in arms for run in arm.runs):
+        panels.append(("Validation accuracy, sampled", _validation))
+    return _draw(panels, arms)
+
+
+def by_template(arms: Sequence[Arm]) -> str | None:
+    """Accuracy under each template; None where one template was drawn, or none."""
+    names = templates_of(arms)
+    panels = [(f"Accuracy under {name}", smoothed("by_template", name, "accuracy")) for name in names]
+    return _draw(panels, arms) if len(names) > 1 else None
+
+
+def smoothed(*path: str) -> Curve:
+    """A figure of metrics.jsonl as running means over a fiftieth of the run."""
+
+    def curve(run: Run) -> list[tuple[int, float]]:
+        points = [(r["step"], v) for r in run.records if (v := dig(r, path)) is not None and math.isfinite(v)]
+        window = max(1, len(run.records) // 50)
+        values = [v for _, v in points]
+        return [(step, fmean(values[max(0, k - window + 1) : k + 1])) for k, (step, _) in enumerate(points)]
+
+    return curve
+
+
+def band(points: Sequence[list[tuple[int, float]]]) -> list[tuple[int, float, float, float]]:
+    """(step, mean, lowest, highest) over the runs, at the steps that all of them have."""
+    by_run = [dict(run) for run in points if run]
+    if not by_run:
+        return []
+    steps = sorted(set.intersection(*(set(run) for run in by_run)))
+    return [(s, fmean(v), min(v), max(v)) for s in steps if (v := [run[s] for run in by_run])]
+
+
+def _validation(run: Run) -> list[tuple[int, float]]:
+    return [(r["step"], r["accuracy"]) for r in run.validations]
+
+
+def _draw(panels: Sequence[tuple[str, Curve]], arms: Sequence[Arm]) -> str:
+    rows = -(-len(panels) // COLUMNS)
+    figure = Figure(figsize=(13, 3.2 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, COLUMNS, squeeze=False)
+    lines: list[Any] = []
+    for panel, (title, curve) in zip(axes.flat, panels, strict=False):
+        lines = _panel(panel, title, curve, arms)
+    for panel in axes.flat[len(panels) :]:
+        panel.set_axis_off()
+    legend = figure.legend(lines, [arm.label for arm in arms], loc="outside upper center", ncols=min(3, len(arms)))
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()
+
+
+def _panel(panel: Any, title: str, curve: Curve, arms: Sequence[Arm]) -> list[Any]:
+    panel.set_title(title, fontsize=10, parse_math=False)
+    panel.grid(alpha=0.3)
+    panel.margins(x=0.02)
+    panel.set_xlabel("step", fontsize=9)
+    lines = []
+    for number, arm in enumerate(arms):
+        points = band([curve(run) for run in arm.runs])
+        steps = [p[0] for p in points]
+        colour, style = COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
+        marker = "o" if len(points) == 1 else None
+        lines += panel.plot(steps, [p[1] for p in points], color=colour, linestyle=style, marker=marker, linewidth=1.5)
+        if len(arm.runs) > 1:
+            low, high = [p[2] for p in points], [p[3] for p in points]
+            panel.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    return lines

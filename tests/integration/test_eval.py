@@ -1,0 +1,164 @@
+"""`chorus eval` with real graders and a real vLLM, and a run that validates while it trains."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from evaluating import Recited
+from liverun import ROOT, LiveRun, end_run
+from scripted_run import RECIPE
+from scriptedlive import SUPPORT, environment
+
+import cli.eval
+from cli.main import main
+from evaluation.records import read_jsonl
+from learner.admission import load_tokenizer
+from learner.prompts import Renderer
+from problems.sources import load_problems
+from protocol.exits import CANNOT_GO_ON
+from protocol.templating import choose_templates
+
+SOURCE = "arithmetic:chain?split=heldout"
+MAX_TOKENS = 48
+
+
+class Calculator:
+    """Stands in for vLLM: works the sums out, and slips at every third."""
+
+    def __init__(self, model: Path) -> None:
+        self.tokenizer = load_tokenizer(str(model))
+        self.asked = 0
+
+    async def generate(
+        self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float
+    ) -> list[Recited]:
+        a, b, c = map(int, re.findall(r"(\d+) \+ (\d+) - (\d+)", self.tokenizer.decode(prompt))[-1])
+        self.asked += 1
+        slip = self.asked % 3 == 0
+        text = f"{a} + {b} - {c} = \\boxed{{{a + b - c + slip}}}"
+        return [Recited(self.tokenizer.encode(text, add_special_tokens=False))] * n
+
+
+@pytest.fixture
+def calculator(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Calculator:
+    engine = Calculator(tiny_model)
+
+    @asynccontextmanager
+    async def started(*_: Any) -> AsyncIterator[Calculator]:
+        yield engine
+
+    monkeypatch.setattr(cli.eval, "started_vllm", started)
+    return engine
+
+
+def test_an_evaluation_is_graded_strictly_goes_on_and_refuses_another_question(
+    calculator: Calculator, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    asked = ["eval", str(tiny_model), "--problems", SOURCE, "--limit", "6", "--runs", "2", "--context", "2000"]
+    assert main([*asked, "--out", str(out)]) == 0
+    assert "| chain | 6 | 0.667 (" in capsys.readouterr().out
+    lines = (out / "answers.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == 12
+    (out / "answers.jsonl").write_text("".join(lines[:7]) + lines[7][:20])  # as a kill leaves it
+    calculator.asked = 0
+    assert main([*asked, "--out", str(out)]) == 0
+    assert calculator.asked == 5
+    calculator.asked = 0
+    assert main([*asked, "--out", str(out)]) == 0  # all is there: nothing is asked
+    assert calculator.asked == 0
+    assert main([*asked, "--out", str(out), "--max-tokens", "9"]) == CANNOT_GO_ON
+    assert "holds another evaluation (max_tokens is 9, there 3000)" in capsys.readouterr().err
+
+
+def test_sampled_answers_are_clustered_by_the_verifiers_equality(
+    calculator: Calculator, tiny_model: Path, tmp_path: Path
+) -> None:
+    asked = ["eval", str(tiny_model), "--problems", SOURCE, "--limit", "3", "--samples", "4", "--context", "2000"]
+    assert main([*asked, "--out", str(tmp_path)]) == 0
+    b = json.loads((tmp_path / "summary.json").read_text())["benchmarks"]["chain"]
+    assert b["maj_at"]["4"] == b["pass_at"]["4"] == pytest.approx(2 / 3)
+    assert {tuple(r["clusters"]) for r in read_jsonl(tmp_path / "answers.jsonl")} == {(0, 0, 0, 0)}
+
+
+@pytest.mark.slow
+def test_a_real_vllm_answers_greedily_as_transformers_does(policy: Path, tmp_path: Path) -> None:
+    how = ["--runs", "2", "--max-tokens", str(MAX_TOKENS), "--vllm-arg=--enforce-eager"]
+    assert main(["eval", str(policy), "--problems", SOURCE, "--limit", "8", *how, "--out", str(tmp_path)]) == 0
+    records = read_jsonl(tmp_path / "answers.jsonl")
+    assert len(records) == 16
+    expected = _greedy(policy, load_tokenizer(str(policy)), 8)
+    for run in (0, 1):
+        same = [r["samples"][0]["text"] == expected[r["id"]] for r in records if r["run"] == run]
+        assert len(same) == 8
+        assert sum(same) >= 7  # a near tie may fall either way
+
+
+@torch.inference_mode()
+def _greedy(model: Path, tokenizer: Any, n: int) -> dict[str, str]:
+    """Problem id to the text that transformers continues with, of the first n problems."""
+    from transformers import AutoModelForCausalLM
+
+    hf = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    renderer, template = Renderer(tokenizer, "chatml"), choose_templates(["qwen-math"])["qwen-math"]
+    how = {"do_sample": False, "max_new_tokens": MAX_TOKENS, "eos_token_id": tokenizer.eos_token_id}
+    texts = {}
+    for problem in load_problems(SOURCE)[:n]:
+        ids = torch.tensor([renderer.ids(template, problem.problem)])
+        out = hf.generate(ids, attention_mask=torch.ones_like(ids), **how)
+        texts[problem.id] = str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    return texts
+
+
+@pytest.fixture
+def validated(tiny_model: Path, tmp_path: Path) -> Iterator[LiveRun]:
+    """A finished run of scripted engines that validates every 2 of its 5 steps and keeps one checkpoint."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    text = RECIPE.format(runs=runs, steps=5, model=tiny_model, replicas=1)
+    text = text.replace("keep_checkpoints = 3", "keep_checkpoints = 1").replace(
+        "max_prompt_tokens = 80", f'max_prompt_tokens = 80\nheldout = ["{SOURCE}"]'
+    )
+    recipe = tmp_path / "scripted.toml"
+    recipe.write_text(text + "[evaluation]\nevery = 2\nvalidation_problems = 4\nsamples = 2\n")
+    output = runs / "output.log"
+    with output.open("wb") as log:
+        argv = [sys.executable, str(SUPPORT / "scripted_run.py"), str(recipe)]
+        process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, env=environment(0.05))
+    run = LiveRun(process, runs, output)
+    try:
+        assert run.finish() == 0, run.tail()
+        yield run
+    finally:
+        end_run(run)
+
+
+@pytest.mark.slow
+def test_a_run_validates_selects_and_keeps_a_checkpoint_outside_its_training_books(
+    validated: LiveRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = read_jsonl(validated.folder / "validation.jsonl")
+    assert [r["step"] for r in records] == [2, 4, 5]
+    assert {(r["problems"], r["samples"], r["template"]) for r in records} == {(4, 2, "qwen-math")}
+    best = max(records, key=lambda r: (r["accuracy"], -r["step"]))
+    summary = validated.summary()
+    assert summary["validation"]["selected"] == best
+    assert summary["validation"]["last"] == records[-1]
+    weights = {p.parent.name for p in validated.folder.glob("checkpoints/*/huggingface")}
+    assert weights == {f"step-{best['step']:06d}", "step-000005"}
+    ledger = summary["ledger"]
+    assert ledger["trained"] == 5 * 4  # the validations' groups are in no book of the training
+    assert ledger["admitted"] == ledger["trained"] + sum(ledger["dropped"].values()) + ledger["outstanding"]
+    assert main(["report", str(validated.folder), "--out", str(tmp_path / "report")]) == 0
+    assert f"{best['accuracy']:.3f} (step {best['step']})" in (tmp_path / "report" / "report.md").read_text()
+    assert main(["eval", str(validated.folder), "--checkpoint", "3", "--problems", SOURCE]) == CANNOT_GO_ON
+    assert "has no weights of step 3; there are those of" in capsys.readouterr().err

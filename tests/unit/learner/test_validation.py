@@ -1,0 +1,118 @@
+"""Which checkpoint a run selects, and that the selected one stays, whatever is pruned and undone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from learner import checkpoint, validation
+from learner.evaluate import Evaluation
+from protocol.config import ConfigError, RunConfig, load_config
+
+RECIPE = """
+[run]
+steps = 10
+[model]
+path = "none"
+[problems]
+train = ["none"]
+heldout = [{heldout}]
+[templates]
+names = [{names}]
+[evaluation]
+every = {every}
+"""
+
+
+def config(folder: Path, every: int = 4, heldout: str = '"some"', names: str = '"qwen-math"') -> RunConfig:
+    path = folder / "recipe.toml"
+    path.write_text(RECIPE.format(every=every, heldout=heldout, names=names))
+    return load_config(path)
+
+
+def result(step: int, accuracy: float) -> Evaluation:
+    return Evaluation(
+        step=step,
+        problems=8,
+        samples=4,
+        accuracy=accuracy,
+        greedy=0.0,
+        format=1.0,
+        response_tokens_mean=5.0,
+        truncated=0.0,
+        ungraded=0,
+        seconds=1.0,
+    )
+
+
+def checkpoints(folder: Path, *steps: int) -> Path:
+    for step in steps:
+        path = folder / "checkpoints" / f"step-{step:06d}"
+        (path / "state").mkdir(parents=True)
+        (path / "huggingface").mkdir()
+        (path / "manifest.json").write_text(json.dumps({"step": step, "fence": 1, "entries": {}}))
+    return folder / "checkpoints"
+
+
+def with_weights(folder: Path) -> list[str]:
+    return sorted(p.parent.name for p in folder.glob("*/huggingface") if (p.parent / "state").is_dir())
+
+
+def test_a_validation_is_due_every_so_many_steps_and_after_the_last(tmp_path: Path) -> None:
+    some = config(tmp_path, every=4)
+    assert [step for step in range(11) if validation.due(some, step)] == [4, 8, 10]
+    assert not any(validation.due(config(tmp_path, every=0), step) for step in range(11))
+
+
+def test_the_best_on_validation_is_selected_and_the_earlier_one_of_equals(tmp_path: Path) -> None:
+    some = config(tmp_path)
+    chosen = [validation.record(tmp_path, some, result(step, a)) for step, a in ((4, 0.5), (8, 0.7), (10, 0.7))]
+    assert chosen == [4, 8, 8]
+    assert validation.selected_step(tmp_path) == 8
+    summary = validation.summary(tmp_path)
+    assert (summary["last"]["step"], summary["selected"]["step"]) == (10, 8)
+    assert summary["selected"]["template"] == "qwen-math"
+
+
+def test_the_selected_checkpoint_outlives_pruning_until_a_better_one_is_selected(tmp_path: Path) -> None:
+    some = config(tmp_path)
+    folder = checkpoints(tmp_path, 4, 8, 10)
+    validation.record(tmp_path, some, result(4, 0.9))
+    checkpoint.prune(folder, 1, validation.selected_step(tmp_path))
+    assert with_weights(folder) == ["step-000004", "step-000010"]
+    validation.record(tmp_path, some, result(10, 0.95))
+    checkpoint.prune(folder, 1, validation.selected_step(tmp_path))
+    assert with_weights(folder) == ["step-000010"]
+    assert len(list(folder.glob("*/manifest.json"))) == 3  # the audit reads them
+
+
+def test_a_rewound_run_forgets_the_validations_of_what_was_undone(tmp_path: Path) -> None:
+    some = config(tmp_path)
+    validation.record(tmp_path, some, result(4, 0.5))
+    validation.record(tmp_path, some, result(8, 0.7))
+    with (tmp_path / "validation.jsonl").open("a") as file:
+        file.write('{"step": 10, "accu')
+    validation.rewind(tmp_path, 4)
+    assert validation.selected_step(tmp_path) == 4
+    assert validation.known(tmp_path, 4)
+    assert not validation.known(tmp_path, 8)
+    validation.rewind(tmp_path, 0)
+    assert validation.selected_step(tmp_path) is None
+    assert validation.summary(tmp_path) == {}
+
+
+def test_a_run_without_validation_selects_nothing(tmp_path: Path) -> None:
+    validation.rewind(tmp_path, 0)
+    assert validation.selected_step(tmp_path) is None
+
+
+def test_validation_without_problems_is_refused_with_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"name sources in problems.validation, or in problems.heldout"):
+        config(tmp_path, heldout="")
+
+
+def test_the_fixed_template_is_the_papers_where_it_is_trained_and_else_the_first(tmp_path: Path) -> None:
+    assert config(tmp_path, names='"abel", "qwen-math"').validation_template == "qwen-math"
+    assert config(tmp_path, names='"open-r1", "abel"').validation_template == "open-r1"
