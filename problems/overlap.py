@@ -4,11 +4,13 @@
 
 Exact: equal tokens. Near: Jaccard similarity of the shingles of at least `least`, or one problem within another (of
 the smaller one's shingles at least CONTAINED are in the larger one, so long as it has CONTAINED_LEAST of them). Of such
-a pair the numbers and the answers are compared too: where both differ, it is a variant, a problem from the same mould.
+a pair the answers are compared too: where they are other numbers, or read otherwise and the numbers in the texts differ
+as well, it is a variant: another problem from the same mould.
 
 The join is exact: it finds every pair above the bounds, by prefix filtering (Chaudhuri et al. 2006; Bayardo et al.
-2007). Shingles are sorted by rarity. Where at least the share t of the n shingles of a set are in another set, one of
-its rarest n - ceil(t n) + 1 is; so only those are looked up, and few sets have them.
+2007). Shingles are sorted by rarity. Where two sets have at least the share t of the n shingles of one in common, the
+rarest common one is among the n - ceil(t n) + 1 rarest of that one. Of alike sets that holds on both sides, of a set
+within another one on the smaller side; so few shingles are looked up, and few sets have them.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from problems.sources import Placed
@@ -26,7 +29,7 @@ from protocol.messages import Problem
 
 SHINGLE = 2  # tokens
 LEAST = 0.5
-CONTAINED = 0.8
+CONTAINED = 0.9
 CONTAINED_LEAST = 20  # shingles: a short sentence within a long problem is no sign of anything
 
 Kind = Literal["exact", "near", "variant"]
@@ -80,8 +83,7 @@ def find_overlaps(left: Sequence[Placed], right: Sequence[Placed] | None = None,
         if ours[i] == theirs[j]:
             kind: Kind = "exact"
         else:
-            alike = _numbers_agree(ours[i], theirs[j]) or _same_answer(a.problem, b.problem)
-            kind = "near" if alike else "variant"
+            kind = "near" if _is_same(a.problem, ours[i], b.problem, theirs[j]) else "variant"
         found.append(Overlap(a, b, kind, similarity))
     return found
 
@@ -96,22 +98,21 @@ def _join(
 ) -> Iterator[tuple[int, int, float]]:
     """(i, j, similarity) of every pair above the bounds."""
     count = Counter(shingle for shingles in (*left, *right) for shingle in shingles)
-    by_rarity = [sorted(shingles, key=lambda s: (count[s], s)) for shingles in right]
-    bound = min(least, CONTAINED)
-    anywhere: dict[str, list[int]] = defaultdict(list)
-    in_prefix: dict[str, list[int]] = defaultdict(list)
-    for j, ordered in enumerate(by_rarity):
-        for shingle in ordered:
-            anywhere[shingle].append(j)
-        for shingle in ordered[: _prefix(len(ordered), bound)]:
-            in_prefix[shingle].append(j)
+
+    def by_rarity(shingles: set[str]) -> list[str]:
+        return sorted(shingles, key=lambda s: (count[s], s))
+
+    alike, within_us, anywhere = _Index(), _Index(), _Index()
+    for j, shingles in enumerate(right):
+        ordered = by_rarity(shingles)
+        alike.add(j, _rarest(ordered, least))
+        within_us.add(j, _rarest(ordered, CONTAINED) if len(ordered) >= CONTAINED_LEAST else ())
+        anywhere.add(j, ordered)
     for i, shingles in enumerate(left):
-        ordered = by_rarity[i] if within else sorted(shingles, key=lambda s: (count[s], s))
-        candidates: set[int] = set()
-        for k, shingle in enumerate(ordered):
-            # Of the smaller set the prefix counts, of the larger one any shingle; which is which is not known yet.
-            index = anywhere if k < _prefix(len(ordered), bound) else in_prefix
-            candidates.update(index.get(shingle, ()))
+        ordered = by_rarity(shingles)
+        candidates = alike.holders(_rarest(ordered, least)) | within_us.holders(ordered)
+        if len(ordered) >= CONTAINED_LEAST:
+            candidates |= anywhere.holders(_rarest(ordered, CONTAINED))
         for j in sorted(candidates):
             if within and j >= i:
                 break
@@ -119,26 +120,66 @@ def _join(
                 yield i, j, similarity
 
 
-def _prefix(size: int, share: float) -> int:
-    return size - math.ceil(share * size) + 1
+class _Index:
+    """Which sets hold a shingle, for chosen shingles of each."""
+
+    def __init__(self) -> None:
+        self._holders: dict[str, list[int]] = defaultdict(list)
+
+    def add(self, j: int, shingles: Iterable[str]) -> None:
+        for shingle in shingles:
+            self._holders[shingle].append(j)
+
+    def holders(self, shingles: Iterable[str]) -> set[int]:
+        found: set[int] = set()
+        for shingle in shingles:
+            if shingle in self._holders:
+                found.update(self._holders[shingle])
+        return found
+
+
+def _rarest(ordered: Sequence[str], share: float) -> Sequence[str]:
+    """One of these is in every set that holds at least `share` of them all."""
+    return ordered[: len(ordered) - math.ceil(share * len(ordered)) + 1]
 
 
 def _similarity(a: set[str], b: set[str], least: float) -> float | None:
     """Jaccard where that reaches `least`, else the contained share where that reaches CONTAINED, else None."""
-    common, smaller = len(a & b), min(len(a), len(b))
+    smaller, larger = sorted((len(a), len(b)))
+    if smaller < least * larger and smaller < CONTAINED_LEAST:
+        return None
+    common = len(a & b)
     jaccard = common / (len(a) + len(b) - common)
     if jaccard >= least:
         return jaccard
     return common / smaller if smaller >= CONTAINED_LEAST and common >= CONTAINED * smaller else None
 
 
-def _numbers_agree(a: Sequence[str], b: Sequence[str]) -> bool:
-    """Whether the texts hold the same numbers, or one that is much shorter none that the other does not hold."""
-    shorter, longer = sorted((a, b), key=len)
-    ours, theirs = (Counter(word for word in words if word[0].isdigit()) for words in (shorter, longer))
-    return ours == theirs or (len(shorter) < CONTAINED * len(longer) and bool(ours) and ours <= theirs)
+def _is_same(a: Problem, words_a: Sequence[str], b: Problem, words_b: Sequence[str]) -> bool:
+    """Whether two texts that are near ask for the same. In doubt they do: a gold can be written in many ways."""
+    answers_a, answers_b = _answers(a), _answers(b)
+    if answers_a & answers_b:
+        return True
+    if all(isinstance(answer, Fraction) for answer in answers_a | answers_b):
+        return False
+    numbers_a, numbers_b = (sorted(w for w in words if w[0].isdigit()) for words in (words_a, words_b))
+    return bool(numbers_a) and numbers_a == numbers_b
 
 
-def _same_answer(a: Problem, b: Problem) -> bool:
-    """Whether the golds read alike; generated items have names there, which never do."""
-    return bool({"".join(tokens(x)) for x in a.answers} & {"".join(tokens(x)) for x in b.answers})
+def _answers(problem: Problem) -> set[Fraction | str]:
+    """The golds as numbers where they are plain ones, else as their tokens. (Of a generated item: its name.)"""
+    return {" ".join(words) if (number := _number(words)) is None else number for words in map(tokens, problem.answers)}
+
+
+def _number(words: Sequence[str]) -> Fraction | None:
+    """
+    >>> _number(tokens(r"-\\frac{1}{2}")) == _number(tokens("-0.5")) == _number(tokens("-1/2"))
+    True
+    """
+    sign, digits = (-1, words[1:]) if words[:1] == ["-"] else (1, words)
+    match digits:
+        case [whole] if whole[0].isdigit():
+            return sign * Fraction(whole)
+        case ["frac", above, below] | [above, "/", below] if above.isdigit() and below.isdigit() and int(below):
+            return sign * Fraction(int(above), int(below))
+    return None
