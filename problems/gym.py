@@ -23,7 +23,7 @@ def load_gym(spec: str) -> list[Problem]:
         found = items(spec)
         for index in range(found.size):
             entry = found.entry(index)
-            question, oracle = entry["question"], str(entry["answer"] or "")
+            question, oracle = entry["question"], "" if entry["answer"] is None else str(entry["answer"])
             problem = Problem(
                 # By its text: overlapping seeds hold the same items, and the same item is the same problem.
                 id=f"{PREFIX}{found.task}/{digest(question)}",

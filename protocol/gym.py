@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {"seed": 0, "size": 500}
 REFUSED = {
     "codeio": "its items come about by running programs that nobody has read",
     "composite": "it is a mixture of other tasks; name each of them as a source of its own",
+    "polynomial_multiplication": "its items differ from process to process",
 }
 
 
@@ -34,12 +35,14 @@ class GymError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """One task with its options. `dataset` is reasoning-gym's own object."""
+    """One task with its options. `dataset` is reasoning-gym's own object; `has_scorer`: it can tell several answers
+    right, where others compare with the one that they hold."""
 
     spec: str
     task: str
     size: int
     dataset: Any
+    has_scorer: bool
 
     @property
     def category(self) -> str:
@@ -59,11 +62,12 @@ class Items:
 def items(spec: str) -> Items:
     """The items of `reasoning-gym:TASK?options`. Raises GymError, or ImportError without reasoning-gym."""
     try:
+        from reasoning_gym.dataset import ProceduralDataset  # pyright: ignore[reportMissingImports]
         from reasoning_gym.factory import DATASETS, create_dataset  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
-            f"problems {spec!r}: needs reasoning-gym, which is not installed; `pip install 'chorus-rl[gym]'`, also "
-            "where the reward server runs"
+            f"problems {spec!r}: needs reasoning-gym, which can't be imported ({error}); "
+            "`pip install 'chorus-rl[gym]'`, also where the reward server runs"
         ) from error
     task, _, query = spec.removeprefix(PREFIX).partition("?")
     if task in REFUSED:
@@ -81,7 +85,8 @@ def items(spec: str) -> Items:
         dataset = create_dataset(task, **options)
     except (AssertionError, ValueError, TypeError) as error:  # its configurations validate themselves with `assert`
         raise GymError(f"task {task!r} refuses these options ({error or 'it does not say why'})") from error
-    return Items(spec, task, options["size"], dataset)
+    has_scorer = type(dataset).score_answer is not ProceduralDataset.score_answer
+    return Items(spec, task, options["size"], dataset, has_scorer)
 
 
 def _options(query: str) -> dict[str, Any]:

@@ -26,10 +26,27 @@ class SumsConfig:
         assert self.largest >= 1, "largest must be at least 1"
 
 
-class Sums:
-    """`a + b` as any two numbers with that sum: many right answers, part of the score for any answer at all."""
+class ProceduralDataset:
+    """As in the library: right is the answer that it holds."""
 
     category = "arithmetic"
+
+    def score_answer(self, answer: str | None, entry: dict[str, Any]) -> float:
+        return 1.0 if answer == entry["answer"] else 0.0
+
+
+class Coins(ProceduralDataset):
+    """Never the same twice, as tasks are that draw from a set."""
+
+    def __init__(self, config: SumsConfig) -> None:
+        self.config = config
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"question": f"Coin {random.random()} shows", "answer": ["heads", "tails"][index % 2], "metadata": {}}
+
+
+class Sums(ProceduralDataset):
+    """`a + b` as any two numbers with that sum: many right answers, part of the score for any answer at all."""
 
     def __init__(self, config: SumsConfig) -> None:
         config.validate()
@@ -54,12 +71,15 @@ class Sums:
 @contextmanager
 def installed(**tasks: type) -> Iterator[None]:
     """It stands where reasoning-gym would. `tasks`: further datasets, with the same configuration."""
-    datasets = {name: (cls, SumsConfig, None) for name, cls in ({"sums": Sums} | tasks).items()}
+    datasets = {name: (cls, SumsConfig, None) for name, cls in ({"sums": Sums, "coins": Coins} | tasks).items()}
     factory = types.ModuleType("reasoning_gym.factory")
     vars(factory).update(
         DATASETS=datasets, create_dataset=lambda name, **options: datasets[name][0](SumsConfig(**options))
     )
-    modules = {"reasoning_gym": types.ModuleType("reasoning_gym"), "reasoning_gym.factory": factory}
+    dataset = types.ModuleType("reasoning_gym.dataset")
+    vars(dataset).update(ProceduralDataset=ProceduralDataset)
+    package = types.ModuleType("reasoning_gym")
+    modules = {m.__name__: m for m in (package, factory, dataset)}
     _forget()
     with patch.dict(sys.modules, modules):
         yield

@@ -24,9 +24,14 @@ class Evaluating(Sums):
             return 0.01
 
 
+class Stumbling(Sums):
+    def score_answer(self, answer: str | None, entry: dict[str, Any]) -> float:
+        return float(sum(map(int, (answer or "").split())) == entry["metadata"]["sum"])
+
+
 @pytest.fixture(autouse=True)
 def gym() -> Iterator[None]:
-    with installed(countdown=Evaluating, spiral_matrix=Evaluating):
+    with installed(countdown=Evaluating, spiral_matrix=Evaluating, stumbling=Stumbling):
         yield
 
 
@@ -126,6 +131,16 @@ def test_where_equality_is_the_full_score_the_scorer_is_not_asked():
     assert verdict(rf"\boxed{{{total(asked)}}}", asked) == "wrong"  # it would evaluate to the sum
     assert verdict(f"<answer>{asked.answers[1]}</answer>", asked) == "correct"
     assert not EQUALITY & EXPRESSION
+
+
+def test_a_task_that_compares_needs_no_item_of_its_own():
+    asked = load_problems("reasoning-gym:coins?size=1")[0]  # the grader's item would be another question
+    assert verdict(r"\boxed{heads}", asked) == "correct"
+    assert verdict(r"\boxed{tails}", asked) == "wrong"
+
+
+def test_an_answer_that_the_scorer_stumbles_over_is_wrong():
+    assert verdict(r"\boxed{not two numbers}", problem("stumbling")) == "wrong"
 
 
 def grade(completion: str, golds: list[str], task: str = "grade") -> dict[str, Any]:
