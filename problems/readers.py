@@ -39,8 +39,8 @@ def _json(line: str, where: str) -> Any:
 def parquet_rows(path: Path) -> Iterator[Row]:
     """Batch by batch, so that a large file is never twice in memory. Rows count from 1."""
     try:
-        import pyarrow  # pyright: ignore[reportMissingImports]
-        import pyarrow.parquet  # pyright: ignore[reportMissingImports]
+        import pyarrow
+        import pyarrow.parquet
     except ImportError as error:
         raise ImportError(
             f"problems {path}: reading parquet needs pyarrow, which is not installed; "

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from problems.sources import load_placed, load_problems
@@ -113,8 +115,6 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
 
 
 def parquet(path: Path, *rows: dict[str, Any]) -> str:
-    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    pytest.importorskip("pyarrow.parquet")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
     return str(path)
 
@@ -134,7 +134,6 @@ def test_a_row_of_parquet_is_refused_with_its_number(tmp_path: Path):
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path):
-    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     (tmp_path / "set.parquet").write_bytes(b"PAR1 and then something else")
     with pytest.raises(ValueError, match=r"set\.parquet: can't be read as parquet after row 0"):
         load_problems(str(tmp_path / "set.parquet"))
