@@ -8,8 +8,10 @@ What is missing is the loop: nothing trains, so that one half can be looked at a
 
 from __future__ import annotations
 
+import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +98,14 @@ class Fleet:
         assert link.report is not None
         return took, link.report
 
+    def cpu_seconds(self) -> Counter[str]:
+        """Seconds of processor time so far, by kind of process; `learner's side` is this process."""
+        spent: Counter[str] = Counter()
+        for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+            times = process.cpu_times()
+            spent[_kind(process)] += times.user + times.system
+        return spent
+
     def vllm_url(self) -> str:
         """Where our generator's vLLM listens. Only measurements talk to it past its agent."""
         for process in psutil.Process().children(recursive=True):
@@ -103,6 +113,18 @@ class Fleet:
             if "vllm.entrypoints.openai.api_server" in argv:
                 return f"http://127.0.0.1:{argv[argv.index('--port') + 1]}"
         raise RuntimeError("there is no vLLM among our processes")
+
+
+def _kind(process: psutil.Process) -> str:
+    line = " ".join(process.cmdline())
+    if process.pid == os.getpid():
+        return "learner's side"
+    if "vllm" in line.lower():
+        return "vLLM"
+    for word, kind in (("generator", "agent"), ("reward", "reward server"), ("valkey", "Valkey")):
+        if word in line:
+            return kind
+    return "other"
 
 
 def completion_tokens(groups: list[RolloutGroup]) -> int:

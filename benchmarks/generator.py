@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,22 +46,22 @@ def _compare(bench: Bench, name: str, model: Path) -> Row:
         # vLLM meets its first shapes, both clients their first connections.
         through_the_path(fleet, _WARM_UP_GROUPS)
         _through_http(fleet, fleet.tasks(_WARM_UP_GROUPS))
+        work: Counter[str] = Counter()
         for repeat in range(bench.repeats):
             tasks = fleet.tasks(groups)
             if repeat % 2:
                 raw.append(_through_http(fleet, tasks))
+            before = fleet.cpu_seconds()
             path.append(through_the_path(fleet, groups)[0])
+            work.update(fleet.cpu_seconds() - before)
             if not repeat % 2:
                 raw.append(_through_http(fleet, tasks))
             bench.say(f"path {path[-1]:,.0f}, raw {raw[-1]:,.0f} tokens/s")
-    return Row(
-        f"generator: path / raw vLLM, {name}",
-        "tokens/s",
-        path,
-        raw,
-        GOAL,
-        f"{groups} groups of {config.sampling.group_size}, {config.groups_in_flight} at once",
+    shares = ", ".join(f"{who} {seconds / work.total():.0%}" for who, seconds in work.most_common())
+    note = (
+        f"{groups} groups of {config.sampling.group_size}, {config.groups_in_flight} at once; CPU of the path: {shares}"
     )
+    return Row(f"generator: path / raw vLLM, {name}", "tokens/s", path, raw, GOAL, note)
 
 
 def through_the_path(fleet: Fleet, groups: int) -> tuple[float, float]:

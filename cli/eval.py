@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=42, help="of vLLM and of the confidence intervals (default: 42)")
     where = parser.add_argument_group("machine")
     add = where.add_argument
-    add("--out", type=Path, metavar="FOLDER", help="results (default: evals/..., or the run's own evals/...)")
+    add("--out", type=Path, metavar="FOLDER", help="results (default: runs/evals/..., or the run's own evals/...)")
     add("--running", action="store_true", help="ask the run's own generators, whose weights must stand still")
     add("--redis", metavar="URL", help="with --running (default: the run's)")
     add("--dtype", choices=("float32", "bfloat16"), help="default: the run's; bfloat16 on GPUs, float32 on CPUs")
@@ -186,7 +186,7 @@ def _folder(args: argparse.Namespace, model: Model, spec: Spec) -> Path:
         return args.out
     how = f"{spec.decoding}-{spec.n}" + ("" if spec.limit is None else f"-first-{spec.limit}")
     if model.run is None:
-        return Path("evals") / f"{model.name}-{spec.suite}-{how}"
+        return Path("runs/evals") / f"{model.name}-{spec.suite}-{how}"
     return model.run / "evals" / f"{spec.suite}-{how}-step-{spec.step or 0:06d}{'-running' if args.running else ''}"
 
 

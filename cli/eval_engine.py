@@ -16,9 +16,15 @@ from protocol.exits import CannotGoOn
 RESTARTS = 3
 
 
-def engine_config(path: str, spec: Spec, at_once: int, gpus: Sequence[int], further: Sequence[str]) -> RunConfig:
+def engine_config(
+    path: str, spec: Spec, at_once: int, kv_cache_gib: float, gpus: Sequence[int], further: Sequence[str]
+) -> RunConfig:
     """What generator/engine.py needs to know of a run, for a run that only answers."""
-    generator = {"max_num_seqs": at_once, "vllm_args": ["--seed", str(spec.seed), *further]}
+    generator = {
+        "max_num_seqs": at_once,
+        "kv_cache_gib": kv_cache_gib,
+        "vllm_args": ["--seed", str(spec.seed), *further],
+    }
     sections = {
         "model": {"path": path, "dtype": spec.dtype, "context": spec.context},
         "problems": {"train": ["none"], "max_prompt_tokens": 1},

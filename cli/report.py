@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--eval", type=Path, nargs="+", default=[], metavar="FOLDER", dest="evals", help="of chorus eval"
     )
-    parser.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER", help="default: report")
+    parser.add_argument("--out", type=Path, default=Path("runs/report"), metavar="FOLDER", help="default: runs/report")
     parser.add_argument("--title", default="Runs compared")
     args = parser.parse_args(argv)
     if not args.runs and not args.evals:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from protocol.messages import Member, MessageError, RolloutGroup, Sampling, Task
 
 _BLOCK_S = 0.5
 _UNBOUNDED = 2**31
+_OURS = "chorus-eval/"  # how the tasks of these evaluations are named
+_CLEAR_DEADLINE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Fleet:
             run_id=self._run,
             index=index,
             epoch=0,
-            problem_id=f"evaluation/{index}",
+            problem_id=f"{_OURS}{index}",
             kind="math",
             gold=["-"],  # graded by whoever asks, in its own mode
             template=self._template,
@@ -90,8 +92,27 @@ class Fleet:
             admitted_at=time.time(),
         )
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Wait until nobody else's questions are on the lane, then collect. Raises CannotGoOn."""
+        end = time.monotonic() + _CLEAR_DEADLINE_S
+        entries = await asyncio.to_thread(self._ledger.reread)
+        while entries or (await asyncio.to_thread(self._ledger.books)).outstanding:
+            for entry in entries:
+                self._clear(entry)
+            if time.monotonic() > end:
+                raise CannotGoOn(
+                    f"the eval lane of {self._run!r} still had others' questions after {_CLEAR_DEADLINE_S:g} s; see "
+                    "the generators' logs"
+                )
+            entries = await asyncio.to_thread(self._ledger.read, 1000, _BLOCK_S)
         self._collecting = asyncio.create_task(self._collect())
+
+    def _clear(self, entry: Entry) -> None:
+        """An evaluation that was killed leaves answers; the learner's own are not ours to take."""
+        with suppress(MessageError):
+            if not RolloutGroup.decode(entry.payload).task.problem_id.startswith(_OURS):
+                raise CannotGoOn(f"the learner of {self._run!r} is evaluating; wait until it has ended")
+        self._ledger.drop("abandoned", [entry.id])
 
     async def stop(self) -> None:
         if self._collecting:
@@ -101,8 +122,6 @@ class Fleet:
 
     async def _collect(self) -> None:
         """Hand answers to those who wait for them, until cancelled."""
-        for entry in await asyncio.to_thread(self._ledger.reread):
-            self._ledger.drop("abandoned", [entry.id])  # of an evaluation that was killed
         while True:
             for entry in await asyncio.to_thread(self._ledger.read, 1000, _BLOCK_S):
                 self._take(entry)
@@ -135,8 +154,8 @@ class Fleet:
 async def open_fleet(client: redis.Redis, run: str, template: str) -> AsyncIterator[Fleet]:
     """A run's generators, collected from until the block ends."""
     fleet = Fleet(client, run, template)
-    fleet.start()
     try:
+        await fleet.start()
         yield fleet
     finally:
         await fleet.stop()

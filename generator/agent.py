@@ -75,6 +75,7 @@ class Agent:
         self._started = time.monotonic()
         self._busy_seconds = 0.0
         self._tokens = 0
+        self._members = 1
 
     def drain(self) -> None:
         """Stop leasing; finish or give back what is held; then `run` returns."""
@@ -191,7 +192,7 @@ class Agent:
         while not self._draining.is_set():
             if not await self.sync.wait_for_step(0, _LOOK_AGAIN_S):
                 continue
-            room = self.config.groups_in_flight - sum(held == lane for held, _ in self._work)
+            room = self._share(lane) - sum(held == lane for held, _ in self._work)
             if room <= 0:
                 # A slot frees when a group ends; their ends are what to wait for.
                 await asyncio.wait(self._work.values(), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
@@ -202,6 +203,11 @@ class Agent:
                 task = asyncio.create_task(self._handle(lane, lease))
                 self._work[lane, lease.id] = task
                 task.add_done_callback(lambda task, key=(lane, lease.id): self._ended(key, task))
+
+    def _share(self, lane: Lane) -> int:
+        """How many groups to hold: whoever reads first must not take what keeps the others busy."""
+        at_once = self.config.groups_in_flight
+        return at_once if lane == "eval" else min(at_once, -(-self.config.capacity // self._members))
 
     def _ended(self, key: tuple[Lane, str], task: asyncio.Task[None]) -> None:
         self._work.pop(key, None)
@@ -334,6 +340,7 @@ class Agent:
                 last_seen=time.time(),
             )
             await self.client.hset(self._keys.members, self.id, member.encode())  # type: ignore[misc]
+            self._members = max(1, await self.client.hlen(self._keys.members))  # type: ignore[misc]
             waits = self.metrics.waits.report(self.id)
             await self.client.hset(self._keys.waits, self.id, waits.encode())  # type: ignore[misc]
             fenced, before = bool(await self.client.exists(self._keys.fence)), fenced

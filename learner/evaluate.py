@@ -83,7 +83,7 @@ def _collect(
     pending = ledger.reread()  # leftovers of an evaluation that a crash cut short
     while True:
         for entry in pending:
-            if entry.index is not None and entry.index < first:
+            if entry.index is not None and not first <= entry.index < first + wanted:
                 ledger.drop("abandoned", [entry.id])
                 continue
             try:

@@ -25,6 +25,7 @@ Reference = Callable[[list[TrainingSequence]], list[np.ndarray]]  # log-probabil
 class Prepared:
     """`sequences[k]` belongs to `samples[k]`; rewards, advantages [samples]; reward NaN where the verifier failed.
 
+    penalties: what each sample paid of the soft overlong penalty, 0 or negative, or None where there is none.
     masked: without a grade or with log-probabilities that are no numbers. overlong: left out by
     `objective.overlong_filter`. kl_reward: the mean penalty a sample paid, before its coefficient, or None.
     """
@@ -34,6 +35,7 @@ class Prepared:
     rewards: np.ndarray
     advantages: np.ndarray
     masked: int
+    penalties: np.ndarray | None = None
     overlong: int = 0
     kl_reward: float | None = None
 
@@ -46,23 +48,25 @@ def prepare(groups: list[Ready], config: RunConfig, version: int = 0, reference:
     objective takes a KL penalty from the reward.
     """
     samples = [(r.group, s) for r in groups for s in r.group.samples]
-    rewards = np.array([_reward(s, config) for _, s in samples])
+    spec = config.reward_spec
+    parts = [compose(spec, s.grade.accuracy, s.grade.format, s.n_tokens) for _, s in samples]
+    rewards = np.array([np.nan if part.total is None else part.total for part in parts])
     usable = np.array([bool(np.isfinite(r) and _sampled_well(s)) for r, (_, s) in zip(rewards, samples, strict=True)])
     cut_off = np.array([config.objective.overlong_filter and s.finish_reason == "length" for _, s in samples])
     sequences = [
         _sequence(group, sample, version, trained)
         for (group, sample), trained in zip(samples, usable & ~cut_off, strict=True)
     ]
-    penalties, kl_reward = None, None
+    kl_penalties, kl_reward = None, None
     if reference is not None and config.objective.kl_in == "reward" and config.objective.needs_reference:
-        penalties, kl_reward = _penalties(sequences, reference(sequences), config)
+        kl_penalties, kl_reward = _kl_penalties(sequences, reference(sequences), config)
     batch = Batch(
         rewards=rewards,
         lengths=np.array([len(s.completion) for s in sequences]),
         group_size=config.sampling.group_size,
         clusters=np.array([-1 if s.grade.cluster is None else s.grade.cluster for _, s in samples]),
         mean_logprob=np.array([float(unpack_floats(s.logprobs).mean()) if s.n_tokens else 0.0 for _, s in samples]),
-        penalties=penalties,
+        penalties=kl_penalties,
     )
     advantages = ADVANTAGES[config.objective.advantage](batch, config.objective)
     return Prepared(
@@ -71,6 +75,7 @@ def prepare(groups: list[Ready], config: RunConfig, version: int = 0, reference:
         rewards,
         np.array([float(np.mean(a)) if np.size(a) else 0.0 for a in advantages]),
         masked=int((~usable).sum()),
+        penalties=np.array([part.overlong for part in parts]) if spec.overlong else None,
         overlong=int((usable & cut_off).sum()),
         kl_reward=kl_reward,
     )
@@ -93,7 +98,7 @@ def _sequence(group: RolloutGroup, sample: Sample, version: int, trained: bool) 
     )
 
 
-def _penalties(
+def _kl_penalties(
     sequences: list[TrainingSequence], reference: list[np.ndarray], config: RunConfig
 ) -> tuple[list[np.ndarray], float]:
     """(coefficient x KL(behaviour || reference) a token, the mean of KL summed over a sample)."""
@@ -111,12 +116,6 @@ def _plain(advantage: float | np.ndarray) -> float | np.ndarray:
         same = advantage.size == 0 or np.ptp(advantage) == 0
         return (float(advantage[0]) if advantage.size else 0.0) if same else advantage
     return float(advantage)
-
-
-def _reward(sample: Sample, config: RunConfig) -> float:
-    grade = sample.grade
-    total = compose(config.reward_spec, grade.accuracy, grade.format, n_tokens=sample.n_tokens).total
-    return float("nan") if total is None else total
 
 
 def minibatches(prepared: Prepared, group_size: int, updates: int) -> list[list[TrainingSequence]]:

@@ -88,6 +88,9 @@ def _sample_figures(rows: Sequence[int], prepared: Prepared, figures: StepFigure
         "reward": _mean([float(prepared.rewards[k]) for k in rows if math.isfinite(prepared.rewards[k])]),
         "accuracy": _mean([s.grade.accuracy for s in graded]),
         "format": _mean(formats),
+        "overlong_penalty": _mean([float(prepared.penalties[k]) for k in rows])
+        if prepared.penalties is not None
+        else None,
         "format_full": _mean([float(f == 1.0) for f in formats]),
         "entropy": figures.by_sequence.mean("entropy", rows),
         "response_tokens_mean": _mean(lengths),

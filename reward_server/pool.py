@@ -8,7 +8,8 @@
 Invariants: of the graders that live or start there are always `workers` + 1; a job is finished exactly once;
 a grader has at most one chunk; the job in progress is always the first of its chunk without a result.
 Everything runs on the event loop, nothing waits for a process. A job that takes longer than SLOW_S gives the
-jobs behind it back to the queue: a hostile completion delays its neighbours by no more than that.
+jobs behind it back to the queue, and after YIELD_S it runs only where nobody else wants the core: that is all by
+which a hostile completion delays its neighbours.
 
 Example (a test runs it): with two workers, `run([clean, hostile, clean])` sends chunks [clean, hostile] and
 [clean]; after `timeout_s` the first grader is killed and the results are correct, timeout, correct.
@@ -22,6 +23,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -30,10 +32,13 @@ from reward_server.wire import Frames, pack
 
 MAX_CHUNK = 16  # items a grader gets at once: enough to hide the pipe, few enough to share
 SLOW_S = 0.05  # a grade slower than this does not hold the rest of its chunk
+YIELD_S = 0.2  # a grade slower than this goes on at the lowest priority, for its neighbours' sake
 MAX_CRASHES = 2  # a job that two graders died of is not given to a third
 START_LIMIT_S = 60.0  # import and warm-up take about two seconds; a start this long is a failure
 MAX_FAILED_STARTS = 3
 QUEUE_WAIT_LIMIT_S = 120.0  # longest wait of a request beyond its own grading time
+
+_LOWEST = 19
 
 RestartReason = Literal["timeout", "crashed"]
 
@@ -224,6 +229,7 @@ class _Grader(asyncio.SubprocessProtocol):
         self._kept: _Job | None = None  # the job that was in progress when the drop was sent
         self._drop_sent = False  # asked for the rest back; the answer is outstanding
         self._lost = False
+        self._yielding = False
 
     @property
     def idle(self) -> bool:
@@ -251,7 +257,7 @@ class _Grader(asyncio.SubprocessProtocol):
         self.jobs.extend(jobs)
         self._send({"items": [job.item for job in jobs]})
         self._since = self._loop.time()
-        self._arm(SLOW_S if len(jobs) > 1 else self._pool.timeout_s)
+        self._arm(SLOW_S if len(jobs) > 1 else YIELD_S)
 
     def kill(self) -> None:
         if self._timer is not None:
@@ -278,9 +284,11 @@ class _Grader(asyncio.SubprocessProtocol):
                 self._pool.requeue([self._kept] if self._kept is not None else [])
                 self._kept = None
                 self.jobs.clear()
+                self._yield(False)
             else:
                 self.jobs.popleft().finish(message)
                 self._since = self._loop.time()
+                self._yield(False)
         if self.idle:
             self._disarm()
             self._pool.dispatch()
@@ -300,19 +308,42 @@ class _Grader(asyncio.SubprocessProtocol):
         self._timer = None
         elapsed_s = self._loop.time() - self._since
         limit_s = self._pool.timeout_s if self._ready else START_LIMIT_S
-        hands_back = self._ready and len(self.jobs) > 1 and not self._drop_sent
-        if hands_back and elapsed_s >= SLOW_S:
-            self._drop_sent = True
-            self._kept = self.jobs[0]
-            self._send({"drop": True})
-            self._pool.requeue(list(self.jobs)[1:])
-            self._pool.dispatch()
-            hands_back = False
-        if elapsed_s < limit_s:
-            self._arm((SLOW_S if hands_back else limit_s) - elapsed_s)
+        if elapsed_s >= limit_s:
+            self._gone("timeout", "its time limit")
+            self.kill()
             return
-        self._gone("timeout", "its time limit")
-        self.kill()
+        marks = [limit_s]
+        if self._ready:
+            if elapsed_s < YIELD_S:
+                marks.append(YIELD_S)
+            else:
+                self._yield(True)
+            if len(self.jobs) > 1 and not self._drop_sent:
+                if elapsed_s < SLOW_S:
+                    marks.append(SLOW_S)
+                else:
+                    self._hand_back()
+        self._arm(min(marks) - elapsed_s)
+
+    def _hand_back(self) -> None:
+        """Let the others of the chunk be graded elsewhere."""
+        self._drop_sent = True
+        self._kept = self.jobs[0]
+        self._send({"drop": True})
+        self._pool.requeue(list(self.jobs)[1:])
+        self._pool.dispatch()
+
+    def _yield(self, yielding: bool) -> None:
+        """Lowest priority for the grader and what it started, or its old one again.
+
+        Without the privilege to raise a priority the grader keeps the low one: it is slower on a full machine only.
+        """
+        if yielding is self._yielding or self._transport is None:
+            return
+        usual = os.getpriority(os.PRIO_PROCESS, 0)
+        with suppress(OSError):  # gone already, or not allowed
+            os.setpriority(os.PRIO_PGRP, self._transport.get_pid(), _LOWEST if yielding else usual)
+            self._yielding = yielding
 
     def _gone(self, reason: RestartReason, how: str) -> None:
         if self._lost:

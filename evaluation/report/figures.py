@@ -30,6 +30,7 @@ PANELS: list[tuple[str, str]] = [  # title, key in metrics.jsonl
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # Okabe and Ito
 STYLES = ["-", "--", ":", "-."]
 COLUMNS = 3
+_LINE_CHARACTERS = 150  # that a line of the legend holds
 
 
 def curves(arms: Sequence[Arm]) -> str:
@@ -81,7 +82,9 @@ def _draw(panels: Sequence[tuple[str, Curve]], arms: Sequence[Arm]) -> str:
         lines = _panel(panel, title, curve, arms)
     for panel in axes.flat[len(panels) :]:
         panel.set_axis_off()
-    legend = figure.legend(lines, [arm.label for arm in arms], loc="outside upper center", ncols=min(3, len(arms)))
+    labels = [arm.label for arm in arms]
+    columns = max(1, min(len(arms), _LINE_CHARACTERS // (8 + max(map(len, labels)))))
+    legend = figure.legend(lines, labels, loc="outside upper left", ncols=columns)
     for text in legend.get_texts():
         text.set_parse_math(False)
     out = io.StringIO()

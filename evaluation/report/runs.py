@@ -95,13 +95,14 @@ def arms_of(runs: Sequence[Run]) -> list[Arm]:
         key = json.dumps(run.recipe, sort_keys=True)
         arms.setdefault(key, Arm([], recipe=run.recipe)).runs.append(run)
     found = list(arms.values())
-    differing = differences(found)
     names = [str(arm.runs[0].config.get("run.name") or arm.runs[0].name) for arm in found]
     for number, (arm, name) in enumerate(zip(found, names, strict=True), 1):
         arm.label = name
         if names.count(name) > 1:
-            shown = [f"{key} {shown_value(arm.recipe.get(key))}" for key in differing[:_LABEL_KEYS]]
-            arm.label = f"{name} {number} ({', '.join(shown)})"
+            namesakes = [other for other, theirs in zip(found, names, strict=True) if theirs == name]
+            told = [k for k in differences(namesakes) if all(other.recipe.get(k) is not None for other in namesakes)]
+            shown = ", ".join(f"{key} {shown_value(arm.recipe[key], 20)}" for key in told[:_LABEL_KEYS])
+            arm.label = f"{name} {number}" + (f" ({shown})" if shown else "")
     return found
 
 

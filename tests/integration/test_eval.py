@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -120,11 +121,11 @@ def _greedy(model: Path, tokenizer: Any, n: int) -> dict[str, str]:
 
 
 @pytest.fixture
-def validated(tiny_model: Path, tmp_path: Path) -> Iterator[LiveRun]:
-    """A finished run of scripted engines that validates every 2 of its 5 steps and keeps one checkpoint."""
+def validating(tiny_model: Path, tmp_path: Path) -> Iterator[LiveRun]:
+    """A run of scripted engines that validates every 2 of its 7 steps and keeps one checkpoint."""
     runs = tmp_path / "runs"
     runs.mkdir()
-    text = RECIPE.format(runs=runs, steps=5, model=tiny_model, replicas=1)
+    text = RECIPE.format(runs=runs, steps=7, model=tiny_model, replicas=1)
     text = text.replace("keep_checkpoints = 3", "keep_checkpoints = 1").replace(
         "max_prompt_tokens = 80", f'max_prompt_tokens = 80\nheldout = ["{SOURCE}"]'
     )
@@ -133,32 +134,51 @@ def validated(tiny_model: Path, tmp_path: Path) -> Iterator[LiveRun]:
     output = runs / "output.log"
     with output.open("wb") as log:
         argv = [sys.executable, str(SUPPORT / "scripted_run.py"), str(recipe)]
-        process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, env=environment(0.05))
+        process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, env=environment(0.2))
     run = LiveRun(process, runs, output)
-    try:
-        assert run.finish() == 0, run.tail()
-        yield run
-    finally:
-        end_run(run)
+    yield run
+    end_run(run)
 
 
 @pytest.mark.slow
-def test_a_run_validates_selects_and_keeps_a_checkpoint_outside_its_training_books(
-    validated: LiveRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_answers_for_an_evaluation_validates_and_keeps_the_checkpoint_that_it_selects(
+    validating: LiveRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    records = read_jsonl(validated.folder / "validation.jsonl")
-    assert [r["step"] for r in records] == [2, 4, 5]
+    _evaluated_by_its_generators(validating, tmp_path)
+    assert validating.finish() == 0, validating.tail()
+    records = read_jsonl(validating.folder / "validation.jsonl")
+    assert [r["step"] for r in records] == [2, 4, 6, 7]
     assert {(r["problems"], r["samples"], r["template"]) for r in records} == {(4, 2, "qwen-math")}
     best = max(records, key=lambda r: (r["accuracy"], -r["step"]))
-    summary = validated.summary()
+    summary = validating.summary()
     assert summary["validation"]["selected"] == best
     assert summary["validation"]["last"] == records[-1]
-    weights = {p.parent.name for p in validated.folder.glob("checkpoints/*/huggingface")}
-    assert weights == {f"step-{best['step']:06d}", "step-000005"}
+    weights = {p.parent.name for p in validating.folder.glob("checkpoints/*/huggingface")}
+    assert weights == {f"step-{best['step']:06d}", "step-000007"}
     ledger = summary["ledger"]
-    assert ledger["trained"] == 5 * 4  # the validations' groups are in no book of the training
+    assert ledger["trained"] == 7 * 4  # the groups of validation and evaluation are in no book of the training
     assert ledger["admitted"] == ledger["trained"] + sum(ledger["dropped"].values()) + ledger["outstanding"]
-    assert main(["report", str(validated.folder), "--out", str(tmp_path / "report")]) == 0
+    assert main(["report", str(validating.folder), "--out", str(tmp_path / "report")]) == 0
     assert f"{best['accuracy']:.3f} (step {best['step']})" in (tmp_path / "report" / "report.md").read_text()
-    assert main(["eval", str(validated.folder), "--checkpoint", "3", "--problems", SOURCE]) == CANNOT_GO_ON
+    assert main(["eval", str(validating.folder), "--checkpoint", "3", "--problems", SOURCE]) == CANNOT_GO_ON
     assert "has no weights of step 3; there are those of" in capsys.readouterr().err
+
+
+def _evaluated_by_its_generators(run: LiveRun, folder: Path) -> None:
+    """`chorus eval --running` while the learner stands still, between two of its own evaluations."""
+    run.until(lambda: any(run.runs.glob("*/run.json")), "folder")
+    run.wait_step(1)
+    (learner,) = run.processes("learner")
+    for attempt in range(20):
+        learner.suspend()
+        try:
+            out = folder / f"running-{attempt}"
+            asked = ["--running", "--problems", SOURCE, "--limit", "5", "--runs", "1", "--out", str(out)]
+            if main(["eval", str(run.folder), *asked]) == 0:
+                break
+        finally:
+            learner.resume()
+        time.sleep(0.2)  # weights were on their way, or the learner was evaluating: let it go on a little
+    spec = json.loads((out / "eval.json").read_text())
+    assert spec["weights"].endswith(f".{spec['step']}")
+    assert len(read_jsonl(out / "answers.jsonl")) == 5

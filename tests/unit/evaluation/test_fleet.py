@@ -83,23 +83,35 @@ async def test_weights_that_change_end_the_evaluation(world: World) -> None:
             await fleet.generate([1, 2], 1, 0.0, 8, DEADLINE_S)
 
 
-async def test_what_a_killed_evaluation_left_behind_is_dropped(world: World) -> None:
+def leave_a_question(world: World, problem_id: str) -> LearnerLedger:
     ledger = LearnerLedger(world.client, "run", "eval", fence=world.learner.fence)
     left = Task(
-        run_id="run", index=0, epoch=0, problem_id="old", kind="math", gold=["1"], template="qwen-math",
+        run_id="run", index=0, epoch=0, problem_id=problem_id, kind="math", gold=["1"], template="qwen-math",
         prompt_ids=pack_ids([1]), group_size=1, sampling=Sampling(temperature=0.0, max_tokens=8), min_version=0,
         deadline_s=5.0, admitted_at=time.time(),
     )  # fmt: skip
-    ledger.admit(0, [left.encode()], 10)
+    assert ledger.admit(0, [left.encode()], 10) == 1
+    return ledger
+
+
+async def test_what_a_killed_evaluation_left_behind_is_waited_for_and_dropped(world: World) -> None:
+    ledger = leave_a_question(world, "chorus-eval/0")
     await world.sync(1)
-    end = time.monotonic() + DEADLINE_S
-    while not ledger.books().unread:
-        assert time.monotonic() < end, "the old task was not answered"
-        await asyncio.sleep(0.05)
     async with open_fleet(world.client, "run", "qwen-math") as fleet:
         await fleet.generate([1, 2], 1, 0.0, 8, DEADLINE_S)
     books = ledger.books()
     assert (books.admitted, books.durable, books.dropped) == (2, 1, {"abandoned": 1})
+
+
+async def test_the_learners_own_evaluation_is_not_disturbed(world: World) -> None:
+    ledger = leave_a_question(world, "math/1")
+    await world.sync(1)
+    with pytest.raises(CannotGoOn, match="the learner of 'run' is evaluating; wait until it has ended"):
+        async with open_fleet(world.client, "run", "qwen-math"):
+            pass
+    (entry,) = ledger.read(10, 1.0)  # the learner still gets its answer
+    assert entry.index == 0
+    assert ledger.books().dropped == {}
 
 
 async def test_a_learner_that_starts_meanwhile_ends_the_evaluation_not_the_other_way(world: World) -> None:

@@ -131,6 +131,17 @@ async def test_a_task_waits_for_its_version(fleet: Fleet) -> None:
     await until(lambda: fleet.learner.books().unread == 1)
 
 
+async def test_a_generator_takes_no_more_than_its_share_of_what_is_outstanding(fleet: Fleet) -> None:
+    fleet.client.hset(fleet.keys.members, "b", b"another one")
+    fleet.learner.admit(0, [task(k) for k in range(CONFIG.capacity)], capacity=CONFIG.capacity)
+    agent, _ = fleet.start("a", ScriptedEngine(delay_s=3.0))
+    await until(lambda: agent._members == 2)
+    fleet.sync("a", "1.0")
+    await until(lambda: fleet.learner.books().leased)
+    await asyncio.sleep(0.3)
+    assert fleet.learner.books().leased == CONFIG.capacity // 2
+
+
 async def test_a_failed_canary_commits_nothing_until_a_later_one_passes(fleet: Fleet) -> None:
     engine = ScriptedEngine(delay_s=0.05, gap=0.5)
     agent, _ = fleet.start("a", engine)

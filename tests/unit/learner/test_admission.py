@@ -124,5 +124,5 @@ def test_validation_asks_under_one_template_and_nothing_that_is_held_out(
 
 def test_a_validation_set_that_the_held_out_one_uses_up_is_refused(tiny_model: Path, problems: Path) -> None:
     some = admission(tiny_model, str(problems), problems=1, every=5, validation_problems=1)
-    with pytest.raises(CannotGoOn, match=r"problems.validation leaves 0 problems that fit .* validation_problems is 1"):
+    with pytest.raises(CannotGoOn, match=r"problems.validation leaves 0 problems that fit .*validation_problems is 1"):
         some.validation_tasks(0, 0)

@@ -65,6 +65,9 @@ def test_the_soft_overlong_penalty_is_part_of_the_reward() -> None:
     group = [sample(1.0, ids=range(10)), sample(1.0, ids=range(8))]  # the buffer is the last half of 10 tokens
     made = prepare([ready(group)], config(2, overlong_buffer=0.5))
     assert made.rewards.tolist() == pytest.approx([0.0, 0.4])
+    assert made.penalties is not None
+    assert made.penalties.tolist() == pytest.approx([-1.0, -0.6])
+    assert prepare([ready(group)], config(2)).penalties is None
 
 
 def test_each_token_of_a_mixed_version_sequence_has_its_own_age() -> None:

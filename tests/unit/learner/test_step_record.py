@@ -16,7 +16,7 @@ from learner.prepare import Prepared, prepare
 from learner.step_figures import StepFigures
 from learner.step_record import Surroundings, repetition, step_record
 from learner.window import Ready
-from protocol.config import RunConfig
+from protocol.config import RewardSection, RunConfig
 
 CONFIG = RunConfig.model_validate(
     {
@@ -27,6 +27,7 @@ CONFIG = RunConfig.model_validate(
         "objective": {"advantage": "dr_grpo"},
     }
 )
+OVERLONG = {"overlong": {"max_tokens": 10, "buffer_tokens": 5}}
 GROUPS = [
     ready([sample(1.0, ids=(5,) * 3, form=1.0), sample(0.0, ids=(6,) * 10, finish="length")], 0, "a"),
     ready([sample(1.0, ids=(7,) * 2, versions=[(1, 0, 1), (1, 2, 1)]), sample(None)], 1, "b"),
@@ -52,11 +53,11 @@ def table(b: MicroBatch, w: dict[int, float], entropy: dict[int, float]) -> torc
     return values
 
 
-def record(groups: list[Ready] = GROUPS) -> dict:
-    prepared = prepare(groups, CONFIG, version=2)
+def record(groups: list[Ready] = GROUPS, config: RunConfig = CONFIG) -> dict:
+    prepared = prepare(groups, config, version=2)
     figures = measured(prepared, {0: 1.0, 2: 3.0}, {0: 0.5, 1: 0.1, 2: 0.3, 3: 9.9})
     around = Surroundings(1.0, 4.0, 0.25, 400, 3, Counter(all_right=2))
-    return step_record(3, CONFIG, groups, prepared, figures, around)
+    return step_record(3, config, groups, prepared, figures, around)
 
 
 def test_entropy_is_a_token_mean_over_all_and_within_each_template() -> None:
@@ -91,6 +92,16 @@ def test_groups_rewards_and_lengths_are_told_apart() -> None:
     assert (r["token_lag_mean"], r["token_lag_max"]) == (pytest.approx(28 / 15), 2)
     assert (r["groups_filtered"], r["filter_accepted"], r["groups_waiting"]) == ({"all_right": 2}, 0.5, 3)
     assert (r["tokens_per_second"], r["generated_tokens_per_second"]) == (15 / 4, 100.0)
+
+
+def test_the_overlong_part_of_the_reward_is_told_apart_by_template() -> None:
+    buffered = CONFIG.model_copy(update={"reward": RewardSection.model_validate(OVERLONG)})
+    r = record(config=buffered)
+    # Of 10 tokens at most, the last 5 are the buffer: a completion of 10 pays 1, shorter ones than 5 pay nothing.
+    assert r["by_template"]["a"]["overlong_penalty"] == -0.5
+    assert r["by_template"]["b"]["overlong_penalty"] == 0.0
+    assert r["overlong_penalty"] == -0.25
+    assert record()["overlong_penalty"] is None
 
 
 def test_a_step_in_which_nothing_could_be_trained_is_still_written_as_json() -> None:

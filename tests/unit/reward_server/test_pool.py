@@ -73,6 +73,31 @@ async def test_no_job_is_lost_when_a_grader_wakes_later_than_the_hand_back(monke
             assert [r["extracted"] for r in results] == [str(i) for i in range(12)]
 
 
+async def test_a_slow_grade_goes_on_at_the_lowest_priority():
+    async with _pool(workers=1, timeout_s=1.5) as pool:
+        grader = _pid(pool)
+        hostile = asyncio.ensure_future(pool.run([_item(HANGS)]))
+        deadline = time.monotonic() + 1.4
+        while os.getpriority(os.PRIO_PROCESS, grader) != 19 and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        assert os.getpriority(os.PRIO_PROCESS, grader) == 19
+        assert not hostile.done()
+        assert (await hostile)[0]["failure"] == "timeout"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a priority again")
+async def test_a_grader_that_was_slow_once_gets_its_priority_back(monkeypatch):
+    monkeypatch.setattr("reward_server.pool.YIELD_S", 0.0)
+    changes: list[int] = []
+    setpriority = os.setpriority
+    monkeypatch.setattr(os, "setpriority", lambda *args: (changes.append(args[2]), setpriority(*args)))
+    async with _pool(workers=1) as pool:
+        for k in range(20):
+            await pool.run([_item(rf"\boxed{{x^2+{k}}}", f"{k}+x^2")])
+        assert 19 in changes
+        assert os.getpriority(os.PRIO_PROCESS, _pid(pool)) == os.getpriority(os.PRIO_PROCESS, 0)
+
+
 async def test_many_hostile_items_each_get_their_own_limit():
     async with _pool(workers=2, timeout_s=0.5) as pool:
         results = await pool.run([_item(HANGS)] * 4)
@@ -123,6 +148,12 @@ async def test_close_kills_every_grader():
     while any(_is_my_grader(Path(f"/proc/{pid}")) for pid in pids):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
+
+
+def _pid(pool: GraderPool) -> int:
+    """Of its only active grader."""
+    (grader,) = pool._active
+    return grader._transport.get_pid()
 
 
 def _my_graders() -> set[int]:
