@@ -33,6 +33,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "trace": ("cli.trace", "main", "one group's life across the processes, with times"),
     "plan": ("cli.plan", "main", "simulate a run with fleets of generators: throughput, idle time, staleness"),
     "replay": ("cli.replay", "main", "train a recorded step again, offline, and compare the loss"),
+    "check-data": ("cli.check_data", "main", "find problems that training shares with a test set"),
+    "measure-difficulty": ("cli.measure_difficulty", "main", "how often a model solves each problem"),
+    "levels": ("cli.levels", "main", "difficulty levels from such measurements"),
     "starter": ("cli.starter", "main", "build the demo's starter policy"),
     "prepare": ("deploy.prepare", "main", "make a run's folder and fetch its model, for services in containers"),
 }
@@ -63,7 +66,7 @@ def _usage(arguments: list[str]) -> int:
         print(f"chorus: there is no command {arguments[0]!r}", file=out)
     print("usage: chorus COMMAND [options]      (chorus COMMAND --help tells more)\n", file=out)
     for name, (_, _, text) in COMMANDS.items():
-        print(f"  {name:14} {text}", file=out)
+        print(f"  {name:18} {text}", file=out)
     return os.EX_OK if asked else os.EX_USAGE
 
 

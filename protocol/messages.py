@@ -95,7 +95,7 @@ class Problem(BaseModel):
     problem: str
     answers: list[str]
     solution: str | None = None
-    kind: Literal["math", "choice", "text", "code"] = "math"
+    kind: Literal["math", "choice", "text", "code", "reasoning_gym"] = "math"
     level: int | None = None
     domain: str | None = None
     source: str | None = None
