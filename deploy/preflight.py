@@ -10,8 +10,9 @@ from problems.sources import load_problems
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
 from protocol.templating import choose_templates
+from starter.courses import COURSES
 
-STARTERS = ("starter", "smollm2")  # model.path values that mean: build it here
+STARTERS = (*COURSES, "smollm2")  # model.path values that mean: build it here
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import redis
 
-from learner import checkpoint, diversity, figures
+from learner import checkpoint, curriculum_figures, diversity, figures
 from learner.admission import Admission
 from learner.alarms import Alarms
 from learner.broadcast import Broadcaster
@@ -54,11 +54,14 @@ class Learner:
         self._untold: dict[int, list[str]] = {}  # trained since the last checkpoint
         self._fleet = figures.FleetClock()
         self._recorded_at = 0.0
+        self._labels = curriculum_figures.labels(self.admission)
         self._rewind()
         self.admission.draw.restore(run_dir, self.done)
+        self.admission.open(run_dir)
         self.alarms = Alarms(config.alarms)
         for record in figures.read_records(run_dir):
             self.alarms.look(record)
+            self.admission.stages.take(record)
         self.collector = Collector(config, self.ledger, self.admission, self.metrics)
         self.collector.restore(self.done)
         backend = "nccl" if crew.device.type == "cuda" and not config.shares_a_gpu else "gloo"
@@ -113,6 +116,8 @@ class Learner:
         self.collector.admit(step, self.config.run.steps - step)
         self._publish(_prefixes(groups))
         self._record(step, groups, prepared, result, started, wait_s)
+        if begun := self.admission.stages.advance(step, self.collector.next_index):
+            log.info("stage %s begins after step %d: %s", begun.name, step, begun.why)
         stop = self.alarms.active and self.config.alarms.on_collapse == "stop"
         if stop or step % self.config.learner.checkpoint_every == 0 or step == self.config.run.steps:
             self._checkpoint()
@@ -140,7 +145,8 @@ class Learner:
             waiting=len(self.collector.window.ready),
             filtered=self.collector.take_filtered(),
         )
-        record = step_record(step, self.config, groups, prepared, result, around)
+        record = step_record(step, self.config, groups, prepared, result, around, self._labels)
+        record |= curriculum_figures.step_figures(groups, self.admission)
         decode = self.admission.tokenizer.batch_decode
         record |= diversity.step_figures(
             groups, self.admission.templates, lambda ids: decode(ids, skip_special_tokens=True)
@@ -150,6 +156,7 @@ class Learner:
         record["alarms"] = self.alarms.look(record)
         for text in record["alarms"]:
             log.warning("%s", text)
+        self.admission.stages.take(record)
         figures.append_record(self.run_dir, record)
         self._export(record)
         for r in groups:
