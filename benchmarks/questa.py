@@ -250,11 +250,7 @@ def report(folder: Path, start: dict[str, Any], arms: Sequence[str], seeds: Sequ
         lines.append(
             f"| **{said}**: problems with 0 of {SAMPLES} at the start | {len(hard)} of {CANDIDATES} |{' |' * len(arms)}"
         )
-        for label, of in (
-            ("right samples", _share),
-            ("solved at least once of 16", _solved),
-            ("greedy right", _greedy),
-        ):
+        for label, of in FIGURES.items():
             cells = [_cell([of(counts[side]) for counts in ended[arm]]) for arm in arms]
             lines.append(f"| {said}: {label} | {of(hard):.3f} | {' | '.join(cells)} |")
     cells = [_cell([json.loads((f / "summary.json").read_text())["wall_seconds"] / 60 for f in runs[a]]) for a in arms]

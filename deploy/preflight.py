@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from learner.draw import TemplateDraw
+from learner.pass_rates import PassRates
 from problems.sources import load_problems
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
@@ -26,6 +27,7 @@ def check_inputs(config: RunConfig) -> None:
     ):
         choose_templates(names, files, key)
     _check_model(config.model.path)
+    PassRates(config.curriculum.pass_rates)
     for key, sources in (("train", config.problems.train), ("heldout", config.problems.heldout)):
         for source in sources:
             if not source.startswith("hub:"):

@@ -27,6 +27,7 @@ class OnlineRatios:
     def __init__(self, config: OnlineHints, steps: int) -> None:
         self.config = config
         self._unhinted_from = config.unhinted_after * steps
+        self._most = math.floor(config.max / config.move + 1e-9)  # moves
         self._ratios: dict[str, float] = {}
         self._seen: set[int] = set()
         self._file: Path | None = None
@@ -45,8 +46,8 @@ class OnlineRatios:
 
     def bound(self, step: int) -> float:
         """The largest ratio of a group that is admitted for `step`, from 1: a multiple of `move`."""
-        left = 1.0 - (step - 1) / self._unhinted_from
-        return self._grid(math.floor(self.config.max * max(0.0, left) / self.config.move + 1e-9))
+        left = max(0.0, 1.0 - (step - 1) / self._unhinted_from)
+        return self._grid(min(self._most, math.ceil(self.config.max * left / self.config.move - 1e-9)))
 
     def wanted(self, problem_id: str, step: int) -> float:
         start = self._grid(math.floor(self.config.start / self.config.move + 1e-9))
@@ -66,7 +67,7 @@ class OnlineRatios:
         """The ratio after a group at `ratio` had this accuracy."""
         c = self.config
         moves = round(ratio / c.move) + (accuracy <= c.low) - (accuracy >= c.high)
-        return self._grid(min(max(moves, 0), math.floor(c.max / c.move + 1e-9)))
+        return self._grid(min(max(moves, 0), self._most))
 
     def _grid(self, moves: int) -> float:
         return round(moves * self.config.move, 9)
