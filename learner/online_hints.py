@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.curriculum import OnlineHints
+from protocol.exits import CannotGoOn
 
 FILE = "hints.jsonl"
 
@@ -33,14 +34,20 @@ class OnlineRatios:
         self._file: Path | None = None
 
     def open(self, run_dir: Path) -> None:
-        """Take up what earlier learners of this run have observed; a line that a crash cut short is forgotten."""
+        """Take up what earlier learners of this run have observed; a line that a crash cut short is forgotten.
+
+        Raises CannotGoOn for any other line that is no observation.
+        """
         self._file = run_dir / FILE
         text = self._file.read_text(encoding="utf-8") if self._file.is_file() else ""
         whole, _, rest = text.rpartition("\n")
-        for line in whole.splitlines():
-            fields = json.loads(line)
-            self._ratios[fields["id"]] = fields["next"]
-            self._seen.add(fields["index"])
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                fields = json.loads(line)
+                self._ratios[fields["id"]] = float(fields["next"])
+                self._seen.add(int(fields["index"]))
+            except (ValueError, TypeError, KeyError) as error:
+                raise CannotGoOn(f"{self._file}:{number}: no observation ({error}); remove the line") from None
         if rest:
             self._file.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
 

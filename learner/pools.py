@@ -98,7 +98,7 @@ class Pool:
         return max((-(-count // len(self._strata[name])) for name, count in drawn.items()), default=0)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _permutation(key: str, n: int) -> list[int]:
     order = list(range(n))
     random.Random(key).shuffle(order)

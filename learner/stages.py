@@ -59,9 +59,7 @@ class Stages:
             return
         try:
             starts = [Start(**fields) for fields in json.loads(self._file.read_text(encoding="utf-8"))]
-            known = [(s.stage, s.name) for s in starts] == [(k, s.name) for k, s in enumerate(self.stages)][
-                : len(starts)
-            ]
+            known = [s.name for s in starts] == [s.name for s in self.stages][: len(starts)]
         except (OSError, ValueError, TypeError) as error:
             raise CannotGoOn(f"{self._file}: can't be read ({error}); restore it, or start a new run") from None
         if not known:

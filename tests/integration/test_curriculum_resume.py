@@ -27,7 +27,13 @@ def test_a_killed_learner_resumes_in_the_right_stage_with_the_same_draws(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [
-        {"id": f"p{k}", "problem": f"{k}?", "answer": "7", "level": 1 + k % 2, "solution": "We take three and four, and so 7"}
+        {
+            "id": f"p{k}",
+            "problem": f"{k}?",
+            "answer": "7",
+            "level": 1 + k % 2,
+            "solution": "We take three and four, and so 7",
+        }
         for k in range(20)
     ]
     source = tmp_path / "train.jsonl"

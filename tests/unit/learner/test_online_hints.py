@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.online_hints import FILE, OnlineRatios
 from protocol.curriculum import OnlineHints
+from protocol.exits import CannotGoOn
 
 STEPS = 100
 EARLY = 1  # the bound is still max
@@ -96,6 +98,12 @@ def test_a_line_that_a_crash_cut_short_is_forgotten_and_the_next_one_is_whole(tm
     assert again.wanted("p", EARLY) == 0.625
     again.observe(4, "p", 0.625, 1.0)
     assert [json.loads(line)["next"] for line in (tmp_path / FILE).read_text().splitlines()] == [0.625, 0.5]
+
+
+def test_a_damaged_file_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('{"index": 4, "id": "p", "next": 0.5}\n{"index": 5}\n')
+    with pytest.raises(CannotGoOn, match=r"hints.jsonl:2: no observation \('id'\); remove the line"):
+        ratios(tmp_path)
 
 
 def test_what_is_logged_says_from_where_to_where_and_why(tmp_path: Path) -> None:
