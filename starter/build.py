@@ -30,7 +30,6 @@ from protocol.templating import Template, load_templates, render_chatml
 from starter.courses import CHAINS, Course
 from starter.tokenizer import END_OF_TEXT_ID, END_OF_TURN, END_OF_TURN_ID, build_tokenizer
 
-STEPS = 600  # optimizer steps of the warm start
 EXACT_SHARE = 0.7  # of the steps: first how to solve, from exact solutions, then how to slip
 BATCH = 64  # solutions a step
 PEAK_LR = 2e-3
@@ -43,7 +42,7 @@ def build_starter(
     template_names: Sequence[str],
     seed: int = 0,
     *,
-    steps: int = STEPS,
+    steps: int | None = None,
     extra_templates: Sequence[Path] = (),
     log: Callable[[str], None] = print,
     course: Course = CHAINS,
@@ -55,6 +54,7 @@ def build_starter(
     Raises ValueError for a template name that is not known.
     """
     templates = _chosen(template_names, extra_templates)
+    steps = steps or course.steps
     folder = cache_dir / f"{course.name}-{_fingerprint(templates, seed, steps, course)}"
     if folder.is_dir():
         return folder

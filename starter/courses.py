@@ -1,8 +1,8 @@
 """What a starter is warmed up on: sloppy solutions of which problems, in which words.
 
 `starter` learns chain problems, and slips. `starter-running` learns running totals: to go on from a hint where one is
-given, and a bad habit, one too many in more than half of its steps. Twelve steps without it are beyond its luck, and
-its greedy answer is wrong too; of six it sometimes gets them all.
+given, and a bad habit, one too many in two steps of three. Eight steps without it are beyond its luck, and its greedy
+answer is wrong too; of four it sometimes gets them all.
 """
 
 from collections.abc import Callable
@@ -21,18 +21,20 @@ from problems.arithmetic import (
 from protocol.templating import Template
 from starter.solutions import BOX, FIRST, GARBLE, LAST, SLIP, layout, sloppy_solution
 
-HABIT = 0.55  # chance that a running total is one too many
+HABIT = 0.65  # chance that a running total is one too many
 UNHINTED = 0.5  # share of the running examples without a hint
-HINTED_LINES = range(2, 10)  # two lines are the shortest hint that is given
+HINTED_LINES = range(2, 7)  # two lines are the shortest hint that is given
 
 Example = tuple[str, str]  # the user's text, the completion
 
 
 @dataclass(frozen=True)
 class Course:
-    """`words` are tokens of their own. example(template, random, sloppy) makes one example from training problems."""
+    """`steps` of the warm start; `words` are tokens of their own. example(template, random, sloppy) makes one example
+    from training problems."""
 
     name: str
+    steps: int
     words: tuple[str, ...]
     example: Callable[[Template, Random, bool], Example]
 
@@ -68,6 +70,6 @@ def running_solution(template: Template, operands: list[int], given: int, random
     return "".join(places.get(piece, piece) for piece in layout(template))
 
 
-CHAINS = Course("starter", (), _chain)
-RUNNING = Course("starter-running", ("then ", "\nthen ", f"\n\n{hints.HEADING}"), _running)
+CHAINS = Course("starter", 600, (), _chain)
+RUNNING = Course("starter-running", 240, ("then ", "\nthen ", f"\n\n{hints.HEADING}"), _running)
 COURSES = {course.name: course for course in (CHAINS, RUNNING)}

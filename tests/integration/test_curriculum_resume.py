@@ -32,7 +32,7 @@ def test_a_killed_learner_resumes_in_the_right_stage_with_the_same_draws(
             "problem": f"{k}?",
             "answer": "7",
             "level": 1 + k % 2,
-            "solution": "We take three and four, and so 7",
+            "solution": "Three and four make 7",
         }
         for k in range(20)
     ]

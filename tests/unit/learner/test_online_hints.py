@@ -102,7 +102,7 @@ def test_a_line_that_a_crash_cut_short_is_forgotten_and_the_next_one_is_whole(tm
 
 def test_a_damaged_file_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"index": 4, "id": "p", "next": 0.5}\n{"index": 5}\n')
-    with pytest.raises(CannotGoOn, match=r"hints.jsonl:2: no observation \('id'\); remove the line"):
+    with pytest.raises(CannotGoOn, match=r"hints.jsonl:2: no observation \('next'\); remove the line"):
         ratios(tmp_path)
 
 
