@@ -49,7 +49,7 @@ class Collector:
             config.staleness.max,
             config.learner.head_deadline_s,
         )
-        self._next_index = ledger.admitted()
+        self.next_index = ledger.admitted()
         self._filtered: Counter[str] = Counter()  # since the last step
         self._recounted = time.monotonic()
 
@@ -72,11 +72,11 @@ class Collector:
         if room <= 0:
             return
         min_version = step if self.config.staleness.target == 0 else 0
-        first = self._next_index
-        tasks = [self.admission.task(first + k, min_version) for k in range(room)]
+        first = self.next_index
+        tasks = [self.admission.task(first + k, min_version, step + 1) for k in range(room)]
         taken = self.ledger.admit(first, [t.encode() for t in tasks], self.config.capacity)
         self.window.outstanding |= dict.fromkeys(range(first, first + taken), step)
-        self._next_index += taken
+        self.next_index += taken
 
     def next_step(self, step: int, steps_left: int, check: Callable[[], None]) -> list[Ready]:
         """Block until a step's groups are there; `check` raises when waiting has become pointless.
@@ -148,6 +148,7 @@ class Collector:
             log.warning("rollout %s is dropped: log-probabilities that are no finite numbers", entry.id)
             self._drop("nonfinite", [entry])
             return None
+        self.admission.observe(group)
         return Ready(entry, group)
 
     def _answered(self, index: int) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import redis
 
-from learner import alarms, checkpoint, diversity, figures, validation
+from learner import alarms, checkpoint, curriculum_figures, diversity, figures, validation
 from learner.admission import Admission
 from learner.broadcast import Broadcaster
 from learner.collect import Collector, staleness
@@ -59,11 +59,14 @@ class Learner:
         self._untold: dict[int, list[str]] = {}  # trained since the last checkpoint
         self._fleet = figures.FleetClock()
         self._recorded_at = 0.0
+        self._labels = curriculum_figures.labels(self.admission)
         self._rewind()
         self.admission.draw.restore(run_dir, self.done)
+        self.admission.open(run_dir)
         self.alarms = alarms.Alarms(config.alarms)
         since = max(checkpoint.rollbacks(self._checkpoints), default=0)
         for record in figures.read_records(run_dir):
+            self.admission.stages.take(record)
             if record["step"] > since:
                 self.alarms.look(record)
         self.collector = Collector(config, self.ledger, self.admission, self.metrics)
@@ -136,6 +139,8 @@ class Learner:
         self.collector.admit(step, self.config.run.steps - step)
         self._publish(_prefixes(groups))
         self._record(step, groups, prepared, result, started, wait_s)
+        if begun := self.admission.stages.advance(step, self.collector.next_index):
+            log.info("stage %s begins after step %d: %s", begun.name, step, begun.why)
         last = step == self.config.run.steps
         if self.alarms.active and self.config.alarms.on_collapse != "warn":
             self._collapsed("; ".join(self.alarms.active.values()))
@@ -187,7 +192,8 @@ class Learner:
             waiting=len(self.collector.window.ready),
             filtered=self.collector.take_filtered(),
         )
-        record = step_record(step, self.config, groups, prepared, result, around)
+        record = step_record(step, self.config, groups, prepared, result, around, self._labels)
+        record |= curriculum_figures.step_figures(groups, self.admission)
         decode = self.admission.tokenizer.batch_decode
         record |= diversity.step_figures(
             groups, self.admission.templates, lambda ids: decode(ids, skip_special_tokens=True)
@@ -197,6 +203,7 @@ class Learner:
         record["alarms"] = self.alarms.look(record)
         for text in record["alarms"]:
             log.warning("%s", text)
+        self.admission.stages.take(record)
         figures.append_record(self.run_dir, record)
         log.info("step %d of %d: %s", step, self.config.run.steps, _in_words(record))
         self.metrics.step_done(record, [(r.group, staleness(r.group, step - 1)) for r in groups])

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from protocol.curriculum import CurriculumSection
 from protocol.mixture import TemplatesSection
 from protocol.objective import ObjectiveConfig
 from protocol.rewards import OverlongSpec, RewardSpec
@@ -175,6 +176,7 @@ class RunConfig(BaseSettings):
     model: ModelSection
     problems: ProblemsSection
     templates: TemplatesSection
+    curriculum: CurriculumSection = CurriculumSection()
     sampling: SamplingSection = SamplingSection()
     staleness: StalenessSection = StalenessSection()
     objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
@@ -238,6 +240,19 @@ class RunConfig(BaseSettings):
                 "evaluation.every is set, but there is nothing to validate on: name sources in problems.validation, "
                 "or in problems.heldout"
             )
+        for stage in self.curriculum.stages:
+            if stage.max_tokens is None:
+                continue
+            if stage.max_tokens > s.max_tokens:
+                raise ValueError(
+                    f"curriculum.stages: {stage.name} has max_tokens {stage.max_tokens}, above sampling.max_tokens "
+                    f"({s.max_tokens}): raise sampling.max_tokens to the longest stage's"
+                )
+            if self.reward_spec.overlong is not None:
+                raise ValueError(
+                    f"curriculum.stages: {stage.name} has a max_tokens of its own, and the overlong penalty one length "
+                    'for the whole run: leave out one of them (objective.overlong_buffer = "none")'
+                )
         return self
 
     @property
