@@ -12,8 +12,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import get_args
 
 from cli.eval_engine import engine_config, started_vllm
+from cli.eval_hints import hinted
 from cli.eval_model import Model, find_model
 from cli.grading import local_grading
 from deploy.placement import visible_cores, visible_gpus
@@ -25,6 +27,7 @@ from evaluation.summary import summarize, table
 from generator.engine import EngineError
 from learner.admission import load_tokenizer
 from learner.prompts import Renderer
+from problems.hints import HintUnit
 from protocol.connect import connect
 from protocol.exits import CannotGoOn
 from protocol.ledger import FencedError, LedgerLostError
@@ -59,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="FOLDER", help="folder of the benchmarks' files; without it, the hub is asked")
     add("--problems", metavar="SOURCE", help="instead of a suite: one source, as in a recipe")
     add("--limit", type=int, metavar="N", help="the first N problems of each benchmark")
+    add("--hint-ratio", type=float, default=0.0, metavar="P", help="ask with the first P of the reference solution")
+    add("--hint-unit", choices=get_args(HintUnit), default="characters", help="what P is a share of")
     how = parser.add_argument_group("answers")
     add = how.add_argument
     add("--runs", type=int, metavar="N", help="greedy: the mean of N runs (default: 5)")
@@ -101,6 +106,8 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.running and args.checkpoint != "last":
         raise CannotGoOn("--running asks for the weights that the generators hold; leave out --checkpoint or --running")
+    if not 0 <= args.hint_ratio < 1:
+        raise CannotGoOn(f"--hint-ratio {args.hint_ratio:g}: give a share of the solution, from 0 to below 1")
     if (args.samples or 0) > 1024:
         raise CannotGoOn(f"--samples {args.samples}: at most 1024, as many as are compared with each other at once")
     if args.samples is not None and args.temperature <= 0:
@@ -121,14 +128,21 @@ def _suite(args: argparse.Namespace) -> tuple[str, Suite, dict[str, str]]:
 def _questions(args: argparse.Namespace, model: Model, suite: Suite, sources: dict[str, str]) -> list[Question]:
     template = choose_templates([args.template], _template_files(args, model), "--template")[args.template]
     chat = args.chat or (model.config.templates.chat if model.config else "chatml")
-    renderer = Renderer(load_tokenizer(model.path), chat)
+    tokenizer = load_tokenizer(model.path)
+    renderer = Renderer(tokenizer, chat)
     questions = []
     for benchmark in suite.benchmark:
         problems = read_problems(sources[benchmark.name], None if args.problems else benchmark.kind)
         if benchmark.problems and len(problems) != benchmark.problems:
             _say(f"{benchmark.title}: {len(problems)} problems, where {benchmark.problems} were published")
-        for problem in problems[: args.limit]:
-            questions.append(Question(benchmark.name, problem, renderer.ids(template, problem.problem)))
+        asked, refused = hinted(problems[: args.limit], args.hint_ratio, args.hint_unit, tokenizer)
+        if refused:
+            counts = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in refused.most_common())
+            _say(f"{benchmark.title}: left out, because no hint can be given: {counts}")
+        for problem, text in asked:
+            questions.append(Question(benchmark.name, problem, renderer.ids(template, text)))
+    if not questions:
+        raise CannotGoOn(f"--hint-ratio {args.hint_ratio:g}: no problem can be given such a hint")
     return questions
 
 
@@ -161,6 +175,7 @@ def _spec(
         mode=args.mode,
         seed=args.seed,
         limit=args.limit,
+        hint_ratio=args.hint_ratio,
         run=model.run.name if model.run else None,
         step=model.step,
     )

@@ -51,6 +51,7 @@ class Spec(BaseModel):
     mode: Literal["train", "paper", "strict"]
     seed: int
     limit: int | None = None
+    hint_ratio: float = Field(default=0.0, ge=0, lt=1, description="share of the reference solution that was given")
     run: str | None = Field(default=None, description="name of the training run that the model comes from")
     step: int | None = Field(default=None, description="its checkpoint")
 

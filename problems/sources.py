@@ -4,27 +4,39 @@
 | --- | --- |
 | `path/to/file.jsonl`, `.jsonl.gz`, `.parquet` | a file, one problem a row |
 | `hub:NAME` or `hub:NAME:SPLIT` | a data set on the Hugging Face hub (split `train` unless named) |
+| `reasoning-gym:TASK?options` | generated problems, see protocol/gym.py |
 | `arithmetic:STYLE?options` | synthetic problems, see problems/arithmetic.py |
 
 A row holds `problem`, and `answer` (one) or `answers` (all accepted ones); `id`, `solution`, `kind`, `level`
-(a whole number), `domain` (or `subject`) and `source` are optional, other columns are ignored. A row that
-cannot be a problem is refused with its place: training on fewer problems than the file holds would go
-unnoticed.
+(a whole number), `domain` (or `subject`) and `source` are optional, other columns are ignored. Where a file or a data
+set has other names for them, the spec says so: `file.parquet?problem=question&answer=final_answer`. A row that cannot
+be a problem is refused with its place: training on fewer problems than the file holds would go unnoticed.
 """
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
 from problems.arithmetic import load_arithmetic
+from problems.gym import load_gym
+from problems.readers import Row, hub_rows, jsonl_rows, parquet_rows
+from protocol.gym import PREFIX as GYM
 from protocol.messages import Problem
 
-Row = tuple[str, Any]  # where it stands (`file:line`), what stands there
+COLUMNS = ("problem", "answer", "answers", "id", "solution", "kind", "level", "domain", "source")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A problem, where it stands (`file:line`), and the row that it was read from, all columns kept."""
+
+    where: str
+    problem: Problem
+    row: dict[str, Any]
 
 
 def load_problems(spec: str) -> list[Problem]:
@@ -33,51 +45,85 @@ def load_problems(spec: str) -> list[Problem]:
     Raises ValueError for a spec, a file or a row that cannot be used, and ImportError where a reader is not
     installed.
     """
+    return [placed.problem for placed in load_placed(spec)]
+
+
+def load_placed(spec: str) -> list[Placed]:
+    """All problems of a source with their places; raises as `load_problems` does."""
     if spec.startswith("arithmetic:"):
-        problems = load_arithmetic(spec)
-    elif spec.startswith("hub:"):
-        problems = _problems(_hub_rows(spec), spec.removeprefix("hub:"))
-    elif spec.endswith((".jsonl", ".jsonl.gz")):
-        problems = _problems(_jsonl_rows(_existing(spec)), Path(spec).name.split(".")[0])
-    elif spec.endswith(".parquet"):
-        problems = _problems(_parquet_rows(_existing(spec)), Path(spec).stem)
+        placed = _generated(load_arithmetic(spec), spec)
+    elif spec.startswith(GYM):
+        placed = _generated(load_gym(spec), spec)
+    else:
+        placed = _read(spec)
+    if not placed:
+        raise ValueError(f"problems {spec!r}: the source is empty; a run needs at least one problem")
+    return placed
+
+
+def _generated(problems: list[Problem], spec: str) -> list[Placed]:
+    return [
+        Placed(f"{spec} number {n}", problem, problem.model_dump(exclude_none=True))
+        for n, problem in enumerate(problems, 1)
+    ]
+
+
+def _read(spec: str) -> list[Placed]:
+    source, _, query = spec.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    renamed = {column: options.pop(column) for column in COLUMNS if column in options}
+    if source.startswith("hub:"):
+        rows, name = hub_rows(source, options), source.removeprefix("hub:")
+    elif source.endswith((".jsonl", ".jsonl.gz")):
+        rows, name = jsonl_rows(_existing(source)), Path(source).name.split(".")[0]
+    elif source.endswith(".parquet"):
+        rows, name = parquet_rows(_existing(source)), Path(source).stem
     else:
         raise ValueError(
             f"problems {spec!r}: unknown kind of source; give a .jsonl, .jsonl.gz or .parquet file, "
-            "hub:NAME[:SPLIT], or arithmetic:STYLE"
+            f"hub:NAME[:SPLIT], {GYM}TASK, or arithmetic:STYLE"
         )
-    if not problems:
-        raise ValueError(f"problems {spec!r}: the source is empty; a run needs at least one problem")
-    return problems
+    if options:
+        raise ValueError(
+            f"problems {spec!r}: {', '.join(options)} is not understood after the '?'; use one of {', '.join(COLUMNS)} "
+            "to name a column" + (", config or revision" if source.startswith("hub:") else "")
+        )
+    return _placed(rows, name, renamed)
 
 
-def _problems(rows: Iterable[Row], name: str) -> list[Problem]:
+def _placed(rows: Iterable[Row], name: str, renamed: dict[str, str]) -> list[Placed]:
     """Rows to problems; refuses an id that occurs twice (the ledger and the template draw go by id)."""
-    problems: list[Problem] = []
+    found: list[Placed] = []
     places: dict[str, str] = {}
     for where, row in rows:
-        problem = _problem(where, row, f"{name}/{len(problems)}")
+        problem = _problem(where, row, f"{name}/{len(found)}", renamed)
         if problem.id in places:
             raise ValueError(
                 f"problems {where}: id {problem.id!r} is also at {places[problem.id]}; make the ids unique"
             )
         places[problem.id] = where
-        problems.append(problem)
-    return problems
+        found.append(Placed(where, problem, row))
+    return found
 
 
-def _problem(where: str, row: Any, default_id: str) -> Problem:
+def _problem(where: str, row: Any, default_id: str, renamed: dict[str, str]) -> Problem:
     if not isinstance(row, dict):
         raise ValueError(f"problems {where}: a row must be an object with `problem` and `answer`, not {row!r:.60}")
-    given = row.get("answers") or row.get("answer")
+    if missing := [column for column in renamed.values() if column not in row]:
+        raise ValueError(
+            f"problems {where}: there is no column {missing[0]!r}, which the spec names; the row has {', '.join(row)}"
+        )
+    row = row | {column: row[theirs] for column, theirs in renamed.items()}
+    # A renamed `answer` is the one that is meant, whatever else the row calls `answers`.
+    given = row.get("answer") if "answer" in renamed else row.get("answers") or row.get("answer")
     given = given if isinstance(given, list) else [given]
     answers = ["" if answer is None else str(answer).strip() for answer in given]
-    if not all(answers):
+    if not answers or not all(answers):
         raise ValueError(f"problems {where}: the row has no answer; give `answer` or `answers`, or remove the row")
     if not str(row.get("problem") or "").strip():
         raise ValueError(f"problems {where}: the row has no problem; give `problem`, or remove the row")
     fields = {key: row.get(key) for key in ("problem", "solution", "level", "source")} | {
-        "id": str(row.get("id") or default_id),
+        "id": str(default_id if row.get("id") in (None, "") else row["id"]),
         "answers": answers,
         "kind": row.get("kind") or "math",
         "domain": row.get("domain") or row.get("subject"),
@@ -95,49 +141,3 @@ def _existing(spec: str) -> Path:
     if not path.is_file():
         raise ValueError(f"problems {spec!r}: no such file; paths are relative to the working directory")
     return path
-
-
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    with opener(path, "rt", encoding="utf-8") as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield f"{path}:{number}", _json(line, f"{path}:{number}")
-        except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
-            raise ValueError(f"problems {path}: can't be read after line {number} ({error}); mend the file") from error
-
-
-def _json(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"problems {where}: not valid JSON: {error.msg} (column {error.colno}); write one object a line"
-        ) from error
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    try:
-        import pyarrow.parquet  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError(
-            f"problems {path}: reading parquet needs pyarrow, which is not installed; "
-            "`pip install pyarrow`, or convert the file to .jsonl"
-        ) from error
-    for number, row in enumerate(pyarrow.parquet.read_table(path).to_pylist(), 1):
-        yield f"{path}:row {number}", row
-
-
-def _hub_rows(spec: str) -> Iterator[Row]:
-    try:
-        from datasets import load_dataset  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError(
-            f"problems {spec!r}: the hub needs `datasets`, which is not installed; "
-            "`pip install datasets`, or give a .jsonl file"
-        ) from error
-    name, _, split = spec.removeprefix("hub:").partition(":")
-    for number, row in enumerate(load_dataset(name, split=split or "train"), 1):
-        yield f"{spec} row {number}", row

@@ -95,7 +95,7 @@ class Problem(BaseModel):
     problem: str
     answers: list[str]
     solution: str | None = None
-    kind: Literal["math", "choice", "text", "code"] = "math"
+    kind: Literal["math", "choice", "text", "code", "reasoning_gym"] = "math"
     level: int | None = None
     domain: str | None = None
     source: str | None = None
@@ -302,6 +302,7 @@ class SyncReport(Message):
 
     generator_id: str
     version: VersionText
+    group: str  # the offer's: the same version may be offered again over another group
     ok: bool
     detail: str = ""
     pause_s: float = 0.0  # sampling stood still

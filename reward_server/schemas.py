@@ -20,7 +20,7 @@ def _mend_surrogates(value: Any) -> Any:
 
 
 Text = Annotated[str, BeforeValidator(_mend_surrogates)]
-Kind = Literal["math", "choice", "text", "code"]
+Kind = Literal["math", "choice", "text", "code", "reasoning_gym"]
 Verdict = Literal["correct", "wrong", "no_answer", "timeout", "error"]
 
 
@@ -46,7 +46,8 @@ class FunctionTest(_Request):
 class GradeRequest(_Request):
     """One completion (the model's text after the prompt, prefill excluded) and the gold answer or answers.
 
-    Kind `code` has tests instead of a gold: script tests or function tests, in any mixture.
+    Kind `code` has tests instead of a gold: script tests or function tests, in any mixture. Kind `reasoning_gym` has
+    the name of an item as its first gold.
     """
 
     completion: Text
@@ -104,7 +105,7 @@ class ExplainResponse(GradeResponse):
 
 class ClusterRequest(_Request):
     completions: list[Text]
-    kind: Literal["math", "choice", "text"] = "math"
+    kind: Literal["math", "choice", "text", "reasoning_gym"] = "math"
     mode: Literal["train", "paper", "strict"] = "train"
 
 

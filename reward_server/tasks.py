@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
+from protocol.gym import GymError
 from reward_server.choice_grader import choice_letter, extract_words, fold, grade_choice, grade_text
 from reward_server.cleanup import normalise
 from reward_server.code_grader import grade_code
 from reward_server.extraction import extract
+from reward_server.gym_grader import grade_gym, gym_answer
 from reward_server.math_grader import MathGrade, compare, grade_math, is_expression
 
 MAX_EXTRACTED_CHARS = 4000  # what a response repeats of an answer; the grade saw all of it
@@ -23,7 +26,10 @@ def run(item: dict[str, Any]) -> dict[str, Any]:
         return {"extracted": _extract(item) or None}
     if item["kind"] == "code":
         return grade_code(item)
-    grade = _grade(item)
+    try:
+        grade = _grade(item)
+    except (GymError, ImportError) as error:  # the item can't be made here: no fault of the answer
+        return {"failure": "error", "reason": str(error)}
     result = {
         "verdict": grade.verdict,
         "extracted": grade.extraction.text[:MAX_EXTRACTED_CHARS] or None,
@@ -40,6 +46,9 @@ def warm_up() -> None:
     for answer, gold in (("\\frac{1}{2}x+1", "x/2+1"), ("[0,1)", "[0,1)"), ("x=\\sqrt{2}", "1.414")):
         compare(answer, gold, "train")
         compare(answer, gold, "paper")
+    if find_spec("reasoning_gym") is not None:
+        import reasoning_gym  # pyright: ignore[reportMissingImports]  # noqa: F401
+        # About a second that no grade has time for.
 
 
 def cluster(answers: list[str | None], kind: str) -> list[int]:
@@ -70,6 +79,8 @@ def _equivalent(answer: str, other: str, kind: str) -> bool:
 def _extract(item: dict[str, Any]) -> str:
     if item["kind"] == "math":
         return extract(item["completion"], item["mode"], parses=is_expression).text
+    if item["kind"] == "reasoning_gym":
+        return gym_answer(item["completion"], item["mode"]).text
     return extract_words(item["completion"], item["mode"]).text
 
 
@@ -77,6 +88,8 @@ def _grade(item: dict[str, Any]) -> MathGrade:
     completion, golds, mode = item["completion"], item["golds"], item["mode"]
     if item["kind"] == "choice":
         return grade_choice(completion, golds, item.get("options") or [], mode)
+    if item["kind"] == "reasoning_gym":
+        return grade_gym(completion, golds, mode)
     if item["kind"] == "text":
         return grade_text(completion, golds, mode)
     return grade_math(completion, golds, mode)

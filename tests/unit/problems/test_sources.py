@@ -1,14 +1,16 @@
 """Files of problems: what is read, and where the error points when a row cannot be a problem."""
 
 import gzip
-import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from problems.sources import load_problems
+from problems.sources import load_placed, load_problems
 
 
 def write(path: Path, *rows: Any) -> str:
@@ -99,17 +101,107 @@ def test_an_empty_file_is_refused(tmp_path: Path):
         load_problems(write(tmp_path / "set.jsonl"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("datasets") is not None, reason="datasets is installed")
-def test_the_hub_without_datasets_says_what_to_install():
+def test_the_hub_without_datasets_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match="pip install datasets"):
         load_problems("hub:some/name:test")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is not None, reason="pyarrow is installed")
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path):
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "set.parquet").write_bytes(b"PAR1")
     with pytest.raises(ImportError, match="pip install pyarrow"):
         load_problems(str(tmp_path / "set.parquet"))
+
+
+def parquet(path: Path, *rows: dict[str, Any]) -> str:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+    return str(path)
+
+
+def test_rows_of_parquet_become_problems(tmp_path: Path):
+    rows = [{"id": "a", "problem": "1?", "answers": ["1", "1.0"], "level": 3, "url": "x"}, {"id": "b", "problem": "2?"}]
+    rows[1]["answers"] = ["2"]
+    first, second = load_problems(parquet(tmp_path / "set.parquet", *rows))
+    assert (first.id, first.answers, first.level) == ("a", ["1", "1.0"], 3)
+    assert (second.id, second.answers, second.level) == ("b", ["2"], None)
+
+
+def test_a_row_of_parquet_is_refused_with_its_number(tmp_path: Path):
+    spec = parquet(tmp_path / "set.parquet", GOOD, GOOD | {"answer": None})
+    with pytest.raises(ValueError, match=r"set\.parquet:row 2: the row has no answer"):
+        load_problems(spec)
+
+
+def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path):
+    (tmp_path / "set.parquet").write_bytes(b"PAR1 and then something else")
+    with pytest.raises(ValueError, match=r"set\.parquet: can't be read as parquet after row 0"):
+        load_problems(str(tmp_path / "set.parquet"))
+
+
+class ScriptedHub:
+    """Stands for `datasets`; tests/unit/problems/test_hub.py has the real one."""
+
+    def __init__(self, *rows: dict[str, Any]) -> None:
+        self.rows = rows
+        self.asked: list[tuple[Any, ...]] = []
+
+    def load_dataset(self, name: str, config: str | None, *, split: str, revision: str | None) -> Any:
+        self.asked.append((name, config, split, revision))
+        if name == "unknown":
+            raise RuntimeError("no such data set\nand much more")
+        return self.rows
+
+
+def test_a_data_set_of_the_hub_is_asked_for_by_name_split_config_and_revision(monkeypatch: pytest.MonkeyPatch):
+    hub = ScriptedHub({"question": "1 + 1?", "final": "2"})
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    [problem] = load_problems("hub:some/set:test?config=main&revision=abc&problem=question&answer=final")
+    assert (problem.id, problem.problem, problem.answers) == ("some/set:test/0", "1 + 1?", ["2"])
+    assert hub.asked == [("some/set", "main", "test", "abc")]
+    load_problems("hub:some/set?problem=question&answer=final")
+    assert hub.asked[1] == ("some/set", None, "train", None)
+
+
+def test_a_hub_that_fails_is_one_line_with_the_mend(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "datasets", ScriptedHub())
+    with pytest.raises(
+        ValueError, match=r"can't load it \(RuntimeError: no such data set\); is the name right"
+    ) as caught:
+        load_problems("hub:unknown")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_row_of_the_hub_is_refused_with_its_number(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "datasets", ScriptedHub(GOOD, {"problem": "p"}))
+    with pytest.raises(ValueError, match=r"hub:some/set:test row 2: the row has no answer"):
+        load_problems("hub:some/set:test")
+
+
+def test_columns_of_other_names_are_named_in_the_spec(tmp_path: Path):
+    row = {"question": "1 + 1?", "final answer": 2, "answers": ["not meant"], "key": 0}
+    spec = write(tmp_path / "set.jsonl", row) + "?problem=question&answer=final+answer&id=key"
+    [placed] = load_placed(spec)
+    assert (placed.problem.id, placed.problem.problem, placed.problem.answers) == ("0", "1 + 1?", ["2"])
+    assert placed.row == row
+    assert placed.where == f"{tmp_path}/set.jsonl:1"
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        (
+            "?problem=question",
+            r"set\.jsonl:1: there is no column 'question', which the spec names; the row has",
+        ),
+        ("?question=problem", r"question is not understood after the '\?'; use one of problem, answer"),
+        ("?config=main", r"config is not understood"),
+    ],
+)
+def test_a_column_that_is_not_there_and_an_option_that_is_none_are_refused(tmp_path: Path, query: str, named: str):
+    spec = write(tmp_path / "set.jsonl", GOOD) + query
+    with pytest.raises(ValueError, match=named):
+        load_problems(spec)
 
 
 def test_arithmetic_is_a_source():

@@ -1,0 +1,94 @@
+"""Hints: the first part of a problem's reference solution, appended to the problem. QuestA, arXiv 2507.13266.
+
+    solution   '<think>a long search</think>Add 3 and 4: 7. Then take 5 away: 2.'
+    block      'Add 3 and 4: 7. Then take 5 away: 2.'         after the last </think>
+    prefix     'Add 3 and 4: 7. Th'                           the first half of its characters, rounded down
+    prompt     problem, a blank line, '## Hint.', the prefix
+
+Its code cuts by characters and its text speaks of tokens; `steps` cuts between steps. A prefix of under 10 characters
+is not given, and only the blank line is appended. At ratio 0 the problem stays as it is.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from protocol.messages import Problem
+
+HintUnit = Literal["characters", "tokens", "steps"]
+Refusal = Literal["no_solution", "answer_not_in_solution", "answer_in_hint"]
+TokenEnds = Callable[[str], Sequence[int]]  # of a text: the place after each token, in characters
+HEADING = "## Hint."
+LEAST_CHARACTERS = 10
+_SENTENCE = re.compile(r".+?(?:[.!?]\s+|\Z)", re.DOTALL)
+
+
+def solution_block(solution: str) -> str:
+    """The clean solution: surrounding quotes removed, and what a reasoning model thought before it."""
+    return solution.strip("\"'").rpartition("</think>")[2]
+
+
+def hint_prefix(problem: Problem, ratio: float, unit: HintUnit = "characters", ends: TokenEnds | None = None) -> str:
+    """The first `ratio` of the problem's solution block, rounded down to whole units; `ends` where they are tokens.
+
+    Raises ValueError for tokens without `ends`.
+    """
+    block = solution_block(problem.solution or "")
+    if unit == "characters":
+        return block[: math.floor(ratio * len(block))]
+    if unit == "steps":
+        steps = solution_steps(block)
+        return "".join(steps[: math.floor(ratio * len(steps))])
+    if ends is None:
+        raise ValueError("hints by tokens need the tokenizer's `ends`")
+    places = ends(block)
+    count = math.floor(ratio * len(places))
+    return block[: places[count - 1]] if count else ""
+
+
+def solution_steps(block: str) -> list[str]:
+    """Lines that say something, each with the blank ones around it; of a single line, its sentences. They join to the
+    block."""
+    lines: list[str] = []
+    for line in block.splitlines(keepends=True):
+        if lines and not (line.strip() and lines[-1].strip()):
+            lines[-1] += line
+        else:
+            lines.append(line)
+    return lines if len(lines) > 1 else _SENTENCE.findall(block)
+
+
+def with_hint(problem: str, prefix: str) -> str:
+    """The problem's text as the user's turn holds it."""
+    return f"{problem}\n\n" + (HEADING + prefix if len(prefix) >= LEAST_CHARACTERS else "")
+
+
+def hint_refusal(problem: Problem, prefix: str, reject_if_answer_in_hint: bool = True) -> Refusal | None:
+    """Why this prefix of the problem's solution is no hint to give; None where it is one.
+
+    QuestA drops problems whose answer, as written, does not occur in the solution block. It does not look for the
+    answer in the hint.
+    """
+    block = solution_block(problem.solution or "")
+    if not block.strip():
+        return "no_solution"
+    if not any(answer in block for answer in problem.answers):
+        return "answer_not_in_solution"
+    if reject_if_answer_in_hint and answer_in_hint(problem.answers, prefix):
+        return "answer_in_hint"
+    return None
+
+
+def answer_in_hint(answers: Sequence[str], prefix: str) -> bool:
+    """Whether one of the answers stands in a hint that is given, as a word or number of its own: 2 is not in 12."""
+    return len(prefix) >= LEAST_CHARACTERS and any(_stands_in(answer, prefix) for answer in answers)
+
+
+def _stands_in(answer: str, text: str) -> bool:
+    answer = " ".join(answer.split())
+    before = r"(?<!\w)(?<!\d[.,])" if answer[:1].isalnum() else ""
+    after = r"(?!\w|[.,]\d)" if answer[-1:].isalnum() else ""
+    return bool(answer) and re.search(before + re.escape(answer) + after, " ".join(text.split())) is not None
