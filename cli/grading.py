@@ -6,6 +6,7 @@ The graders are the same killable processes with the same limits; nothing of a c
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -65,6 +66,7 @@ async def local_grading(
         )
     except ValueError as error:
         raise CannotGoOn(str(error)) from None
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell every request
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),

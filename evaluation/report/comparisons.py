@@ -18,7 +18,18 @@ from evaluation.report.tables import Table
 
 PAPER = Path(__file__).parent.parent / "paper.toml"
 OPTIMISTIC = "best of {} on these very problems: optimistic, not a result"
-_CONDITION = ("suite", "problems", "template", "decoding", "n", "temperature", "max_tokens", "mode", "limit")
+_CONDITION = (
+    "suite",
+    "problems",
+    "template",
+    "decoding",
+    "n",
+    "temperature",
+    "max_tokens",
+    "mode",
+    "limit",
+    "hint_ratio",
+)
 
 
 def evaluation_tables(runs: Sequence[Run], others: Sequence[Mapping[str, Any]]) -> list[Table]:
