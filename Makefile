@@ -15,7 +15,7 @@ TORCH := $(shell sed -n 's/^torch==//p' $(LOCK) 2>/dev/null)
 # Used only where pip, asked as it is set up here, does not know the CPU build of torch.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help platform install lock demo test fuzz chaos lint format bench gpu-test clean
+.PHONY: help platform install lock demo test fuzz chaos kube-test compose-test lint format bench gpu-test clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -68,8 +68,22 @@ fuzz: install  ## FUZZ=10000 forged inputs for every decoder, stream and endpoin
 
 CHAOS_SECONDS ?= 600
 SEED ?= 0
-chaos: install  ## a run under random faults for CHAOS_SECONDS=600 with SEED=0, ended by an audit; writes chaos-report.json
-	$(BIN)/python tests/chaos/chaos.py --seconds $(CHAOS_SECONDS) --seed $(SEED)
+REAL ?= 1
+chaos: install  ## a run under random faults for CHAOS_SECONDS=600 with SEED=0, REAL=1 of 3 engines vLLM; ends by an audit
+	$(BIN)/python tests/chaos/chaos.py --seconds $(CHAOS_SECONDS) --seed $(SEED) --real $(REAL)
+
+KUBE := $(VENV)/kube
+$(KUBE)/.installed: tests/deploy/kubernetes/requirements.txt | install
+	rm -rf $(KUBE)
+	$(PIP) install --quiet --no-deps --target $(KUBE) -r $<
+	touch $@
+
+kube-test: install $(KUBE)/.installed  ## the Kubernetes manifests against the API's schemas and our own rules; no cluster
+	PATH="$(abspath $(KUBE))/bin:$$PATH" PYTHONPATH=$(abspath $(KUBE)) CHORUS_KUBE_TEST=1 \
+	  $(BIN)/python -m pytest tests/deploy/kubernetes
+
+compose-test: install  ## the stack of docker-compose.yml on an engine of its own, from nothing to nothing; needs root
+	$(BIN)/python tests/deploy/compose/drive.py
 
 lint: install  ## ruff, ruff format, pyright, import-linter
 	$(BIN)/ruff check .

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Callable
 
 import redis
 
+from protocol import logs
 from protocol.config import ConfigError
 from protocol.exits import CANNOT_GO_ON, CannotGoOn
 
@@ -31,11 +31,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "templates": ("cli.templates", "main", "list the templates, show a prompt, try a text against a contract"),
     "why": ("cli.why", "main", "who waits for whom, since when and until when, from Redis"),
     "trace": ("cli.trace", "main", "one group's life across the processes, with times"),
+    "plan": ("cli.plan", "main", "simulate a run with fleets of generators: throughput, idle time, staleness"),
     "replay": ("cli.replay", "main", "train a recorded step again, offline, and compare the loss"),
     "check-data": ("cli.check_data", "main", "find problems that training shares with a test set"),
     "measure-difficulty": ("cli.measure_difficulty", "main", "how often a model solves each problem"),
     "levels": ("cli.levels", "main", "difficulty levels from such measurements"),
     "starter": ("cli.starter", "main", "build the demo's starter policy"),
+    "prepare": ("deploy.prepare", "main", "make a run's folder and fetch its model, for services in containers"),
 }
 
 
@@ -44,18 +46,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] not in COMMANDS:
         return _usage(arguments)
-    logging.basicConfig(
-        level=os.environ.get("CHORUS_LOG", "INFO"), format="%(asctime)s %(name)s %(levelname)s %(message)s"
-    )
     module, function, _ = COMMANDS[arguments[0]]
     try:
+        logs.set_up(arguments[0])
         entry: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
         return entry(arguments[1:])
     except (ConfigError, CannotGoOn) as error:
-        print(f"chorus {arguments[0]}: {error}", file=sys.stderr)
+        logs.last_word(f"chorus {arguments[0]}: {error}")
         return CANNOT_GO_ON
     except redis.RedisError as error:
-        print(f"chorus {arguments[0]}: Redis failed: {error}; is the server running and in order?", file=sys.stderr)
+        logs.last_word(f"chorus {arguments[0]}: Redis failed: {error}; is the server running and in order?")
         return CANNOT_GO_ON
 
 

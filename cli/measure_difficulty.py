@@ -12,9 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-from evaluation.records import read_jsonl
-
 from cli import eval as evaluate
+from evaluation.records import read_jsonl
 from problems.pass_rates import Measured
 from protocol.exits import CannotGoOn
 

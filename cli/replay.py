@@ -74,7 +74,8 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
         done = []
         for n, shard in shards.items():
             groups = read_step(shard)
-            parts = minibatches(prepare(groups, config), config.sampling.group_size, config.learner.updates_per_step)
+            prepared = prepare(groups, config, n - 1, crew.reference)
+            parts = minibatches(prepared, config.sampling.group_size, config.learner.updates_per_step)
             result = crew.step(parts)
             grad_norm = max(result.grad_norms, default=0.0)
             done.append(Replayed(n, result.loss, records[n]["loss"], grad_norm, records[n]["grad_norm"]))
@@ -85,12 +86,17 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
 
 def _checkpoint_before(run_dir: Path, step: int) -> tuple[int, Path | None]:
     """(its step, its folder); (0, None): the run's start weights. Pruned checkpoints have no `state`."""
-    whole = [
-        (json.loads(manifest.read_text())["step"], manifest.parent)
-        for manifest in sorted((run_dir / "checkpoints").glob("step-*/manifest.json"))
-        if (manifest.parent / "state").is_dir()
-    ]
-    return max((found for found in whole if found[0] < step), default=(0, None), key=lambda found: found[0])
+    manifests = sorted((run_dir / "checkpoints").glob("step-*/manifest.json"))
+    earlier = [(fields, path.parent) for path in manifests if (fields := json.loads(path.read_text()))["step"] < step]
+    whole = [(fields["step"], folder) for fields, folder in earlier if (folder / "state").is_dir()]
+    start, folder = max(whole, default=(0, None), key=lambda found: found[0])
+    gone_back = [fields["step"] for fields, _ in earlier if fields.get("rolled_back_to") is not None]
+    if gone_back and gone_back[-1] > start:
+        raise CannotGoOn(
+            f"{run_dir}: after step {gone_back[-1]} the run went back to earlier weights, and that checkpoint is no "
+            f"longer kept, so step {step} can't be reached; learner.keep_checkpoints says how many are"
+        )
+    return start, folder
 
 
 def _check(run_dir: Path, step: int, records: dict[int, Any], shards: dict[int, Path]) -> None:

@@ -22,8 +22,10 @@ def main(argv: list[str]) -> int:
         print(build_smollm2(args.cache))
     else:
         from starter.build import build_starter
+        from starter.courses import CHAINS, COURSES
 
         extra = [Path(f) for f in config.templates.files]
         names = config.model.starter_templates or config.templates.names
-        print(build_starter(args.cache, names, 0, extra_templates=extra))
+        course = COURSES.get(config.model.path, CHAINS)
+        print(build_starter(args.cache, names, 0, extra_templates=extra, course=course))
     return os.EX_OK

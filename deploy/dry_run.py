@@ -54,6 +54,7 @@ def describe(config: RunConfig, placement: Placement, tokens_per_second: float |
         f"steps       {c.run.steps}, of {c.learner.groups_per_step} groups x {c.sampling.group_size} = "
         f"{samples} samples; {updates} optimizer updates",
         f"templates   {_templates(config)}",
+        *(f"curriculum  {line}" for line in _curriculum(config)),
         f"tokens      at most {c.run.steps * samples * c.sampling.max_tokens:,} generated; at most "
         f"{longest:,} a sequence (context {c.model.context:,})",
         f"time        {_time(c.run.steps * samples * c.sampling.max_tokens, tokens_per_second)}",
@@ -87,6 +88,28 @@ def _templates(config: RunConfig) -> str:
         bound, window = section.adaptive.bound, section.adaptive.window
         stages.append(f"adapted by up to {bound:g}x to the reward's variance over {window} steps")
     return "; ".join(stages)
+
+
+def _curriculum(config: RunConfig) -> list[str]:
+    """A line a stage: what it asks, and when it ends; none for a run without stages."""
+    lines = []
+    for stage in config.curriculum.stages:
+        parts = [f"hint {stage.hint_ratio}" if stage.gives_hints else "no hint"]
+        if stage.pass_rate:
+            parts.append(f"pass rate {stage.pass_rate.low:g} to {stage.pass_rate.high:g}")
+        if stage.levels:
+            parts.append(f"levels {', '.join(map(str, stage.levels))}")
+        if stage.domains:
+            total = sum(stage.domains.values())
+            shares = ", ".join(f"{name} {weight / total:.0%}" for name, weight in stage.domains.items())
+            parts.append(f"{shares}, {'exactly' if stage.stratified else 'on average'}")
+        if stage.max_tokens:
+            parts.append(f"at most {stage.max_tokens:,} tokens")
+        ends = [f"{stage.steps} steps"] if stage.steps else []
+        ends += [f"a plateau of {stage.plateau.figure}"] if stage.plateau else []
+        ends += [f"a fall of entropy by {stage.entropy_fall.share:.0%}"] if stage.entropy_fall else []
+        lines.append(f"{stage.name}: {'; '.join(parts)}; until {' or '.join(ends) or 'the end'}")
+    return lines
 
 
 def _time(tokens: int, rate: float | None) -> str:

@@ -28,6 +28,7 @@ from deploy.preflight import STARTERS
 from deploy.progress import Progress
 from deploy.services import Chosen, reward_server_service, services_of, valkey_service
 from deploy.supervisor import Service, ServiceFailed, Supervisor
+from protocol import logs
 from protocol.config import RunConfig
 from protocol.connect import await_redis
 from protocol.exits import CannotGoOn
@@ -162,7 +163,7 @@ def _build_starter(run_dir: Path, cache: Path, note: Callable[[str], None]) -> P
         builder.kill()
     words = [line for line in log.read_text().splitlines() if line.strip()] or ["no words"]
     if status != 0:
-        raise CannotGoOn(f"the starter policy could not be built: {words[-1].strip()} (log: {log})")
+        raise CannotGoOn(f"the starter policy could not be built: {logs.message_of(words[-1].strip())} (log: {log})")
     return Path(words[-1].strip())
 
 

@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 from learner.draw import TemplateDraw
+from learner.pass_rates import PassRates
 from problems.sources import load_problems
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
 from protocol.templating import choose_templates
+from starter.courses import COURSES
 
-STARTERS = ("starter", "smollm2")  # model.path values that mean: build it here
+STARTERS = (*COURSES, "smollm2")  # model.path values that mean: build it here
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -26,6 +28,7 @@ def check_inputs(config: RunConfig) -> None:
     ):
         choose_templates(names, files, key)
     _check_model(config.model.path)
+    PassRates(config.curriculum.pass_rates)
     for key in ("train", "heldout", "validation"):
         for source in getattr(config.problems, key):
             if not source.startswith("hub:"):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from protocol import logs
 from protocol.exits import CANNOT_GO_ON
 from protocol.processes import Guarded, spawn_guarded
 
@@ -136,4 +137,4 @@ class Supervisor:
 def _last_words(log: Path) -> str:
     """The last line that says something."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return logs.message_of(next((line.strip() for line in reversed(lines) if line.strip()), ""))

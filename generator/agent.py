@@ -58,6 +58,7 @@ class Agent:
         self.engine = engine
         self.client = client
         self.metrics = metrics or GeneratorMetrics()
+        self.metrics.run.labels(run_id, generator_id).set(1)
         self.sync = WeightSync(engine, generator_id, config.generator.keep_stale_kv, self.metrics)
         self._grader = grader
         self._tokenizer = tokenizer
@@ -92,7 +93,7 @@ class Agent:
                 ("lease eval", self._lease("eval")),
                 ("lease train", self._lease("train")),
                 ("work", self._first_failure()),
-                ("lag", watch_event_loop(self.metrics.waits.lag_s, log)),
+                ("lag", watch_event_loop(self.metrics.lag_s, log)),
             )
         ]
         drained = asyncio.create_task(self._draining.wait())
@@ -118,6 +119,14 @@ class Agent:
         if not self._engine_up.is_set():
             return "joining"
         return "ready" if self.sync.version is not None else "syncing"
+
+    @property
+    def readiness(self) -> str:
+        """`ready`, or why its samples can't be counted on: for a cluster's probe, see `generator/probes.py`."""
+        behind, most = self.sync.behind, self.config.staleness.max
+        if self.state == "ready" and behind > most:
+            return f"stale: {behind} steps behind the learner, staleness.max is {most}"
+        return self.state
 
     # -- the engine ---------------------------------------------------------------------------------
 
@@ -190,7 +199,9 @@ class Agent:
     async def _lease(self, lane: Lane) -> None:
         ledger = self._ledgers[lane]
         while not self._draining.is_set():
-            if not await self.sync.wait_for_step(0, _LOOK_AGAIN_S):
+            # With weights older than that, because syncs fail, all it sampled would be dropped for its age.
+            useful = max(0, self.sync.offered_step - self.config.staleness.max)
+            if not await self.sync.wait_for_step(useful, _LOOK_AGAIN_S):
                 continue
             room = self._share(lane) - sum(held == lane for held, _ in self._work)
             if room <= 0:
@@ -278,7 +289,7 @@ class Agent:
 
     async def _failed(self, ledger: GeneratorLedger, lease: Lease, why: str, its_fault: bool) -> None:
         log.warning("task %s, attempt %d: %s", lease.id, lease.attempt, why)
-        self.metrics.groups.labels("failed").inc()
+        self.metrics.groups.labels("failed" if its_fault else "interrupted").inc()
         if its_fault and lease.attempt >= self.config.generator.max_attempts:
             await self._bury(ledger, lease, "attempts", why)
         else:
@@ -304,6 +315,7 @@ class Agent:
                     task = self._work.get((lane, id))
                     if task is not None and not task.done():
                         log.warning("lease of task %s is lost to another generator; dropping our copy", id)
+                        self.metrics.groups.labels("lease_lost").inc()
                         task.cancel()
 
     async def _give_back_all(self) -> None:
@@ -324,9 +336,10 @@ class Agent:
         fenced = False  # the learner's start writes the fence; once there, it is there for good
         while True:
             now = time.monotonic()
-            self._busy_seconds += (now - last) if self._work else 0.0
+            busy_s = (now - last) if self._work else 0.0
+            self._busy_seconds += busy_s
             last = now
-            self.metrics.in_flight.set(len(self._work))
+            self.metrics.heartbeat(self.state, len(self._work), busy_s)
             member = Member(
                 generator_id=self.id,
                 state=self.state,  # type: ignore[arg-type]

@@ -161,6 +161,7 @@ async def produce(
             )
         generated = time.time()
         on_tokens(sum(len(c.token_ids) for c in completions))
+        metrics.sampled((len(c.token_ids), c.finish_reason) for c in completions)
         texts = tokenizer.decode_batch([c.token_ids for c in completions], skip_special_tokens=True)
         left_s = task.deadline_s - (generated - started)
         with metrics.waits.on("grades", "reward server", left_s, f"group {task.index}"):
@@ -168,6 +169,7 @@ async def produce(
     graded = time.time()
     metrics.generate_s.observe(generated - started)
     metrics.grade_s.observe(graded - generated)
+    metrics.ungraded.inc(sum(g.accuracy is None for g in grades))
     return RolloutGroup(
         task=task,
         generator_id=generator_id,

@@ -15,6 +15,8 @@ from tokenizers import Tokenizer
 from generator.agent import Agent
 from generator.engine import EngineError, VllmEngine
 from generator.groups import RewardServer
+from generator.probes import create_app, served
+from protocol import logs
 from protocol.config import RunConfig, load_config
 from protocol.connect import await_redis, connect_async, lost
 from protocol.exits import CannotGoOn
@@ -33,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cpus", default="", help="cores for vLLM, e.g. 0,1 (default: all)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
+    logs.tell(run=args.run_id)
     config = load_config(args.config, args.overrides)
     await_redis(config.redis.url)
     try:
@@ -48,20 +51,24 @@ async def _run(config: RunConfig, args: argparse.Namespace) -> int:
     grader = RewardServer(config.reward.url, config.reward.deadline_s, config.objective.needs_clusters)
     await grader.wait_ready(_REWARD_SERVER_DEADLINE_S)
     client = connect_async(config.redis.url)
+    generator_id = f"{args.name}-{secrets.token_hex(2)}"
+    logs.tell(process=generator_id)
     agent = Agent(
         config,
         args.run_id,
-        f"{args.name}-{secrets.token_hex(2)}",
+        generator_id,
         VllmEngine(config, args.log, {int(c) for c in args.cpus.split(",")} if args.cpus else None),
         grader,
         tokenizer,
         client,
-        GeneratorMetrics(config.generator.metrics_port),
+        GeneratorMetrics(),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, agent.drain)
+    app = create_app(lambda: agent.readiness, agent.metrics.registry)
     try:
-        await agent.run()
+        async with served(app, config.generator.metrics_port):
+            await agent.run()
     finally:
         await client.aclose()
         await grader.close()

@@ -66,6 +66,8 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         super().__init__(*args, **kwargs)
         self._group: torch.distributed.ProcessGroup | None = None
         self._on_gpu = False
+        self._plan: BucketPlan | None = None
+        self._buckets: list[torch.Tensor] = []
 
     def init_transfer_engine(self, init_info: GroupInfo) -> None:
         close_group(self._group)
@@ -93,12 +95,13 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
             initialize_layerwise_reload(self.model)
             self._receive_staged(plan, update_info.timeout_s)
         else:
-            buckets = new_buckets(plan)
-            for bucket in buckets:
+            if plan != self._plan:  # fresh memory costs about as much as the bytes that come into it
+                self._plan, self._buckets = plan, new_buckets(plan)
+            for bucket in self._buckets:
                 broadcast(self._group, bucket, update_info.timeout_s)
             initialize_layerwise_reload(self.model)
             model: Any = self.model
-            for tensors in plan.views(buckets):
+            for tensors in plan.views(self._buckets):
                 model.load_weights(tensors)
 
     def _receive_staged(self, plan: BucketPlan, timeout_s: float) -> None:

@@ -17,6 +17,7 @@ import time
 import numpy as np
 
 from generator.engine import Engine, EngineError
+from protocol import logs
 from protocol.messages import SyncOffer, SyncReport, Version
 from protocol.metrics import GeneratorMetrics
 
@@ -33,13 +34,20 @@ class WeightSync:
         self.engine = engine
         self.generator_id = generator_id
         self.version: Version | None = None
+        self.offered_step = 0  # of the newest offer, taken or not: where the learner is
         self.quarantined = False
+        self.offered: Version | None = None  # the newest, taken or not
         self.changed = asyncio.Condition()
         self._keep_stale_kv = keep_stale_kv
         self._metrics = metrics
         self._group = ""
         self._verified: set[tuple[int, int]] = set()
         self._refused: set[tuple[int, int]] = set()
+
+    @property
+    def behind(self) -> int:
+        """Steps between the newest weights that were offered and those that sample; 0 before the first sync."""
+        return max(0, self.offered.step - self.version.step) if self.offered and self.version else 0
 
     async def forget(self) -> None:
         """The engine is a new one: no group, no weights of ours, nothing verified."""
@@ -53,9 +61,12 @@ class WeightSync:
         """Carry out one offer; never raises for what can go wrong on the way, reports it."""
         started = time.monotonic()
         version = Version.parse(offer.version)
+        if version.newer_than(self.offered):
+            self.offered = version
         if self.version is not None and self.version.newer_than(version):  # an old learner's, or written again
             self._metrics.syncs.labels("outdated").inc()
             return self._report(offer, started, error=f"{version} is older than {self.version}")
+        self.offered_step = version.step
         try:
             pause_s, transfer_s = await self._transfer(offer)
         except EngineError as error:
@@ -67,6 +78,8 @@ class WeightSync:
         except EngineError as error:
             await self._judge(version, ok=False)  # unknown is not verified
             return self._report(offer, started, error=f"canary not answered: {error}")
+        self._metrics.gap.set(float(gaps.mean()) if gaps.size else float("nan"))
+        self._metrics.tolerance.set(offer.tolerance)
         ok = bool(gaps.size) and float(gaps.mean()) <= offer.tolerance
         await self._judge(version, ok)
         return self._report(offer, started, pause_s, transfer_s, gaps, "" if ok else _gap_text(gaps, offer))
@@ -93,6 +106,7 @@ class WeightSync:
             self.changed.notify_all()
         self._metrics.syncs.labels("ok" if ok else "canary_failed").inc()
         self._metrics.version.set(version.step)
+        logs.tell(version=str(version))
 
     async def may_commit(self, versions: set[tuple[int, int]], deadline_s: float) -> bool:
         """Wait for the verdict on all `versions`: True, all verified; False, one refused or none in time."""
@@ -131,17 +145,18 @@ class WeightSync:
     ) -> SyncReport:
         finite = gaps is not None and np.isfinite(gaps).all()
         mean, largest = (float(gaps.mean()), float(gaps.max())) if finite else (1e9, 1e9)  # type: ignore[union-attr]
+        total_s = time.monotonic() - started
         if not error:
-            self._metrics.gap.set(mean)
-            self._metrics.pause_s.observe(pause_s)
+            self._metrics.synced(pause_s, transfer_s, total_s)
         return SyncReport(
             generator_id=self.generator_id,
             version=offer.version,
+            group=offer.group,
             ok=not error,
             detail=error,
             pause_s=pause_s,
             transfer_s=transfer_s,
-            total_s=time.monotonic() - started,
+            total_s=total_s,
             gap_mean=mean,
             gap_max=largest,
         )

@@ -1,29 +1,34 @@
 """Admission: which problem comes next, under which template, as which token ids.
 
-The order of problems is a function of the run's seed and the admission index alone, and so is the draw of templates
-unless it is adaptive (learner/draw.py): a resumed run goes on where the ledger's `admitted` counter stands, and the
-same seed draws the same run.
+The order of problems is a function of the run's seed, the admission index and the starts of the stages so far
+(learner/stages.py), and so is the draw of templates unless it is adaptive (learner/draw.py): a resumed run goes on
+where the ledger's `admitted` counter stands, and the same seed draws the same run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import random
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from learner.draw import TemplateDraw
+from learner.hints import Hints
+from learner.online_hints import OnlineRatios
+from learner.pass_rates import PassRates
+from learner.pools import Pool, choose
+from learner.probe import Probe
 from learner.prompts import Renderer
+from learner.stages import Stages
 from problems.sources import load_problems
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
-from protocol.messages import Problem, Sampling, Task, pack_ids
+from protocol.messages import Problem, RolloutGroup, Sampling, Task, pack_ids
 from protocol.templating import Template, choose_templates
 
 log = logging.getLogger("chorus.learner")
@@ -31,11 +36,12 @@ log = logging.getLogger("chorus.learner")
 
 @dataclass(frozen=True)
 class Prompted:
-    """A problem rendered under a template."""
+    """A problem rendered under a template, with the hint of this ratio."""
 
     problem: Problem
     template: str
     ids: list[int]
+    hint_ratio: float = 0.0
 
 
 class Admission:
@@ -63,6 +69,29 @@ class Admission:
             )
         if self.too_long:
             log.warning("%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long)
+        self.by_id = {problem.id: problem for problem in self.problems}
+        self.hints = Hints(config, self.tokenizer, self._fits)
+        self.online = OnlineRatios(config.curriculum.hints.online, config.run.steps)
+        self.probe = Probe()
+        self.stages = self._stages()
+
+    def _stages(self) -> Stages:
+        """Every stage's problems, so that one that has none is refused before the run begins."""
+        config = self.config
+        rates = PassRates(config.curriculum.pass_rates)
+        pools = []
+        for stage in config.curriculum.all_stages:
+            chosen = choose(self.problems, stage, rates, self.hints)
+            if chosen.left_out:
+                reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(chosen.left_out.items()))
+                log.warning("stage %s: %d problems, without %s", stage.name, len(chosen.problems), reasons)
+            pools.append(Pool(chosen, stage, config.run.seed, config.learner.groups_per_step))
+        return Stages(config.curriculum.all_stages, pools)
+
+    def open(self, run_dir: Path) -> None:
+        """Take up what earlier learners of this run have left; before anything is admitted."""
+        self.stages.open(run_dir)
+        self.online.open(run_dir)
 
     def _fitting(self, problems: list[Problem], templates: Mapping[str, Template]) -> tuple[list[Problem], int]:
         """Problems that fit under each of these templates."""
@@ -70,28 +99,48 @@ class Admission:
         fitting = [p for p in problems if all(len(self.render(p, t)) <= limit for t in templates.values())]
         return fitting, len(problems) - len(fitting)
 
-    def render(self, problem: Problem, template: Template) -> list[int]:
-        """The prompt's token ids, prefill included."""
-        return self._renderer.ids(template, problem.problem)
+    def _fits(self, problem: Problem, text: str) -> bool:
+        limit = self.config.problems.max_prompt_tokens
+        return all(len(self._renderer.ids(t, text)) <= limit for t in self.templates.values())
 
-    def at(self, index: int) -> tuple[int, Prompted]:
-        """(epoch, prompt) of an admission index."""
-        epoch, position = divmod(index, len(self.problems))
-        problem = self.problems[_permutation(self.config.run.seed, epoch, len(self.problems))[position]]
+    def render(self, problem: Problem, template: Template, hint_ratio: float = 0.0) -> list[int]:
+        """The prompt's token ids, hint and prefill included."""
+        text = self.hints.text(problem, hint_ratio) if hint_ratio else problem.problem
+        return self._renderer.ids(template, text)
+
+    def at(self, index: int, step: int | None = None) -> tuple[int, Prompted]:
+        """(epoch, prompt) of an admission index; `step` that it is admitted for, from 1 (by default the one that it
+        would train in if no group were dropped), bounds an online hint."""
+        epoch, problem = self.stages.at(index)
         name = self.draw.at(index, epoch, problem.id)
-        return epoch, Prompted(problem, name, self.render(problem, self.templates[name]))
+        ratio = self._hint_ratio(index, problem, step or index // self.config.learner.groups_per_step + 1)
+        return epoch, Prompted(problem, name, self.render(problem, self.templates[name], ratio), ratio)
 
-    def task(self, index: int, min_version: int) -> Task:
-        epoch, prompted = self.at(index)
+    def _hint_ratio(self, index: int, problem: Problem, step: int) -> float:
+        ratio = self.stages.of(index).hint_ratio
+        if not ratio or self.hints.is_probe(problem.id):
+            return 0.0
+        if ratio == "online":
+            return self.hints.lower(problem, self.online.wanted(problem.id, step), self.online.config.move)
+        return ratio
+
+    def task(self, index: int, min_version: int, step: int | None = None) -> Task:
+        epoch, prompted = self.at(index, step)
         s = self.config.sampling
-        return self._task(
-            index,
-            epoch,
-            prompted,
-            s.group_size,
-            Sampling(temperature=s.temperature, max_tokens=s.max_tokens),
-            min_version,
-        )
+        longest = self.stages.of(index).max_tokens or s.max_tokens
+        sampling = Sampling(temperature=s.temperature, max_tokens=longest)
+        return self._task(index, epoch, prompted, s.group_size, sampling, min_version)
+
+    def observe(self, group: RolloutGroup) -> None:
+        """A graded group came back, whether it will be trained or not: the probe and online hints learn from it."""
+        task = group.task
+        known = [s.grade.accuracy for s in group.samples if s.grade.accuracy is not None]
+        if not known or not self.config.curriculum.gives_hints:
+            return
+        if self.hints.is_probe(task.problem_id):
+            self.probe.add(known)
+        elif self.stages.of(task.index).hint_ratio == "online":
+            self.online.observe(task.index, task.problem_id, task.hint_ratio, statistics.fmean(known))
 
     def evaluation_tasks(self, first_index: int, min_version: int) -> list[Task]:
         """Held-out problems, templates in equal shares: each `samples` times sampled, then once greedily."""
@@ -149,6 +198,7 @@ class Admission:
             kind=prompted.problem.kind,
             gold=prompted.problem.answers,
             template=prompted.template,
+            hint_ratio=prompted.hint_ratio,
             prompt_ids=pack_ids(prompted.ids),
             group_size=size,
             sampling=sampling,
@@ -190,10 +240,3 @@ def _load(sources: Sequence[str]) -> list[Problem]:
 def _by_hash(problems: list[Problem]) -> list[Problem]:
     """In an order that neither their source's nor a seed decides."""
     return sorted(problems, key=lambda p: hashlib.blake2b(p.id.encode()).digest())
-
-
-@lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, n: int) -> list[int]:
-    order = list(range(n))
-    random.Random(f"{seed}/{epoch}").shuffle(order)
-    return order

@@ -15,6 +15,7 @@ from typing import Any
 
 from protocol.config import AlarmsSection
 
+NAMES = ("entropy", "accuracy", "clip", "grad_norm", "effective", "nonfinite")
 _ACCURACY_STEPS = 10
 _NORM_STEPS = 50
 _NORM_LEAST = 10  # steps before a median means anything

@@ -11,10 +11,11 @@ under a new name; nobody else notices. Threads share nothing but the newest snap
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -61,8 +62,9 @@ class Link:
     report: SyncReport | None = None  # of the last sync that went well
     group: torch.distributed.ProcessGroup | None = None
     group_name: str = ""
+    offered: tuple[str, str] | None = None  # group and version of the sync under way,
+    answer: SyncReport | None = None  # and its report
     engine: int = 0
-    attempts: int = 0
     refusals: int = 0  # since the last sync that went well
     gone: bool = False
     thread: threading.Thread | None = None
@@ -71,7 +73,6 @@ class Link:
 @dataclass
 class _Shared:
     newest: Snapshot | None = None
-    reports: dict[tuple[str, str], SyncReport] = field(default_factory=dict)
     closing: bool = False
     failure: Exception | None = None  # of the watcher: the next caller gets it
 
@@ -99,6 +100,7 @@ class Broadcaster:
         self._store = host_store(config.learner.host, config.learner.store_port, self._deadline_s)
         self._shared = _Shared()
         self._changed = threading.Condition()
+        self._attempts = itertools.count(1)  # a group's name is never used twice, nor by a generator that returns
         self._told = 0.0
         last = client.xrevrange(self.keys.reports, count=1)
         self._last_report = last[0][0] if last else b"0"
@@ -212,8 +214,13 @@ class Broadcaster:
                     log.warning("sync report %r is unreadable and ignored: %s", id, error)
                     self._metrics.refused.labels("report").inc()
                     continue
-                if report.generator_id in self.links:
-                    self._shared.reports[report.generator_id, report.version] = report
+                link = self.links.get(report.generator_id)
+                if link is None or (report.group, report.version) != link.offered:
+                    # Of a sync that was given up, or sent again: it says nothing about the one under way.
+                    log.info("sync report %r is ignored: %s of %s was not asked for", id, report.group, report.version)
+                    self._metrics.refused.labels("report").inc()
+                    continue
+                link.answer = report
             self._changed.notify_all()
 
     # -- each link's thread -----------------------------------------------------------------------------
@@ -275,11 +282,11 @@ class Broadcaster:
         member = link.member
         if link.group is None or link.engine != member.engine:
             self._close(link)
-            link.attempts += 1
             link.engine = member.engine
-            link.group_name = f"{snapshot.version.fence}:{member.generator_id}:{member.engine}:{link.attempts}"
+            link.group_name = f"{snapshot.version.fence}:{member.generator_id}:{member.engine}:{next(self._attempts)}"
         offer = self._offer(link, snapshot)
-        self._shared.reports.pop((member.generator_id, offer.version), None)
+        with self._changed:
+            link.offered, link.answer = (offer.group, offer.version), None
         self._client.xadd(self.keys.offers(member.generator_id), {"d": offer.encode()}, maxlen=4)
         group = link.group
         if group is None:
@@ -287,7 +294,7 @@ class Broadcaster:
             group = open_group(self.backend, store, link.group_name, 0, offer.world_size, self._deadline_s)
             link.group = group
         self._transmit(group, snapshot)
-        return self._await_report(member.generator_id, offer.version)
+        return self._await_report(link)
 
     def _offer(self, link: Link, snapshot: Snapshot) -> SyncOffer:
         tensors: list[Tensor] = [slot.tensor for slot in snapshot.plan.slots]
@@ -311,12 +318,13 @@ class Broadcaster:
             staged = bucket.to(self.device, non_blocking=True) if self.backend == "nccl" else bucket
             broadcast(group, staged, self._deadline_s)
 
-    def _await_report(self, generator_id: str, version: str) -> SyncReport:
-        key = (generator_id, version)
+    def _await_report(self, link: Link) -> SyncReport:
         with self._changed:
-            if not self._changed.wait_for(lambda: key in self._shared.reports, timeout=self._deadline_s):
+            self._changed.wait_for(lambda: link.answer is not None, timeout=self._deadline_s)
+            link.offered = None  # what comes now comes too late, or twice
+            if link.answer is None:
                 raise TimeoutError(f"no report within learner.sync_deadline_s = {self._deadline_s:g} s")
-            return self._shared.reports.pop(key)
+            return link.answer
 
     def _close(self, link: Link) -> None:
         close_group(link.group)

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,15 @@ _MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """`entries`: rollout entry ids trained since the checkpoint before, by step and in order."""
+    """`entries`: rollout entry ids trained since the checkpoint before, by step and in order.
+
+    `rolled_back_to`: the policy had collapsed at `step`, and the checkpoint holds the state of that earlier one.
+    """
 
     step: int
     fence: int
     entries: dict[int, list[str]]
+    rolled_back_to: int | None = None
 
     @property
     def all_entries(self) -> list[str]:
@@ -73,7 +77,7 @@ def _export(policy: Policy, full: Mapping[str, Any], path: Path) -> None:
 
 
 def _write_last(path: Path, manifest: Manifest) -> None:
-    text = json.dumps({"step": manifest.step, "fence": manifest.fence, "entries": manifest.entries})
+    text = json.dumps(asdict(manifest))
     partial = path.with_suffix(".partial")
     with partial.open("w") as file:
         file.write(text)
@@ -87,13 +91,28 @@ def _write_last(path: Path, manifest: Manifest) -> None:
 
 def read_manifest(path: Path) -> Manifest:
     fields = json.loads((path / _MANIFEST).read_text())
-    return Manifest(fields["step"], fields["fence"], {int(k): v for k, v in fields["entries"].items()})
+    entries = {int(k): v for k, v in fields["entries"].items()}
+    return Manifest(fields["step"], fields["fence"], entries, fields.get("rolled_back_to"))
 
 
 def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint."""
-    whole = sorted(p for p in folder.glob("step-*") if (p / _MANIFEST).is_file())
-    return whole[-1] if whole else None
+    return max(_whole(folder), default=None)
+
+
+def oldest(folder: Path) -> Path | None:
+    """The oldest whole checkpoint that pruning has left its state."""
+    return min((path for path in _whole(folder) if (path / "state").is_dir()), default=None)
+
+
+def rollbacks(folder: Path) -> list[int]:
+    """The steps at which the run went back to an earlier checkpoint."""
+    manifests = map(read_manifest, _whole(folder))
+    return [m.step for m in manifests if m.rolled_back_to is not None]
+
+
+def _whole(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if (path / _MANIFEST).is_file())
 
 
 def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manifest:
@@ -108,7 +127,7 @@ def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manife
 def prune(folder: Path, keep: int, selected: int | None = None) -> None:
     """Keep the newest `keep` checkpoints, that of the selected step, and every manifest: the audit of a finished run
     reads them."""
-    for path in sorted(p for p in folder.glob("step-*") if (p / _MANIFEST).is_file())[:-keep]:
+    for path in _whole(folder)[:-keep]:
         if path.name == f"step-{selected or 0:06d}":
             continue
         for part in ("state", "huggingface"):

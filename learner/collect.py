@@ -14,7 +14,7 @@ from learner.admission import Admission
 from learner.window import Ready, Window
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
-from protocol.ledger import Entry, LearnerLedger
+from protocol.ledger import Entry, LearnerLedger, digest_of
 from protocol.messages import MessageError, RolloutGroup, unpack_floats, unpack_ids
 from protocol.metrics import LearnerMetrics
 
@@ -27,10 +27,10 @@ class Collector:
     """Keeps the run's credits in use and hands out one step's groups at a time.
 
     A group's slot is charged by `admit` and freed when the learner reports it trained, or drops it here:
-    `corrupt` (unreadable, forged, of another run, or not what was admitted), `copy` (its index was answered before;
-    only a second writer makes one, and the audit shows it), `stale` (older than staleness.max), `ungraded` (fewer
-    than two samples with a verdict), `nonfinite` (fewer than two of these with finite log-probabilities), `filtered`
-    (dynamic sampling: all right or all wrong, or outside objective.accuracy_bounds).
+    `corrupt` (unreadable, of another run, or its task is not the one that was admitted), `stale` (older than
+    staleness.max), `ungraded` (fewer than two samples with a verdict), `nonfinite` (fewer than two of these with finite
+    log-probabilities), `filtered` (dynamic sampling: all right or all wrong, or outside objective.accuracy_bounds).
+    A second answer to an index, which only a second writer makes, is refused and counted as foreign: it is no group.
 
     A dropped group's slot is filled by `admit` like any other, so filtering refills a step by itself. After
     objective.max_refills times a step's groups were filtered, the step takes the groups that come: a policy that
@@ -49,7 +49,7 @@ class Collector:
             config.staleness.max,
             config.learner.head_deadline_s,
         )
-        self._next_index = ledger.admitted()
+        self.next_index = ledger.admitted()
         self._filtered: Counter[str] = Counter()  # since the last step
         self._recounted = time.monotonic()
 
@@ -72,12 +72,11 @@ class Collector:
         if room <= 0:
             return
         min_version = step if self.config.staleness.target == 0 else 0
-        first = self._next_index
-        tasks = [self.admission.task(first + k, min_version) for k in range(room)]
+        first = self.next_index
+        tasks = [self.admission.task(first + k, min_version, step + 1) for k in range(room)]
         taken = self.ledger.admit(first, [t.encode() for t in tasks], self.config.capacity)
         self.window.outstanding |= dict.fromkeys(range(first, first + taken), step)
-        self._next_index += taken
-        self.metrics.outstanding.set(len(self.window.outstanding))
+        self.next_index += taken
 
     def next_step(self, step: int, steps_left: int, check: Callable[[], None]) -> list[Ready]:
         """Block until a step's groups are there; `check` raises when waiting has become pointless.
@@ -128,9 +127,10 @@ class Collector:
 
     def _check(self, entry: Entry) -> Ready | None:
         """Decode and judge one entry; None: it was dropped."""
-        if entry.index is not None and (entry.index not in self.window.outstanding or entry.index in self.window.ready):
-            log.warning("rollout %s is dropped: index %d was answered before", entry.id, entry.index)
-            self._acknowledge("copy", [entry])
+        if entry.index is not None and self._answered(entry.index):
+            log.warning("rollout %s is refused: index %d was answered before", entry.id, entry.index)
+            self.ledger.refuse([entry.id])
+            self.metrics.refused.labels("rollout").inc()
             return None
         try:
             group = read_group(entry, self.admission)
@@ -148,7 +148,12 @@ class Collector:
             log.warning("rollout %s is dropped: log-probabilities that are no finite numbers", entry.id)
             self._drop("nonfinite", [entry])
             return None
+        self.admission.observe(group)
         return Ready(entry, group)
+
+    def _answered(self, index: int) -> bool:
+        again = (r.entry.index for step in self.forced for r in step)
+        return index not in self.window.outstanding or index in self.window.ready or index in again
 
     def _informative(self, ready: Ready) -> bool:
         """Whether dynamic sampling keeps the group; DAPO, arXiv 2503.14476, filters on accuracy, not on the reward."""
@@ -173,14 +178,11 @@ class Collector:
         return filtered
 
     def _drop(self, reason: str, entries: list[Entry]) -> None:
-        self._acknowledge(reason, entries)
+        self.ledger.drop(reason, [e.id for e in entries])
+        self.metrics.dropped.labels(reason).inc(len(entries))
         for e in entries:
             if e.index is not None:
                 self.window.forget(e.index)
-
-    def _acknowledge(self, reason: str, entries: list[Entry]) -> None:
-        self.ledger.drop(reason, [e.id for e in entries])
-        self.metrics.dropped.labels(reason).inc(len(entries))
 
 
 def read_group(entry: Entry, admission: Admission) -> RolloutGroup:
@@ -191,6 +193,8 @@ def read_group(entry: Entry, admission: Admission) -> RolloutGroup:
     task = group.task
     if (task.run_id, task.index) != (admission.run_id, entry.index):
         raise MessageError(f"a group of run {task.run_id!r}, index {task.index}, at index {entry.index}")
+    if digest_of(task.encode()) != entry.digest:
+        raise MessageError(f"its task is not the one that was admitted at index {entry.index}")
     ids = np.concatenate([unpack_ids(part) for part in (task.prompt_ids, *(s.token_ids for s in group.samples))])
     if ids.min() < 0 or ids.max() >= admission.vocabulary:
         raise MessageError(f"token ids from {ids.min()} to {ids.max()}; the vocabulary ends at {admission.vocabulary}")

@@ -86,10 +86,12 @@ def _collect(
             if entry.index is not None and not first <= entry.index < first + wanted:
                 ledger.drop("abandoned", [entry.id])
                 continue
+            if entry.index in groups:
+                log.warning("evaluation rollout %s is refused: index %d was answered before", entry.id, entry.index)
+                ledger.refuse([entry.id])
+                continue
             try:
                 group = read_group(entry, admission)
-                if group.task.index in groups:
-                    raise MessageError(f"index {entry.index} was admitted once and is here again")
             except MessageError as error:
                 log.warning("evaluation rollout %s is dropped as corrupt: %s", entry.id, error)
                 ledger.drop("corrupt", [entry.id])

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import redis
 
-from learner import checkpoint, diversity, figures, validation
+from learner import alarms, checkpoint, curriculum_figures, diversity, figures, validation
 from learner.admission import Admission
-from learner.alarms import Alarms
 from learner.broadcast import Broadcaster
 from learner.collect import Collector, staleness
 from learner.evaluate import evaluate
@@ -27,10 +26,14 @@ from learner.ranks import Crew
 from learner.rollout_store import write_step
 from learner.step_figures import StepFigures
 from learner.step_record import Surroundings, step_record
+from learner.trackers import Trackers
 from learner.window import Ready
+from protocol import logs
 from protocol.config import RunConfig
+from protocol.connect import glance
 from protocol.exits import CannotGoOn
 from protocol.ledger import LearnerLedger
+from protocol.ledger_metrics import LedgerCollector
 from protocol.messages import CANARY_POINTS, Version, unpack_ids
 from protocol.metrics import LearnerMetrics
 
@@ -51,18 +54,36 @@ class Learner:
         self.ledger = LearnerLedger(client, run_id)
         self.evaluation_ledger = LearnerLedger(client, run_id, "eval", self.ledger.fence)
         self.done = crew.manifest.step if crew.manifest else 0
+        self.trackers = Trackers(config, run_dir, run_id, self.done + 1)
+        self._introduce()
         self._untold: dict[int, list[str]] = {}  # trained since the last checkpoint
         self._fleet = figures.FleetClock()
         self._recorded_at = 0.0
+        self._labels = curriculum_figures.labels(self.admission)
         self._rewind()
         self.admission.draw.restore(run_dir, self.done)
-        self.alarms = Alarms(config.alarms)
+        self.admission.open(run_dir)
+        self.alarms = alarms.Alarms(config.alarms)
+        since = max(checkpoint.rollbacks(self._checkpoints), default=0)
         for record in figures.read_records(run_dir):
-            self.alarms.look(record)
+            self.admission.stages.take(record)
+            if record["step"] > since:
+                self.alarms.look(record)
         self.collector = Collector(config, self.ledger, self.admission, self.metrics)
         self.collector.restore(self.done)
         backend = "nccl" if crew.device.type == "cuda" and not config.shares_a_gpu else "gloo"
         self.broadcaster = Broadcaster(config, client, run_id, backend, crew.device, self.metrics)
+
+    def _introduce(self) -> None:
+        """What holds for the whole of this start."""
+        m = self.metrics
+        m.run.labels(self.run_id, self.config.run.name).set(1)
+        m.fence.set(self.ledger.fence)
+        m.step.set(self.done)
+        m.durable_step.set(self.done)
+        m.steps_planned.set(self.config.run.steps)
+        if self.config.learner.metrics_port:
+            m.registry.register(LedgerCollector(glance(self.config.redis.url), self.run_id))
 
     def _rewind(self) -> None:
         """Make ledger and files agree with the checkpoint that this start continues from."""
@@ -90,14 +111,17 @@ class Learner:
             self._summarize()
         finally:
             self.broadcaster.close()
+            self.trackers.close()
 
     def _step(self) -> None:
         started = time.monotonic()
         step = self.done + 1
         self._say("training", f"step {step} of {self.config.run.steps}")
+        self.metrics.wait_share.begin()
         with self.metrics.waits.on("rollouts", "generators", self.config.learner.collect_deadline_s, f"step {step}"):
             groups = self.collector.next_step(self.done, self.config.run.steps - self.done, self.broadcaster.check)
         wait_s = time.monotonic() - started
+        self.metrics.wait_share.worked()
         ids = [r.entry.id for r in groups]
         write_step(self.run_dir, step, groups)
         self.ledger.record(step, ids)
@@ -115,16 +139,40 @@ class Learner:
         self.collector.admit(step, self.config.run.steps - step)
         self._publish(_prefixes(groups))
         self._record(step, groups, prepared, result, started, wait_s)
-        stop = self.alarms.active and self.config.alarms.on_collapse == "stop"
+        if begun := self.admission.stages.advance(step, self.collector.next_index):
+            log.info("stage %s begins after step %d: %s", begun.name, step, begun.why)
         last = step == self.config.run.steps
-        if stop or last or step % self.config.learner.checkpoint_every == 0 or validation.due(self.config, step):
+        if self.alarms.active and self.config.alarms.on_collapse != "warn":
+            self._collapsed("; ".join(self.alarms.active.values()))
+            return
+        if last or step % self.config.learner.checkpoint_every == 0 or validation.due(self.config, step):
             self._checkpoint()
-        if stop:
+        self._validate()
+
+    def _collapsed(self, why: str) -> None:
+        """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end.
+
+        What was trained stays trained in the books: the way back undoes weights, and no group comes again.
+        """
+        answer, asked = self.config.alarms.on_collapse, self.config.alarms.max_rollbacks
+        back = checkpoint.oldest(self._checkpoints) if answer == "rollback" else None
+        gone_back = len(checkpoint.rollbacks(self._checkpoints))
+        if back is None or gone_back >= asked:
+            self._checkpoint()
+            missing = f"it went back {gone_back} times before" if back else "there is no checkpoint to go back to"
             raise CannotGoOn(
-                f"alarms.on_collapse = stop ended the run after step {step}: {'; '.join(self.alarms.active.values())}. "
+                f"alarms.on_collapse = {answer} ended the run after step {self.done}"
+                f"{f' ({missing})' if answer == 'rollback' else ''}: {why}. "
                 "Its checkpoint is written; to go on anyway: --resume with --set alarms.on_collapse=warn"
             )
-        self._validate()
+        target = checkpoint.read_manifest(back).step
+        log.warning("step %d: back to the weights and the optimizer of step %d: %s", self.done, target, why)
+        self.crew.load(back)
+        self.evaluation_ledger.fence = self.ledger.advance()
+        self.metrics.fence.set(self.ledger.fence)
+        self._checkpoint(rolled_back_to=target)
+        self.alarms = alarms.Alarms(self.config.alarms)
+        self._publish(self._first_prefixes())
 
     def _record(
         self, step: int, groups: list[Ready], prepared: Prepared, result: StepFigures, started: float, wait_s: float
@@ -144,7 +192,8 @@ class Learner:
             waiting=len(self.collector.window.ready),
             filtered=self.collector.take_filtered(),
         )
-        record = step_record(step, self.config, groups, prepared, result, around)
+        record = step_record(step, self.config, groups, prepared, result, around, self._labels)
+        record |= curriculum_figures.step_figures(groups, self.admission)
         decode = self.admission.tokenizer.batch_decode
         record |= diversity.step_figures(
             groups, self.admission.templates, lambda ids: decode(ids, skip_special_tokens=True)
@@ -154,25 +203,36 @@ class Learner:
         record["alarms"] = self.alarms.look(record)
         for text in record["alarms"]:
             log.warning("%s", text)
+        self.admission.stages.take(record)
         figures.append_record(self.run_dir, record)
-        self._export(record)
-        for r in groups:
-            self.metrics.staleness.observe(staleness(r.group, step - 1))
+        log.info("step %d of %d: %s", step, self.config.run.steps, _in_words(record))
+        self.metrics.step_done(record, [(r.group, staleness(r.group, step - 1)) for r in groups])
+        self.metrics.alarms(alarms.NAMES, self.alarms.active)
+        self.trackers.write(record)
 
     def _publish(self, prefixes: list[list[int]]) -> None:
         version = Version(fence=self.ledger.fence, step=self.done)
+        logs.tell(version=str(version))
         self.broadcaster.publish(self.crew.snapshot(version, prefixes))
 
     def _first_prefixes(self) -> list[list[int]]:
         return [self.admission.at(k)[1].ids for k in range(CANARY_POINTS)]
 
-    def _checkpoint(self) -> None:
-        folder = self.run_dir / "checkpoints"
-        self.crew.save(folder, checkpoint.Manifest(self.done, self.ledger.fence, self._untold))
+    @property
+    def _checkpoints(self) -> Path:
+        return self.run_dir / "checkpoints"
+
+    def _checkpoint(self, rolled_back_to: int | None = None) -> None:
+        manifest = checkpoint.Manifest(self.done, self.ledger.fence, self._untold, rolled_back_to)
+        with self.metrics.checkpoint_s.time():
+            self.crew.save(self._checkpoints, manifest)
+        self.metrics.durable_step.set(self.done)
         self.ledger.durable(self.done, [id for ids in self._untold.values() for id in ids])
         self._untold = {}
         self.ledger.trim()
-        checkpoint.prune(folder, self.config.learner.keep_checkpoints, validation.selected_step(self.run_dir))
+        checkpoint.prune(
+            self._checkpoints, self.config.learner.keep_checkpoints, validation.selected_step(self.run_dir)
+        )
 
     def _evaluate(self, name: str) -> None:
         path = self.run_dir / f"evaluation-{name}.json"
@@ -187,6 +247,8 @@ class Learner:
                 lambda detail: self._say(f"evaluating {name}", detail),
             )
         figures.write_json(path, result.as_dict())
+        self.metrics.evaluated(name, result.as_dict())
+        self.trackers.write({"step": self.done, "evaluation": {name: result.as_dict()}})
         log.info("evaluation %s: %s", name, json.dumps(result.as_dict()))
 
     def _validate(self) -> None:
@@ -205,7 +267,8 @@ class Learner:
             )
         best = validation.record(self.run_dir, self.config, result)
         log.info("validation at step %d: accuracy %.3f; selected: step %d", self.done, result.accuracy, best)
-        self.metrics.figures.labels("validation_accuracy").set(result.accuracy)
+        self.metrics.evaluated("validation", result.as_dict())
+        self.trackers.write({"step": self.done, "evaluation": {"validation": result.as_dict()}})
         self._recorded_at += time.monotonic() - started  # it belongs to no step
 
     def _summarize(self) -> None:
@@ -227,15 +290,11 @@ class Learner:
     def _say(self, phase: str, detail: str) -> None:
         figures.write_json(self.run_dir / "status.json", {"phase": phase, "detail": detail})
 
-    def _export(self, record: dict[str, object]) -> None:
-        m = self.metrics
-        m.step.set(self.done)
-        m.step_s.observe(record["seconds"])  # type: ignore[arg-type]
-        m.wait_s.inc(record["wait_seconds"])  # type: ignore[arg-type]
-        m.tokens.inc(record["trained_tokens"])  # type: ignore[arg-type]
-        for name, value in record.items():
-            if isinstance(value, int | float):
-                m.figures.labels(name).set(value)
+
+def _in_words(record: dict[str, object]) -> str:
+    """For those who see nothing but this process's log."""
+    shown = ("reward", "accuracy", "format", "entropy", "staleness_mean", "seconds", "learner_wait_ratio")
+    return ", ".join(f"{name} {record[name]:.3g}" for name in shown if isinstance(record.get(name), int | float))
 
 
 def _prefixes(groups: list[Ready]) -> list[list[int]]:

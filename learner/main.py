@@ -10,6 +10,7 @@ from pathlib import Path
 
 import redis
 
+from protocol import logs
 from protocol.config import RunConfig, load_config
 from protocol.connect import connect, lost
 from protocol.exits import CannotGoOn
@@ -24,7 +25,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --run-dir")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
+    logs.tell(run=args.run_id)
     config = load_config(args.config, args.overrides)
+    if args.resume and (steps := _finished(args.run_dir)) >= config.run.steps:
+        print(f"chorus learner: {args.run_dir}: all {steps} steps are trained; for more, raise run.steps", flush=True)
+        return os.EX_OK
     client = connect(config.redis.url)
     try:
         return _learn(config, args, client)
@@ -32,6 +37,14 @@ def main(argv: list[str] | None = None) -> int:
         raise CannotGoOn(str(error)) from None
     except redis.RedisError as error:
         raise lost(config.redis.url, error) from None
+
+
+def _finished(run_dir: Path) -> int:
+    """Steps of a run that has come to its end, or 0. A container that is started once more has nothing to do."""
+    try:
+        return json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))["steps"]
+    except FileNotFoundError:
+        return 0
 
 
 def _note_start(run_dir: Path) -> None:

@@ -18,6 +18,7 @@ from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
 
 _CHUNK_ELEMENTS = 2**25  # of one chunk of logits: 128 MiB in float32
+_CACHED_ELEMENTS = 2**17  # 512 KiB in float32, which a core's own cache holds
 
 
 class Policy(torch.nn.Module):
@@ -66,15 +67,24 @@ class Policy(torch.nn.Module):
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])  # type: ignore[index]
 
     def _log_softmax(self, head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-        return torch.log_softmax(head(hidden).float() / self.temperature, dim=-1)
+        logits = head(hidden).float()
+        return torch.log_softmax(logits if self.temperature == 1.0 else logits / self.temperature, dim=-1)
 
     def _score(
         self, head: torch.nn.Module, hidden: torch.Tensor, target: torch.Tensor, entropy_gradient: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         logp = self._log_softmax(head, hidden)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-            entropy = -(logp.exp() * logp).sum(-1)
+            entropy = _entropy(logp)
         return logp.gather(-1, target.unsqueeze(-1)).squeeze(-1), entropy
+
+
+def _entropy(logp: torch.Tensor) -> torch.Tensor:
+    """[n] nats of the distributions logp [n, vocabulary]."""
+    if logp.device.type != "cpu":
+        return -(logp.exp() * logp).sum(-1)
+    rows = max(1, _CACHED_ELEMENTS // logp.shape[-1])  # whole, its two temporaries would be a third of the head's time
+    return torch.cat([-(part.exp() * part).sum(-1) for part in logp.split(rows)])
 
 
 def load_policy(config: RunConfig, device: torch.device) -> Policy:

@@ -1,6 +1,6 @@
 """More than one learner rank: rank 0 decides, all ranks carry out the same calls in the same order.
 
-    rank 0      reference(...)      step(...)      snapshot(...)      save(...)      stop()
+    rank 0      reference(...)      step(...)      snapshot(...)      save(...)      load(...)      stop()
     others      follow(): receive the call, make it, wait for the next
 
 A call is one msgpack message broadcast over gloo (never pickled). Rank 0 returns the result; the others
@@ -88,6 +88,11 @@ class Crew:
         self._tell("save", [str(folder), manifest.step])
         return checkpoint.save(folder, self.trainer.policy, self.trainer.optimizer, manifest)
 
+    def load(self, path: Path) -> None:
+        """Policy and optimizer as this checkpoint holds them."""
+        self._tell("load", str(path))
+        checkpoint.load(path, self.trainer.policy, self.trainer.optimizer)
+
     def stop(self) -> None:
         self._tell("stop", None)
 
@@ -118,6 +123,8 @@ class Crew:
                 folder, step = argument
                 placeholder = checkpoint.Manifest(step, 0, {})  # rank 0 writes the manifest
                 checkpoint.save(Path(folder), self.trainer.policy, self.trainer.optimizer, placeholder)
+            elif call == "load":
+                checkpoint.load(Path(argument), self.trainer.policy, self.trainer.optimizer)
             else:
                 return
 

@@ -9,7 +9,7 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,11 @@ from learner.prepare import Prepared
 from learner.step_figures import AGES, StepFigures, TokenSums
 from learner.window import Ready
 from protocol.config import RunConfig
-from protocol.messages import unpack_ids
+from protocol.messages import RolloutGroup, Sample, Task, unpack_ids
 
 _REPEATED_GRAM = 8  # tokens; a completion that repeats itself repeats these
 _HISTOGRAM_BINS = 5
+Labels = Mapping[str, Callable[[Task], str | None]]  # name of a breakdown: which part of it a group belongs to
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,15 @@ def step_record(
     prepared: Prepared,
     figures: StepFigures,
     around: Surroundings,
+    labels: Labels | None = None,
 ) -> dict[str, Any]:
-    """The whole line."""
-    templates = [group.task.template for group, _ in prepared.samples]
+    """The whole line; `labels`: by what else than the template its samples are told apart."""
+    breakdowns: Labels = {"by_template": lambda task: task.template, **(labels or {})}
     return {
         "step": step,
         "steps": config.run.steps,
         "time": time.time(),
-        **_sample_figures(range(len(templates)), prepared, figures, config),
+        **_sample_figures(range(len(prepared.samples)), prepared, figures, config),
         **_policy_figures(config, figures),
         **_weight_figures(figures.by_sequence),
         "w_min": figures.w_min if figures.tokens else None,
@@ -65,10 +67,7 @@ def step_record(
         **_group_figures(prepared, config.sampling.group_size),
         **_staleness_figures(groups, prepared, figures, step),
         **_flow_figures(groups, prepared, figures, around),
-        "by_template": {
-            name: _part([k for k, t in enumerate(templates) if t == name], prepared, figures, config)
-            for name in sorted(set(templates))
-        },
+        **{name: _parts(label, prepared, figures, config) for name, label in breakdowns.items()},
         "by_staleness": {
             f"{age}{'+' if age == AGES - 1 else ''}": _by_age(figures.by_age, age)
             for age in range(AGES)
@@ -83,7 +82,6 @@ def _sample_figures(rows: Sequence[int], prepared: Prepared, figures: StepFigure
     graded = [s for s in samples if s.grade.accuracy is not None]
     formats = [s.grade.format for s in samples if s.grade.format is not None]
     lengths = [s.n_tokens for s in samples]
-    longest = config.sampling.max_tokens
     return {
         "reward": _mean([float(prepared.rewards[k]) for k in rows if math.isfinite(prepared.rewards[k])]),
         "accuracy": _mean([s.grade.accuracy for s in graded]),
@@ -99,8 +97,18 @@ def _sample_figures(rows: Sequence[int], prepared: Prepared, figures: StepFigure
         "response_tokens_right": _mean([s.n_tokens for s in graded if s.grade.accuracy == 1.0]),
         "response_tokens_wrong": _mean([s.n_tokens for s in graded if s.grade.accuracy != 1.0]),
         "truncated": _mean([float(s.finish_reason == "length") for s in samples]),
-        "no_end": _mean([float(s.finish_reason != "stop" and s.n_tokens < longest) for s in samples]),
+        "no_end": _mean([float(_has_no_end(*prepared.samples[k])) for k in rows]),
         "repetition": _mean([repetition(unpack_ids(s.token_ids)) for s in samples]),
+    }
+
+
+def _parts(
+    label: Callable[[Task], str | None], prepared: Prepared, figures: StepFigures, config: RunConfig
+) -> dict[str, Any]:
+    found = [label(group.task) for group, _ in prepared.samples]
+    return {
+        name: _part([k for k, other in enumerate(found) if other == name], prepared, figures, config)
+        for name in sorted({name for name in found if name is not None})
     }
 
 
@@ -217,6 +225,10 @@ def _flow_figures(
         "learner_wait_ratio": around.wait_s / around.seconds,
         "generator_wait_ratio": around.generator_wait_ratio,
     }
+
+
+def _has_no_end(group: RolloutGroup, sample: Sample) -> bool:
+    return sample.finish_reason != "stop" and sample.n_tokens < group.task.sampling.max_tokens
 
 
 def repetition(ids: np.ndarray) -> float:

@@ -2,13 +2,17 @@
 
     arithmetic:chain?max=12&split=train      What is 3 + 4 - 5?   (numbers 0..max, result >= 0)
     arithmetic:one-digit?split=heldout       What is 3 + 4?       (digits 0..9)
+    arithmetic:running?split=train           What is 21 + 4 - 5 ...?   (eight steps of a digit each, totals 10..max)
+
+Running totals come with worked solutions, a line a step, whose last number is the answer and occurs only there.
 
 Which side a problem is on depends on its text alone (a hash), so the sides stay disjoint whatever `max` is
 and whoever reads them: the starter's warm start and the learner see training problems only.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
 from typing import Literal
 from urllib.parse import parse_qsl
 
@@ -16,6 +20,10 @@ from protocol.messages import Problem
 
 Split = Literal["train", "heldout"]
 CHAIN_MAX = 12  # the largest number in a chain problem; sums reach twice this
+RUNNING_MAX = 59  # the largest total of a running one
+RUNNING_LEAST_MAX = 30
+RUNNING_STEPS = 8
+RUNNING_PROBLEMS = 2000  # both sides together
 HELDOUT_SHARE = 0.25  # 475 of the 1,911 chain problems at max = 12
 
 
@@ -54,9 +62,46 @@ def one_digit_problems(split: Split, max_number: int = 9) -> list[Problem]:
     return [problem for problem in problems if is_heldout(problem.problem) == (split == "heldout")]
 
 
+def running_operands(random: Random, max_number: int = RUNNING_MAX) -> list[int]:
+    """A start and RUNNING_STEPS signed digits whose totals stay within 10 to `max_number`; the last total is new."""
+    while True:
+        totals, digits = [random.randint(10, max_number)], []
+        for _ in range(RUNNING_STEPS):
+            room = [d for d in range(-9, 10) if d and 10 <= totals[-1] + d <= max_number]
+            digits.append(random.choice(room))
+            totals.append(totals[-1] + digits[-1])
+        if totals[-1] not in totals[:-1]:
+            return [totals[0], *digits]
+
+
+def running_text(operands: Sequence[int]) -> str:
+    """The words of a running-total problem; its answer is the sum of the operands."""
+    first, *digits = operands
+    return f"What is {first}{''.join(f' + {d}' if d > 0 else f' - {-d}' for d in digits)}?"
+
+
+def running_lines(operands: Sequence[int]) -> list[str]:
+    """The worked solution, a line a step."""
+    return [f"then {sum(operands[: k + 2])}" for k in range(len(operands) - 1)]
+
+
+def running_problems(split: Split, max_number: int = RUNNING_MAX) -> list[Problem]:
+    """Eight steps each, with solutions. The same whoever asks."""
+    if max_number < RUNNING_LEAST_MAX:
+        raise ValueError(f"problems 'arithmetic:running': max={max_number} is too small; use {RUNNING_LEAST_MAX} to 99")
+    random = Random("running")
+    drawn = {running_text(o): o for o in (running_operands(random, max_number) for _ in range(RUNNING_PROBLEMS))}
+    return [
+        _problem(f"running/{max_number}/{k}", text, sum(operands), "\n".join(running_lines(operands)))
+        for k, (text, operands) in enumerate(drawn.items())
+        if is_heldout(text) == (split == "heldout")
+    ]
+
+
 STYLES: dict[str, tuple[Callable[..., list[Problem]], int]] = {  # name: problems, largest number unless told
     "chain": (chain_problems, CHAIN_MAX),
     "one-digit": (one_digit_problems, 9),
+    "running": (running_problems, RUNNING_MAX),
 }
 
 
@@ -82,12 +127,12 @@ def load_arithmetic(spec: str) -> list[Problem]:
     return make(split, max_number)
 
 
-def _problem(name: str, text: str, answer: int) -> Problem:
+def _problem(name: str, text: str, answer: int, solution: str | None = None) -> Problem:
     return Problem(
         id=name,
         problem=text,
         answers=[str(answer)],
-        solution=None,
+        solution=solution,
         kind="math",
         level=None,
         domain="arithmetic",

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from protocol.curriculum import CurriculumSection
 from protocol.mixture import TemplatesSection
 from protocol.objective import ObjectiveConfig
 from protocol.rewards import OverlongSpec, RewardSpec
@@ -93,13 +94,23 @@ class LearnerSection(Section):
 class AlarmsSection(Section):
     """Signs of a collapse, looked at after every step. A threshold of 0 turns an alarm off."""
 
-    on_collapse: Literal["warn", "stop"] = Field(default="warn", description="stop: write a checkpoint and end the run")
+    on_collapse: Literal["warn", "stop", "rollback"] = Field(
+        default="warn", description="stop: write a checkpoint and end; rollback: on from the oldest checkpoint kept"
+    )
+    max_rollbacks: int = Field(default=2, ge=1, description="the collapse after so many ends the run")
     entropy_floor: float = Field(default=0.01, ge=0, description="nats a token")
     entropy_steps: int = Field(default=5, ge=1, description="steps below the floor")
     accuracy_drop: float = Field(default=0.05, ge=0, description="below the best, both as means over 10 steps")
     clip_fraction: float = Field(default=0.3, ge=0, le=1, description="tokens clipped on either side")
     grad_norm_factor: float = Field(default=10.0, ge=0, description="times the median of the last 50 steps")
     effective_share: float = Field(default=0.3, ge=0, le=1, description="least ESS / N of the importance weights")
+
+
+class TrackersSection(Section):
+    """Where every step's figures go beside metrics.jsonl."""
+
+    tensorboard: bool = Field(default=True, description="event files in the run's folder, under tensorboard/")
+    wandb: str = Field(default="", description="Weights & Biases project; empty: none. Needs chorus-rl[wandb]")
 
 
 class GeneratorSection(Section):
@@ -165,11 +176,13 @@ class RunConfig(BaseSettings):
     model: ModelSection
     problems: ProblemsSection
     templates: TemplatesSection
+    curriculum: CurriculumSection = CurriculumSection()
     sampling: SamplingSection = SamplingSection()
     staleness: StalenessSection = StalenessSection()
     objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
     learner: LearnerSection = LearnerSection()
     alarms: AlarmsSection = AlarmsSection()
+    trackers: TrackersSection = TrackersSection()
     generator: GeneratorSection = GeneratorSection()
     reward: RewardSection = RewardSection()
     redis: RedisSection = RedisSection()
@@ -227,6 +240,19 @@ class RunConfig(BaseSettings):
                 "evaluation.every is set, but there is nothing to validate on: name sources in problems.validation, "
                 "or in problems.heldout"
             )
+        for stage in self.curriculum.stages:
+            if stage.max_tokens is None:
+                continue
+            if stage.max_tokens > s.max_tokens:
+                raise ValueError(
+                    f"curriculum.stages: {stage.name} has max_tokens {stage.max_tokens}, above sampling.max_tokens "
+                    f"({s.max_tokens}): raise sampling.max_tokens to the longest stage's"
+                )
+            if self.reward_spec.overlong is not None:
+                raise ValueError(
+                    f"curriculum.stages: {stage.name} has a max_tokens of its own, and the overlong penalty one length "
+                    'for the whole run: leave out one of them (objective.overlong_buffer = "none")'
+                )
         return self
 
     @property

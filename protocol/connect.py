@@ -16,7 +16,7 @@ import redis.asyncio
 import redis.asyncio.retry
 import redis.retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, OutOfMemoryError
+from redis.exceptions import AuthenticationError, AuthorizationError, OutOfMemoryError, ResponseError
 
 from protocol.exits import CannotGoOn
 
@@ -26,17 +26,28 @@ _SOCKET_TIMEOUT_S = 10.0  # longer than any blocking read; a server that hangs i
 _HOPELESS = (AuthenticationError, AuthorizationError)
 
 
+def is_full(error: Exception) -> bool:
+    """The server answers, but can take nothing more: its memory or the disk of its append-only file is full."""
+    return isinstance(error, OutOfMemoryError) or "MISCONF" in str(error)
+
+
 class _Patient:
     """Counted tries would multiply, since redis-py retries a connect within a retried command: a time does not."""
 
     def __init__(self, patience_s: float) -> None:
         super().__init__(ExponentialBackoff(cap=2.0, base=0.1), -1)  # type: ignore[call-arg]
-        self.update_supported_errors([OutOfMemoryError])  # type: ignore[attr-defined]
+        self.update_supported_errors([ResponseError])  # type: ignore[attr-defined]
         self._patience_s = patience_s
 
     def call_with_retry(self, do: Callable[[], Any], fail: Callable[..., Any], *_: Any, **options: Any) -> Any:
         end = time.monotonic() + self._patience_s
-        options["is_retryable"] = lambda e: time.monotonic() < end and not isinstance(e, _HOPELESS)
+
+        def worth_it(error: Exception) -> bool:
+            if isinstance(error, _HOPELESS) or (isinstance(error, ResponseError) and not is_full(error)):
+                return False
+            return time.monotonic() < end
+
+        options["is_retryable"] = worth_it
         return super().call_with_retry(do, fail, **options)  # type: ignore[misc]
 
 
@@ -57,6 +68,11 @@ def connect(url: str, patience_s: float = PATIENCE_S, named: str = "redis.url") 
 def connect_async(url: str, patience_s: float = PATIENCE_S) -> redis.asyncio.Redis:
     """The same for coroutines; nothing is asked of the server yet."""
     return redis.asyncio.Redis.from_url(url, retry=_AsyncRetry(patience_s), **_options())
+
+
+def glance(url: str, timeout_s: float = 2.0) -> redis.Redis:
+    """A client for what can do without an answer: it waits for `timeout_s` at most and never tries again."""
+    return redis.Redis.from_url(url, retry=_Retry(0.0), socket_connect_timeout=timeout_s, socket_timeout=timeout_s)
 
 
 def await_redis(url: str, deadline_s: float = START_DEADLINE_S, named: str = "redis.url") -> None:
@@ -89,6 +105,11 @@ def lost(url: str, error: redis.RedisError) -> CannotGoOn:
         return CannotGoOn(
             f"redis.url {_shown(url)}: it has reached its maxmemory, and still after {PATIENCE_S:g} s; raise that "
             "(`chorus run --dry-run` says what a recipe needs), then go on with --resume"
+        )
+    if is_full(error):
+        return CannotGoOn(
+            f"redis.url {_shown(url)}: it can't write its append-only file, and still after {PATIENCE_S:g} s (is its "
+            "disk full?); make room, then go on with --resume"
         )
     return CannotGoOn(
         f"redis.url {_shown(url)}: {str(error).rstrip('.')}, and again after {PATIENCE_S:g} s of trying; bring "

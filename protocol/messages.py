@@ -302,6 +302,7 @@ class SyncReport(Message):
 
     generator_id: str
     version: VersionText
+    group: str  # the offer's: the same version may be offered again over another group
     ok: bool
     detail: str = ""
     pause_s: float = 0.0  # sampling stood still

@@ -15,7 +15,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -61,7 +61,6 @@ class Waits:
             f"{prefix}_waited_seconds", "Waits that have ended, by what for", ["what"], registry=registry
         )
         self._oldest = Gauge(f"{prefix}_waiting_seconds", "Age of the oldest open wait", ["what"], registry=registry)
-        self.lag_s = Gauge(f"{prefix}_event_loop_lag_seconds", "How late the event loop was last", registry=registry)
 
     @contextmanager
     def on(self, what: str, whom: str, deadline_s: float | None, detail: str = "") -> Iterator[None]:
@@ -87,6 +86,43 @@ class Waits:
         with self._lock:
             waits = sorted(self._open.values(), key=lambda wait: wait.since)
         return WaitReport(process=process, at=time.time(), waits=waits[:4096])
+
+
+class WaitShare:
+    """How much of its last steps a process has waited, the running step included.
+
+        begin ─▶ (waits) ─▶ worked ─▶ (works) ─▶ end ─▶ begin ...
+
+    The running one counts with as much as it has had so far: a step that never gets what it waits for shows, too.
+    One thread writes, others read: what they read is replaced whole, never changed.
+    """
+
+    def __init__(self, steps: int = 5, clock: Callable[[], float] = time.monotonic) -> None:
+        self._steps = steps
+        self._clock = clock
+        self._done: tuple[tuple[float, float], ...] = ()  # (waited, lasted) in seconds
+        self._running: tuple[float, float | None] | None = None  # since, end of its wait
+
+    def begin(self) -> None:
+        self._running = (self._clock(), None)
+
+    def worked(self) -> None:
+        """The wait is over, work begins."""
+        if self._running is not None:
+            self._running = (self._running[0], self._clock())
+
+    def end(self, waited_s: float, lasted_s: float) -> None:
+        self._done = (*self._done, (waited_s, lasted_s))[-self._steps :]
+        self._running = None
+
+    def ratio(self) -> float:
+        """0 to 1; 0 before the first step."""
+        parts, running, now = self._done, self._running, self._clock()
+        if running is not None:
+            since, worked = running
+            parts = (*parts, ((worked or now) - since, now - since))
+        lasted = sum(part[1] for part in parts)
+        return sum(part[0] for part in parts) / lasted if lasted > 0 else 0.0
 
 
 async def watch_event_loop(lag_s: Gauge, log: logging.Logger) -> None:

@@ -17,7 +17,6 @@ Cost: bytes x replicas over the learner's link, hidden behind training.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -38,7 +37,8 @@ def host_store(host: str, port: int, deadline_s: float) -> TCPStore:
 
     It listens on the address of `host` alone, where that is one of this machine's; TCPStore by itself would take
     all interfaces, loopback or not. A `host` that is somebody else's (a service's name, a gateway) leads here from
-    outside, so that all interfaces are needed. `.host` and `.port` are for this machine's own connections.
+    outside, so that all interfaces are needed. `.host` and `.port` are for this machine's own connections; `.host` is
+    an address that others can reach too, if they can reach us at all.
     """
     try:
         address = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
@@ -47,7 +47,7 @@ def host_store(host: str, port: int, deadline_s: float) -> TCPStore:
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
-            address, listener = "127.0.0.1", socket.create_server(("", port))
+            address, listener = own_address_towards(str(address)), socket.create_server(("", port))
         bound = listener.getsockname()[1]
         return TCPStore(
             str(address),
@@ -81,14 +81,23 @@ def open_group(backend: str, store: TCPStore, name: str, rank: int, world_size: 
 
 
 def _gloo(store: PrefixStore, rank: int, world_size: int, deadline: timedelta, host: str) -> ProcessGroup:
-    """Where the store is reached over loopback, so are the bytes: no port that another host could reach."""
+    """The bytes go where the store is: over loopback no port is open to other hosts, else over the interface that
+    leads there. Gloo by itself takes the address of the host's name, which on many machines is a loopback one."""
     gloo: Any = torch.distributed.ProcessGroupGloo
-    if not ipaddress.ip_address(socket.gethostbyname(host)).is_loopback:
-        return gloo(store, rank, world_size, deadline)
     options = gloo._Options()
     options._timeout = deadline
-    options._devices = [gloo.create_device(hostname="127.0.0.1")]
+    options._devices = [gloo.create_device(hostname=own_address_towards(host))]
     return gloo(store, rank, world_size, options)
+
+
+def own_address_towards(host: str) -> str:
+    """This machine's address on the interface that leads to `host`; loopback where nothing leads there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))  # of a datagram socket: chooses a route, sends nothing
+        except OSError:
+            return "127.0.0.1"
+        return probe.getsockname()[0]
 
 
 def close_group(group: ProcessGroup | None) -> None:

@@ -62,6 +62,7 @@ class Service:
             max_queue=settings.max_queue,
             on_restart=lambda reason: self.metrics.worker_restarts.labels(reason).inc(),
         )
+        self.metrics.workers.set(settings.workers)
         self.metrics.queue_items.set_function(lambda: self.pool.unfinished)
         self.metrics.warm_workers.set_function(lambda: self.pool.warm_workers)
 
@@ -120,7 +121,7 @@ class Service:
         format = None if template is None else format_score(template, request.completion)
         parts = compose(self.settings.reward, result.get("accuracy", _ACCURACY.get(verdict)), format)
         self.metrics.grades.labels(request.kind, verdict).inc()
-        self.metrics.grade_seconds.observe(result.get("ms", 0.0) / 1000)
+        self.metrics.grade_seconds.labels(verdict).observe(result.get("ms", 0.0) / 1000)
         response = {
             "verdict": verdict,
             "accuracy": parts.accuracy,

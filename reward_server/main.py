@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 from pydantic import ValidationError
 
+from protocol import logs
 from protocol.rewards import RewardSpec
 from reward_server.app import create_app
 from reward_server.settings import Settings
@@ -39,14 +40,14 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(1, f"cannot listen on {arguments.host} port {arguments.port}: {error.strerror}; {hint}")
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
-    print(
+    logs.announce(
         f"reward-server: http://{address}:{port} (workers {settings.workers}, "
-        f"limit {settings.timeout_s:g} s a grade, {'token' if settings.token else 'no token'})",
-        flush=True,
+        f"limit {settings.timeout_s:g} s a grade, {'token' if settings.token else 'no token'})"
     )
     config = uvicorn.Config(
         app,
         access_log=False,
+        log_config=None,  # its lines take the form of ours
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(2 * settings.timeout_s) + DRAIN_GRACE_S,
@@ -109,7 +110,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _fail(code: int, message: str) -> int:
-    print(f"reward-server: {message}", file=sys.stderr)
+    logs.last_word(f"reward-server: {message}")
     return code
 
 

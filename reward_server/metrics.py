@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from typing import get_args
 
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
+
+from protocol.metrics import new_registry
+from reward_server.schemas import Kind, Verdict
+
+VERDICTS: tuple[str, ...] = get_args(Verdict)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -11,12 +17,13 @@ class Metrics:
     """One server's metrics; two apps in one process do not share them."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = new_registry()
         prefix = "chorus_reward_server_"
         self.grades = Counter(f"{prefix}grades_total", "Grades given.", ["kind", "verdict"], registry=self.registry)
         self.grade_seconds = Histogram(
             f"{prefix}grade_seconds",
-            "Time of one grade in its grader.",
+            "Time of one grade in its grader, by verdict.",
+            ["verdict"],
             buckets=_SECONDS,
             registry=self.registry,
         )
@@ -26,6 +33,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.workers = Gauge(f"{prefix}workers", "Grader processes that there should be.", registry=self.registry)
         self.queue_items = Gauge(f"{prefix}queue_items", "Grades waiting or in progress.", registry=self.registry)
         self.warm_workers = Gauge(f"{prefix}warm_workers", "Grader processes that can grade.", registry=self.registry)
         self.worker_restarts = Counter(
@@ -40,8 +48,13 @@ class Metrics:
         self.event_loop_lag_seconds = Gauge(
             f"{prefix}event_loop_lag_seconds", "How late the event loop was last.", registry=self.registry
         )
-        for reason in ("timeout", "crashed"):  # a counter that is not there looks like one that is broken
+        # A counter that is not there looks like one that is broken.
+        for reason in ("timeout", "crashed"):
             self.worker_restarts.labels(reason)
+        for verdict in VERDICTS:
+            self.grade_seconds.labels(verdict)
+            for kind in get_args(Kind):
+                self.grades.labels(kind, verdict)
 
     def exposition(self) -> bytes:
         """The text that /metrics serves."""

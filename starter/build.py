@@ -22,13 +22,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import problems.arithmetic
+import problems.hints
+import starter.courses
 import starter.solutions
 import starter.tokenizer
 from protocol.templating import Template, load_templates, render_chatml
-from starter.solutions import GARBLE, SLIP, sloppy_solution
+from starter.courses import CHAINS, Course
 from starter.tokenizer import END_OF_TEXT_ID, END_OF_TURN, END_OF_TURN_ID, build_tokenizer
 
-STEPS = 600  # optimizer steps of the warm start
 EXACT_SHARE = 0.7  # of the steps: first how to solve, from exact solutions, then how to slip
 BATCH = 64  # solutions a step
 PEAK_LR = 2e-3
@@ -41,25 +42,27 @@ def build_starter(
     template_names: Sequence[str],
     seed: int = 0,
     *,
-    steps: int = STEPS,
+    steps: int | None = None,
     extra_templates: Sequence[Path] = (),
     log: Callable[[str], None] = print,
+    course: Course = CHAINS,
 ) -> Path:
-    """The starter policy's folder, `cache_dir/starter-<hash>`; built when it is not there yet (1-3 min).
+    """The starter policy's folder, `cache_dir/<course>-<hash>`; built when it is not there yet (1-3 min).
 
     `extra_templates` are files or folders as for `load_templates`. The same arguments give the same weights
     on one machine. Two processes may build at once: each builds apart, the first to finish keeps its folder.
     Raises ValueError for a template name that is not known.
     """
     templates = _chosen(template_names, extra_templates)
-    folder = cache_dir / f"starter-{_fingerprint(templates, seed, steps)}"
+    steps = steps or course.steps
+    folder = cache_dir / f"{course.name}-{_fingerprint(templates, seed, steps, course)}"
     if folder.is_dir():
         return folder
     cache_dir.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="starter-building-", dir=cache_dir))
     try:
-        tokenizer = build_tokenizer(templates)
-        model = warm_start(templates, tokenizer, seed, steps, log)
+        tokenizer = build_tokenizer(templates, course.words)
+        model = warm_start(templates, tokenizer, seed, steps, log, course)
         model.save_pretrained(scratch)
         _save_tokenizer(tokenizer, scratch)
         _make_readable(scratch)
@@ -79,6 +82,7 @@ def warm_start(
     seed: int,
     steps: int,
     log: Callable[[str], None],
+    course: Course = CHAINS,
 ) -> LlamaForCausalLM:
     """A model trained from scratch: on exact solutions of training problems, then on sloppy ones."""
     threads = torch.get_num_threads()
@@ -87,7 +91,7 @@ def warm_start(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = LlamaForCausalLM(_config(tokenizer))
-            _train(model, templates, tokenizer, Random(seed), steps, log)
+            _train(model, templates, tokenizer, Random(seed), steps, log, course)
     finally:
         torch.set_num_threads(threads)
     return model.eval()
@@ -100,17 +104,16 @@ def _train(
     random: Random,
     steps: int,
     log: Callable[[str], None],
+    course: Course,
 ) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, steps))
-    operands = list(problems.arithmetic.chain_operands("train"))
     parameters = sum(p.numel() for p in model.parameters())
     log(f"starter: warming up {parameters:,} parameters for {steps} steps of {BATCH} solutions")
     started = time.monotonic()
     model.train()
     for step in range(1, steps + 1):
-        slip, garble = (0.0, 0.0) if step <= EXACT_SHARE * steps else (SLIP, GARBLE)
-        prompts, completions = _examples(templates, operands, random, slip, garble)
+        prompts, completions = _examples(templates, course, random, sloppy=step > EXACT_SHARE * steps)
         ids, labels = _encode(tokenizer, prompts, completions)
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
@@ -125,19 +128,16 @@ def _train(
 
 
 def _examples(
-    templates: Sequence[Template],
-    operands: Sequence[tuple[int, int, int]],
-    random: Random,
-    slip: float,
-    garble: float,
+    templates: Sequence[Template], course: Course, random: Random, sloppy: bool
 ) -> tuple[list[str], list[str]]:
     """A batch of prompts and of the completions to learn."""
     prompts: list[str] = []
     completions: list[str] = []
     for _ in range(BATCH):
-        template, numbers = random.choice(templates), random.choice(operands)
-        prompts.append(render_chatml(template, problems.arithmetic.chain_text(*numbers)))
-        completions.append(sloppy_solution(template, numbers, random, slip, garble) + END_OF_TURN)
+        template = random.choice(templates)
+        text, completion = course.example(template, random, sloppy)
+        prompts.append(render_chatml(template, text))
+        completions.append(completion + END_OF_TURN)
     return prompts, completions
 
 
@@ -206,12 +206,13 @@ def _chosen(names: Sequence[str], extra: Sequence[Path]) -> list[Template]:
     return [known[name] for name in sorted(set(names))]
 
 
-def _fingerprint(templates: Sequence[Template], seed: int, steps: int) -> str:
+def _fingerprint(templates: Sequence[Template], seed: int, steps: int, course: Course) -> str:
     """A hash of all that determines the weights: the templates, the seed, the steps, the code and torch."""
-    modules = [__file__, starter.solutions.__file__, starter.tokenizer.__file__, problems.arithmetic.__file__]
+    own = [__file__, starter.courses.__file__, starter.solutions.__file__, starter.tokenizer.__file__]
+    modules = [*own, problems.arithmetic.__file__, problems.hints.__file__]
     parts = [
         *(template.model_dump_json() for template in templates),
         *(Path(str(module)).read_text(encoding="utf-8") for module in modules),
-        json.dumps([seed, steps, torch.__version__]),
+        json.dumps([course.name, seed, steps, torch.__version__]),
     ]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()

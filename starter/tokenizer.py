@@ -22,10 +22,12 @@ END_OF_TEXT_ID, _, END_OF_TURN_ID = range(3)  # the special tokens come first in
 NUMBERS = [str(n) for n in range(100)]
 
 
-def build_tokenizer(templates: Iterable[Template]) -> PreTrainedTokenizerFast:
-    """A tokenizer that knows these templates' phrases; ids depend on the set of templates, not its order."""
+def build_tokenizer(templates: Iterable[Template], words: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """A tokenizer that knows these words and the templates' phrases; ids depend on the sets, not on their order."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())  # 256 printable stand-ins, one a byte
-    phrases = sorted(_phrases(templates), key=lambda phrase: (-len(phrase), phrase))  # the longest match wins
+    phrases = sorted(
+        _phrases(templates) | set(words), key=lambda phrase: (-len(phrase), phrase)
+    )  # the longest match wins
     units = [*SPECIAL, *alphabet, *(_as_bytes(text) for text in [*phrases, *NUMBERS])]
     vocabulary = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
 

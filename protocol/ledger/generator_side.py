@@ -8,8 +8,8 @@ from typing import Any
 
 import redis
 import redis.asyncio
-from redis.exceptions import OutOfMemoryError
 
+from protocol.connect import is_full
 from protocol.ledger import scripts
 from protocol.ledger.books import lost
 from protocol.ledger.keys import TASK_GROUP, Keys, Lane
@@ -48,9 +48,9 @@ class GeneratorLedger:
     async def _run(self, name: str, keys: list[str], args: Sequence[Any]) -> Any:
         try:
             return await self._scripts[name](keys=keys, args=args)
-        except OutOfMemoryError:
-            raise  # full is not gone
         except redis.ResponseError as error:
+            if is_full(error):
+                raise  # full is not gone
             raise lost(self.keys.run, error) from None
 
     async def lease(self, count: int, block_s: float) -> list[Lease]:
@@ -66,9 +66,9 @@ class GeneratorLedger:
                 count=count,
                 block=max(1, int(block_s * 1000)) if block_s > 0 else None,
             )
-        except OutOfMemoryError:
-            raise
         except redis.ResponseError as error:
+            if is_full(error):
+                raise
             raise lost(self.keys.run, error) from None
         return [_lease(id, fields, 1) for id, fields in entries_of(reply)]
 
@@ -110,7 +110,7 @@ class GeneratorLedger:
         """Take a task out for good: counted as dropped, kept in the dead-letter stream."""
         k = self.keys
         args = [TASK_GROUP, lease.id, reason, detail[:2000], _DEAD_KEPT]
-        await self._run("DEAD", [k.tasks, k.books, k.dead], args)
+        await self._run("DEAD", [k.tasks, k.books, k.dead, k.digests], args)
 
 
 def _lease(id: bytes, fields: dict[bytes, bytes], attempt: int) -> Lease:

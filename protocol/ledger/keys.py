@@ -49,6 +49,11 @@ class Keys:
         return self._key("steps")
 
     @property
+    def digests(self) -> str:
+        """Hash: admission index -> SHA-1 of the task's payload, for every group that is not durable or dropped."""
+        return self._key("digests")
+
+    @property
     def fence(self) -> str:
         """Both lanes obey the one learner."""
         return f"chorus:{self.run}:fence"

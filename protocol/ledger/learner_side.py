@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgpack
 import redis
 
+from protocol.connect import is_full
 from protocol.ledger import scripts
 from protocol.ledger.books import Books, lost, read_books
 from protocol.ledger.keys import ROLLOUT_GROUP, TASK_GROUP, Keys, Lane
@@ -23,11 +25,20 @@ class FencedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the rollouts stream. `index` is None where nobody admitted it."""
+    """One entry of the rollouts stream. `index` is None where nobody admitted it.
+
+    `digest`: of the task that was admitted at `index`; None where none is open there.
+    """
 
     id: str
     index: int | None
     payload: bytes
+    digest: str | None = None
+
+
+def digest_of(task: bytes) -> str:
+    """What the ledger keeps of a task's payload: SHA-1, which Redis's scripts know too."""
+    return hashlib.sha1(task).hexdigest()
 
 
 class LearnerLedger:
@@ -60,6 +71,11 @@ class LearnerLedger:
                 raise lost(self.keys.run, text) from None
             raise
 
+    def advance(self) -> int:
+        """A new fence for the same learner: its versions from now on begin a new lineage of weights."""
+        self.fence = self._run("ADVANCE", [self.keys.fence], [self.fence])
+        return self.fence
+
     def admitted(self) -> int:
         """Groups admitted so far: the index of the next one."""
         return int(self.client.hget(self.keys.books, "admitted") or 0)
@@ -68,7 +84,7 @@ class LearnerLedger:
         """Publish tasks while fewer than `capacity` groups are outstanding. Returns how many it took."""
         k = self.keys
         return self._run(
-            "ADMIT", [k.fence, k.tasks, k.books, k.trained], [self.fence, capacity, first_index, *payloads]
+            "ADMIT", [k.fence, k.tasks, k.books, k.trained, k.digests], [self.fence, capacity, first_index, *payloads]
         )
 
     def read(self, count: int, block_s: float) -> list[Entry]:
@@ -97,11 +113,18 @@ class LearnerLedger:
                 block=max(1, int(block_s * 1000)) if after == ">" else None,
             )
         except redis.ResponseError as error:
+            if is_full(error):
+                raise
             raise lost(self.keys.run, error) from None
         entries = [(id.decode(), fields) for id, fields in entries_of(reply) if fields]
         if entries:
             self._last_read = entries[-1][0]
-        return [Entry(id, admission_index(fields), fields.get(b"d", b"")) for id, fields in entries]
+        indices = [admission_index(fields) for _, fields in entries]
+        digests = self.client.hmget(self.keys.digests, [str(index) for index in indices]) if entries else []
+        return [
+            Entry(id, index, fields.get(b"d", b""), digest and digest.decode())
+            for (id, fields), index, digest in zip(entries, indices, digests, strict=True)
+        ]
 
     def record(self, step: int, ids: Sequence[str]) -> None:
         """Write down the step's entries in their order, before it trains."""
@@ -120,7 +143,8 @@ class LearnerLedger:
     def durable(self, step: int, ids: Sequence[str]) -> int:
         """A durable checkpoint holds these entries. Idempotent. Returns how many were new to the books."""
         k = self.keys
-        fresh = self._run("DURABLE", [k.fence, k.rollouts, k.books, k.trained], [self.fence, ROLLOUT_GROUP, *ids])
+        keys = [k.fence, k.rollouts, k.books, k.trained, k.digests]
+        fresh = self._run("DURABLE", keys, [self.fence, ROLLOUT_GROUP, *ids])
         done = [s for s in self.recorded() if s <= step]
         if done:
             self.client.hdel(k.steps, *map(str, done))
@@ -130,7 +154,13 @@ class LearnerLedger:
         """These rollouts will never be trained, because of `reason`."""
         if ids := list(ids):
             k = self.keys
-            self._run("DROP", [k.fence, k.rollouts, k.books, k.trained], [self.fence, ROLLOUT_GROUP, reason, *ids])
+            keys = [k.fence, k.rollouts, k.books, k.trained, k.digests]
+            self._run("DROP", keys, [self.fence, ROLLOUT_GROUP, reason, *ids])
+
+    def refuse(self, ids: Sequence[str]) -> None:
+        """Second answers to groups that are in the books already: counted as foreign."""
+        k = self.keys
+        self._run("REFUSE", [k.fence, k.rollouts, k.books], [self.fence, ROLLOUT_GROUP, *ids])
 
     def rewind(self, durable_step: int) -> None:
         """After a crash: steps beyond the checkpoint are undone, their groups outstanding again."""
@@ -170,7 +200,7 @@ class LearnerLedger:
         return read_books(self.client, self.keys)
 
 
-_NAMES = ("ADMIT", "RECORD", "TRAINED", "DURABLE", "DROP", "REWIND", "TRIM")
+_NAMES = ("ADVANCE", "ADMIT", "RECORD", "TRAINED", "DURABLE", "DROP", "REFUSE", "REWIND", "TRIM")
 
 
 def _order(entry_id: bytes) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 Entries of both streams have two fields: `i`, the admission index, and `d`, the encoded message. Only
 these scripts write `i`: an entry without it was not admitted by anybody, is acknowledged and counted
-as `foreign`, and stays outside the books.
+as `foreign`, and stays outside the books. What a task said when it was admitted is kept as a digest until
+its group is durable or dropped, so that a rollout whose task says something else is known for a forgery.
 """
 
 _FENCE = """
@@ -11,25 +12,38 @@ if not fence then return redis.error_reply('LOST no fence at ' .. KEYS[1]) end
 if fence ~= ARGV[1] then return redis.error_reply('FENCED by learner start ' .. fence) end
 """
 
-_COUNT_DROP = """
-local function count_drop(stream, books, id, reason)
+_INDEX_OF = """
+local function index_of(stream, id)
   local entry = redis.call('XRANGE', stream, id, id)[1]
-  if entry then
-    local fields = entry[2]
-    for k = 1, #fields, 2 do
-      if fields[k] == 'i' then
-        redis.call('HINCRBY', books, 'dropped', 1)
-        redis.call('HINCRBY', books, 'dropped:' .. reason, 1)
-        return fields[k + 1]
-      end
-    end
+  if not entry then return nil end
+  for k = 1, #entry[2], 2 do
+    if entry[2][k] == 'i' then return entry[2][k + 1] end
   end
-  redis.call('HINCRBY', books, 'foreign', 1)
   return nil
 end
 """
 
-# KEYS fence tasks books trained; ARGV fence, capacity, first index, payloads...  -> number admitted
+_COUNT_DROP = (
+    _INDEX_OF
+    + """
+local function count_drop(stream, books, digests, id, reason)
+  local index = index_of(stream, id)
+  if not index then
+    redis.call('HINCRBY', books, 'foreign', 1)
+    return nil
+  end
+  redis.call('HINCRBY', books, 'dropped', 1)
+  redis.call('HINCRBY', books, 'dropped:' .. reason, 1)
+  redis.call('HDEL', digests, index)
+  return index
+end
+"""
+)
+
+# KEYS fence; ARGV fence  -> the new one
+ADVANCE = _FENCE + "return redis.call('INCR', KEYS[1])"
+
+# KEYS fence tasks books trained digests; ARGV fence, capacity, first index, payloads...  -> number admitted
 ADMIT = (
     _FENCE
     + """
@@ -44,6 +58,7 @@ local open = admitted - n('durable') - n('dropped') - redis.call('HLEN', KEYS[4]
 local room = math.min(tonumber(ARGV[2]) - open, #ARGV - 3)
 for k = 1, room do
   redis.call('XADD', KEYS[2], '*', 'i', admitted + k - 1, 'd', ARGV[3 + k])
+  redis.call('HSET', KEYS[5], admitted + k - 1, redis.sha1hex(ARGV[3 + k]))
 end
 if room > 0 then redis.call('HINCRBY', KEYS[3], 'admitted', room) end
 return math.max(room, 0)
@@ -82,12 +97,12 @@ redis.call('XADD', KEYS[2], '*', 'i', ARGV[3], 'd', ARGV[4])
 return 1
 """
 
-# KEYS tasks books dead; ARGV group, task entry id, reason, detail, max entries of the dead stream
+# KEYS tasks books dead digests; ARGV group, task entry id, reason, detail, max entries of the dead stream
 DEAD = (
     _COUNT_DROP
     + """
 if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
-local index = count_drop(KEYS[1], KEYS[2], ARGV[2], ARGV[3])
+local index = count_drop(KEYS[1], KEYS[2], KEYS[4], ARGV[2], ARGV[3])
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*',
            'i', index or '', 'task', ARGV[2], 'reason', ARGV[3], 'detail', ARGV[4])
 return 1
@@ -113,13 +128,17 @@ return counted
 """
 )
 
-# KEYS fence rollouts books trained; ARGV fence, group, ids...  -> number newly durable
+# KEYS fence rollouts books trained digests; ARGV fence, group, ids...  -> number newly durable
 DURABLE = (
     _FENCE
+    + _INDEX_OF
     + """
 local fresh = 0
 for k = 3, #ARGV do
-  if redis.call('XACK', KEYS[2], ARGV[2], ARGV[k]) == 1 then fresh = fresh + 1 end
+  if redis.call('XACK', KEYS[2], ARGV[2], ARGV[k]) == 1 then
+    fresh = fresh + 1
+    redis.call('HDEL', KEYS[5], index_of(KEYS[2], ARGV[k]) or '')
+  end
   redis.call('HDEL', KEYS[4], ARGV[k])
 end
 redis.call('HINCRBY', KEYS[3], 'durable', fresh)
@@ -127,15 +146,25 @@ return fresh
 """
 )
 
-# KEYS fence rollouts books trained; ARGV fence, group, reason, ids...  What is trained can't be dropped.
+# KEYS fence rollouts books trained digests; ARGV fence, group, reason, ids...  What is trained can't be dropped.
 DROP = (
     _FENCE
     + _COUNT_DROP
     + """
 for k = 4, #ARGV do
   if redis.call('HEXISTS', KEYS[4], ARGV[k]) == 0 and redis.call('XACK', KEYS[2], ARGV[2], ARGV[k]) == 1 then
-    count_drop(KEYS[2], KEYS[3], ARGV[k], ARGV[3])
+    count_drop(KEYS[2], KEYS[3], KEYS[5], ARGV[k], ARGV[3])
   end
+end
+"""
+)
+
+# KEYS fence rollouts books; ARGV fence, group, ids...  Second answers: their index is in the books by its first.
+REFUSE = (
+    _FENCE
+    + """
+for k = 3, #ARGV do
+  if redis.call('XACK', KEYS[2], ARGV[2], ARGV[k]) == 1 then redis.call('HINCRBY', KEYS[3], 'foreign', 1) end
 end
 """
 )

@@ -1,11 +1,13 @@
 """`make chaos`: a run under random faults, ended by an audit.
 
-    python tests/chaos/chaos.py --seconds 600 --seed 0
+    python tests/chaos/chaos.py --seconds 600 --seed 0 --real 1
 
-Three generators with scripted engines under the real launcher, learner, reward server and Valkey. Every few
-seconds one role that is not itself still recovering is killed, paused, drained or cut off. Faults are dealt
-from a shuffled deck, so that every kind comes about as often. Then the run trains some steps more, ends by
-itself, and its folder is audited. Writes chaos-report.json; exits 1 if a group was lost or trained twice.
+Three generators under the real launcher, learner, reward server and Valkey; the first `--real` of them have a real
+vLLM, the others scripted engines. Every few seconds one role that is not itself still recovering is killed, paused,
+drained, filled or cut off. Faults are dealt from a shuffled deck, so that every kind comes about as often, until
+the time is over and every kind has come `--at-least` times. Then the run trains some steps more, ends by itself, and
+its folder is audited. Writes chaos-report.json; exits 1 if a group was lost or trained twice, if a role did not
+recover, if hardly anything was trained meanwhile, or if the memory of a process grew.
 """
 
 from __future__ import annotations
@@ -28,17 +30,21 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / 
 
 import httpx  # noqa: E402
 import psutil  # noqa: E402
-from fleet import GENERATORS, REPLICAS, Fleet  # noqa: E402
+import redis  # noqa: E402
+from fleet import GENERATORS, REPLICAS, VLLM, Fleet  # noqa: E402
 
 RECOVERY_DEADLINE_S = 90.0
+VLLM_RECOVERY_DEADLINE_S = 300.0  # three processes that start on one core
 STEPS_AFTER = 10
+MAX_GROWTH = 1.5  # of a process's memory, last quarter of the run against the second
 # A pause outlasts the sync deadline (4 s) or the lease (3 s); a cut does so too.
 KINDS = [
     "kill generator", "pause generator", "drain generator", "cut generator", "freeze generator",
     "kill learner", "pause learner",
-    "kill redis", "pause redis", "cut redis",
+    "kill redis", "pause redis", "cut redis", "fill redis",
     "kill reward-server", "pause reward-server",
 ]  # fmt: skip
+REAL_KINDS = ["kill vllm", "pause vllm"]
 
 
 @dataclass
@@ -62,24 +68,28 @@ class Chaos:
     every: tuple[float, float]
     pause_s: tuple[float, float]
     kinds: list[str] = field(default_factory=lambda: [*KINDS])
+    at_least: int = 0  # of each kind
     say: Callable[[str], None] = print
     recovery: dict[str, list[float]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    steps: int = 0  # trained meanwhile
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.patience_s = VLLM_RECOVERY_DEADLINE_S if self.fleet.real else RECOVERY_DEADLINE_S
 
     # -- faults -----------------------------------------------------------------------------------------
 
     def inject(self, kind: str, role: str) -> Fault | None:
         """None: the role has no process right now."""
-        how = kind.split()[0]
+        how, what = kind.split()
         now, step = time.monotonic(), self.fleet.step()
         member = self.fleet.ready().get(role)
         pause = self.random.uniform(*self.pause_s)
         over: Callable[[], None] | None = None
-        process = self.fleet.processes().get(role) if how in ("kill", "pause", "drain") else None
+        name = VLLM if what == VLLM else role
+        process = self.fleet.processes().get(name) if how in ("kill", "pause", "drain") else None
         if how in ("kill", "pause", "drain") and process is None:
             return None
         if process is not None and how == "kill":
@@ -89,20 +99,24 @@ class Chaos:
         elif process is not None and how == "pause":
             process.suspend()
             over = process.resume
+        elif how == "fill":
+            client = self.fleet.client()
+            client.config_set("maxmemory", "1mb")
+            over = lambda: client.config_set("maxmemory", "0")  # noqa: E731
         elif role == "redis":  # cut: every connection that is open at this moment
             self.fleet.client().client_kill_filter(_type="normal")
         else:
             proxy = self.fleet.proxies[int(role.removeprefix("gen-"))]
             (proxy.cut if how == "cut" else proxy.freeze)()
             over = proxy.restore
-        gone = member.generator_id if member and how in ("kill", "drain") else ""
+        gone = (member.generator_id, member.engine) if member and how in ("kill", "drain") else None
         self.say(f"{kind}: {role} at step {step}" + (f", for {pause:.1f} s" if over else ""))
         return Fault(kind, role, now, now + pause if over else now, over, lambda: self._healed(role, step, gone))
 
-    def _healed(self, role: str, step: int, gone: str) -> bool:
+    def _healed(self, role: str, step: int, gone: tuple[str, int] | None) -> bool:
         if role.startswith("gen-"):
             member = self.fleet.ready().get(role)
-            return member is not None and member.generator_id != gone
+            return member is not None and (member.generator_id, member.engine) != gone
         if self.fleet.step() <= step:
             return False
         if role == "reward-server":
@@ -122,27 +136,37 @@ class Chaos:
         if fault.over is None and fault.healed():
             self.recovery.setdefault(fault.kind, []).append(time.monotonic() - fault.over_at)
             return True
-        if now - fault.over_at > RECOVERY_DEADLINE_S:
-            self.failures.append(f"{fault.kind} ({fault.role}): not well after {RECOVERY_DEADLINE_S:g} s")
+        if now - fault.over_at > self.patience_s:
+            self.failures.append(f"{fault.kind} ({fault.role}): not well after {self.patience_s:g} s")
             return True
         return False
 
     def torment(self, seconds: float) -> None:
-        """Faults until `seconds` are over and all have healed."""
+        """Faults until `seconds` are over, every kind has come `at_least` times, and all have healed."""
         fleet = self.fleet
-        fleet.until(lambda: len(fleet.ready()) == REPLICAS and fleet.step() >= 2, "the fleet at work", 120.0)
-        end = time.monotonic() + seconds
+        fleet.until(
+            lambda: len(fleet.ready()) == REPLICAS and fleet.step() >= 2, "the fleet at work", 30 + self.patience_s
+        )
+        first_step, started = fleet.step(), time.monotonic()
+        end, latest = started + seconds, started + 2 * seconds + self.patience_s
         next_at, deck, open_faults = time.monotonic(), list[str](), list[Fault]()
-        while open_faults or time.monotonic() < end:
+        while True:
+            now = time.monotonic()
+            missing = [kind for kind in self.kinds if self.counts[kind] < self.at_least]
+            over = now >= end and (not missing or now > latest)
+            if over and not open_faults:
+                break
             self.fleet.check_alive()
             self.fleet.sample_memory()
             open_faults = [fault for fault in open_faults if not self._watch(fault)]
-            due = next_at <= time.monotonic() < end
-            if due and (fault := self._deal(deck, {fault.role for fault in open_faults})):
+            if not over and now >= next_at and (fault := self._deal(deck, {fault.role for fault in open_faults})):
                 self.counts[fault.kind] += 1
                 open_faults.append(fault)
                 next_at = time.monotonic() + self.random.uniform(*self.every)
             time.sleep(0.4)
+        self.steps = fleet.step() - first_step
+        if missing:
+            self.failures.append(f"not dealt {self.at_least} times: {', '.join(missing)}")
 
     def _deal(self, deck: list[str], busy: set[str]) -> Fault | None:
         """The next card whose role is not itself recovering; the others stay in the deck."""
@@ -150,11 +174,12 @@ class Chaos:
             deck += self.random.sample(self.kinds, len(self.kinds))
         for kind in deck:
             role = kind.split()[1]
-            roles = GENERATORS if role == "generator" else [role]
+            roles = {"generator": GENERATORS, VLLM: GENERATORS[: self.fleet.real]}.get(role, [role])
             free = [r for r in roles if r not in busy]
-            if free and (fault := self.inject(kind, self.random.choice(free))):
-                deck.remove(kind)
-                return fault
+            with contextlib.suppress(redis.RedisError):  # as good as no process
+                if free and (fault := self.inject(kind, self.random.choice(free))):
+                    deck.remove(kind)
+                    return fault
         return None
 
     def finish(self) -> None:
@@ -181,7 +206,8 @@ class Chaos:
         return {
             "seconds": round(seconds, 1),
             "seed": self.seed,
-            "steps": max(step for step, _ in stored_steps(self.fleet.run_dir)),
+            "real": self.fleet.real,
+            "steps": self.steps,
             "faults": dict(sorted(self.counts.items())),
             "recovery_seconds": {
                 kind: {"median": round(statistics.median(all), 1), "max": round(max(all), 1)}
@@ -203,7 +229,7 @@ class Chaos:
 def _growth(samples: list[int]) -> float:
     """Largest memory of the last quarter of the run over that of the second quarter; starts are left out."""
     n = len(samples) // 4
-    return max(samples[-n:]) / max(samples[n : 2 * n]) if n else 1.0
+    return max(samples[-n:]) / max(1, *samples[n : 2 * n]) if n else 1.0
 
 
 def torment(
@@ -213,11 +239,14 @@ def torment(
     every: tuple[float, float],
     pause: tuple[float, float],
     kinds: list[str] | None = None,
+    real: int = 0,
+    at_least: int = 0,
 ) -> dict[str, Any]:
     """A whole chaos run in `folder`; returns its report."""
     started = time.monotonic()
-    fleet = Fleet(folder)
-    chaos = Chaos(fleet, seed, every, pause, kinds or [*KINDS])
+    fleet = Fleet(folder, real)
+    kinds = kinds or [*KINDS, *(REAL_KINDS if real else ())]
+    chaos = Chaos(fleet, seed, every, pause, kinds, at_least)
     fleet.start()
     try:
         chaos.torment(seconds)
@@ -233,19 +262,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--real", type=int, default=0, help="generators with a real vLLM (default: none)")
+    parser.add_argument("--at-least", type=int, default=3, help="faults of each kind (default: 3)")
     parser.add_argument("--every", type=float, nargs=2, default=(10.0, 20.0), metavar=("MIN", "MAX"))
     parser.add_argument("--pause", type=float, nargs=2, default=(4.0, 8.0), metavar=("MIN", "MAX"))
     parser.add_argument(
-        "--only", choices=KINDS, action="append", help="this kind of fault (again for more; default: all)"
+        "--only", choices=[*KINDS, *REAL_KINDS], action="append", help="this kind of fault (again for more)"
     )
     parser.add_argument("--report", type=Path, default=Path("chaos-report.json"))
     args = parser.parse_args()
+    if not args.real and set(args.only or ()) & set(REAL_KINDS):
+        parser.error("there is no vLLM without --real 1")
+    how = args.seconds, args.seed, tuple(args.every), tuple(args.pause), args.only, args.real, args.at_least
     with tempfile.TemporaryDirectory(prefix="chorus-chaos-") as folder:
-        report = torment(Path(folder), args.seconds, args.seed, tuple(args.every), tuple(args.pause), args.only)
+        report = torment(Path(folder), *how)
     args.report.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
-    bad = report["lost"] or report["doubled"] or report["books_diff"] or report["audit"] or report["not_recovered"]
-    return 1 if bad else 0
+    return 1 if faults_of(report) else 0
+
+
+def faults_of(report: dict[str, Any]) -> list[str]:
+    """What is wrong with a run, by its report."""
+    zero = ("lost", "doubled", "books_diff", "audit", "not_recovered")
+    wrong = [f"{key} {report[key]}" for key in zero if report[key]]
+    wrong += [f"the memory of {role} grew {x} times" for role, x in report["rss_growth"].items() if x > MAX_GROWTH]
+    return wrong + ([f"only {report['steps']} steps were trained"] if report["steps"] < 20 else [])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A scripted run in processes of its own, as the chaos runner sees it from outside."""
+"""A run in processes of its own, with scripted engines but for the first few, as the chaos runner sees it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,19 @@ from protocol.messages import Member, MessageError
 ROOT = Path(__file__).parents[2]
 REPLICAS = 3
 GENERATORS = [f"gen-{n}" for n in range(REPLICAS)]
-# What stands in a role's command line. Valkey renames itself.
-WORDS = {
-    "learner": ("cli.main", "learner"),
-    "reward-server": ("cli.main", "reward-server"),
-    "redis": ("valkey",),
-    **{name: ("receiving.py", name) for name in GENERATORS},
-}
+VLLM = "vllm"  # of the first generator, if that is a real one
+# What stands in a process's command line, the first that fits. Valkey renames itself.
+WORDS = [
+    ("guard", ("guard.py",)),
+    ("learner", ("cli.main", "learner")),
+    ("reward-server", ("cli.main", "reward-server")),
+    ("grader", ("reward_server.worker",)),
+    ("redis", ("valkey",)),
+    (VLLM, ("vllm.entrypoints",)),
+    *((name, ("generator", name)) for name in GENERATORS),
+]
+# vLLM takes its time: to start, and beside two others on one core to receive and to answer.
+SLOWER = ["learner.sync_deadline_s=10.0", 'generator.vllm_args=["--enforce-eager"]']
 
 
 @dataclass
@@ -39,13 +45,14 @@ class Fleet:
     """The run in `folder`; every generator reaches Redis through a proxy of its own."""
 
     folder: Path
-    rss: dict[str, list[int]] = field(default_factory=dict)  # bytes by role, about one a second
+    real: int = 0  # generators with vLLM
+    rss: dict[str, list[int]] = field(default_factory=dict)  # bytes by role, two a second
 
     def start(self) -> None:
         from tinymodel import save_tiny_model
 
         self.proxies = [Proxy(self._redis_address) for _ in range(REPLICAS)]
-        model = save_tiny_model(self.folder / "model")
+        model = save_tiny_model(self.folder / "model", 64 if self.real else 16)
         recipe = self.folder / "chaos.toml"
         recipe.write_text(RECIPE.format(runs=self.folder / "runs", steps=1_000_000, model=model, replicas=REPLICAS))
         ports = ",".join(str(proxy.port) for proxy in self.proxies)
@@ -54,6 +61,9 @@ class Fleet:
         self.output = self.folder / "output.log"
         with self.output.open("wb") as log:
             argv = [sys.executable, str(ROOT / "tests" / "support" / "scripted_run.py"), str(recipe)]
+            argv += ["--real", str(self.real)]
+            for item in SLOWER if self.real else ():
+                argv += ["--set", item]
             self.launcher = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log)
 
     # -- what can be seen of the run ------------------------------------------------------------------
@@ -99,24 +109,28 @@ class Fleet:
         return members
 
     def processes(self) -> dict[str, psutil.Process]:
-        """Role -> its process, of those that live; guards are none."""
+        """Role -> its process, of those that live; where a role has several, the one nearest to the launcher."""
         found: dict[str, psutil.Process] = {}
+        for role, p in self._all():
+            found.setdefault(role, p)
+        return found
+
+    def _all(self) -> Iterator[tuple[str, psutil.Process]]:
         for p in psutil.Process(self.launcher.pid).children(recursive=True):
             try:
                 line = p.cmdline()
             except psutil.Error:
                 continue
-            if any("guard.py" in part for part in line):
-                continue
-            for role, words in WORDS.items():
-                if role not in found and all(any(word in part for part in line) for word in words):
-                    found[role] = p
-        return found
+            yield next((r for r, words in WORDS if all(any(w in part for part in line) for w in words)), "other"), p
 
     def sample_memory(self) -> None:
-        for role, process in self.processes().items():
+        """Of every process; of the largest one where a role has several."""
+        now = {"launcher": psutil.Process(self.launcher.pid).memory_info().rss}
+        for role, process in self._all():
             with contextlib.suppress(psutil.Error):
-                self.rss.setdefault(role, []).append(process.memory_info().rss)
+                now[role] = max(now.get(role, 0), process.memory_info().rss)
+        for role, rss in now.items():
+            self.rss.setdefault(role, []).append(rss)
 
     def check_alive(self) -> None:
         if self.launcher.poll() is not None:

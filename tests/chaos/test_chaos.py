@@ -9,15 +9,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from chaos import KINDS, torment
+from chaos import KINDS, faults_of, torment
 
 
 @pytest.mark.slow
 def test_a_run_under_random_faults_loses_nothing_trains_nothing_twice_and_ends(tmp_path: Path) -> None:
     report = torment(tmp_path, seconds=40.0, seed=5, every=(2.5, 4.0), pause=(3.5, 5.0))
-    assert (report["lost"], report["doubled"], report["books_diff"], report["audit"]) == (0, 0, 0, 0), report
-    assert report["not_recovered"] == []
-    assert report["steps"] >= 20
+    assert faults_of(report) == [], report
     assert report["ungraded_samples"] == 0
     assert sum(report["faults"].values()) >= len(KINDS) // 2, "else this was no chaos"
-    assert max(report["rss_growth"].values()) < 1.5, report["rss_growth"]

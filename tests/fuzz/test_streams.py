@@ -22,10 +22,10 @@ from tinymodel import TEMPLATE
 
 from generator.agent import Agent
 from learner.admission import Admission
-from learner.broadcast import Broadcaster
+from learner.broadcast import Broadcaster, Link
 from learner.collect import Collector
 from protocol.config import RunConfig
-from protocol.ledger import Entry, Keys, LearnerLedger, Lease
+from protocol.ledger import Entry, Keys, LearnerLedger, Lease, digest_of
 from protocol.ledger.streams import admission_index
 from protocol.messages import Member, SyncOffer, Version
 from protocol.metrics import LearnerMetrics
@@ -61,6 +61,9 @@ class RecordingLedger:
 
     def drop(self, reason: str, ids: list[str]) -> None:
         self.ends["dropped"] += len(ids)
+
+    def refuse(self, ids: list[str]) -> None:
+        self.ends["refused"] += len(ids)
 
 
 @pytest.fixture
@@ -113,7 +116,7 @@ def test_an_admission_index_is_a_number_that_fits_or_none(fields: dict[bytes, by
     assert index is None or 0 <= index < 10**15
 
 
-def test_every_forged_rollout_is_taken_or_dropped_with_a_reason(client: redis.Redis, tiny_model: Path) -> None:
+def test_every_forged_rollout_is_taken_or_refused_with_a_reason(client: redis.Redis, tiny_model: Path) -> None:
     chosen = config(str(tiny_model))
     ledger = LearnerLedger(client, "run")
     collector = Collector(chosen, ledger, Admission(chosen, "run"), LearnerMetrics())
@@ -128,11 +131,12 @@ def test_every_forged_rollout_is_taken_or_dropped_with_a_reason(client: redis.Re
         nonlocal taken, n
         n += 1
         collector.window.outstanding = {0: 0}
-        ready = collector._check(Entry("1-1", index, payload))
+        ready = collector._check(Entry("1-1", index, payload, digest_of(TASK.encode())))
         taken += ready is not None
-        assert taken + recording.ends["dropped"] == n
+        assert taken + recording.ends.total() == n
         if ready is not None:
             assert len(ready.group.samples) == 2
+            assert ready.group.task == TASK, "what was admitted, and nothing else"
 
     check()
     assert taken
@@ -182,7 +186,8 @@ def test_every_forged_member_is_greeted_or_put_aside_and_counted(
 
 
 def test_every_forged_report_is_read_or_refused_and_counted(broadcaster: QuietBroadcaster, client: redis.Redis) -> None:
-    broadcaster.links["g"] = object()  # type: ignore[assignment]
+    link = Link(MEMBER, offered=("g", "1.0"))
+    broadcaster.links["g"] = link
     seen = 0
 
     @inputs()
@@ -193,10 +198,10 @@ def test_every_forged_report_is_read_or_refused_and_counted(broadcaster: QuietBr
         before = refused(broadcaster, "report")
         client.xadd(Keys("run").reports, {field: data})
         broadcaster._read_reports()
-        known = dict(broadcaster._shared.reports)
-        broadcaster._shared.reports.clear()
-        seen += bool(known)
-        assert len(known) + refused(broadcaster, "report") - before <= 1
+        answer, link.answer = link.answer, None
+        seen += answer is not None
+        assert (answer is not None) + refused(broadcaster, "report") - before == 1
+        assert answer is None or (answer.generator_id, answer.group, answer.version) == ("g", "g", "1.0")
 
     check()
     assert seen

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from liverun import LiveRun
+from safetensors.torch import load_file
 
 from cli.main import main
 from learner import checkpoint
@@ -152,3 +153,32 @@ def test_a_collapse_stops_the_run_with_a_checkpoint_and_seed_grpo_has_its_cluste
     # Right answers to one problem are equal, so they share a cluster.
     for ready in read_step(path):
         assert len({s.grade.cluster for s in ready.group.samples if s.grade.accuracy == 1.0}) <= 1
+
+
+def test_a_collapse_can_go_back_to_an_earlier_checkpoint_and_on_with_new_problems(
+    running: Callable[..., LiveRun],
+) -> None:
+    run = running(
+        "run.steps=8",
+        "learner.checkpoint_every=1",
+        "learner.keep_checkpoints=9",
+        "alarms.on_collapse=rollback",
+        "alarms.max_rollbacks=1",
+        "alarms.entropy_floor=50",
+        "alarms.entropy_steps=3",
+    )
+    assert run.finish() != 0
+    assert "step 3: back to the weights and the optimizer of step 1" in (run.folder / "logs/learner.log").read_text()
+    assert "alarms.on_collapse = rollback ended the run after step 6 (it went back 1 times before)" in run.tail()
+    folders = sorted((run.folder / "checkpoints").glob("step-*"))
+    manifests = {m.step: m for m in map(checkpoint.read_manifest, folders)}
+    assert {step: m.rolled_back_to for step, m in manifests.items()} == dict.fromkeys(range(1, 7)) | {3: 1}
+    weights = [load_file(folder / "huggingface" / "model.safetensors") for folder in folders]
+    assert all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+    assert not all(torch.equal(weights[1][name], weights[2][name]) for name in weights[0])
+    assert manifests[3].fence == manifests[2].fence + 1
+    trained = [id for m in manifests.values() for id in m.all_entries]
+    assert len(trained) == len(set(trained)) == 6 * 8
+    groups = [ready.group for _, path in stored_steps(run.folder) for ready in read_step(path)]
+    assert len({g.task.index for g in groups}) == len(groups)
+    assert max(fence for g in groups for s in g.samples for fence, _, _ in s.versions) == manifests[3].fence

@@ -12,13 +12,13 @@ _PIECE = 16 << 10
 
 
 class Proxy:
-    """127.0.0.1:`port` to `target()`. Runs on a thread of its own; all methods may be called from others.
+    """`host`:`port` to `target()`. Runs on a thread of its own; all methods may be called from others.
 
     `cut()` drops every connection and refuses new ones; `freeze()` keeps them open and passes nothing on, as a
     link that loses every packet does; `delay_s` and `bytes_per_s` hold from then on; `restore()` ends all of it.
     """
 
-    def __init__(self, target: Callable[[], tuple[str, int]], port: int = 0) -> None:
+    def __init__(self, target: Callable[[], tuple[str, int]], port: int = 0, host: str = "127.0.0.1") -> None:
         self.delay_s = 0.0
         self.bytes_per_s = 0.0
         self._target = target
@@ -29,7 +29,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._server = self._call(asyncio.start_server(self._serve, "127.0.0.1", port))
+        self._server = self._call(asyncio.start_server(self._serve, host, port))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     def _call(self, coroutine: Any) -> Any:

@@ -50,6 +50,6 @@ OFFER = SyncOffer(
     bucket_bytes=4096, tensors=[Tensor(name="w", dtype="float32", shape=[2, 3])], temperature=1.0, tolerance=1e-3,
     canary=[CanaryPoint(prefix=pack_ids([1]), token_ids=pack_ids([2]), logprobs=pack_floats([-1.0]))],
 )  # fmt: skip
-REPORT = SyncReport(generator_id="g", version="1.0", ok=True)
+REPORT = SyncReport(generator_id="g", version="1.0", group="g", ok=True)
 ALL: list[Message] = [TASK, GROUP, MEMBER, OFFER, REPORT]
 GRADES: list[dict[str, Any]] = [GRADE.model_dump() | {"verifier": "math", "reason": None}] * 2

@@ -1,12 +1,14 @@
 """A whole `chorus run` whose engines are scripted: real launcher, Valkey, reward server, learner and agents.
 
-    python tests/support/scripted_run.py RECIPE [--resume RUN]
+    python tests/support/scripted_run.py RECIPE [--resume RUN] [--real N] [--set KEY=VALUE ...]
 
-CHORUS_TEST_PROXIES: ports of proxies to Redis, one a generator, in order.
+The first N generators are real ones, with vLLM. CHORUS_TEST_PROXIES: ports of proxies to Redis, one a generator, in
+order. CHORUS_TEST_ENGINE: the program beside this one that is the other generators, receiving.py if it is not set.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from dataclasses import replace
@@ -42,14 +44,21 @@ bucket_bytes = 65536
 [generator]
 replicas = {replicas}
 lease_s = 3.0
-group_deadline_s = 60.0
+group_deadline_s = 120.0
 [reward]
 workers = 1
-deadline_s = 45.0
+deadline_s = 90.0
 """
 
 
-def main(recipe: Path, resume: Path | None) -> int:
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--real", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    args = parser.parse_args(argv)
+
     import deploy.supervisor
     from deploy.launcher import run
     from deploy.services import Chosen, services_of
@@ -59,23 +68,25 @@ def main(recipe: Path, resume: Path | None) -> int:
     deploy.supervisor.MAX_RESTARTS = 10_000  # here a death is no sign of a fault in the service
     deploy.supervisor.RESTART_DELAY_S = 0.3
     proxies = [int(port) for port in os.environ.get("CHORUS_TEST_PROXIES", "").split(",") if port]
-    program = str(Path(__file__).with_name("receiving.py"))
+    program = str(Path(__file__).with_name(os.environ.get("CHORUS_TEST_ENGINE", "receiving.py")))
 
     def scripted(service: Service) -> Service:
         if service.role != "generator":
             return service
-        argv = (sys.executable, program, *service.argv[3:])
+        n = int(service.name.removeprefix("gen-"))
+        argv = service.argv if n < args.real else (sys.executable, program, *service.argv[3:])
         if proxies:
-            argv += ("--set", f"redis.url=redis://127.0.0.1:{proxies[int(service.name.removeprefix('gen-'))]}/0")
+            argv += ("--set", f"redis.url=redis://127.0.0.1:{proxies[n]}/0")
         return replace(service, argv=argv)
 
     def services(chosen: Chosen) -> list[Service]:
         return [scripted(service) for service in services_of(chosen)]
 
-    source = resume / "config.json" if resume else recipe
-    return run(load_config(source), str(recipe), resume=resume, services=services)
+    source = args.resume / "config.json" if args.resume else args.recipe
+    config = load_config(source, args.overrides)
+    return run(config, str(args.recipe), resume=args.resume, services=services)
 
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[3]) if sys.argv[2:3] == ["--resume"] else None))
+    sys.exit(main(sys.argv[1:]))

@@ -12,9 +12,10 @@ from starter.tokenizer import build_tokenizer
 TEMPLATE = "qwen-math"
 
 
-def save_tiny_model(folder: Path) -> Path:
+def save_tiny_model(folder: Path, hidden_size: int = 16) -> Path:
+    """vLLM's CPU attention takes heads of 32 and more: `hidden_size` 64."""
     tokenizer = build_tokenizer(choose_templates([TEMPLATE]).values())
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
+    shape = {"intermediate_size": 2 * hidden_size, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=hidden_size, **shape)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -55,6 +55,21 @@ def test_it_counts_the_parameters_of_a_model_that_is_there(configure: Configure,
     assert "weights 3.8 MiB a generator" in text
 
 
+def test_it_tells_a_curriculum_stage_by_stage(configure: Configure) -> None:
+    stages = [
+        {"name": "half", "hint_ratio": 0.5, "steps": 40, "entropy_fall": {"share": 0.25}},
+        {"name": "blend", "domains": {"general": 2, "math": 1}, "max_tokens": 8, "levels": [3, 4], "plateau": {}},
+        {"name": "online", "hint_ratio": "online"},
+    ]
+    config = configure(curriculum={"stages": stages})
+    text = describe(config, place(config, [0, 1], []))
+    assert "curriculum  half: hint 0.5; until 40 steps or a fall of entropy by 25%\n" in text
+    blend = "no hint; levels 3, 4; general 67%, math 33%, exactly; at most 8 tokens; until a plateau of accuracy"
+    assert f"curriculum  blend: {blend}\n" in text
+    assert "curriculum  online: hint online; until the end\n" in text
+    assert "curriculum  " not in describe(configure(), place(config, [0, 1], []))
+
+
 def test_it_tells_the_time_for_a_given_rate(configure: Configure) -> None:
     config = configure(
         run={"steps": 3960},

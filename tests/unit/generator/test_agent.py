@@ -172,6 +172,23 @@ async def test_a_failed_transfer_leaves_the_old_weights_at_work(fleet: Fleet) ->
     await until(lambda: fleet.learner.books().unread == 1)
 
 
+async def test_with_weights_that_are_too_old_for_any_step_nothing_is_leased_until_a_sync_passes(fleet: Fleet) -> None:
+    engine = ScriptedEngine()
+    fleet.start("a", engine)
+    fleet.sync("a", "1.0")
+    await until(lambda: len(fleet.reports()) == 1)
+    engine.fail_receive = True
+    fleet.sync("a", f"1.{CONFIG.staleness.max + 1}")
+    await until(lambda: len(fleet.reports()) == 2)
+    await asyncio.sleep(0.6)  # a lease call that was under way ends
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    await asyncio.sleep(1.2)
+    assert fleet.learner.books().queued == 1
+    engine.fail_receive = False
+    fleet.sync("a", f"1.{CONFIG.staleness.max + 2}")
+    await until(lambda: fleet.learner.books().unread == 1)
+
+
 async def test_a_dead_engine_gives_its_work_back_and_is_started_again(fleet: Fleet) -> None:
     engine = ScriptedEngine(delay_s=30)
     agent, _ = fleet.start("a", engine)

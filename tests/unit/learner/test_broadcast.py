@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -68,11 +69,17 @@ def test_a_store_port_in_use_is_refused_by_name() -> None:
 
 
 class Replica(threading.Thread):
-    """A generator's side of the broadcast: real process groups, real bytes, scripted verdicts."""
+    """A generator's side of the broadcast: real process groups, real bytes, scripted verdicts (the last one stays).
 
-    def __init__(self, client: redis.Redis, url: str, ok: bool = True, dies_once: bool = False) -> None:
+    "late": the report is written only when the next offer is there.
+    """
+
+    def __init__(
+        self, client: redis.Redis, url: str, verdicts: tuple[str, ...] = ("ok",), dies_once: bool = False
+    ) -> None:
         super().__init__(daemon=True)
-        self.client, self.ok, self.dies_once = redis.Redis.from_url(url), ok, dies_once
+        self.client, self.verdicts, self.dies_once = redis.Redis.from_url(url), [*verdicts], dies_once
+        self.late: SyncReport | None = None
         self.received: dict[str, torch.Tensor] = {}
         self.groups: list[str] = []
         self.ending = threading.Event()
@@ -92,6 +99,9 @@ class Replica(threading.Thread):
             for id, fields in entries:
                 last = id.decode()
                 offer = SyncOffer.decode(fields[b"d"])
+                if self.late is not None:
+                    self.client.xadd(keys.reports, {"d": self.late.encode()})
+                    self.late = None
                 if offer.group not in self.groups:
                     self.groups.append(offer.group)
                     store = join_store(offer.store_host, offer.store_port, offer.timeout_s)
@@ -105,17 +115,20 @@ class Replica(threading.Thread):
                 for bucket in buckets:
                     broadcast(group, bucket, offer.timeout_s)
                 self.received = {name: t for views in plan.views(buckets) for name, t in views}
-                report = SyncReport(
-                    generator_id="g", version=offer.version, ok=self.ok, detail="" if self.ok else "canary failed"
-                )
-                self.client.xadd(keys.reports, {"d": report.encode()})
+                verdict = self.verdicts.pop(0) if len(self.verdicts) > 1 else self.verdicts[0]
+                ok, detail = (False, "canary failed") if verdict == "refused" else (True, "")
+                report = SyncReport(generator_id="g", version=offer.version, group=offer.group, ok=ok, detail=detail)
+                if verdict == "late":
+                    self.late = report
+                else:
+                    self.client.xadd(keys.reports, {"d": report.encode()})
 
 
 @pytest.fixture
 def replica(client: redis.Redis, redis_url: str) -> Iterator[Callable[..., Replica]]:
     started: list[Replica] = []
 
-    def start(**how: bool) -> Replica:
+    def start(**how: Any) -> Replica:
         started.append(Replica(client, redis_url, **how))
         started[-1].start()
         return started[-1]
@@ -158,10 +171,21 @@ def test_a_replica_that_dies_in_a_sync_is_synced_again_over_a_new_group(
     assert len(receiver.groups) == 2
 
 
+def test_a_report_that_comes_too_late_is_not_taken_for_that_of_the_sync_after_it(
+    broadcaster: Broadcaster, replica: Callable[..., Replica]
+) -> None:
+    """The first sync is given up, the second refused; what the first one reports meanwhile must not hide that."""
+    receiver = replica(verdicts=("late", "refused", "ok"))
+    broadcaster.publish(snapshot(1))
+    assert broadcaster.wait_synced(1, 60.0) == 1
+    assert len(receiver.groups) == 3
+    assert broadcaster._metrics.refused.labels("report")._value.get() == 1
+
+
 def test_weights_that_every_generator_refuses_end_the_run_with_the_reason(
     broadcaster: Broadcaster, replica: Callable[..., Replica]
 ) -> None:
-    replica(ok=False)
+    replica(verdicts=("refused",))
     broadcaster.publish(snapshot(1))
     with pytest.raises(CannotGoOn, match="refused the weights 5 times; g says: canary failed"):
         broadcaster.wait_synced(1, 60.0)

@@ -103,6 +103,12 @@ BAD = {
     "another run": lambda task: group(task.model_copy(update={"run_id": "other"})),
     "another index": lambda task: group(task.model_copy(update={"index": task.index + 7})),
     "another group size": lambda task: group(task.model_copy(update={"group_size": 3})),
+    "another prompt": lambda task: group(task.model_copy(update={"prompt_ids": task.prompt_ids[:-4]})),
+    "another gold": lambda task: group(task.model_copy(update={"gold": ["7"]})),
+    "another template": lambda task: group(task.model_copy(update={"template": "abel"})),
+    "another temperature": lambda task: group(
+        task.model_copy(update={"sampling": task.sampling.model_copy(update={"temperature": 0.7})})
+    ),
     "ids past the vocabulary": lambda task: group(task, ids=(5, 1_000_000)),
     "negative ids": lambda task: group(task, ids=(5, -1)),
     "prompt ids past the vocabulary": lambda task: group(task.model_copy(update={"prompt_ids": pack_ids([10**6])})),
@@ -158,7 +164,39 @@ def test_a_copy_of_a_group_is_never_trained_again(loop: Loop) -> None:
         loop.client.xadd(loop.keys.rollouts, {"i": task.index, "d": group(task)})
     ready = loop.collector.next_step(0, 2, lambda: None)
     assert [r.group.task.index for r in ready] == [0, 1]
-    assert loop.ledger.books().dropped == {"copy": 2}
+    books = loop.ledger.books()
+    assert (books.dropped, books.foreign, books.difference) == ({}, 2, 0)
+
+
+def test_a_forged_group_is_dropped_and_the_honest_one_after_it_leaves_the_books_balanced(loop: Loop) -> None:
+    loop.collector.admit(0, 1)
+    (first, task), (second, other) = loop.tasks()
+    forged = group(task.model_copy(update={"gold": ["7"]}))
+    loop.client.xadd(loop.keys.rollouts, {"i": 0, "d": forged})  # well-formed, at an index that is open
+    loop.commit(second, 1, group(other))
+    loop.commit(first, 0, group(task))
+    assert loop.dropped() == {"corrupt": 1}
+    assert loop.ledger.books().foreign == 1
+
+
+def test_a_copy_of_a_group_that_a_crash_will_train_again_is_not_trained_beside_it(
+    client: redis.Redis, tiny_model: Path
+) -> None:
+    first = Loop(client, tiny_model)
+    first.collector.admit(0, 9)
+    for id, task in first.tasks():
+        first.commit(id, task.index, group(task))
+    ids = [r.entry.id for r in first.collector.next_step(0, 9, lambda: None)]
+    first.ledger.record(1, ids)
+    for _, fields in first.client.xrange(first.keys.rollouts):  # type: ignore[union-attr]
+        first.client.xadd(first.keys.rollouts, fields)  # a second writer
+    first.ledger.read(9, 0.01)
+    again = Loop(client, tiny_model)
+    again.ledger.rewind(0)
+    again.collector.restore(0)
+    assert [r.entry.id for r in again.collector.next_step(0, 9, lambda: None)] == ids
+    assert again.collector.window.ready == {}
+    assert again.ledger.books().foreign == 2
 
 
 def test_a_run_that_drops_everything_ends(loop: Loop) -> None:

@@ -116,3 +116,13 @@ def test_repetition_counts_runs_of_tokens() -> None:
     assert repetition(np.arange(100, dtype=np.int32)) == 0.0
     assert repetition(np.zeros(8, dtype=np.int32)) == 0.0  # one run only
     assert repetition(np.tile(np.arange(10, dtype=np.int32), 10)) == pytest.approx(1 - 10 / 93)
+
+
+def test_every_exported_figure_is_a_key_of_the_record() -> None:
+    from protocol.step_metrics import AGE_FIGURES, AGES, STEP_FIGURES, TEMPLATE_FIGURES
+
+    r = record()
+    assert [f.key for f in STEP_FIGURES if not f.key.startswith("diversity.") and f.key not in r] == []
+    assert [f.key for f in TEMPLATE_FIGURES if f.key not in r["by_template"]["a"]] == []
+    assert [f.key for f in AGE_FIGURES if f.key not in r["by_staleness"]["0"]] == []
+    assert set(r["by_staleness"]) <= set(AGES)

@@ -215,6 +215,7 @@ async def test_a_wipe_is_told_by_every_call(client: redis.Redis, learner: Learne
         lambda: learner.trained(1, ["1-1"]),
         lambda: learner.durable(1, ["1-1"]),
         lambda: learner.drop("x", ["1-1"]),
+        lambda: learner.refuse(["1-1"]),
         lambda: learner.trim(),
         lambda: learner.outstanding_indices(),
         lambda: learner.books(),

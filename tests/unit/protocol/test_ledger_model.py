@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from protocol.ledger import Entry, FencedError, GeneratorLedger, Keys, LearnerLedger, Lease, entries_of
+from protocol.ledger import Entry, FencedError, GeneratorLedger, Keys, LearnerLedger, Lease, digest_of, entries_of
 from protocol.ledger.keys import ROLLOUT_GROUP, TASK_GROUP
 
 EXAMPLES = int(os.environ.get("CHORUS_LEDGER_EXAMPLES", "0"))  # 0: the same few every time, for `make test`
@@ -204,6 +204,7 @@ class LedgerModel(RuleBasedStateMachine):
         strays = [e.id for e in entries if e.index is None]
         ours = [e.index for e in entries if e.index is not None]
         assert ours == (self.undelivered or self.unread)[: len(ours)], "oldest first, lost replies before all"
+        assert {e.digest for e in entries if e.index is not None} <= {digest_of(b"t")}
         for index in ours:
             (self.undelivered if index in self.undelivered else self.unread).remove(index)
             self.place[index] = "read"
@@ -335,6 +336,13 @@ class LedgerModel(RuleBasedStateMachine):
         if not hasattr(self, "place"):
             return
         assert self.client.hlen(self.keys.trained) == len(self.at("trained"))
+
+    @invariant()
+    def a_task_s_digest_is_kept_as_long_as_a_rollout_of_it_may_be_read(self) -> None:
+        if not hasattr(self, "place"):
+            return
+        kept = {int(index) for index in self.client.hkeys(self.keys.digests)}  # type: ignore[union-attr]
+        assert kept == set(self.at("queued", "leased", "unread", "read", "trained"))
 
 
 @pytest.fixture

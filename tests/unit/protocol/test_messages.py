@@ -54,7 +54,7 @@ OFFER = SyncOffer(
     bucket_bytes=16, tensors=[], temperature=1.0, tolerance=1e-3,
     canary=[CanaryPoint(prefix=pack_ids([1]), token_ids=pack_ids([2]), logprobs=pack_floats([-1.0]))],
 )  # fmt: skip
-REPORT = SyncReport(generator_id="g", version="1.0", ok=True)
+REPORT = SyncReport(generator_id="g", version="1.0", group="g", ok=True)
 ALL: list[Message] = [TASK, GROUP, MEMBER, OFFER, REPORT]
 each = pytest.mark.parametrize("message", ALL, ids=lambda m: m.SCHEMA)
 

@@ -1,0 +1,89 @@
+"""`chorus prepare`: what must be there before a run's services start, each of them in a container of its own.
+
+    recipe ──▶ the model in a folder ──▶ <run>/run.json ──▶ <run>/config.json, which every service reads
+
+`chorus run` does the like for itself. A run that is prepared already goes on: its config.json is read in the recipe's
+place, as `chorus run --resume` does, and the environment and `--set` still override it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from deploy.preflight import check_inputs
+from protocol.config import RunConfig, load_config
+from protocol.exits import CannotGoOn
+
+# Weights as safetensors, and whatever text goes with them; never pickles.
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="chorus prepare", description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--run-dir", type=Path, required=True, help="the run's folder; made if it is not there")
+    parser.add_argument("--models", type=Path, required=True, help="where models are built or fetched to, once")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    args = parser.parse_args(argv)
+    prepared = args.run_dir / "config.json"
+    again = prepared.is_file()
+    config = load_config(prepared if again else args.recipe, args.overrides)
+    check_inputs(config)
+    prepare(config, args.recipe, args.run_dir, args.models)
+    what = "goes on: its config.json counts, not the recipe" if again else "is ready"
+    print(f"chorus prepare: {args.run_dir} {what}")
+    return os.EX_OK
+
+
+def prepare(config: RunConfig, recipe: Path, run_dir: Path, models: Path) -> None:
+    """Fetch the model, then write the run's folder. Raises CannotGoOn."""
+    section = config.model.model_copy(update={"path": fetch_model(config, models)})
+    name = config.run.model_copy(update={"name": config.run.name or recipe.stem})
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if not (run_dir / "run.json").exists():
+            # None of the services is `chorus run`'s own, should the run be resumed with it.
+            note = {"recipe": str(recipe), "started_at": time.time(), "own_redis": False, "own_reward_server": False}
+            _write_json(run_dir / "run.json", note)
+        resolved = config.model_copy(update={"model": section, "run": name})
+        _write_json(run_dir / "config.json", resolved.model_dump(mode="json"))
+    except OSError as error:
+        raise CannotGoOn(f"--run-dir {run_dir}: {error.strerror}; give a folder that can be written") from None
+
+
+def fetch_model(config: RunConfig, models: Path) -> str:
+    """The model's folder: built below `models`, fetched from the hub to there, or as it is. Raises CannotGoOn."""
+    path = config.model.path
+    if path == "smollm2":
+        from starter.smollm2 import build_smollm2
+
+        try:
+            return str(build_smollm2(models))
+        except ValueError as error:
+            raise CannotGoOn(f"model.path {path}: {error}") from None
+    if path == "starter":
+        from starter.build import build_starter
+
+        names = config.model.starter_templates or config.templates.names
+        return str(build_starter(models, names, extra_templates=[Path(file) for file in config.templates.files]))
+    if Path(path).is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(path, cache_dir=models / "hub", allow_patterns=_HUB_FILES)
+    except Exception as error:  # hub clients raise what they like
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CannotGoOn(f"model.path {path}: the hub does not give it to us ({why}); is HF_TOKEN needed?") from None
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Whole or not at all: services read these files."""
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    scratch.replace(path)

@@ -1,0 +1,209 @@
+"""The figures of a step's record (a line of metrics.jsonl) as Prometheus gauges, a row of a table each.
+
+The same table groups them for the trackers: `tag` is the heading under which TensorBoard shows a key. A figure that
+a step could not measure is NaN until the next step that can.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge
+
+MAX_TEMPLATES = 64  # label values; more would be too many series, so the rest is left to metrics.jsonl
+AGES = ("0", "1", "2", "3", "4+")  # steps of staleness, as the record's by_staleness names them
+
+
+@dataclass(frozen=True)
+class Figure:
+    """`key` of the record (a dot leads into a part) -> `chorus_learner_<name>{labels}`."""
+
+    tag: str
+    key: str
+    name: str
+    help: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def _rows(tag: str, *rows: tuple[Any, ...]) -> tuple[Figure, ...]:
+    return tuple(Figure(tag, *row) for row in rows)
+
+
+_LENGTH = "Length of the last step's completions"
+_KL = "Estimated KL divergence a token between the policy and another: behaviour (sampled with), proximal, reference"
+_CLIPPED = "Share of tokens whose ratio was clipped: high (advantage > 0), low (< 0), dual (the dual clip's)"
+_WEIGHT = "Importance weight of a token before caps: proximal over behaviour policy"
+_ADVANTAGE = "Advantage of a sample, over the last step's"
+_LAG = "Steps between the weights that sampled a token and those it trains"
+
+STEP_FIGURES: tuple[Figure, ...] = (
+    *_rows(
+        "reward",
+        ("reward", "reward", "Composed reward, mean over the last step's samples"),
+        ("accuracy", "accuracy_ratio", "Accuracy, mean over the last step's graded samples"),
+        ("format", "format_score", "Format score, mean over the last step's samples"),
+        ("format_full", "format_full_ratio", "Share of samples whose format score is 1"),
+        ("kl_reward", "kl_reward_nats", "KL penalty that a sample paid in its reward, before the coefficient"),
+    ),
+    *_rows(
+        "policy",
+        ("entropy", "entropy_nats", "Entropy of the policy a token"),
+        ("logprob", "logprob_nats", "Log-probability of a trained token, mean"),
+        ("loss", "loss", "Loss of the last step"),
+        ("lr", "learning_rate", "Learning rate"),
+        ("grad_norm", "grad_norm", "Largest gradient norm of the last step's updates, before clipping"),
+        ("ratio_mean", "policy_ratio_mean", "Current over behaviour probability of a token, mean"),
+        ("ratio_off_max", "policy_ratio_off_max", "Largest distance of that ratio from 1, at the first update"),
+        ("mismatch_abs", "behaviour_gap_nats", "Distance of the learner's log-probabilities to the sampled ones, mean"),
+        ("mismatch_k1", "kl_nats", _KL, {"against": "behaviour", "estimator": "k1"}),
+        ("w_k3", "kl_nats", _KL, {"against": "behaviour", "estimator": "k3"}),
+        *(
+            (f"{other}_{k}", "kl_nats", _KL, {"against": other, "estimator": k})
+            for other in ("proximal", "reference")
+            for k in ("k1", "k2", "k3")
+        ),
+        ("clip_high_fraction", "clipped_ratio", _CLIPPED, {"side": "high"}),
+        ("clip_low_fraction", "clipped_ratio", _CLIPPED, {"side": "low"}),
+        ("dual_clip_fraction", "clipped_ratio", _CLIPPED, {"side": "dual"}),
+        ("nonfinite_fraction", "nonfinite_ratio", "Share of tokens whose ratio was no finite number"),
+    ),
+    *_rows(
+        "importance",
+        *((f"w_{stat}", "importance_weight", _WEIGHT, {"stat": stat}) for stat in ("mean", "min", "max", "p99")),
+        ("w_effective", "importance_effective_ratio", "Effective sample size of the importance weights, ESS / N"),
+        ("w_truncated_fraction", "importance_truncated_ratio", "Share of tokens whose weight was capped"),
+        ("w_dropped_fraction", "importance_dropped_ratio", "Share of tokens whose weight was set to 0"),
+        ("rejected_fraction", "rejected_ratio", "Share of tokens in sequences that were rejected"),
+    ),
+    *_rows(
+        "groups",
+        ("groups", "step_groups", "Groups that the last step trained"),
+        ("groups_all_right", "groups_all_right_ratio", "Share of groups whose samples are all right"),
+        ("groups_all_wrong", "groups_all_wrong_ratio", "Share of groups whose samples are all wrong"),
+        ("zero_advantage_groups", "zero_advantage_groups", "Groups whose samples got one reward: they teach nothing"),
+        ("filter_accepted", "filter_accepted_ratio", "Share of groups that dynamic sampling kept"),
+        *((f"advantage_{stat}", "advantage", _ADVANTAGE, {"stat": stat}) for stat in ("mean", "std", "max")),
+    ),
+    *_rows(
+        "length",
+        *(
+            (f"response_tokens_{stat}", "step_completion_tokens", _LENGTH, {"stat": stat})
+            for stat in ("mean", "p95", "max")
+        ),
+        ("truncated", "truncated_ratio", "Share of completions that were cut off at sampling.max_tokens"),
+        ("no_end", "unended_ratio", "Share of shorter completions that ended without the end token"),
+        ("repetition", "repetition_ratio", "Share of a completion's runs of 8 tokens that it has had before"),
+    ),
+    *_rows(
+        "staleness",
+        ("token_lag_mean", "token_lag_steps", _LAG, {"stat": "mean"}),
+        ("token_lag_max", "token_lag_steps", _LAG, {"stat": "max"}),
+        ("mixed_version_samples", "mixed_version_ratio", "Share of completions sampled under more than one version"),
+    ),
+    *_rows(
+        "flow",
+        ("groups_waiting", "groups_waiting", "Finished groups that the next step can take"),
+        ("generator_wait_ratio", "generators_wait_ratio", "Share of the fleet's time without any group in work"),
+    ),
+    *_rows(
+        "diversity",
+        ("diversity.distinct_solutions", "distinct_solutions", "Distinct solutions in a group, mean"),
+        ("diversity.distinct_solutions_ratio", "distinct_solutions_ratio", "The same, as a share of its samples"),
+        ("diversity.solution_entropy", "solution_entropy_nats", "Entropy of a group's solutions, mean"),
+        *(
+            (f"diversity.distinct_{n}", "distinct_ngrams_ratio", "Distinct n-grams of tokens in a group", {"n": n})
+            for n in ("1", "2", "3")
+        ),
+    ),
+)
+
+_OF_TEMPLATE = "of the last step that had the template"
+TEMPLATE_FIGURES: tuple[Figure, ...] = _rows(
+    "template",
+    ("samples", "template_samples", f"Samples {_OF_TEMPLATE}"),
+    ("reward", "template_reward", f"Composed reward, mean {_OF_TEMPLATE}"),
+    ("accuracy", "template_accuracy_ratio", f"Accuracy, mean {_OF_TEMPLATE}"),
+    ("format", "template_format_score", f"Format score, mean {_OF_TEMPLATE}"),
+    ("format_full", "template_format_full_ratio", f"Share of samples whose format score is 1, {_OF_TEMPLATE}"),
+    ("entropy", "template_entropy_nats", f"Entropy of the policy a token, mean {_OF_TEMPLATE}"),
+    ("advantage_abs", "template_advantage_abs", f"Absolute advantage, mean {_OF_TEMPLATE}"),
+    ("response_tokens_mean", "template_completion_tokens", f"Length of a completion, mean {_OF_TEMPLATE}"),
+    ("truncated", "template_truncated_ratio", f"Share of completions that were cut off, {_OF_TEMPLATE}"),
+)
+
+AGE_FIGURES: tuple[Figure, ...] = _rows(
+    "staleness",
+    ("tokens", "age_tokens", "Trained tokens of the last step, by their staleness in steps"),
+    ("w_effective", "age_importance_effective_ratio", "ESS / N of the importance weights, by staleness in steps"),
+    ("mismatch_k1", "age_kl_nats", "KL(behaviour || current) a token, k1 estimator, by staleness in steps"),
+    ("clip_high_fraction", "age_clipped_ratio", "Share of tokens clipped, by staleness in steps", {"side": "high"}),
+    ("clip_low_fraction", "age_clipped_ratio", "Share of tokens clipped, by staleness in steps", {"side": "low"}),
+)
+
+TAGS = {figure.key: figure.tag for figure in STEP_FIGURES}
+
+
+class StepGauges:
+    """`set` shows a record; a figure that it has not is NaN."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._gauges: dict[str, Gauge] = {}
+        for figure in STEP_FIGURES:
+            self._make(figure)
+        for figure in TEMPLATE_FIGURES:
+            self._make(figure, "template")
+        for figure in AGE_FIGURES:
+            self._make(figure, "age")
+        self._weight = Gauge(
+            "chorus_learner_template_weight", "Chance of a template to be drawn next", ["template"], registry=registry
+        )
+        self._histogram = Gauge(
+            "chorus_learner_accuracy_groups",
+            "Groups of the last step by their accuracy: from this fifth of 0 to 1 on",
+            ["from"],
+            registry=registry,
+        )
+        self._templates: set[str] = set()
+
+    def set(self, record: Mapping[str, Any]) -> None:
+        for figure in STEP_FIGURES:
+            self._show(figure, _value(record, figure.key))
+        for name, part in record["by_template"].items():
+            for figure in TEMPLATE_FIGURES if self._known(name) else ():
+                self._show(figure, _value(part, figure.key), template=name)
+        for age in AGES:
+            part = record["by_staleness"].get(age, {"tokens": 0})
+            for figure in AGE_FIGURES:
+                self._show(figure, _value(part, figure.key), age=age)
+        for name, weight in record.get("template_weights", {}).items():
+            if self._known(name):
+                self._weight.labels(name).set(weight)
+        bins = record["accuracy_histogram"]
+        for k, count in enumerate(bins):
+            self._histogram.labels(f"{k / len(bins):g}").set(count)
+
+    def _make(self, figure: Figure, *more: str) -> None:
+        if figure.name not in self._gauges:
+            labels = [*more, *figure.labels]
+            name = f"chorus_learner_{figure.name}"
+            self._gauges[figure.name] = Gauge(name, figure.help, labels, registry=self._registry)
+
+    def _show(self, figure: Figure, value: float, **more: str) -> None:
+        gauge, labels = self._gauges[figure.name], {**more, **figure.labels}
+        (gauge.labels(**labels) if labels else gauge).set(value)
+
+    def _known(self, template: str) -> bool:
+        if len(self._templates) < MAX_TEMPLATES:
+            self._templates.add(template)
+        return template in self._templates
+
+
+def _value(record: Mapping[str, Any], key: str) -> float:
+    found: Any = record
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return math.nan if found is None else float(found)

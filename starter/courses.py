@@ -1,0 +1,75 @@
+"""What a starter is warmed up on: sloppy solutions of which problems, in which words.
+
+`starter` learns chain problems, and slips. `starter-running` learns running totals: to go on from a hint where one is
+given, and a bad habit, one too many in two steps of three. Eight steps without it are beyond its luck, and its greedy
+answer is wrong too; of four it sometimes gets them all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from problems import hints
+from problems.arithmetic import (
+    chain_operands,
+    chain_text,
+    is_heldout,
+    running_lines,
+    running_operands,
+    running_text,
+)
+from protocol.templating import Template
+from starter.solutions import BOX, FIRST, GARBLE, LAST, SLIP, layout, sloppy_solution
+
+HABIT = 0.65  # chance that a running total is one too many
+UNHINTED = 0.5  # share of the running examples without a hint
+HINTED_LINES = range(2, 7)  # two lines are the shortest hint that is given
+
+Example = tuple[str, str]  # the user's text, the completion
+
+
+@dataclass(frozen=True)
+class Course:
+    """`steps` of the warm start; `words` are tokens of their own. example(template, random, sloppy) makes one example
+    from training problems."""
+
+    name: str
+    steps: int
+    words: tuple[str, ...]
+    example: Callable[[Template, Random, bool], Example]
+
+
+_CHAINS = list(chain_operands("train"))
+
+
+def _chain(template: Template, random: Random, sloppy: bool) -> Example:
+    numbers = random.choice(_CHAINS)
+    slip, garble = (SLIP, GARBLE) if sloppy else (0.0, 0.0)
+    return chain_text(*numbers), sloppy_solution(template, numbers, random, slip, garble)
+
+
+def _running(template: Template, random: Random, sloppy: bool) -> Example:
+    operands = running_operands(random)
+    while is_heldout(running_text(operands)):
+        operands = running_operands(random)
+    given = 0 if random.random() < UNHINTED else random.choice(HINTED_LINES)
+    text = running_text(operands)
+    if given:
+        text = hints.with_hint(text, "".join(f"{line}\n" for line in running_lines(operands)[:given]))
+    return text, running_solution(template, operands, given, random, HABIT if sloppy else 0.0)
+
+
+def running_solution(template: Template, operands: list[int], given: int, random: Random, habit: float) -> str:
+    """A completion that goes on after `given` right lines, each further total one too many with chance `habit`."""
+    total = sum(operands[: given + 1])
+    lines = []
+    for digit in operands[given + 1 :]:
+        total += digit + (random.random() < habit)
+        lines.append(f"then {total}")
+    places = {FIRST: "\n".join(lines), LAST: lines[-1], BOX: f"\\boxed{{{total}}}"}
+    return "".join(places.get(piece, piece) for piece in layout(template))
+
+
+CHAINS = Course("starter", 600, (), _chain)
+RUNNING = Course("starter-running", 240, ("then ", "\nthen ", f"\n\n{hints.HEADING}"), _running)
+COURSES = {course.name: course for course in (CHAINS, RUNNING)}

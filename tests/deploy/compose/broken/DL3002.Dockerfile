@@ -1,0 +1,3 @@
+# Runs as root.
+FROM python:3.11.15-slim-bookworm
+USER root

@@ -1,0 +1,2 @@
+# A base that is another one tomorrow.
+FROM python:latest

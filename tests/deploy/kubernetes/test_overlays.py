@@ -1,0 +1,194 @@
+"""What the overlays give, against the rules and against Chorus itself: its options, its configuration, its limits."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tomllib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from manifest_rules import complaints, quantity
+from manifests import KUBERNETES, Object, Pods, environment, expand, find, kustomized, pods, render
+
+from cli.main import COMMANDS, main
+from protocol.config import RunConfig, load_config
+from protocol.ledger import Keys
+from reward_server.main import DRAIN_GRACE_S
+
+ROOT = Path(__file__).parents[3]
+NAME = "app.kubernetes.io/name"
+overlays = pytest.mark.parametrize("overlay", ["cpu", "gpu", "keda"])
+
+
+def pods_of(objects: list[Object], name: str) -> Pods:
+    return next(p for p in pods(objects) if p.labels[NAME] == name)
+
+
+def configured(objects: list[Object], name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> RunConfig:
+    """The configuration as `name`'s main container gets it: the recipe, under the container's environment."""
+    values = environment(objects, pods_of(objects, name), name)
+    for key in [key for key in os.environ if key.startswith("CHORUS_")]:
+        monkeypatch.delenv(key)
+    for key, value in values.items():
+        if key.startswith("CHORUS_"):
+            monkeypatch.setenv(key, value if value is not None else "10.0.0.7")
+    recipe = folder / str(values["RECIPE"])
+    recipe.write_text(find(objects, "ConfigMap", "recipes")["data"][values["RECIPE"]])
+    return load_config(recipe)
+
+
+@overlays
+def test_no_rule_is_broken(overlay: str) -> None:
+    assert complaints(render(overlay)) == []
+
+
+def test_the_pod_for_files_breaks_no_rule_and_brings_no_image_of_its_own() -> None:
+    pod = yaml.safe_load((KUBERNETES / "files.yaml").read_text())
+    assert complaints([*render("cpu"), pod]) == []
+    assert pod["spec"]["containers"][0]["image"] == pods_of(render("cpu"), "redis").spec["containers"][0]["image"]
+
+
+def test_an_overlay_of_ones_own_works_as_the_readme_writes_it(tmp_path: Path) -> None:
+    text = (ROOT / "deploy" / "README.md").read_text()
+    (example,) = re.findall(r"```yaml\n(# my-cluster/kustomization.yaml\n.*?)```", text, re.DOTALL)
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    folder = tmp_path / "my-cluster"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(example)
+    (folder / "my.toml").write_text((ROOT / "recipes" / "demo.toml").read_text())
+    objects = list(yaml.safe_load_all(kustomized(folder)))
+    assert complaints(objects) == []
+    run = find(objects, "ConfigMap", "run")["data"]
+    assert (run["RUN_ID"], run["RECIPE"], run["CHORUS_RUN__STEPS"]) == ("my-run", "my.toml", "200")
+    assert "my.toml" in find(objects, "ConfigMap", "recipes")["data"]
+    assert find(objects, "Deployment", "generator")["spec"]["replicas"] == 6
+    ours = {c["image"] for p in pods(objects) for c in p.containers if "chorus" in c["image"]}
+    assert all(image.startswith("registry.example.com/chorus-") for image in ours)
+
+
+def test_redis_is_the_same_as_in_compose() -> None:
+    compose = ROOT / "docker-compose.yml"
+    if not compose.exists():
+        pytest.skip("there is no docker-compose.yml")
+    (image,) = re.findall(r"^    image: (redis:\S+)$", compose.read_text(), re.MULTILINE)
+    assert pods_of(render("cpu"), "redis").spec["containers"][0]["image"] == image
+
+
+@overlays
+def test_all_parts_are_there(overlay: str) -> None:
+    objects = render(overlay)
+    scaled = {"ScaledObject"} if overlay == "keda" else set()
+    kinds = {o["kind"] for o in objects}
+    assert (
+        kinds >= {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "PersistentVolumeClaim"} | scaled
+    )
+    assert {p.owner for p in pods(objects)} == {
+        "StatefulSet/redis",
+        "Deployment/reward-server",
+        "Deployment/generator",
+        "Job/learner",
+    }
+    assert {o["metadata"]["namespace"] for o in objects if o["kind"] != "Namespace"} == {"chorus"}
+
+
+@overlays
+def test_the_recipe_is_the_one_of_the_repository(overlay: str) -> None:
+    objects = render(overlay)
+    name = find(objects, "ConfigMap", "run")["data"]["RECIPE"]
+    text = find(objects, "ConfigMap", "recipes")["data"][name]
+    assert tomllib.loads(text) == tomllib.loads((ROOT / "recipes" / name).read_text())
+
+
+@overlays
+@pytest.mark.parametrize("name", ["generator", "learner"])
+def test_configuration_and_objects_agree(
+    overlay: str, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = render(overlay)
+    config = configured(objects, name, monkeypatch, tmp_path)
+    own = pods_of(objects, name)
+    assert own.ports()["metrics"] == getattr(config, name).metrics_port
+    for url in map(urlsplit, (config.redis.url, config.reward.url)):
+        service = find(objects, "Service", str(url.hostname))
+        assert [port["port"] for port in service["spec"]["ports"]] == [url.port]
+    assert urlsplit(config.redis.url).password == "<REDIS_PASSWORD>", "from the Secret"
+    if name == "learner":
+        assert own.ports()["store"] == config.learner.store_port
+        assert config.learner.host == "10.0.0.7", "the pod's own address"
+    else:
+        assert config.generator.group_deadline_s + 20 <= own.spec["terminationGracePeriodSeconds"], "SIGTERM drains"
+
+
+@overlays
+def test_learner_and_generators_differ_in_nothing_but_what_is_their_own(
+    overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = render(overlay)
+    learner, generator = (
+        configured(objects, name, monkeypatch, tmp_path).model_dump(mode="json") for name in ("learner", "generator")
+    )
+    learner["learner"].pop("host"), generator["learner"].pop("host")
+    learner.pop("placement"), generator.pop("placement")
+    assert learner == generator
+
+
+@overlays
+def test_gpus_that_vllm_is_told_of_are_those_that_the_pod_gets(
+    overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = render(overlay)
+    config = configured(objects, "generator", monkeypatch, tmp_path)
+    limits = pods_of(objects, "generator").spec["containers"][0]["resources"]["limits"]
+    told = (config.placement.generator_gpus or [[]])[0]
+    assert told == list(range(int(limits.get("nvidia.com/gpu", 0))))
+    assert not config.shares_a_gpu
+    assert not configured(objects, "learner", monkeypatch, tmp_path).shares_a_gpu, "weights would go through the host"
+
+
+@overlays
+def test_the_reward_server_drains_before_it_is_killed(overlay: str) -> None:
+    own = pods_of(render(overlay), "reward-server")
+    container = own.spec["containers"][0]
+    sleep_s = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert sleep_s + 2 * 5.0 + DRAIN_GRACE_S < own.spec["terminationGracePeriodSeconds"]
+    workers = int(container["args"][container["args"].index("--workers") + 1])
+    assert workers <= math.ceil(quantity(container["resources"]["requests"]["cpu"]) or 0)
+
+
+def test_every_command_knows_its_options(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is run for real, with a recipe that is not there: the complaint must be of that, not of an option."""
+    objects = render("cpu")
+    monkeypatch.setenv("CHORUS_REWARD_TOKEN", "token")
+    ours = [(p, c) for p in pods(objects) for c in p.containers if c["image"].startswith("chorus-")]
+    for p, container in ours:
+        arguments = [expand(a, environment(objects, p, container["name"])) for a in container["args"]]
+        if arguments[0] == "reward-server":  # it needs no recipe, and would serve
+            arguments += ["--workers", "0"]
+        assert arguments[0] in COMMANDS, f"{p.owner}: chorus has no command {arguments[0]}"
+        main(arguments)
+        said = capsys.readouterr().err
+        assert ("workers: " if arguments[0] == "reward-server" else "can't be read") in said, f"{p.owner}: {said}"
+
+
+@overlays
+def test_several_ranks_go_under_torchrun(overlay: str) -> None:
+    container = pods_of(render(overlay), "learner").spec["containers"][0]
+    gpus = int(container["resources"]["limits"].get("nvidia.com/gpu", 0))
+    assert ("torch.distributed.run" in container.get("command", [])) == bool(gpus)
+    assert "--resume" in container["args"], "a crash comes back at the newest checkpoint"
+
+
+def test_keda_looks_at_the_queue_of_this_run() -> None:
+    objects = render("keda")
+    run_id = find(objects, "ConfigMap", "run")["data"]["RUN_ID"]
+    triggers = next(o for o in objects if o["kind"] == "ScaledObject")["spec"]["triggers"]
+    queues = [t["metadata"] for t in triggers if t["type"] == "redis-streams"]
+    assert queues, json.dumps(triggers)
+    for queue in queues:
+        assert queue["stream"] == Keys(run_id).tasks
+        assert queue["consumerGroup"] == "generators"

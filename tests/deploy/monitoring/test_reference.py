@@ -1,0 +1,75 @@
+"""docs/metrics.md lists what is exported; names end with their unit, and no label can take any value."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.metrics_reference import PAGE, Exported, exported, page
+
+UNITS = ("_seconds", "_tokens", "_steps", "_step", "_nats", "_bytes", "_groups", "_ratio", "_info", "_total")
+# Numbers without a unit: norms, scores, weights, counts of something that the name says.
+PLAIN = {
+    "chorus_generator_groups_in_flight",
+    "chorus_generator_state",
+    "chorus_learner_advantage",
+    "chorus_learner_alarm",
+    "chorus_learner_distinct_solutions",
+    "chorus_learner_fence",
+    "chorus_learner_format_score",
+    "chorus_learner_grad_norm",
+    "chorus_learner_groups_waiting",
+    "chorus_learner_importance_weight",
+    "chorus_learner_learning_rate",
+    "chorus_learner_loss",
+    "chorus_learner_policy_ratio_mean",
+    "chorus_learner_policy_ratio_off_max",
+    "chorus_learner_reward",
+    "chorus_learner_steps_planned",
+    "chorus_learner_template_advantage_abs",
+    "chorus_learner_template_format_score",
+    "chorus_learner_template_reward",
+    "chorus_learner_template_samples",
+    "chorus_learner_template_weight",
+    "chorus_ledger_dead_letters",
+    "chorus_ledger_generators",
+    "chorus_ledger_up",
+    "chorus_reward_server_queue_items",
+    "chorus_reward_server_warm_workers",
+    "chorus_reward_server_workers",
+}
+LABELS = {
+    *("what", "outcome", "result", "finish", "state", "reason", "why", "answer", "stat", "side", "age", "from", "n"),
+    *("against", "estimator", "alarm", "when", "figure", "kind", "verdict"),  # values are written down in the code
+    "template",  # bounded: protocol.step_metrics.MAX_TEMPLATES
+    *("run", "recipe", "generator"),  # one value a process
+}
+
+
+@pytest.fixture(scope="module")
+def families() -> list[Exported]:
+    return [f for found in exported().values() for f in found if not f.of_every_process]
+
+
+def test_the_page_lists_what_is_exported() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert text == page(text), "run python -m deploy.metrics_reference"
+
+
+def test_names_end_with_their_unit(families: list[Exported]) -> None:
+    assert {f.name for f in families if not f.name.endswith(UNITS)} == PLAIN
+
+
+def test_counters_and_only_counters_end_with_total(families: list[Exported]) -> None:
+    assert [f.name for f in families if (f.kind == "counter") != f.name.endswith("_total")] == []
+
+
+def test_every_metric_has_a_help_text(families: list[Exported]) -> None:
+    assert [f.name for f in families if len(f.help) < 4] == []
+
+
+def test_labels_are_those_whose_values_are_bounded(families: list[Exported]) -> None:
+    assert {label for f in families for label in f.labels} <= LABELS
+
+
+def test_no_name_means_two_things(families: list[Exported]) -> None:
+    assert len({f.name for f in families}) == len(families)

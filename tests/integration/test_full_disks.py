@@ -1,0 +1,95 @@
+"""Disks that fill, on small file systems in memory: what can be waited for is waited for, the rest says so."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from flaky import FlakyRedis
+
+from protocol.connect import connect, connect_async, is_full, lost
+from protocol.ledger import GeneratorLedger, LearnerLedger
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """2 MiB of its own. Skips where file systems can't be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "chorus-test", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True, timeout=20)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small disk can't be mounted here: {error}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True, capture_output=True, timeout=20)
+
+
+def fill(folder: Path) -> Path:
+    file = folder / "filler"
+    with file.open("wb", buffering=0) as out:
+        try:
+            while out.write(bytes(4096)):
+                pass
+        except OSError:
+            return file
+    raise AssertionError("the disk took it all")
+
+
+@pytest.fixture
+def server(small_disk: Path) -> Iterator[FlakyRedis]:
+    server = FlakyRedis(small_disk)
+    yield server
+    server.close()
+
+
+def until_it_refuses(url: str) -> None:
+    """What is not yet on disk is accepted for up to a second."""
+    client, end = redis.Redis.from_url(url), time.monotonic() + 10
+    while not refuses(client):
+        assert time.monotonic() < end, "it accepts whatever comes"
+        time.sleep(0.05)
+
+
+def refuses(client: redis.Redis) -> bool:
+    try:
+        client.set("noise", bytes(9000))
+    except redis.ResponseError as error:
+        return is_full(error)
+    return False
+
+
+def test_a_redis_whose_disk_is_full_is_waited_for_while_somebody_makes_room(
+    server: FlakyRedis, small_disk: Path
+) -> None:
+    learner = LearnerLedger(connect(server.url), "run")
+    learner.admit(0, [b"0"], capacity=9)
+    filler = fill(small_disk)
+    until_it_refuses(server.url)
+    threading.Timer(1.0, filler.unlink).start()
+    assert learner.admit(1, [b"1"], capacity=9) == 1
+
+    async def work() -> None:
+        async with connect_async(server.url) as client:
+            ledger = GeneratorLedger(client, "run", "a", 5.0)
+            for lease in await ledger.lease(2, block_s=0.5):
+                assert await ledger.commit(lease, b"group")
+
+    asyncio.run(work())
+    assert [entry.index for entry in learner.read(9, 0.1)] == [0, 1]
+    assert learner.books().difference == 0
+
+
+def test_a_redis_whose_disk_stays_full_is_named_when_patience_ends(server: FlakyRedis, small_disk: Path) -> None:
+    learner = LearnerLedger(connect(server.url, patience_s=0.5), "run")
+    fill(small_disk)
+    until_it_refuses(server.url)
+    with pytest.raises(redis.ResponseError) as raised:
+        learner.admit(0, [b"0"], capacity=9)
+    assert "can't write its append-only file" in str(lost(server.url, raised.value))

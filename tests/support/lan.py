@@ -1,0 +1,120 @@
+"""Several hosts on this machine: a network namespace and a cable each, all cables in one switch.
+
+host 1 ──┐
+host 2 ──┼── switch (a bridge, where this process itself stands, at SWITCH)
+host 3 ──┘
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from protocol.processes import Guarded, spawn_guarded
+
+SWITCH = "10.213.79.254"
+NOBODY = "02:00:00:00:00:99"  # a locally administered address that no card here has
+
+
+class Lan:
+    """`names` are the hosts. Cables are pulled and throttled at both ends; connections notice nothing but silence."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = list(names)
+        self._tag = f"c{os.getpid()}"
+
+    def address(self, name: str) -> str:
+        return f"10.213.79.{1 + self._names.index(name)}"
+
+    def near(self, name: str) -> str:
+        return f"{self._tag}n{self._names.index(name)}"
+
+    def far(self, name: str) -> str:
+        return f"{self._tag}f{self._names.index(name)}"
+
+    def space(self, name: str) -> str:
+        return f"{self._tag}-{name}"
+
+    def spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> Guarded:
+        """Start a process on a host; on "" it is started here, at the switch."""
+        inside = ["ip", "netns", "exec", self.space(name)] if name else []
+        return spawn_guarded([*inside, *argv], name=log.stem, env=env, log=log)
+
+    def cut(self, name: str) -> None:
+        """Pull the host's cable."""
+        ip("link", "set", self.near(name), "down")
+
+    def plug(self, name: str) -> None:
+        ip("link", "set", self.near(name), "up")
+
+    def separate(self, one: str, other: str) -> None:
+        """These two no longer hear each other; all others hear both."""
+        for a, b in ((one, other), (other, one)):
+            wrong = ["neigh", "replace", self.address(b), "lladdr", NOBODY, "dev", self.far(a), "nud", "permanent"]
+            ip("-n", self.space(a), *wrong)
+
+    def join(self, one: str, other: str) -> None:
+        for a, b in ((one, other), (other, one)):
+            ip("-n", self.space(a), "neigh", "del", self.address(b), "dev", self.far(a))
+
+    def throttle(self, name: str, kbit_per_s: int) -> None:
+        """To and from the host."""
+        rule = ["root", "tbf", "rate", f"{kbit_per_s}kbit", "burst", "4kb", "latency", "2s"]
+        run("tc", "qdisc", "replace", "dev", self.near(name), *rule)
+        run("ip", "netns", "exec", self.space(name), "tc", "qdisc", "replace", "dev", self.far(name), *rule)
+
+    def unthrottle(self, name: str) -> None:
+        run("tc", "qdisc", "del", "dev", self.near(name), "root")
+        run("ip", "netns", "exec", self.space(name), "tc", "qdisc", "del", "dev", self.far(name), "root")
+
+    def build(self) -> None:
+        switch = f"{self._tag}s"
+        ip("link", "add", switch, "type", "bridge")
+        ip("addr", "add", f"{SWITCH}/24", "dev", switch)
+        ip("link", "set", switch, "up")
+        for name in self._names:
+            space, near, far = self.space(name), self.near(name), self.far(name)
+            ip("netns", "add", space)
+            ip("link", "add", near, "type", "veth", "peer", "name", far)
+            ip("link", "set", far, "netns", space)
+            ip("link", "set", near, "master", switch, "up")
+            ip("-n", space, "addr", "add", f"{self.address(name)}/24", "dev", far)
+            ip("-n", space, "link", "set", far, "up")
+            ip("-n", space, "link", "set", "lo", "up")
+
+    def tear_down(self) -> None:
+        for name in self._names:
+            subprocess.run(["ip", "link", "del", self.near(name)], capture_output=True)
+            subprocess.run(["ip", "netns", "del", self.space(name)], capture_output=True)
+        subprocess.run(["ip", "link", "del", f"{self._tag}s"], capture_output=True)
+
+
+def run(*argv: str) -> None:
+    subprocess.run(argv, check=True, capture_output=True, timeout=20)
+
+
+def ip(*words: str) -> None:
+    run("ip", *words)
+
+
+@contextmanager
+def small_network(names: Sequence[str]) -> Iterator[Lan]:
+    """Skips where namespaces can't be made."""
+    for tool in ("ip", "tc"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no `{tool}` here: network namespaces can't be made (Debian: iproute2)")
+    lan = Lan(names)
+    try:
+        try:
+            lan.build()
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"network namespaces need more rights: {error.stderr.decode().strip()}")
+        yield lan
+    finally:
+        lan.tear_down()

@@ -1,0 +1,156 @@
+"""Stages end by steps, plateau or fall of entropy, begin at a recorded admission, and survive a crash in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner.pools import Chosen, Pool
+from learner.stages import FILE, Stages, ended
+from protocol.curriculum import Stage
+from protocol.exits import CannotGoOn
+from protocol.messages import Problem
+
+GROUPS = 4  # a step
+
+
+def stage(name: str = "s", **fields: Any) -> Stage:
+    return Stage.model_validate({"name": name, **fields})
+
+
+def problems(count: int, prefix: str = "p") -> list[Problem]:
+    return [Problem(id=f"{prefix}{k}", problem="?", answers=["1"]) for k in range(count)]
+
+
+def plan(*stages: Stage, pools: Sequence[int] = (10, 10, 10), folder: Path | None = None, seed: int = 0) -> Stages:
+    made = [Pool(Chosen(problems(n, s.name)), s, seed, GROUPS) for s, n in zip(stages, pools, strict=False)]
+    found = Stages(stages, made)
+    if folder is not None:
+        found.open(folder)
+    return found
+
+
+def records(values: Sequence[float], figure: str = "accuracy", number: int = 0) -> list[dict[str, Any]]:
+    blank = {"accuracy": None, "probe_accuracy": None, "entropy": None}
+    return [blank | {"step": k + 1, "stage_number": number, figure: value} for k, value in enumerate(values)]
+
+
+def test_a_stage_ends_after_its_steps() -> None:
+    assert ended(stage(steps=3), 2, []) is None
+    assert ended(stage(steps=3), 3, []) == "its 3 steps are done"
+    assert ended(stage(), 10_000, []) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "over"),
+    [
+        ([0.1, 0.1, 0.1], False),  # not yet two windows
+        ([0.1, 0.1, 0.2, 0.2], False),
+        ([0.1, 0.1, 0.1, 0.125], True),  # 0.0125 on average: not above the gain
+        ([0.1, 0.1, 0.05, 0.05], True),
+        ([0.5, 0.5, 0.1, 0.1, 0.2, 0.2], False),  # only the last two windows count
+    ],
+)
+def test_a_plateau_is_a_window_that_gained_no_more_than_the_one_before(values: list[float], over: bool) -> None:
+    asked = stage(plateau={"window": 2, "gain": 0.02})
+    assert (ended(asked, 99, records(values)) is not None) is over
+
+
+def test_a_plateau_may_be_that_of_the_probe_and_steps_without_a_figure_do_not_count() -> None:
+    asked = stage(plateau={"window": 1, "gain": 0.0, "figure": "probe_accuracy"})
+    seen = records([0.5, 0.5], "probe_accuracy")
+    assert ended(asked, 99, records([0.5] * 9)) is None
+    assert ended(asked, 99, [seen[0], *records([0.5]), seen[1]]) is not None
+
+
+@pytest.mark.parametrize(
+    ("values", "over"),
+    [
+        ([1.0, 1.0], False),  # no window before
+        ([1.0, 1.0, 0.9], False),
+        ([1.0, 1.0, 0.5, 0.5], True),
+        ([0.2, 0.2, 1.0, 1.0, 0.7, 0.7], True),  # below its highest, not its first
+        ([0.5, 0.6, 0.7, 0.8], False),
+    ],
+)
+def test_entropy_has_fallen_when_its_window_is_a_share_below_the_highest(values: list[float], over: bool) -> None:
+    asked = stage(entropy_fall={"window": 2, "share": 0.2})
+    assert (ended(asked, 99, records(values, "entropy")) is not None) is over
+
+
+def test_the_first_of_several_ends_counts() -> None:
+    both = stage(steps=50, plateau={"window": 1, "gain": 0.0})
+    assert "accuracy over 1 steps" in str(ended(both, 2, records([0.5, 0.5])))
+    assert ended(both, 50, records([0.1])) == "its 50 steps are done"
+
+
+def test_the_next_stage_begins_with_the_next_admission_and_draws_from_its_own_problems() -> None:
+    stages = plan(stage("a", steps=2), stage("b"))
+    assert stages.advance(1, 12) is None
+    begun = stages.advance(2, 16)
+    assert begun is not None
+    assert (begun.name, begun.step, begun.index, begun.why) == ("b", 2, 16, "its 2 steps are done")
+    assert [stages.number(k) for k in (0, 15, 16, 99)] == [0, 0, 1, 1]
+    assert {stages.at(k)[1].id[0] for k in range(16)} == {"a"}
+    assert {stages.at(k)[1].id[0] for k in range(16, 40)} == {"b"}
+    assert stages.advance(99, 400) is None, "the last stage ends with the run"
+
+
+def test_every_pass_of_a_stage_holds_each_problem_once_and_epochs_count_on() -> None:
+    stages = plan(stage("a", steps=1), stage("b"))
+    stages.advance(1, 14)  # one pass over a and a part of the second
+    drawn = [stages.at(k) for k in range(14, 34)]
+    assert [epoch for epoch, _ in drawn] == [2] * 10 + [3] * 10
+    for half in (drawn[:10], drawn[10:]):
+        assert len({problem.id for _, problem in half}) == 10
+    assert [p.id for _, p in drawn[:10]] != [p.id for _, p in drawn[10:]]
+
+
+def test_figures_of_groups_from_the_stage_before_end_no_stage() -> None:
+    stages = plan(stage("a", steps=1), stage("b", plateau={"window": 1, "gain": 0.0}), stage("c"))
+    stages.advance(1, 8)
+    for record in records([0.5] * 4):  # steps 1 to 4, all of stage 0
+        stages.take(record)
+    assert stages.advance(4, 20) is None
+    for step in (5, 6):
+        stages.take(records([0.5], number=1)[0] | {"step": step})
+    begun = stages.advance(6, 28)
+    assert begun is not None
+    assert begun.name == "c"
+
+
+def test_a_resumed_run_is_in_its_stage_and_draws_the_same_from_there(tmp_path: Path) -> None:
+    three = stage("a", steps=2), stage("b", steps=3), stage("c")
+    first = plan(*three, folder=tmp_path)
+    first.advance(2, 16)
+    first.advance(5, 31)
+    again = plan(*three, folder=tmp_path)
+    assert again.starts == first.starts
+    assert [again.at(k) for k in range(60)] == [first.at(k) for k in range(60)]
+    assert [s["name"] for s in json.loads((tmp_path / FILE).read_text())] == ["a", "b", "c"]
+
+
+def test_steps_that_a_crash_undid_begin_no_stage_a_second_time(tmp_path: Path) -> None:
+    two = stage("a", steps=4), stage("b", steps=1), stage("c")
+    plan(*two, folder=tmp_path).advance(4, 24)
+    again = plan(*two, folder=tmp_path)  # its checkpoint is of step 2: 3 and 4 are trained again
+    assert [again.advance(step, 24) for step in (3, 4)] == [None, None]
+    begun = again.advance(5, 28)
+    assert begun is not None
+    assert begun.name == "c"
+
+
+def test_stages_of_another_recipe_are_refused(tmp_path: Path) -> None:
+    plan(stage("a", steps=1), stage("b"), folder=tmp_path).advance(1, 8)
+    with pytest.raises(CannotGoOn, match=r"its stages are a, b, not those of the recipe; resume with the recipe"):
+        plan(stage("a", steps=1), stage("z"), folder=tmp_path)
+
+
+def test_a_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("[{]")
+    with pytest.raises(CannotGoOn, match=r"stages.json: can't be read .*restore it, or start a new run"):
+        plan(stage("a", steps=1), stage("b"), folder=tmp_path)
