@@ -1,7 +1,7 @@
 """What a starter is warmed up on: sloppy solutions of which problems, in which words.
 
 `starter` learns chain problems, and slips. `starter-running` learns running totals: to go on from a hint where one is
-given, and a bad habit, one too many in two steps of three. Eight steps without it are beyond its luck, and its greedy
+given, and a bad habit, one too many in seven steps of ten. Eight steps without it are beyond its luck, and its greedy
 answer is wrong too; of four it sometimes gets them all.
 """
 
@@ -21,7 +21,7 @@ from problems.arithmetic import (
 from protocol.templating import Template
 from starter.solutions import BOX, FIRST, GARBLE, LAST, SLIP, layout, sloppy_solution
 
-HABIT = 0.65  # chance that a running total is one too many
+HABIT = 0.7  # chance that a running total is one too many
 UNHINTED = 0.5  # share of the running examples without a hint
 HINTED_LINES = range(2, 7)  # two lines are the shortest hint that is given
 
