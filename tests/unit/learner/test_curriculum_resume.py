@@ -11,6 +11,7 @@ import redis
 
 from learner.admission import Admission
 from learner.collect import Collector
+from learner.online_hints import FILE
 from learner.window import Ready
 from protocol.config import RunConfig
 from protocol.ledger import Keys, LearnerLedger
@@ -75,6 +76,7 @@ class Life:
         for r in groups:
             self.collector.window.forget(r.group.task.index)
         self.collector.admit(self.done, 90)
+        self.collector.take_filtered()
         self.admission.stages.advance(self.done, self.collector.next_index)
         return groups
 
@@ -107,7 +109,7 @@ def test_a_learner_that_died_after_a_stage_began_goes_on_in_it_with_the_same_dra
     whole = Life(client, tiny_model, whole_dir, {})
     for _ in range(6):
         whole.step(1.0, 0.0)
-    assert {t.hint_ratio for t in whole.admitted} == {0.5, 0.375}, "half of them right: online ratios are lowered"
+    assert {t.hint_ratio for t in whole.admitted} > {0.5, 0.375}, "half of them right: online ratios are lowered"
     client.flushall()
 
     first = Life(client, tiny_model, cut_dir, {})
@@ -126,11 +128,10 @@ def test_online_hints_learn_also_from_the_groups_that_the_filter_drops(
     client: redis.Redis, tiny_model: Path, tmp_path: Path
 ) -> None:
     life = Life(client, tiny_model, tmp_path, {"name": "dapo", "max_refills": 2})
-    for _ in range(3):
-        life.step(0.0, 0.0)
-    books = life.ledger.books()
-    assert books.dropped["filtered"] >= GROUPS
+    trained = {r.group.task.index for _ in range(6) for r in life.step(0.0, 0.0)}
+    observed = {json.loads(line)["index"] for line in (tmp_path / FILE).read_text().splitlines()}
+    assert observed - trained, "groups that were dropped because all of their samples are wrong"
     again = Life(client, tiny_model, tmp_path, {"name": "dapo"}, done=life.done)
-    tasks = [again.admission.task(k, 0, 4) for k in range(again.collector.next_index, again.collector.next_index + 3)]
+    tasks = [again.admission.task(k, 0, 4) for k in range(again.collector.next_index, again.collector.next_index + 5)]
     assert {t.problem_id for t in tasks} == {"p0", "p1", "p2"}
     assert all(t.hint_ratio > 0.5 for t in tasks), "raised, and known to the learner that follows"
