@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,12 @@ class Lan:
         """Start a process on a host; on "" it is started here, at the switch."""
         inside = ["ip", "netns", "exec", self.space(name)] if name else []
         return spawn_guarded([*inside, *argv], name=log.stem, env=env, log=log)
+
+    def reaches(self, name: str, address: str, port: int) -> bool:
+        """Whether a connection from a host gets through."""
+        knock = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3).close()"
+        argv = ["ip", "netns", "exec", self.space(name), sys.executable, "-c", knock, address, str(port)]
+        return subprocess.run(argv, capture_output=True, timeout=60).returncode == 0
 
     def cut(self, name: str) -> None:
         """Pull the host's cable."""

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ class SpreadRun:
         bind = ("--bind", address, "--port", str(REDIS_PORT), "--protected-mode", "no", "--save", "")
         self._spawn("redis", "redis", [str(get_binary_path()), *bind])
         await_redis(url, 20.0)
+        for host in ("learner", "far"):  # a new network's first packets may be late on a busy machine
+            self.until(partial(self.lan.reaches, host, address, REDIS_PORT), f"a way from {host} to Redis")
         chorus = [sys.executable, "-m", "cli.main"]
         self._spawn(
             "", "reward", [*chorus, "reward-server", "--host", SWITCH, "--port", str(REWARD_PORT), "--workers", "1"]
