@@ -65,7 +65,7 @@ def tokens(text: str) -> list[str]:
     """
     text = unicodedata.normalize("NFKC", _DIAGRAM.sub(" ", text)).lower()
     text = _SPACING.sub(" ", _FONT.sub(" ", _THOUSANDS.sub("", text)))
-    found: list[str] = [_SPELLED.get(token, token) for token in _TOKEN.findall(text)]
+    found = [_SPELLED.get(token, token) for token in map(str, _TOKEN.findall(text))]
     return [token for token in found if token not in _PUNCTUATION] or text.split()
 
 
