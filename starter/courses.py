@@ -75,5 +75,5 @@ def running_solution(template: Template, operands: list[int], given: int, random
 
 CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, hidden=128, layers=3)
 _WORDS = (", ", "then", "+ ", "- ", "\n+ ", "\n- ", f"\n\n{hints.HEADING}")
-RUNNING = Course("starter-running", _WORDS, _running, steps=500, peak_lr=3e-3, hidden=64, layers=2)
+RUNNING = Course("starter-running", _WORDS, _running, steps=900, peak_lr=3e-3, hidden=64, layers=2)
 COURSES = {course.name: course for course in (CHAINS, RUNNING)}
