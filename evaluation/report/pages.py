@@ -38,7 +38,7 @@ def write(folder: Path, title: str, tables: Sequence[Table], plots: Mapping[str,
     page, text = folder / "report.html", folder / "report.md"
     for stem, (_, svg) in plots.items():
         (folder / f"{stem}.svg").write_text(svg, encoding="utf-8")
-    page.write_text(as_html(title, tables, plots.values()), encoding="utf-8")
+    page.write_text(as_html(title, tables, list(plots.values())), encoding="utf-8")
     text.write_text(as_markdown(title, tables, {stem: name for stem, (name, _) in plots.items()}), encoding="utf-8")
     return page, text
 
