@@ -98,12 +98,12 @@ class Fleet:
         assert link.report is not None
         return took, link.report
 
-    def cpu_seconds(self) -> Counter[str]:
-        """Seconds of processor time so far, by kind of process; `learner's side` is this process."""
+    def cpu_ms(self) -> Counter[str]:
+        """Milliseconds of processor time so far, by kind of process; `learner's side` is this process."""
         spent: Counter[str] = Counter()
         for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
             times = process.cpu_times()
-            spent[_kind(process)] += times.user + times.system
+            spent[_kind(process)] += round(1000 * (times.user + times.system))
         return spent
 
     def vllm_url(self) -> str:

@@ -51,13 +51,13 @@ def _compare(bench: Bench, name: str, model: Path) -> Row:
             tasks = fleet.tasks(groups)
             if repeat % 2:
                 raw.append(_through_http(fleet, tasks))
-            before = fleet.cpu_seconds()
+            before = fleet.cpu_ms()
             path.append(through_the_path(fleet, groups)[0])
-            work.update(fleet.cpu_seconds() - before)
+            work.update(fleet.cpu_ms() - before)
             if not repeat % 2:
                 raw.append(_through_http(fleet, tasks))
             bench.say(f"path {path[-1]:,.0f}, raw {raw[-1]:,.0f} tokens/s")
-    shares = ", ".join(f"{who} {seconds / work.total():.0%}" for who, seconds in work.most_common())
+    shares = ", ".join(f"{who} {ms / work.total():.0%}" for who, ms in work.most_common())
     note = (
         f"{groups} groups of {config.sampling.group_size}, {config.groups_in_flight} at once; CPU of the path: {shares}"
     )

@@ -251,7 +251,7 @@ async def _ask(
                 on_progress=_Speaker(),
             )
     finally:
-        with (store.folder / "sessions.jsonl").open("a", encoding="utf-8") as file:
+        with (store.folder / "sittings.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"started": started, "seconds": time.time() - started}) + "\n")
 
 
@@ -279,7 +279,7 @@ class _Speaker:
         if progress.asked == progress.wanted or time.monotonic() - self._said > _SAY_EVERY_S:
             self._said = time.monotonic()
             share = progress.right / progress.graded
-            _say(f"{progress.asked} of {progress.wanted} answers; {share:.1%} of this session's are right")
+            _say(f"{progress.asked} of {progress.wanted} answers; {share:.1%} of those asked for now are right")
 
 
 def _say(text: str) -> None:

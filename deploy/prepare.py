@@ -24,7 +24,7 @@ _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="chorus prepare", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="chorus prepare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--run-dir", type=Path, required=True, help="the run's folder; made if it is not there")
     parser.add_argument("--models", type=Path, required=True, help="where models are built or fetched to, once")

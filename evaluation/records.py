@@ -2,7 +2,7 @@
 
     eval.json       the specification; an evaluation with another one refuses the folder
     answers.jsonl   a line a problem and run, appended when its samples are graded
-    sessions.jsonl  a line each time the command ended: how long it took, how many answers it added
+    sittings.jsonl  a line each time the command ended: how long it took, how many answers it added
     summary.json    the figures (evaluation/summary.py)
 
 A killed evaluation leaves whole lines, and at most one torn one, which is dropped: whoever comes next asks only

@@ -50,7 +50,7 @@ class Question:
 
 @dataclass
 class Progress:
-    """Of one session, for people: `asked` of `wanted` answers are in, `right` of `graded` samples are right."""
+    """Of one sitting, for people: `asked` of `wanted` answers are in, `right` of `graded` samples are right."""
 
     wanted: int
     asked: int = 0

@@ -25,13 +25,13 @@ def summarize(folder: Path) -> dict[str, Any]:
     by_benchmark = {name: [r for r in records if r["benchmark"] == name] for name in spec.problems}
     present = {name: found for name, found in by_benchmark.items() if found}
     values = {name: list(_by_problem(found).values()) for name, found in present.items()}
-    sessions = read_jsonl(folder / "sessions.jsonl")
+    sittings = read_jsonl(folder / "sittings.jsonl")
     summary: dict[str, Any] = {
         "spec": spec.model_dump(mode="json"),
         "benchmarks": {name: _benchmark(spec, name, found) for name, found in present.items()},
         "answers": len(records),
-        "sessions": len(sessions),
-        "seconds": sum(s["seconds"] for s in sessions),
+        "sittings": len(sittings),
+        "seconds": sum(s["seconds"] for s in sittings),
     }
     if values:
         averages = macro_micro([len(v) for v in values.values()], [fmean(v) for v in values.values()])

@@ -202,7 +202,9 @@ class VllmEngine:
             "world_size": offer.world_size,
             "timeout_s": offer.timeout_s,
         }
-        await self._post("/init_weight_transfer_engine", {"init_info": info}, offer.timeout_s + 10)
+        # The deadline holds for the store and again for the connection. To give up before vLLM does would only put
+        # the next call behind this one.
+        await self._post("/init_weight_transfer_engine", {"init_info": info}, 2 * offer.timeout_s + 10)
 
     async def pause(self, clear_cache: bool, deadline_s: float) -> None:
         """Freeze sampling where it stands. `clear_cache`: old keys and values are recomputed on resume."""

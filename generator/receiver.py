@@ -28,9 +28,8 @@ from protocol.weights import (
     BucketPlan,
     broadcast,
     close_group,
-    join_store,
+    join_group,
     new_buckets,
-    open_group,
     plan_buckets,
 )
 
@@ -75,10 +74,8 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         self._on_gpu = init_info.backend == "nccl"
         parallel = self.parallel_config
         worker = parallel.data_parallel_index * parallel.world_size + parallel.rank
-        store = join_store(init_info.store_host, init_info.store_port, init_info.timeout_s)
-        self._group = open_group(
-            init_info.backend, store, init_info.group, 1 + worker, init_info.world_size, init_info.timeout_s
-        )
+        i = init_info
+        self._group = join_group(i.backend, i.store_host, i.store_port, i.group, 1 + worker, i.world_size, i.timeout_s)
 
     def start_weight_update(self) -> None:
         """Nothing yet: the model is opened for loading only once the bytes are here."""

@@ -28,11 +28,13 @@ from protocol.messages import CanaryPoint, Member, MessageError, SyncOffer, Sync
 from protocol.metrics import LearnerMetrics
 from protocol.weights import (
     BucketPlan,
+    announce_group,
     broadcast,
     close_group,
     host_store,
     join_store,
     open_group,
+    retract_group,
 )
 
 log = logging.getLogger("chorus.learner")
@@ -284,6 +286,7 @@ class Broadcaster:
             self._close(link)
             link.engine = member.engine
             link.group_name = f"{snapshot.version.fence}:{member.generator_id}:{member.engine}:{next(self._attempts)}"
+            announce_group(self._store, link.group_name)
         offer = self._offer(link, snapshot)
         with self._changed:
             link.offered, link.answer = (offer.group, offer.version), None
@@ -327,5 +330,8 @@ class Broadcaster:
             return link.answer
 
     def _close(self, link: Link) -> None:
+        if link.group_name:
+            retract_group(self._store, link.group_name)
         close_group(link.group)
         link.group = None
+        link.group_name = ""

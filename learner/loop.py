@@ -69,6 +69,8 @@ class Learner:
             self.admission.stages.take(record)
             if record["step"] > since:
                 self.alarms.look(record)
+        for past in validation.read(run_dir):
+            self.admission.stages.take_validation(past["step"], past["accuracy"])
         self.collector = Collector(config, self.ledger, self.admission, self.metrics)
         self.collector.restore(self.done)
         backend = "nccl" if crew.device.type == "cuda" and not config.shares_a_gpu else "gloo"
@@ -266,6 +268,7 @@ class Learner:
                 lambda detail: self._say(f"validating step {self.done}", detail),
             )
         best = validation.record(self.run_dir, self.config, result)
+        self.admission.stages.take_validation(self.done, result.accuracy)
         log.info("validation at step %d: accuracy %.3f; selected: step %d", self.done, result.accuracy, best)
         self.metrics.evaluated("validation", result.as_dict())
         self.trackers.write({"step": self.done, "evaluation": {"validation": result.as_dict()}})

@@ -1,32 +1,14 @@
-"""How often a model solved each problem: files of one JSON object a line, as `chorus measure-difficulty` writes them.
-
-    {"id": "math/7", "model": "my-model", "hint_ratio": 0.5, "samples": 8, "correct": 3}
-
-Several lines of one problem, model and hint add up; so do those of several files. Other keys are ignored.
-"""
+"""How often a model solved each problem, from the files that a curriculum names (problems/pass_rates.py)."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, Field, ValidationError
-
+from problems.pass_rates import Measured, read_measured
 from protocol.curriculum import PassRate
 from protocol.exits import CannotGoOn
-
-
-class Measured(BaseModel):
-    """One line."""
-
-    id: str
-    model: str
-    hint_ratio: float = Field(default=0.0, ge=0, lt=1)
-    samples: Annotated[int, Field(ge=1)]
-    correct: Annotated[int, Field(ge=0)]
 
 
 class PassRates:
@@ -35,9 +17,12 @@ class PassRates:
     def __init__(self, files: Iterable[str]) -> None:
         self._counts: dict[tuple[str, float], dict[str, list[int]]] = defaultdict(dict)
         for file in files:
-            for number, line in enumerate(_lines(file), 1):
-                if line.strip():
-                    self._add(_measured(line, f"{file}:{number}"))
+            try:
+                lines = read_measured(Path(file))
+            except ValueError as error:
+                raise CannotGoOn(f"curriculum.pass_rates: {error}") from None
+            for measured in lines:
+                self._add(measured)
 
     def _add(self, measured: Measured) -> None:
         count = self._counts[measured.model, measured.hint_ratio].setdefault(measured.id, [0, 0])
@@ -62,26 +47,3 @@ class PassRates:
                 "the stage's pass_rate.model and pass_rate.hint_ratio"
             )
         return {id: correct / samples for id, (samples, correct) in self._counts[models[0], hint].items()}
-
-
-def _lines(file: str) -> list[str]:
-    try:
-        return Path(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CannotGoOn(f"curriculum.pass_rates: {file} can't be read ({error}); give a file of pass rates") from None
-
-
-def _measured(line: str, where: str) -> Measured:
-    try:
-        measured = Measured.model_validate(json.loads(line))
-    except json.JSONDecodeError as error:
-        raise CannotGoOn(f"curriculum.pass_rates: {where}: not JSON ({error.msg}); mend this line") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise CannotGoOn(f"curriculum.pass_rates: {where}: {field}: {first['msg']}; mend this line") from None
-    if measured.correct > measured.samples:
-        raise CannotGoOn(
-            f"curriculum.pass_rates: {where}: {measured.correct} correct of {measured.samples} samples; mend this line"
-        )
-    return measured

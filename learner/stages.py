@@ -27,7 +27,7 @@ from protocol.exits import CannotGoOn
 from protocol.messages import Problem
 
 FILE = "stages.json"
-_WATCHED = ("step", "stage_number", "accuracy", "probe_accuracy", "entropy")
+_WATCHED = ("step", "stage_number", "accuracy", "probe_accuracy", "validation_accuracy", "entropy")
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ class Stages:
     def take(self, record: dict[str, Any]) -> None:
         """A step's record, in the order of steps; its `stage_number` is that of its oldest group."""
         self._records.append({key: record.get(key) for key in _WATCHED})
+
+    def take_validation(self, step: int, accuracy: float) -> None:
+        """A validation at the weights of `step`: it belongs to the stage that was in force before that step's end."""
+        now = max((s for s in self.starts if s.step < step), key=lambda s: s.step, default=self.starts[0])
+        self.take({"step": step, "stage_number": now.stage, "validation_accuracy": accuracy})
 
     def advance(self, step: int, next_index: int) -> Start | None:
         """After `step`: begin the next stage with admission `next_index`, where the one in force has come to an end."""

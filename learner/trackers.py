@@ -60,7 +60,7 @@ class Trackers:
             except queue.Full:
                 log.warning("the trackers are %d records behind; step %d is left out", _QUEUE_RECORDS, record["step"])
 
-    def close(self, deadline_s: float = 30.0) -> None:
+    def close(self, deadline_s: float = 60.0) -> None:
         """Write what is queued; give up after `deadline_s`."""
         if not self._thread.is_alive():
             return
@@ -109,7 +109,7 @@ class WeightsAndBiases:
     """One W & B run a Chorus run; a resumed one goes on with it. WANDB_MODE=offline needs no account."""
 
     def __init__(self, config: RunConfig, run_dir: Path, run_id: str) -> None:
-        import wandb
+        import wandb  # type: ignore[import-not-found]  # an extra
 
         self._run = wandb.init(
             project=config.trackers.wandb,

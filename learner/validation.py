@@ -27,8 +27,13 @@ def due(config: RunConfig, step: int) -> bool:
     return bool(every) and step > 0 and (step % every == 0 or step == config.run.steps)
 
 
+def read(run_dir: Path) -> list[dict[str, Any]]:
+    """The validations so far, in order."""
+    return read_records(run_dir, _RECORDS)
+
+
 def known(run_dir: Path, step: int) -> bool:
-    return any(r["step"] == step for r in read_records(run_dir, _RECORDS))
+    return any(r["step"] == step for r in read(run_dir))
 
 
 def record(run_dir: Path, config: RunConfig, result: Evaluation) -> int:

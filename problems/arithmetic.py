@@ -2,7 +2,7 @@
 
     arithmetic:chain?max=12&split=train      What is 3 + 4 - 5?   (numbers 0..max, result >= 0)
     arithmetic:one-digit?split=heldout       What is 3 + 4?       (digits 0..9)
-    arithmetic:running?split=train           What is 21 + 4 - 5 ...?   (eight steps of a digit each, totals 10..max)
+    arithmetic:running?split=train           What is 21, then + 4, then - 5 ...?   (six digits, totals 10..max)
 
 Running totals come with worked solutions, a line a step, whose last number is the answer and occurs only there.
 
@@ -20,9 +20,9 @@ from protocol.messages import Problem
 
 Split = Literal["train", "heldout"]
 CHAIN_MAX = 12  # the largest number in a chain problem; sums reach twice this
-RUNNING_MAX = 59  # the largest total of a running one
-RUNNING_LEAST_MAX = 30
-RUNNING_STEPS = 8
+RUNNING_MAX = 29  # the largest total of a running one
+RUNNING_LEAST_MAX = 20
+RUNNING_STEPS = 6
 RUNNING_PROBLEMS = 2000  # both sides together
 HELDOUT_SHARE = 0.25  # 475 of the 1,911 chain problems at max = 12
 
@@ -77,16 +77,20 @@ def running_operands(random: Random, max_number: int = RUNNING_MAX) -> list[int]
 def running_text(operands: Sequence[int]) -> str:
     """The words of a running-total problem; its answer is the sum of the operands."""
     first, *digits = operands
-    return f"What is {first}{''.join(f' + {d}' if d > 0 else f' - {-d}' for d in digits)}?"
+    return f"What is {first}{''.join(f', then {_signed(d)}' for d in digits)}?"
 
 
 def running_lines(operands: Sequence[int]) -> list[str]:
     """The worked solution, a line a step."""
-    return [f"then {sum(operands[: k + 2])}" for k in range(len(operands) - 1)]
+    return [f"{_signed(d)} = {sum(operands[: k + 2])}" for k, d in enumerate(operands[1:])]
+
+
+def _signed(digit: int) -> str:
+    return f"{'-' if digit < 0 else '+'} {abs(digit)}"
 
 
 def running_problems(split: Split, max_number: int = RUNNING_MAX) -> list[Problem]:
-    """Eight steps each, with solutions. The same whoever asks."""
+    """Six steps each, with solutions. The same whoever asks."""
     if max_number < RUNNING_LEAST_MAX:
         raise ValueError(f"problems 'arithmetic:running': max={max_number} is too small; use {RUNNING_LEAST_MAX} to 99")
     random = Random("running")

@@ -65,7 +65,7 @@ def tokens(text: str) -> list[str]:
     """
     text = unicodedata.normalize("NFKC", _DIAGRAM.sub(" ", text)).lower()
     text = _SPACING.sub(" ", _FONT.sub(" ", _THOUSANDS.sub("", text)))
-    found = (_SPELLED.get(token, token) for token in _TOKEN.findall(text))
+    found = [_SPELLED.get(token, token) for token in map(str, _TOKEN.findall(text))]
     return [token for token in found if token not in _PUNCTUATION] or text.split()
 
 
@@ -80,10 +80,11 @@ def find_overlaps(left: Sequence[Placed], right: Sequence[Placed] | None = None,
     found: list[Overlap] = []
     for i, j, similarity in _join(_shingled(ours), _shingled(theirs), least, within=right is None):
         a, b = left[i], others[j]
-        if ours[i] == theirs[j]:
-            kind: Kind = "exact"
-        else:
-            kind = "near" if _is_same(a.problem, ours[i], b.problem, theirs[j]) else "variant"
+        same = _is_same(a.problem, ours[i], b.problem, theirs[j])
+        equal = ours[i] == theirs[j]
+        # A text that leaves everything to its diagram is not the same problem because the words are.
+        drawn = _DIAGRAM.search(a.problem.problem) or _DIAGRAM.search(b.problem.problem)
+        kind: Kind = "exact" if equal and (same or not drawn) else "near" if same else "variant"
         found.append(Overlap(a, b, kind, similarity))
     return found
 

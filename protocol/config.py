@@ -241,6 +241,11 @@ class RunConfig(BaseSettings):
                 "or in problems.heldout"
             )
         for stage in self.curriculum.stages:
+            if stage.plateau and stage.plateau.figure == "validation_accuracy" and not self.evaluation.every:
+                raise ValueError(
+                    f"curriculum.stages: {stage.name} waits for a plateau of validation_accuracy, and no validation is "
+                    "made: set evaluation.every"
+                )
             if stage.max_tokens is None:
                 continue
             if stage.max_tokens > s.max_tokens:

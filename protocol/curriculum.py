@@ -42,8 +42,8 @@ class PassRate(_Part):
 class Plateau(_Part):
     """Over the last `window` steps the mean of `figure` is not above that of the `window` before by `gain`."""
 
-    figure: Literal["accuracy", "probe_accuracy"] = "accuracy"
-    window: int = Field(default=20, ge=1, description="steps")
+    figure: Literal["accuracy", "probe_accuracy", "validation_accuracy"] = "accuracy"
+    window: int = Field(default=20, ge=1, description="steps; validation_accuracy: validations")
     gain: float = Field(default=0.01, ge=0)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge
 
-MAX_TEMPLATES = 64  # label values; more would be too many series, so the rest is left to metrics.jsonl
+MAX_PARTS = 64  # values of one label; more would be too many series, so the rest is left to metrics.jsonl
+BREAKDOWNS = ("template", "domain", "level", "hint")  # the record has them as by_template and so on
 AGES = ("0", "1", "2", "3", "4+")  # steps of staleness, as the record's by_staleness names them
 
 
@@ -46,6 +47,7 @@ STEP_FIGURES: tuple[Figure, ...] = (
         ("accuracy", "accuracy_ratio", "Accuracy, mean over the last step's graded samples"),
         ("format", "format_score", "Format score, mean over the last step's samples"),
         ("format_full", "format_full_ratio", "Share of samples whose format score is 1"),
+        ("overlong_penalty", "overlong_penalty", "What length cost a sample in its reward, mean"),
         ("kl_reward", "kl_reward_nats", "KL penalty that a sample paid in its reward, before the coefficient"),
     ),
     *_rows(
@@ -109,6 +111,11 @@ STEP_FIGURES: tuple[Figure, ...] = (
         ("generator_wait_ratio", "generators_wait_ratio", "Share of the fleet's time without any group in work"),
     ),
     *_rows(
+        "curriculum",
+        ("stage_number", "stage_number", "Stage of the curriculum that the step's oldest group is of, from 0"),
+        ("hint_ratio", "hint_ratio", "Share of the solution that was given as a hint, mean over the step's groups"),
+    ),
+    *_rows(
         "diversity",
         ("diversity.distinct_solutions", "distinct_solutions", "Distinct solutions in a group, mean"),
         ("diversity.distinct_solutions_ratio", "distinct_solutions_ratio", "The same, as a share of its samples"),
@@ -134,6 +141,15 @@ TEMPLATE_FIGURES: tuple[Figure, ...] = _rows(
     ("truncated", "template_truncated_ratio", f"Share of completions that were cut off, {_OF_TEMPLATE}"),
 )
 
+_OF_PART = "of the last step that had the part; by domain, level or hint, where the problems differ in it"
+PART_FIGURES: tuple[Figure, ...] = _rows(
+    "part",
+    ("samples", "part_samples", f"Samples {_OF_PART}"),
+    ("reward", "part_reward", f"Composed reward, mean {_OF_PART}"),
+    ("accuracy", "part_accuracy_ratio", f"Accuracy, mean {_OF_PART}"),
+    ("response_tokens_mean", "part_completion_tokens", f"Length of a completion, mean {_OF_PART}"),
+)
+
 AGE_FIGURES: tuple[Figure, ...] = _rows(
     "staleness",
     ("tokens", "age_tokens", "Trained tokens of the last step, by their staleness in steps"),
@@ -156,6 +172,8 @@ class StepGauges:
             self._make(figure)
         for figure in TEMPLATE_FIGURES:
             self._make(figure, "template")
+        for figure in PART_FIGURES:
+            self._make(figure, "by", "part")
         for figure in AGE_FIGURES:
             self._make(figure, "age")
         self._weight = Gauge(
@@ -167,24 +185,33 @@ class StepGauges:
             ["from"],
             registry=registry,
         )
-        self._templates: set[str] = set()
+        self._parts: dict[str, set[str]] = {by: set() for by in BREAKDOWNS}
 
     def set(self, record: Mapping[str, Any]) -> None:
         for figure in STEP_FIGURES:
             self._show(figure, _value(record, figure.key))
-        for name, part in record["by_template"].items():
-            for figure in TEMPLATE_FIGURES if self._known(name) else ():
-                self._show(figure, _value(part, figure.key), template=name)
+        for by in BREAKDOWNS:
+            for name, part in record.get(f"by_{by}", {}).items():
+                if self._known(by, name):
+                    self._show_part(by, name, part)
         for age in AGES:
             part = record["by_staleness"].get(age, {"tokens": 0})
             for figure in AGE_FIGURES:
                 self._show(figure, _value(part, figure.key), age=age)
         for name, weight in record.get("template_weights", {}).items():
-            if self._known(name):
+            if self._known("template", name):
                 self._weight.labels(name).set(weight)
         bins = record["accuracy_histogram"]
         for k, count in enumerate(bins):
             self._histogram.labels(f"{k / len(bins):g}").set(count)
+
+    def _show_part(self, by: str, name: str, part: Mapping[str, Any]) -> None:
+        if by == "template":
+            for figure in TEMPLATE_FIGURES:
+                self._show(figure, _value(part, figure.key), template=name)
+        else:
+            for figure in PART_FIGURES:
+                self._show(figure, _value(part, figure.key), by=by, part=name)
 
     def _make(self, figure: Figure, *more: str) -> None:
         if figure.name not in self._gauges:
@@ -196,10 +223,10 @@ class StepGauges:
         gauge, labels = self._gauges[figure.name], {**more, **figure.labels}
         (gauge.labels(**labels) if labels else gauge).set(value)
 
-    def _known(self, template: str) -> bool:
-        if len(self._templates) < MAX_TEMPLATES:
-            self._templates.add(template)
-        return template in self._templates
+    def _known(self, by: str, name: str) -> bool:
+        if len(self._parts[by]) < MAX_PARTS:
+            self._parts[by].add(name)
+        return name in self._parts[by]
 
 
 def _value(record: Mapping[str, Any], key: str) -> float:

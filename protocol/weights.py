@@ -5,7 +5,7 @@ TCPStore and names the group; both sides then build the group with the same name
 buckets in the same order:
 
     learner                                      each worker of the replica
-    open_group(rank=0)  ◀─── store, by name ───▶ open_group(rank=1 + worker)      once a replica
+    open_group(rank=0)  ◀─── store, by name ───▶ join_group(rank=1 + worker)      once a replica
     broadcast(bucket 0) ────────────────────────▶ broadcast(bucket 0)             every sync
     broadcast(bucket 1) ────────────────────────▶ ...
 
@@ -67,6 +67,31 @@ def host_store(host: str, port: int, deadline_s: float) -> TCPStore:
 def join_store(host: str, port: int, deadline_s: float) -> TCPStore:
     """A worker's connection to the learner's store. Raises RuntimeError when nobody listens there."""
     return TCPStore(host, port, is_master=False, timeout=timedelta(seconds=deadline_s))
+
+
+def announce_group(store: TCPStore, name: str) -> None:
+    """The learner's word, before it offers a group, that it will be there; `retract_group` takes it back."""
+    store.set(_word(name), "")
+
+
+def retract_group(store: TCPStore, name: str) -> None:
+    store.delete_key(_word(name))
+
+
+def _word(name: str) -> str:
+    return f"{name}/announced"
+
+
+def join_group(backend: str, host: str, port: int, name: str, rank: int, world_size: int, deadline_s: float) -> Any:
+    """A worker's way into an announced group. Raises RuntimeError, at once where the group was given up.
+
+    An engine that stood still finds a queue of invitations when it goes on, all but the last one long given up. Were it
+    to wait out a deadline for each of them, the last one would be given up as well before its turn came, and so on.
+    """
+    store = join_store(host, port, deadline_s)
+    if not store.check([_word(name)]):
+        raise RuntimeError(f"process group {name} was given up by the learner before this worker came")
+    return open_group(backend, store, name, rank, world_size, deadline_s)
 
 
 def open_group(backend: str, store: TCPStore, name: str, rank: int, world_size: int, deadline_s: float) -> Any:

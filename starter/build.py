@@ -32,7 +32,6 @@ from starter.tokenizer import END_OF_TEXT_ID, END_OF_TURN, END_OF_TURN_ID, build
 
 EXACT_SHARE = 0.7  # of the steps: first how to solve, from exact solutions, then how to slip
 BATCH = 64  # solutions a step
-PEAK_LR = 2e-3
 THREADS = 2  # fixed, since the order of a sum (and so the weights) depends on it
 IGNORED = -100  # label of positions that carry no loss
 
@@ -90,7 +89,7 @@ def warm_start(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = LlamaForCausalLM(_config(tokenizer))
+            model = LlamaForCausalLM(_config(tokenizer, course))
             _train(model, templates, tokenizer, Random(seed), steps, log, course)
     finally:
         torch.set_num_threads(threads)
@@ -106,7 +105,7 @@ def _train(
     log: Callable[[str], None],
     course: Course,
 ) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=course.peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, steps))
     parameters = sum(p.numel() for p in model.parameters())
     log(f"starter: warming up {parameters:,} parameters for {steps} steps of {BATCH} solutions")
@@ -163,14 +162,14 @@ def _lr_factor(step: int, steps: int) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-def _config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+def _config(tokenizer: PreTrainedTokenizerFast, course: Course) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=3,
-        num_attention_heads=4,  # 32 a head: the smallest that vLLM's CPU attention supports
-        num_key_value_heads=4,
+        hidden_size=course.hidden,
+        intermediate_size=3 * course.hidden,
+        num_hidden_layers=course.layers,
+        num_attention_heads=course.hidden // 32,  # 32 a head: the smallest that vLLM's CPU attention supports
+        num_key_value_heads=course.hidden // 32,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=None,

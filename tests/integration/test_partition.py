@@ -39,7 +39,7 @@ def story(lan: Lan, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) 
 
 
 def tell(fault: str, recovery_s: float) -> None:
-    print(f"{fault}: for {CUT_S:g} s; well again {recovery_s:.1f} s after its end")
+    print(f"{fault}: well again {recovery_s:.1f} s after its end")
 
 
 def test_a_generator_that_is_cut_off_costs_its_leases_time_and_comes_back(story: SpreadRun) -> None:

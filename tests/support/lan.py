@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 
 from protocol.processes import Guarded, spawn_guarded
 
-SWITCH = "10.213.79.254"
+HERE = "10.213.79.254"
 NOBODY = "02:00:00:00:00:99"  # a locally administered address that no card here has
 
 
@@ -42,16 +43,22 @@ class Lan:
         return f"{self._tag}-{name}"
 
     def spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> Guarded:
-        """Start a process on a host; on "" it is started here, at the switch."""
+        """Start a process on a host; with "" for a name, here."""
         inside = ["ip", "netns", "exec", self.space(name)] if name else []
         return spawn_guarded([*inside, *argv], name=log.stem, env=env, log=log)
 
+    def reaches(self, name: str, address: str, port: int) -> bool:
+        """Whether a connection from a host gets through."""
+        knock = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3).close()"
+        argv = ["ip", "netns", "exec", self.space(name), sys.executable, "-c", knock, address, str(port)]
+        return subprocess.run(argv, capture_output=True, timeout=60).returncode == 0
+
     def cut(self, name: str) -> None:
         """Pull the host's cable."""
-        ip("link", "set", self.near(name), "down")
+        ip("-n", self.space("switch"), "link", "set", self.near(name), "down")
 
     def plug(self, name: str) -> None:
-        ip("link", "set", self.near(name), "up")
+        ip("-n", self.space("switch"), "link", "set", self.near(name), "up")
 
     def separate(self, one: str, other: str) -> None:
         """These two no longer hear each other; all others hear both."""
@@ -66,33 +73,35 @@ class Lan:
     def throttle(self, name: str, kbit_per_s: int) -> None:
         """To and from the host."""
         rule = ["root", "tbf", "rate", f"{kbit_per_s}kbit", "burst", "4kb", "latency", "2s"]
-        run("tc", "qdisc", "replace", "dev", self.near(name), *rule)
-        run("ip", "netns", "exec", self.space(name), "tc", "qdisc", "replace", "dev", self.far(name), *rule)
+        run("tc", "-n", self.space("switch"), "qdisc", "replace", "dev", self.near(name), *rule)
+        run("tc", "-n", self.space(name), "qdisc", "replace", "dev", self.far(name), *rule)
 
     def unthrottle(self, name: str) -> None:
-        run("tc", "qdisc", "del", "dev", self.near(name), "root")
-        run("ip", "netns", "exec", self.space(name), "tc", "qdisc", "del", "dev", self.far(name), "root")
+        run("tc", "-n", self.space("switch"), "qdisc", "del", "dev", self.near(name), "root")
+        run("tc", "-n", self.space(name), "qdisc", "del", "dev", self.far(name), "root")
 
     def build(self) -> None:
-        switch = f"{self._tag}s"
-        ip("link", "add", switch, "type", "bridge")
-        ip("addr", "add", f"{SWITCH}/24", "dev", switch)
-        ip("link", "set", switch, "up")
+        switch, ours = self.space("switch"), f"{self._tag}h"
+        ip("netns", "add", switch)
+        ip("-n", switch, "link", "add", "bridge", "type", "bridge")
+        ip("-n", switch, "link", "set", "bridge", "up")
+        ip("link", "add", ours, "type", "veth", "peer", "name", "here", "netns", switch)
+        ip("addr", "add", f"{HERE}/24", "dev", ours)
+        ip("link", "set", ours, "up")
+        ip("-n", switch, "link", "set", "here", "master", "bridge", "up")
         for name in self._names:
             space, near, far = self.space(name), self.near(name), self.far(name)
             ip("netns", "add", space)
-            ip("link", "add", near, "type", "veth", "peer", "name", far)
-            ip("link", "set", far, "netns", space)
-            ip("link", "set", near, "master", switch, "up")
+            ip("-n", switch, "link", "add", near, "type", "veth", "peer", "name", far, "netns", space)
+            ip("-n", switch, "link", "set", near, "master", "bridge", "up")
             ip("-n", space, "addr", "add", f"{self.address(name)}/24", "dev", far)
             ip("-n", space, "link", "set", far, "up")
             ip("-n", space, "link", "set", "lo", "up")
 
     def tear_down(self) -> None:
-        for name in self._names:
-            subprocess.run(["ip", "link", "del", self.near(name)], capture_output=True)
+        """A namespace takes its cables along."""
+        for name in (*self._names, "switch"):
             subprocess.run(["ip", "netns", "del", self.space(name)], capture_output=True)
-        subprocess.run(["ip", "link", "del", f"{self._tag}s"], capture_output=True)
 
 
 def run(*argv: str) -> None:

@@ -18,9 +18,9 @@ from deploy.simulator.pace import Pace
 from protocol.config import RunConfig
 from protocol.ledger import LearnerLedger, scripts
 from protocol.ledger.keys import TASK_GROUP
+from protocol.waits import WaitShare
 
 SCRAPE_S = 15.0
-_STEPS_OF_RATIO = 5  # of chorus_learner_wait_ratio
 
 
 class MirroredFleet(Fleet):
@@ -31,18 +31,15 @@ class MirroredFleet(Fleet):
         self.ledger = LearnerLedger(client, run)
         self._published = 0
         self._entries: dict[int, str] = {}
-        self.step_ends = [(0.0, 0.0)]  # (when, the learner's waiting so far)
         super().__init__(config, pace)
+        self.share = WaitShare(clock=lambda: self.now)  # behind chorus_learner_wait_ratio
+        self.share.begin()
+        self._began = self._waited = 0.0
 
     def lag(self) -> int:
         """What KEDA's redis-streams trigger reads."""
         groups = self.client.xinfo_groups(self.ledger.keys.tasks)
         return next(g["lag"] for g in groups if g["name"].decode() == TASK_GROUP)
-
-    def wait_ratio(self) -> float:
-        """chorus_learner_wait_ratio: of the last steps, the running one included."""
-        since, waited = self.step_ends[-_STEPS_OF_RATIO - 1 :][0]
-        return (self.learner_waited_s() - waited) / (self.now - since) if self.now > since else 0.0
 
     def _hand_out(self) -> None:
         if fresh := [str(k).encode() for k in range(self._published, self._admitted)]:
@@ -63,13 +60,20 @@ class MirroredFleet(Fleet):
         assert self.client.eval(scripts.COMMIT, 2, *arguments) == 1
         super()._commit(generator, group)
 
+    def _train(self, groups: list[Group]) -> None:
+        super()._train(groups)
+        self._waited = self.now - self._began
+        self.share.worked()
+
     def _trained(self, groups: list[Group]) -> None:
         self._entries |= {entry.index or 0: entry.id for entry in self.ledger.read(1000, 0.001)}
         ids = [self._entries.pop(group.index) for group in groups]
         assert self.ledger.trained(self.done + 1, ids) == len(ids)
         self.ledger.durable(self.done + 1, ids)
         self.ledger.trim()
-        self.step_ends.append((self.now, self.learner_waited_s()))
+        self.share.end(self._waited, self.now - self._began)
+        self.share.begin()
+        self._began = self.now
         super()._trained(groups)
 
 
@@ -137,7 +141,7 @@ def autoscale(
         for pod in fleet.generators:
             pod.advance(fleet.now)
             scraped.add(f"busy/{names[id(pod)]}", fleet.now, pod.held_s)
-        scraped.add("wait_ratio", fleet.now, fleet.wait_ratio())
+        scraped.add("wait_ratio", fleet.now, fleet.share.ratio())
         scraped.add("step", fleet.now, fleet.done)
         busy = scraped.mean_rate("busy/", fleet.now, 600.0)
         values = {

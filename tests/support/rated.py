@@ -1,8 +1,8 @@
 """A scripted engine of a fixed speed, and `chorus generator` with it: all running sequences advance together.
 
 A decode step takes CHORUS_TEST_STEP_MS plus CHORUS_TEST_SEQUENCE_MS for each running sequence; a completion's length is
-drawn evenly from CHORUS_TEST_LENGTHS = "6..16". Nothing is computed, so that the speed is not the machine's. Otherwise
-as tests/support/receiving.py:
+drawn evenly from CHORUS_TEST_LENGTHS = "6..16". Nothing is computed, so that the speed is not the machine's. The engine
+is healthy once the file CHORUS_TEST_STARTS_WITH is there, if it is named. Otherwise as tests/support/receiving.py:
 
     python tests/support/rated.py generator --config ... --run-id ... --name gen-0
 """
@@ -55,6 +55,8 @@ class RatedEngine(ReceivingEngine):
         self._clock: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        while (file := os.environ.get("CHORUS_TEST_STARTS_WITH")) and not Path(file).exists():
+            await asyncio.sleep(0.05)
         await super().start()
         self._running.clear()
         self._at = time.monotonic()

@@ -19,7 +19,7 @@ from scripted import ScriptedEngine
 
 from generator.engine import Completion, EngineError
 from protocol.messages import SyncOffer
-from protocol.weights import broadcast, join_store, new_buckets, open_group, plan_buckets
+from protocol.weights import broadcast, join_group, new_buckets, plan_buckets
 
 
 class ReceivingEngine(ScriptedEngine):
@@ -48,8 +48,8 @@ class ReceivingEngine(ScriptedEngine):
         self._group = await asyncio.to_thread(_reported, self._join, offer)
 
     def _join(self, offer: SyncOffer) -> Any:
-        store = join_store(offer.store_host, offer.store_port, offer.timeout_s)
-        return open_group(offer.backend, store, offer.group, 1, offer.world_size, offer.timeout_s)
+        where = offer.store_host, offer.store_port
+        return join_group(offer.backend, *where, offer.group, 1, offer.world_size, offer.timeout_s)
 
     async def receive(self, offer: SyncOffer) -> None:
         self.received = await asyncio.to_thread(_reported, self._receive, offer)

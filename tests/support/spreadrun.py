@@ -13,11 +13,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis
-from lan import SWITCH, Lan
+from lan import HERE, Lan
 from liverun import ROOT
 from proxy import Proxy
 from scripted_run import RECIPE
@@ -41,14 +42,14 @@ class SpreadRun:
         self.lan, self.folder = lan, folder / RUN
         self.keys = Keys(RUN)
         self.folder.mkdir()
-        self.proxy = Proxy(lambda: (lan.address("redis"), REDIS_PORT), host=SWITCH)
+        self.proxy = Proxy(lambda: (lan.address("redis"), REDIS_PORT), host=HERE)
         self._processes: list[Guarded] = []
         url = f"redis://{lan.address('redis')}:{REDIS_PORT}/0"
         self.client = redis.Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0)
         recipe = folder / "recipe.toml"
         recipe.write_text(RECIPE.format(runs=folder, steps=1_000_000, model=model, replicas=2))
         settings = [f"redis.url={url}", f"learner.host={lan.address('learner')}"]
-        settings += [f"reward.url=http://{SWITCH}:{REWARD_PORT}", "learner.keep_checkpoints=1"]
+        settings += [f"reward.url=http://{HERE}:{REWARD_PORT}", "learner.keep_checkpoints=1"]
         config = load_config(recipe, settings)
         self.config_file = self.folder / "config.json"
         self.config_file.write_text(json.dumps(config.model_dump(mode="json")))
@@ -61,15 +62,17 @@ class SpreadRun:
         bind = ("--bind", address, "--port", str(REDIS_PORT), "--protected-mode", "no", "--save", "")
         self._spawn("redis", "redis", [str(get_binary_path()), *bind])
         await_redis(url, 20.0)
+        for host in ("learner", "far"):  # a new network's first packets may be late on a busy machine
+            self.until(partial(self.lan.reaches, host, address, REDIS_PORT), f"a way from {host} to Redis")
         chorus = [sys.executable, "-m", "cli.main"]
         self._spawn(
-            "", "reward", [*chorus, "reward-server", "--host", SWITCH, "--port", str(REWARD_PORT), "--workers", "1"]
+            "", "reward", [*chorus, "reward-server", "--host", HERE, "--port", str(REWARD_PORT), "--workers", "1"]
         )
         arguments = ["--config", str(self.config_file), "--run-id", RUN]
         self._spawn("learner", "learner", [*chorus, "learner", *arguments, "--run-dir", str(self.folder)])
         scripted = [sys.executable, str(ROOT / "tests" / "support" / "receiving.py"), "generator", *arguments]
         self._spawn("", "near", [*scripted, "--name", "near"])
-        delayed = f"redis.url=redis://{SWITCH}:{self.proxy.port}/0"
+        delayed = f"redis.url=redis://{HERE}:{self.proxy.port}/0"
         self._spawn("far", "far", [*scripted, "--name", "far", "--set", delayed])
 
     def _spawn(self, host: str, name: str, argv: list[str]) -> None:

@@ -7,9 +7,9 @@ The load: a step of 8 groups trains in 60 s, a generator samples two groups at o
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from deploy.simulator.pace import EngineSpeed, Lengths, Pace
 from protocol.config import RunConfig
 from protocol.ledger import Keys
 from protocol.ledger.keys import TASK_GROUP
+from protocol.metrics import GeneratorMetrics, LearnerMetrics
 
 HOUR = 3600.0
 LOAD_S = 240.0
@@ -73,11 +74,14 @@ def test_the_object_names_the_ledger_s_own_stream_and_group() -> None:
     assert metadata["lagCount"] == "1"
 
 
-def test_it_is_the_run_that_the_overlay_starts() -> None:
-    overlay = Path(__file__).parents[3] / "deploy/kubernetes/overlays/gpu/kustomization.yaml"
-    if not overlay.is_file():
-        pytest.skip("the overlay that the autoscaler extends is not here")
-    assert f"RUN_ID={trigger(scaled_object(), 'queued')['stream'].split(':')[1]}\n" in overlay.read_text()
+def test_what_its_queries_ask_for_is_exported() -> None:
+    registries = (LearnerMetrics().registry, GeneratorMetrics().registry)
+    exported = {sample.name for r in registries for family in r.collect() for sample in family.samples}
+    asked = {
+        name for t in ("waiting", "idle") for name in re.findall(r"chorus_\w+", trigger(scaled_object(), t)["query"])
+    }
+    assert len(asked) == 3
+    assert asked <= exported
 
 
 def test_every_trigger_has_a_part_in_the_one_formula() -> None:

@@ -9,6 +9,7 @@ machine's certificates and what its pip is told of wheels, so that the Dockerfil
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
 import os
 import re
@@ -27,6 +28,11 @@ SUITE = "bookworm"
 WHEELS_PORT = 18471
 # The official image has a compiler's headers for Python, too.
 INCLUDE = "ca-certificates,python3,python3-dev,python3-pip,python3-venv"
+# As in the official image: apt leaves nothing in a layer but what it installs.
+APT_KEEPS_NOTHING = """\
+Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";
+DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb"; };
+"""
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -40,7 +46,8 @@ def python_base() -> str:
 def root_file_system(cache: Path, scratch: Path) -> Path:
     """A minimal Debian with Python as a tar; built once (a minute), then taken from the cache. Raises NoEngineError."""
     cache.mkdir(parents=True, exist_ok=True)
-    tar = cache / f"{SUITE}-{INCLUDE.count(',')}.tar"
+    recipe = hashlib.blake2b((INCLUDE + APT_KEEPS_NOTHING).encode(), digest_size=6).hexdigest()
+    tar = cache / f"{SUITE}-{recipe}.tar"
     if tar.exists():
         return tar
     root = scratch / "root"
@@ -51,6 +58,7 @@ def root_file_system(cache: Path, scratch: Path) -> Path:
     for mount in ("proc", "sys"):  # debootstrap may leave them
         _run(["umount", str(root / mount)], may_fail=True)
     shutil.copy(_CERTIFICATES, root / _CERTIFICATES.lstrip("/"))
+    (root / "etc/apt/apt.conf.d/docker-clean").write_text(APT_KEEPS_NOTHING)
     (root / "usr/bin/python").symlink_to("python3")
     shutil.rmtree(root / "var/cache/apt/archives")
     shutil.rmtree(root / "var/lib/apt/lists")

@@ -119,8 +119,11 @@ def run(report: Report, stack: Stack) -> None:
 
 def look_around(stack: Stack) -> None:
     """From outside, and what the containers may do."""
-    verdicts = [stack.grade(f"so it is \\boxed{{{n}}}", "7")["verdict"] for n in (7, 8)]
+    verdicts = [stack.grade(completion=f"so it is \\boxed{{{n}}}", gold="7") for n in (7, 8)]
     check(verdicts == ["correct", "wrong"], f"the reward server grades over 127.0.0.1: {verdicts}")
+    program = "```python\nprint(int(input()) + 1)\n```"
+    verdict = stack.grade(kind="code", completion=program, tests=[{"input": "2", "output": "3"}])
+    check(verdict == "correct", f"and runs a program in its sandbox: {verdict}")
     seen = stack.wait("Prometheus scrapes", lambda: stack.prometheus("chorus_learner_step >= 3"), 60)
     check(len(seen) == 1, f"Prometheus knows the learner's step: {seen[0]['value'][1]}")
     stack.wait("all targets up", lambda: len(stack.prometheus("up == 1")) >= 3, 60)

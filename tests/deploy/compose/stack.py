@@ -118,9 +118,10 @@ class Stack:
         path = f"/api/v1/query?{urllib.parse.urlencode({'query': query})}"
         return json.loads(_http(f"http://127.0.0.1:{self.prometheus_port}{path}"))["data"]["result"]
 
-    def grade(self, completion: str, gold: str) -> dict[str, Any]:
-        body = json.dumps({"completion": completion, "gold": gold}).encode()
-        return json.loads(_http(f"http://127.0.0.1:{self.reward_port}/v1/grade", body))
+    def grade(self, **question: Any) -> str:
+        """The reward server's verdict."""
+        answer = _http(f"http://127.0.0.1:{self.reward_port}/v1/grade", json.dumps(question).encode())
+        return json.loads(answer)["verdict"]
 
 
 def _http(url: str, body: bytes | None = None) -> bytes:

@@ -6,6 +6,9 @@ import json
 import math
 import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -173,6 +176,36 @@ def test_every_command_knows_its_options(capsys: pytest.CaptureFixture[str], mon
         main(arguments)
         said = capsys.readouterr().err
         assert ("workers: " if arguments[0] == "reward-server" else "can't be read") in said, f"{p.owner}: {said}"
+
+
+@pytest.mark.parametrize("name", ["generator", "learner"])
+def test_the_init_container_leaves_the_configuration_that_the_service_reads(name: str, tmp_path: Path) -> None:
+    """Its own command, lock included, on folders that stand for the volumes; the model is a folder that is there."""
+    if shutil.which("flock") is None:
+        pytest.skip("there is no flock here (util-linux)")
+    objects = render("cpu")
+    own = pods_of(objects, name)
+    values = environment(objects, own, "model") | {"CHORUS_MODEL__PATH": str(tmp_path / "model"), "HF_TOKEN": ""}
+    for folder in ("model", "models", "recipes", "prepared", "runs"):
+        (tmp_path / folder).mkdir()
+    for file in ("config.json", "tokenizer.json"):
+        (tmp_path / "model" / file).write_text("{}")
+    (tmp_path / "recipes" / str(values["RECIPE"])).write_text((ROOT / "recipes" / "demo.toml").read_text())
+    (tmp_path / "chorus").write_text(f'#!/bin/sh\nexec {sys.executable} -m cli.main "$@"\n')
+    (tmp_path / "chorus").chmod(0o755)
+
+    def here(text: str) -> str:
+        return re.sub(r"^/(models|recipes|prepared|runs)", rf"{tmp_path}/\1", expand(text, values))
+
+    init, main_container = own.containers
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    subprocess.run([here(a) for a in (*init["command"], *init["args"])], env=values | path, check=True, timeout=120)
+    arguments = [here(a) for a in main_container["args"]]
+    config = load_config(Path(arguments[arguments.index("--config") + 1]))
+    assert config.model.path == str(tmp_path / "model")
+    assert config.reward.url == "http://reward-server:8100"
+    mounts = {m["mountPath"]: m.get("readOnly", False) for m in main_container["volumeMounts"]}
+    assert mounts["/prepared" if name == "generator" else "/runs"] == (name == "generator")
 
 
 @overlays

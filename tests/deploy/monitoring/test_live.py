@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 STEPS = 6
 MOST_SERIES = 1200  # of one process
 # What a healthy run of an ordinary recipe has no series of: nothing was evaluated, adapted or refused.
-SILENT = ("evaluation_ratio", "template_weight", "refused_requests")
+SILENT = ("evaluation_ratio", "template_weight", "part_accuracy", "refused_requests")
 
 
 def free_port() -> int:
@@ -69,7 +69,7 @@ def configuration(folder: Path, addresses: dict[str, str]) -> Path:
         job.pop("dns_sd_configs", None)
         job["static_configs"] = [{"targets": [addresses[job["job_name"]]]}]
     fields["rule_files"] = [str(PROMETHEUS / "rules.yml")]
-    fields["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    fields["global"] = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "2s"}
     path = folder / "prometheus.yml"
     path.write_text(yaml.safe_dump(fields))
     return path
@@ -78,13 +78,11 @@ def configuration(folder: Path, addresses: dict[str, str]) -> Path:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[LiveRun]:
     tool("prometheus")
-    ports = {"CHORUS_LEARNER__METRICS_PORT": free_port(), "CHORUS_GENERATOR__METRICS_PORT": free_port()}
-    os.environ.update({name: str(port) for name, port in ports.items()})
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHORUS_LEARNER__METRICS_PORT", str(free_port()))
+        patch.setenv("CHORUS_GENERATOR__METRICS_PORT", str(free_port()))
+        patch.setenv("CHORUS_LOG", "json")
         started = start_scripted_run(tmp_path_factory.mktemp("run"), tiny_model, replicas=1, delay_s=0.1)
-    finally:
-        for name in ports:
-            del os.environ[name]
     yield started
     end_run(started)
 
@@ -116,21 +114,23 @@ def prometheus(run: LiveRun, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         process.wait(30)
 
 
-def test_every_process_is_scraped(prometheus: Prometheus) -> None:
-    assert {s["metric"]["job"]: s["value"][1] for s in prometheus.query("up")} == {
-        "learner": "1",
-        "generator": "1",
-        "reward-server": "1",
-    }
+def test_every_process_is_scraped(prometheus: Prometheus, run: LiveRun) -> None:
+    # On a busy machine one scrape may time out: what counts is that they come through.
+    run.until(lambda: prometheus.value("sum(up)") == 3, "a scrape of everybody")
+    assert {s["metric"]["job"] for s in prometheus.query("up")} == {"learner", "generator", "reward-server"}
 
 
 def test_every_query_of_the_dashboard_has_an_answer(prometheus: Prometheus) -> None:
-    empty = []
-    for where, expr in queries():
-        found = prometheus.query(expr.replace(RATE_INTERVAL, "15s"))
-        if not found and not any(name in expr for name in SILENT):
-            empty.append((where, expr))
-    assert empty == []
+    deadline = time.monotonic() + 60
+    unanswered = dict(queries())
+    while unanswered and time.monotonic() < deadline:
+        unanswered = {where: expr for where, expr in unanswered.items() if not answered(prometheus, expr)}
+    assert unanswered == {}
+
+
+def answered(prometheus: Prometheus, expr: str) -> bool:
+    found = prometheus.query(expr.replace(RATE_INTERVAL, "30s"))
+    return bool(found) or any(name in expr for name in SILENT)
 
 
 def test_every_rule_is_evaluated_without_an_error(prometheus: Prometheus) -> None:
@@ -148,14 +148,39 @@ def test_no_process_exports_more_series_than_it_should(prometheus: Prometheus) -
 def test_what_is_scraped_is_what_the_run_says(prometheus: Prometheus, run: LiveRun) -> None:
     assert 0.0 <= prometheus.value("chorus_learner_wait_ratio") <= 1.0
     assert prometheus.value("chorus_ledger_difference_groups") == 0
-    assert prometheus.value('chorus_ledger_generators{state="ready"}') == 1
-    books = run.books()
-    assert 4 * STEPS <= prometheus.value("chorus_ledger_trained_groups") <= books.trained
-    generated = prometheus.value("sum(chorus_generator_completion_tokens_sum)")
-    assert prometheus.value("sum(chorus_learner_completion_tokens_sum)") <= generated
+    assert prometheus.value("sum(chorus_ledger_generators)") == 1
+    assert 4 * STEPS <= prometheus.value("chorus_ledger_trained_groups") <= run.books().trained
+    trained = prometheus.value("sum(chorus_learner_completion_tokens_sum)")
+    assert trained > 0
+    generated = "sum(chorus_generator_completion_tokens_sum)"
+    run.until(lambda: prometheus.value(generated) >= trained, "as many tokens generated as trained")  # scraped apart
     [info] = prometheus.query("chorus_generator_run_info")
     assert info["metric"]["run"] == run.folder.name
 
 
 def test_a_healthy_run_fires_no_critical_alert(prometheus: Prometheus) -> None:
     assert prometheus.query('ALERTS{alertstate="firing", severity="critical"}') == []
+
+
+def test_every_process_of_it_logs_objects_with_role_and_run(prometheus: Prometheus, run: LiveRun) -> None:
+    lines = {role: logged(run, name) for role, name in (("learner", "learner"), ("generator", "gen-0"))}
+    for role, said in lines.items():
+        assert {line["role"] for line in said} == {role}
+        assert {line["run"] for line in said} == {run.folder.name}
+    assert lines["generator"][-1]["process"].startswith("gen-0-")
+    [server] = {line["role"] for line in logged(run, "reward-server")}
+    assert server == "reward-server"
+
+
+def logged(run: LiveRun, name: str) -> list[dict[str, str]]:
+    """A service's log; the last line may be half written."""
+    whole = (run.folder / "logs" / f"{name}.log").read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def test_the_run_is_tracked_for_tensorboard(prometheus: Prometheus, run: LiveRun) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    assert [event.step for event in found.Scalars("policy/entropy")][:STEPS] == list(range(1, STEPS + 1))

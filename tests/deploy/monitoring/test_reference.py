@@ -21,9 +21,13 @@ PLAIN = {
     "chorus_learner_importance_weight",
     "chorus_learner_learning_rate",
     "chorus_learner_loss",
+    "chorus_learner_overlong_penalty",
+    "chorus_learner_part_reward",
+    "chorus_learner_part_samples",
     "chorus_learner_policy_ratio_mean",
     "chorus_learner_policy_ratio_off_max",
     "chorus_learner_reward",
+    "chorus_learner_stage_number",
     "chorus_learner_steps_planned",
     "chorus_learner_template_advantage_abs",
     "chorus_learner_template_format_score",
@@ -40,7 +44,7 @@ PLAIN = {
 LABELS = {
     *("what", "outcome", "result", "finish", "state", "reason", "why", "answer", "stat", "side", "age", "from", "n"),
     *("against", "estimator", "alarm", "when", "figure", "kind", "verdict"),  # values are written down in the code
-    "template",  # bounded: protocol.step_metrics.MAX_TEMPLATES
+    *("template", "by", "part"),  # bounded: protocol.step_metrics.MAX_PARTS
     *("run", "recipe", "generator"),  # one value a process
 }
 

@@ -17,7 +17,7 @@ from protocol.exits import CannotGoOn
 from protocol.ledger import Keys, LearnerLedger, LedgerLostError, entries_of
 from protocol.messages import Member, SyncOffer, SyncReport, Version
 from protocol.metrics import LearnerMetrics
-from protocol.weights import broadcast, describe, host_store, join_store, new_buckets, open_group, plan_buckets
+from protocol.weights import broadcast, describe, host_store, join_group, new_buckets, plan_buckets
 
 CONFIG = RunConfig.model_validate(
     {
@@ -104,8 +104,8 @@ class Replica(threading.Thread):
                     self.late = None
                 if offer.group not in self.groups:
                     self.groups.append(offer.group)
-                    store = join_store(offer.store_host, offer.store_port, offer.timeout_s)
-                    group = open_group("gloo", store, offer.group, 1, 2, offer.timeout_s)
+                    where = offer.store_host, offer.store_port
+                    group = join_group("gloo", *where, offer.group, 1, 2, offer.timeout_s)
                 if self.dies_once:
                     self.dies_once, group = False, None  # drops its end of the group, as a killed worker would
                     self.beat(engine=2)
@@ -180,6 +180,21 @@ def test_a_report_that_comes_too_late_is_not_taken_for_that_of_the_sync_after_it
     assert broadcaster.wait_synced(1, 60.0) == 1
     assert len(receiver.groups) == 3
     assert broadcaster._metrics.refused.labels("report")._value.get() == 1
+
+
+def test_a_worker_that_comes_for_a_group_that_was_given_up_is_told_so_at_once(
+    broadcaster: Broadcaster, client: redis.Redis, redis_url: str
+) -> None:
+    """Else an engine that stood still would spend a deadline on each invitation that it has missed."""
+    Replica(client, redis_url)  # a member that never comes
+    broadcaster.publish(snapshot(1))
+    assert broadcaster.wait_synced(1, CONFIG.learner.sync_deadline_s + 1.5) == 0
+    first, *_ = entries_of(client.xread({Keys("run").offers("g"): "0"}))
+    offer = SyncOffer.decode(first[1][b"d"])
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="was given up by the learner"):
+        join_group("gloo", offer.store_host, offer.store_port, offer.group, 1, 2, offer.timeout_s)
+    assert time.monotonic() - started < 1.5
 
 
 def test_weights_that_every_generator_refuses_end_the_run_with_the_reason(

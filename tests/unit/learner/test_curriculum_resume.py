@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 
 from learner.admission import Admission
 from learner.collect import Collector
+from learner.online_hints import FILE
 from learner.window import Ready
 from protocol.config import RunConfig
 from protocol.ledger import Keys, LearnerLedger
@@ -27,7 +27,7 @@ class Life:
     """A learner start."""
 
     def __init__(self, client: redis.Redis, model: Path, folder: Path, objective: dict[str, Any], done: int = 0):
-        rows = [{"id": f"p{k}", "problem": f"{k}?", "answer": "7", "solution": "a" * 20 + " is 7"} for k in range(9)]
+        rows = [{"id": f"p{k}", "problem": f"{k}?", "answer": "7", "solution": "a" * 20 + " is 7"} for k in range(3)]
         train = folder / "train.jsonl"
         train.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self.config = RunConfig.model_validate(
@@ -62,7 +62,7 @@ class Life:
             task = Task.decode(fields[b"d"])
             self.admitted.append(task)
             self.client.xack(keys.tasks, TASK_GROUP, id)
-            self.client.xadd(keys.rollouts, {"i": task.index, "d": graded(task, accuracies)})
+            self.client.xadd(keys.rollouts, {"i": task.index, "d": graded(task, accuracies, self.done)})
 
     def step(self, *accuracies: float) -> list[Ready]:
         """What the learner's loop does, without the training."""
@@ -76,16 +76,17 @@ class Life:
         for r in groups:
             self.collector.window.forget(r.group.task.index)
         self.collector.admit(self.done, 90)
+        self.collector.take_filtered()
         self.admission.stages.advance(self.done, self.collector.next_index)
         return groups
 
 
-def graded(task: Task, accuracies: tuple[float, ...]) -> bytes:
+def graded(task: Task, accuracies: tuple[float, ...], step: int) -> bytes:
     samples = [
         Sample(
             token_ids=pack_ids([5, 6]),
             logprobs=pack_floats([-0.5, -0.5]),
-            versions=[(1, 0, 2)],
+            versions=[(1, step, 2)],
             finish_reason="stop",
             grade=Grade(verdict="any", accuracy=accuracy, format=1.0, reward=None),
         )
@@ -108,7 +109,7 @@ def test_a_learner_that_died_after_a_stage_began_goes_on_in_it_with_the_same_dra
     whole = Life(client, tiny_model, whole_dir, {})
     for _ in range(6):
         whole.step(1.0, 0.0)
-    assert {t.hint_ratio for t in whole.admitted} == {0.5, 0.375}, "half of them right: online ratios are lowered"
+    assert {t.hint_ratio for t in whole.admitted} > {0.5, 0.375}, "half of them right: online ratios are lowered"
     client.flushall()
 
     first = Life(client, tiny_model, cut_dir, {})
@@ -127,12 +128,10 @@ def test_online_hints_learn_also_from_the_groups_that_the_filter_drops(
     client: redis.Redis, tiny_model: Path, tmp_path: Path
 ) -> None:
     life = Life(client, tiny_model, tmp_path, {"name": "dapo", "max_refills": 2})
-    for _ in range(3):
-        life.step(0.0, 0.0)
-    books = life.ledger.books()
-    assert books.dropped["filtered"] >= GROUPS
+    trained = {r.group.task.index for _ in range(6) for r in life.step(0.0, 0.0)}
+    observed = {json.loads(line)["index"] for line in (tmp_path / FILE).read_text().splitlines()}
+    assert observed - trained, "groups that were dropped because all of their samples are wrong"
     again = Life(client, tiny_model, tmp_path, {"name": "dapo"}, done=life.done)
-    online = {t.index for t in life.admitted if life.admission.stages.of(t.index).name == "online"}
-    assert online
-    raised = {id for id, ratio in again.admission.online._ratios.items() if ratio == pytest.approx(0.625)}
-    assert raised == {t.problem_id for t in life.admitted if t.index in online}
+    tasks = [again.admission.task(k, 0, 4) for k in range(again.collector.next_index, again.collector.next_index + 5)]
+    assert {t.problem_id for t in tasks} == {"p0", "p1", "p2"}
+    assert all(t.hint_ratio > 0.5 for t in tasks), "raised, and known to the learner that follows"

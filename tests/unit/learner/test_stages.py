@@ -35,7 +35,7 @@ def plan(*stages: Stage, pools: Sequence[int] = (10, 10, 10), folder: Path | Non
 
 
 def records(values: Sequence[float], figure: str = "accuracy", number: int = 0) -> list[dict[str, Any]]:
-    blank = {"accuracy": None, "probe_accuracy": None, "entropy": None}
+    blank = {"accuracy": None, "probe_accuracy": None, "validation_accuracy": None, "entropy": None}
     return [blank | {"step": k + 1, "stage_number": number, figure: value} for k, value in enumerate(values)]
 
 
@@ -65,6 +65,21 @@ def test_a_plateau_may_be_that_of_the_probe_and_steps_without_a_figure_do_not_co
     seen = records([0.5, 0.5], "probe_accuracy")
     assert ended(asked, 99, records([0.5] * 9)) is None
     assert ended(asked, 99, [seen[0], *records([0.5]), seen[1]]) is not None
+
+
+def test_a_plateau_of_validations_counts_those_of_its_own_stage(tmp_path: Path) -> None:
+    asked = {"figure": "validation_accuracy", "window": 1, "gain": 0.0}
+    stages = plan(stage("a", plateau=asked), stage("b", plateau=asked), stage("c"))
+    for record in records([0.5] * 30):
+        stages.take(record)
+    stages.take_validation(10, 0.4)
+    assert stages.advance(11, 44) is None
+    stages.take_validation(20, 0.3)
+    begun = stages.advance(21, 84)
+    assert begun is not None
+    assert begun.name == "b"
+    stages.take_validation(30, 0.2)
+    assert stages.advance(31, 124) is None, "one validation of its own is no plateau"
 
 
 @pytest.mark.parametrize(

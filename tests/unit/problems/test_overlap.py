@@ -77,6 +77,16 @@ def test_a_problem_within_a_longer_one_is_near():
     assert (overlap.kind, overlap.similarity) == ("near", pytest.approx(1.0, abs=0.01))
 
 
+def test_equal_words_beside_other_diagrams_are_variants_unless_the_answers_agree():
+    def drawn(angle: int) -> str:
+        return f"What is the value of $x$ in the diagram?\n[asy]\ndraw(Arc((0,0),1,0,{angle}));\n[/asy]"
+
+    assert [o.kind for o in find_overlaps(placed((drawn(30), "30")), placed((drawn(45), "45")))] == ["variant"]
+    assert [o.kind for o in find_overlaps(placed((drawn(30), "30")), placed((drawn(31), "30")))] == ["exact"]
+    text = "What is the value of $x$ in $2x = 60$?"
+    assert [o.kind for o in find_overlaps(placed((text, "30")), placed((text, "31")))] == ["exact"]  # a wrong gold
+
+
 def test_a_short_sentence_within_a_long_problem_is_no_overlap():
     assert find_overlaps(placed(("Find the length of segment $CD$.", "3")), BASE) == []
 

@@ -79,6 +79,12 @@ def test_a_plateau_of_the_probe_needs_a_probe() -> None:
         load({"stages": stages, "hints": {"probe_share": 0.0}})
 
 
+def test_a_plateau_of_validations_needs_validations() -> None:
+    stages = [{"name": "x", "plateau": {"figure": "validation_accuracy"}}, LAST]
+    with pytest.raises(ConfigError, match=r"x waits for a plateau of validation_accuracy.*set evaluation.every"):
+        load({"stages": stages})
+
+
 @pytest.mark.parametrize(
     ("online", "said"),
     [

@@ -17,7 +17,7 @@ from protocol.ledger import Keys, LearnerLedger
 from protocol.ledger.keys import TASK_GROUP
 from protocol.ledger_metrics import LedgerCollector
 from protocol.metrics import GeneratorMetrics, LearnerMetrics
-from protocol.step_metrics import MAX_TEMPLATES, STEP_FIGURES, StepGauges
+from protocol.step_metrics import MAX_PARTS, STEP_FIGURES, StepGauges
 from protocol.waits import WaitShare
 
 RECORD: dict[str, Any] = {
@@ -106,14 +106,24 @@ def test_trained_lengths_are_told_by_answer_and_groups_by_staleness() -> None:
     assert shown(m.registry, "chorus_learner_staleness_steps_sum") == 2
 
 
-def test_no_recipe_makes_more_series_of_templates_than_the_limit() -> None:
+def test_no_recipe_makes_more_series_of_its_parts_than_the_limit() -> None:
     registry = CollectorRegistry()
     gauges = StepGauges(registry)
-    for k in range(2 * MAX_TEMPLATES):
-        gauges.set(RECORD | {"by_template": {f"t{k}": {"samples": 1}}, "template_weights": {f"t{k}": 0.5}})
+    for k in range(2 * MAX_PARTS):
+        parts = {"by_template": {f"t{k}": {"samples": 1}}, "by_level": {str(k): {"samples": 1}}}
+        gauges.set(RECORD | parts | {"template_weights": {f"t{k}": 0.5}})
     text = generate_latest(registry).decode()
-    assert text.count("chorus_learner_template_samples{") == MAX_TEMPLATES
-    assert text.count("chorus_learner_template_weight{") == MAX_TEMPLATES
+    assert text.count("chorus_learner_template_samples{") == MAX_PARTS
+    assert text.count("chorus_learner_template_weight{") == MAX_PARTS
+    assert text.count('chorus_learner_part_samples{by="level"') == MAX_PARTS
+
+
+def test_samples_are_told_apart_by_domain_level_and_hint_where_the_record_does() -> None:
+    m = LearnerMetrics()
+    parts = {"by_domain": {"algebra": {"accuracy": 0.5}}, "by_hint": {"0.25": {"accuracy": 0.75}}}
+    m.step_done(RECORD | parts, [])
+    assert shown(m.registry, "chorus_learner_part_accuracy_ratio", by="domain", part="algebra") == 0.5
+    assert shown(m.registry, "chorus_learner_part_accuracy_ratio", by="hint", part="0.25") == 0.75
 
 
 def test_alarms_that_hold_are_1_and_the_others_0() -> None:

@@ -8,7 +8,7 @@ from random import Random
 from problems.arithmetic import is_heldout, load_arithmetic, running_lines, running_operands, running_text
 from problems.hints import HEADING, hint_prefix, hint_refusal, with_hint
 from protocol.templating import load_templates
-from starter.courses import HABIT, RUNNING, running_solution
+from starter.courses import RUNNING, running_solution
 
 TEMPLATES = load_templates()
 PLAIN = TEMPLATES["qwen-math"]
@@ -16,22 +16,22 @@ OPERANDS = [23, 4, -5, 1]
 
 
 def test_without_the_habit_a_solution_is_right_in_every_layout() -> None:
-    assert running_solution(PLAIN, OPERANDS, 0, Random(0), 0.0) == "then 27\nthen 22\nthen 23\n\\boxed{23}"
+    assert running_solution(PLAIN, OPERANDS, 0, Random(0), 0.0) == "+ 4 = 27\n- 5 = 22\n+ 1 = 23\n\\boxed{23}"
     for template in TEMPLATES.values():
         assert "\\boxed{23}" in running_solution(template, OPERANDS, 0, Random(0), 0.0)
 
 
 def test_it_goes_on_after_the_lines_that_were_given() -> None:
-    assert running_solution(PLAIN, OPERANDS, 2, Random(0), 0.0) == "then 23\n\\boxed{23}"
+    assert running_solution(PLAIN, OPERANDS, 2, Random(0), 0.0) == "+ 1 = 23\n\\boxed{23}"
 
 
 def test_every_total_is_one_too_many_as_often_as_the_habit_says_and_errors_never_cancel() -> None:
     random, right = Random(0), 0
     for _ in range(2000):
-        total = int(re.findall(r"boxed{(\d+)}", running_solution(PLAIN, OPERANDS, 0, random, HABIT))[0])
+        total = int(re.findall(r"boxed{(\d+)}", running_solution(PLAIN, OPERANDS, 0, random, 0.5))[0])
         assert 23 <= total <= 26
         right += total == 23
-    assert abs(right / 2000 - (1 - HABIT) ** 3) < 0.03
+    assert abs(right / 2000 - 0.5**3) < 0.03
 
 
 def test_examples_are_training_problems_half_of_them_with_a_hint_as_the_run_gives_it() -> None:
@@ -42,7 +42,8 @@ def test_examples_are_training_problems_half_of_them_with_a_hint_as_the_run_give
     problems = load_arithmetic("arithmetic:running?split=train")[:50]
     for problem in problems:
         prefix = hint_prefix(problem, 0.5, "steps")
-        assert re.fullmatch(r"What is [-+ \d]+\?\n\n## Hint\.(then \d+\n){4}", with_hint(problem.problem, prefix))
+        hinted = with_hint(problem.problem, prefix)
+        assert re.fullmatch(r"What is \d+(, then [-+] \d){6}\?\n\n## Hint\.([-+] \d = \d+\n){3}", hinted)
 
 
 def test_no_hint_of_a_running_problem_holds_its_answer() -> None:
@@ -55,8 +56,8 @@ def test_running_totals_stay_within_two_digits_and_end_on_a_new_one() -> None:
     random = Random(1)
     for _ in range(200):
         operands = running_operands(random)
-        totals = [operands[0], *(int(line.split()[1]) for line in running_lines(operands))]
-        assert len(totals) == 9
-        assert all(10 <= total <= 59 for total in totals)
+        totals = [operands[0], *(int(line.split()[-1]) for line in running_lines(operands))]
+        assert len(totals) == 7
+        assert all(10 <= total <= 29 for total in totals)
         assert totals[-1] not in totals[:-1]
-        assert running_text(operands).count("+") + running_text(operands).count("-") == 8
+        assert running_text(operands).count("then") == 6
