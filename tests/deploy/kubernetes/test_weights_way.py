@@ -1,8 +1,8 @@
 """Weights from a learner's pod to a generator's, through what network.yaml opens and nothing else.
 
-Two network namespaces stand for the pods: each has an address, a name that its own hosts file leads to that address (as
-a kubelet writes it), the sysctl of the manifest, and a firewall made from the NetworkPolicy's ports. Gloo lets the end
-with the larger address open the connection; so the learner's is first below and then above the generator's.
+Two network namespaces stand for the pods: each has an address, the sysctl of the manifest, and a firewall made from the
+NetworkPolicy's ports. Gloo lets the end with the larger address open the connection; so the learner's is first below
+and then above the generator's.
 """
 
 from __future__ import annotations
@@ -19,18 +19,16 @@ from manifests import Object, find, pods, render
 
 ROOT = Path(__file__).parents[3]
 LEARNER, GENERATOR = ("10.99.78.1", "10.99.78.9"), "10.99.78.5"
-# argv: the role, the learner's addresses, the learner's hosts file, the port of the store
+# argv: the role, the learner's addresses, the port of the store
 PEER = """
 import sys
-from pathlib import Path
 import torch
 from protocol.weights import broadcast, host_store, join_store, open_group
 
-role, addresses, hosts, port = sys.argv[1], sys.argv[2].split(","), Path(sys.argv[3]), int(sys.argv[4])
+role, addresses, port = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
 kept = []
 for address in addresses:
     if role == "learner":
-        hosts.write_text(f"127.0.0.1 localhost\\n{address} learner\\n")
         kept.append(host_store(address, port, 40.0))
     store = join_store(address, port, 40.0)
     group = open_group("gloo", store, "weights", int(role == "generator"), 2, 40.0)
@@ -42,14 +40,13 @@ for address in addresses:
 
 
 class PodOnWire:
-    """A network namespace with a pod's name, addresses and firewall."""
+    """A network namespace with a pod's addresses and firewall."""
 
-    def __init__(self, name: str, wire: str, addresses: tuple[str, ...], hosts: Path) -> None:
-        self.name, self.hosts = name, hosts
+    def __init__(self, name: str, wire: str, addresses: tuple[str, ...]) -> None:
+        self.name = name
         self.namespace = f"{name[:3]}{os.getpid()}"
         _run("ip", "netns", "add", self.namespace)
         self.wire, self.addresses = wire, addresses
-        hosts.write_text(f"127.0.0.1 localhost\n{addresses[0]} {name}\n")
 
     def plug_in(self) -> None:
         for address in self.addresses:
@@ -69,9 +66,7 @@ class PodOnWire:
         _run("ip", "netns", "exec", self.namespace, *argv)
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
-        """With a host name and a hosts file of its own."""
-        enter = f'mount --bind {self.hosts} /etc/hosts && hostname {self.name} && exec "$@"'
-        command = ["ip", "netns", "exec", self.namespace, "unshare", "-mu", "sh", "-c", enter, "sh", *argv]
+        command = ["ip", "netns", "exec", self.namespace, *argv]
         env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
@@ -81,14 +76,14 @@ def _run(*argv: str) -> None:
 
 
 @pytest.fixture
-def on_wire(tmp_path: Path) -> Iterator[tuple[PodOnWire, PodOnWire]]:
-    for tool in ("ip", "iptables", "unshare"):
+def on_wire() -> Iterator[tuple[PodOnWire, PodOnWire]]:
+    for tool in ("ip", "iptables"):
         if shutil.which(tool) is None:
             pytest.skip(f"no `{tool}` here: pods on a wire can't be made")
     made: list[PodOnWire] = []
     try:
         for name, addresses in (("learner", LEARNER), ("generator", (GENERATOR,))):
-            made.append(PodOnWire(name, f"{name[:3]}w{os.getpid()}"[:15], addresses, tmp_path / f"hosts-{name}"))
+            made.append(PodOnWire(name, f"{name[:3]}w{os.getpid()}"[:15], addresses))
         a, b = made
         _run("ip", "link", "add", a.wire, "netns", a.namespace, "type", "veth", "peer", b.wire, "netns", b.namespace)
         a.plug_in()
@@ -114,7 +109,7 @@ def test_weights_pass_whichever_end_has_the_larger_address(on_wire: tuple[PodOnW
         (sysctl,) = template.spec["securityContext"]["sysctls"]
         policy = find(objects, "NetworkPolicy", pod.name)["spec"]
         pod.narrow(sysctl["value"], policy["ingress"][0]["ports"])
-    where = (",".join(LEARNER), str(on_wire[0].hosts), str(port))
+    where = (",".join(LEARNER), str(port))
     running = [pod.start(sys.executable, "-c", PEER, pod.name, *where) for pod in on_wire]
     try:
         told = [process.communicate(timeout=120) for process in running]
