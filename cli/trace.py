@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -64,8 +65,11 @@ def _client(url: str | None, folder: Path) -> redis.Redis | None:
 
 
 def format_events(events: list[Event]) -> list[str]:
-    """In the order of their times; the second column counts seconds from the first event."""
-    timed = sorted((e for e in events if e.at is not None), key=lambda e: e.at or 0.0)
+    """In the order of their times; the second column counts seconds from the first event.
+
+    Redis's clock counts whole milliseconds: within one, events stay in the order of a group's life.
+    """
+    timed = sorted((e for e in events if e.at is not None), key=lambda e: math.floor(1000 * (e.at or 0.0)))
     start = timed[0].at if timed else None
     lines = []
     for event in [*timed, *(e for e in events if e.at is None)]:

@@ -17,7 +17,7 @@ from typing import Any
 import redis
 
 from protocol.exits import CannotGoOn
-from protocol.ledger import Entry, Keys, LearnerLedger
+from protocol.ledger import Entry, IndexTakenError, Keys, LearnerLedger
 from protocol.messages import Member, MessageError, RolloutGroup, Sampling, Task, Version, pack_ids, unpack_ids
 
 _BLOCK_S = 0.5
@@ -58,7 +58,10 @@ class Fleet:
             index = await asyncio.to_thread(self._ledger.admitted)
             self._waiting[index] = answer
             task = self._task(index, prompt, n, Sampling(temperature=temperature, max_tokens=max_tokens), deadline_s)
-            await asyncio.to_thread(self._ledger.admit, index, [task.encode()], _UNBOUNDED)
+            try:
+                await asyncio.to_thread(self._ledger.admit, index, [task.encode()], _UNBOUNDED)
+            except IndexTakenError:
+                raise self._not_alone() from None
         collecting = self._collecting
         assert collecting, "use open_fleet"
         try:
@@ -111,8 +114,11 @@ class Fleet:
         """An evaluation that was killed leaves answers; the learner's own are not ours to take."""
         with suppress(MessageError):
             if not RolloutGroup.decode(entry.payload).task.problem_id.startswith(_OURS):
-                raise CannotGoOn(f"the learner of {self._run!r} is evaluating; wait until it has ended")
+                raise self._not_alone()
         self._ledger.drop("abandoned", [entry.id])
+
+    def _not_alone(self) -> CannotGoOn:
+        return CannotGoOn(f"the learner of {self._run!r} is evaluating; wait until it has ended")
 
     async def stop(self) -> None:
         if self._collecting:
@@ -129,7 +135,7 @@ class Fleet:
     def _take(self, entry: Entry) -> None:
         waiting = None if entry.index is None else self._waiting.get(entry.index)
         if waiting is None or waiting.done():
-            self._ledger.drop("abandoned", [entry.id])
+            self._clear(entry)
             return
         try:
             group = RolloutGroup.decode(entry.payload)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from learner.admission import Admission
 from learner.collect import read_group
 from protocol.exits import CannotGoOn
-from protocol.ledger import LearnerLedger
+from protocol.ledger import IndexTakenError, LearnerLedger
 from protocol.messages import MessageError, RolloutGroup, Task
 
 log = logging.getLogger("chorus.learner")
@@ -47,9 +48,7 @@ def evaluate(
     nothing arrives for learner.collect_deadline_s.
     """
     started = time.monotonic()
-    first = ledger.admitted()
-    tasks = ask(first, step)
-    ledger.admit(first, [t.encode() for t in tasks], _UNBOUNDED)
+    first, tasks = _admit(ledger, ask, step)
     groups = _collect(admission, ledger, first, len(tasks), progress)
     samples = [s for g in groups if g.task.sampling.temperature > 0 for s in g.samples]
     sampled = [s.grade for s in samples]
@@ -72,6 +71,16 @@ def evaluate(
         ungraded=len(sampled) - len(graded),
         seconds=time.monotonic() - started,
     )
+
+
+def _admit(ledger: LearnerLedger, ask: Ask, step: int) -> tuple[int, list[Task]]:
+    """`chorus eval --running` may ask on the same lane between our look at its count and our questions."""
+    while True:
+        first = ledger.admitted()
+        tasks = ask(first, step)
+        with suppress(IndexTakenError):
+            ledger.admit(first, [t.encode() for t in tasks], _UNBOUNDED)
+            return first, tasks
 
 
 def _collect(

@@ -25,7 +25,7 @@ fence changes nothing.
 from protocol.ledger.books import Books, LedgerLostError, lost, read_books
 from protocol.ledger.generator_side import GeneratorLedger, Lease
 from protocol.ledger.keys import Keys
-from protocol.ledger.learner_side import Entry, FencedError, LearnerLedger, digest_of
+from protocol.ledger.learner_side import Entry, FencedError, IndexTakenError, LearnerLedger, digest_of
 from protocol.ledger.streams import entries_of
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Entry",
     "FencedError",
     "GeneratorLedger",
+    "IndexTakenError",
     "Keys",
     "LearnerLedger",
     "Lease",

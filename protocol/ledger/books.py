@@ -74,7 +74,7 @@ def _count(client: redis.Redis, keys: Keys, strays: bool) -> Books:
         counts, fresh, task_groups, rollout_groups, *found = pipe.execute()
     except redis.ResponseError as error:
         raise LedgerLostError(f"run {keys.run!r} has no ledger on this Redis ({error})") from None
-    counters = {field.decode(): int(value) for field, value in counts.items()}
+    counters = {field.decode(): int(value) for field, value in counts.items() if field != b"last_admission"}
     queued, leased = _unread_and_pending(client, keys.tasks, TASK_GROUP, task_groups)
     unread, pending = _unread_and_pending(client, keys.rollouts, ROLLOUT_GROUP, rollout_groups)
     read = pending - fresh

@@ -12,7 +12,7 @@ import redis
 
 from protocol.connect import is_full
 from protocol.ledger import scripts
-from protocol.ledger.books import Books, lost, read_books
+from protocol.ledger.books import Books, LedgerLostError, lost, read_books
 from protocol.ledger.keys import ROLLOUT_GROUP, TASK_GROUP, Keys, Lane
 from protocol.ledger.streams import admission_index, entries_of
 
@@ -21,6 +21,10 @@ _CONSUMER = "learner"
 
 class FencedError(RuntimeError):
     """A newer learner has taken over this run; this one must stop and change nothing more."""
+
+
+class IndexTakenError(LedgerLostError):
+    """Somebody else has admitted to this lane since its count was read."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class LearnerLedger:
             text = str(error)
             if text.startswith("FENCED"):
                 raise FencedError(f"run {self.keys.run!r}: this learner was {text.lower()}; it stops") from None
+            if text.startswith("TAKEN"):
+                raise IndexTakenError(f"run {self.keys.run!r}: index {text.lower()}") from None
             if text.startswith(("LOST", "NOGROUP")):
                 raise lost(self.keys.run, text) from None
             raise
@@ -81,7 +87,10 @@ class LearnerLedger:
         return int(self.client.hget(self.keys.books, "admitted") or 0)
 
     def admit(self, first_index: int, payloads: Sequence[bytes], capacity: int) -> int:
-        """Publish tasks while fewer than `capacity` groups are outstanding. Returns how many it took."""
+        """Publish tasks while fewer than `capacity` groups are outstanding. Returns how many it took.
+
+        Raises IndexTakenError where `first_index` is admitted already and not by these payloads.
+        """
         k = self.keys
         return self._run(
             "ADMIT", [k.fence, k.tasks, k.books, k.trained, k.digests], [self.fence, capacity, first_index, *payloads]

@@ -50,7 +50,13 @@ ADMIT = (
 local function n(field) return tonumber(redis.call('HGET', KEYS[3], field) or '0') end
 local admitted = n('admitted')
 local ahead = admitted - tonumber(ARGV[3])
-if ahead > 0 and ahead <= #ARGV - 3 then return ahead end  -- tried again: the first try's reply was lost
+local this = ARGV[3] .. ' ' .. redis.sha1hex(ARGV[4] or '')
+if ahead > 0 then
+  if ahead <= #ARGV - 3 and redis.call('HGET', KEYS[3], 'last_admission') == this then
+    return ahead  -- tried again: the first try's reply was lost
+  end
+  return redis.error_reply('TAKEN ' .. ARGV[3] .. ' by another admission; the next is ' .. admitted)
+end
 if ahead ~= 0 then
   return redis.error_reply('LOST ' .. admitted .. ' admitted where ' .. ARGV[3] .. ' were expected')
 end
@@ -60,7 +66,10 @@ for k = 1, room do
   redis.call('XADD', KEYS[2], '*', 'i', admitted + k - 1, 'd', ARGV[3 + k])
   redis.call('HSET', KEYS[5], admitted + k - 1, redis.sha1hex(ARGV[3 + k]))
 end
-if room > 0 then redis.call('HINCRBY', KEYS[3], 'admitted', room) end
+if room > 0 then
+  redis.call('HINCRBY', KEYS[3], 'admitted', room)
+  redis.call('HSET', KEYS[3], 'last_admission', this)
+end
 return math.max(room, 0)
 """
 )

@@ -9,7 +9,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from protocol.ledger import FencedError, GeneratorLedger, LearnerLedger, LedgerLostError, read_books
+from protocol.ledger import FencedError, GeneratorLedger, IndexTakenError, LearnerLedger, LedgerLostError, read_books
 from protocol.ledger.keys import Keys
 
 LEASE_S = 0.2
@@ -265,3 +265,11 @@ async def test_what_was_acknowledged_is_not_counted_as_trained_and_what_is_train
     assert learner.trained(1, [x, y]) == 1
     learner.drop("stale", [y])
     assert balanced(learner) == {"admitted": 2, "trained": 1, "durable": 0, "outstanding": 0}
+
+
+def test_an_index_that_somebody_else_admitted_meanwhile_is_not_taken_for_a_repetition(learner: LearnerLedger) -> None:
+    learner.admit(0, [b"theirs"], capacity=4)
+    with pytest.raises(IndexTakenError, match="index taken 0 by another admission; the next is 1"):
+        learner.admit(0, [b"mine", b"mine too"], capacity=4)
+    assert learner.admit(1, [b"mine", b"mine too"], capacity=4) == 2
+    assert balanced(learner)["admitted"] == 3
