@@ -61,7 +61,7 @@ def summarize(
 ) -> dict[str, Any]:
     """The run in one page; the keys are fixed, tools read them."""
     records = read_records(run_dir)
-    reports = _good_syncs(client, run_id)
+    reports = good_syncs(client, run_id)
     before, after = (_evaluation(run_dir, name) for name in ("before", "after"))
     started = json.loads((run_dir / "run.json").read_text())["started_at"]
     seconds = sum(r["seconds"] for r in records)
@@ -108,7 +108,8 @@ def summarize(
     }
 
 
-def _good_syncs(client: redis.Redis, run_id: str) -> list[SyncReport]:
+def good_syncs(client: redis.Redis, run_id: str) -> list[SyncReport]:
+    """The reports of all syncs so far that went well."""
     reports = []
     entries: Any = client.xrange(Keys(run_id).reports)
     for _, fields in entries:

@@ -1,4 +1,4 @@
-"""A pace from what a run recorded: metrics.jsonl, its stored rollouts, and summary.json once it has ended.
+"""A pace from what a run recorded: metrics.jsonl, its stored rollouts, and summary.json (or Redis, while it is on).
 
 The engine is fitted on the groups themselves. A group whose longest completion has L tokens, sampled while n sequences
 ran on that generator on average, took about L x (a + b n) seconds: every decode step costs something by itself (a: the
@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import redis
 
 from deploy.simulator.pace import EngineSpeed, Pace
-from learner.figures import read_records
+from learner.figures import good_syncs, read_records
 from learner.rollout_store import read_step, stored_steps
 from protocol.config import RunConfig, load_config
+from protocol.connect import glance
 from protocol.exits import CannotGoOn
 from protocol.messages import RolloutGroup
 
@@ -62,8 +64,7 @@ def calibrate(run_dir: Path) -> Calibration:
         raise CannotGoOn(f"{run_dir}: its {what} holds no step yet; calibrate on a run that has trained a few")
     if len(records) > 2 * _WARM_UP_STEPS:
         records = records[_WARM_UP_STEPS:]
-    weights = _read_json(run_dir / "summary.json").get("weights", {})
-    pause_s = weights.get("pause_seconds_p50") or 0.0
+    pause_s, sync_s = _syncs(run_dir, config) or (0.0, 0.0)
     groups = [group for step in steps for group in step]
     overtaken = _overtaken(groups, records, pause_s)
     fit = fit_engine(groups, pause_s * (overtaken + np.array([_version_changes(g) for g in groups])))
@@ -73,13 +74,13 @@ def calibrate(run_dir: Path) -> Calibration:
         learner=tuple((r["seconds"] - r["wait_seconds"]) / max(1, r["trained_tokens"]) for r in records),
         grade_s=statistics.fmean(g.timing.graded - g.timing.generated for g in groups),
         pause_s=pause_s,
-        sync_s=weights.get("seconds_p50") or 0.0,
+        sync_s=sync_s,
         fleet=statistics.median(len({g.generator_id for g in step}) for step in steps),
         accepted=_accepted(records, config),
         fresh=bool(overtaken.any()) or not pause_s,
     )
     told = {"run": f"{run_dir}: {len(records)} steps, {fit.groups} groups, {pace.fleet:g} generators"}
-    return Calibration(pace, _lengths(groups), told | _tell(pace, fit), _notes(pace, fit, weights))
+    return Calibration(pace, _lengths(groups), told | _tell(pace, fit), _notes(pace, fit))
 
 
 def stored_lengths(run_dir: Path) -> list[list[int]]:
@@ -186,10 +187,12 @@ def _tell(pace: Pace, fit: Fit) -> dict[str, str]:
     }
 
 
-def _notes(pace: Pace, fit: Fit, weights: dict[str, Any]) -> dict[str, str]:
+def _notes(pace: Pace, fit: Fit) -> dict[str, str]:
     notes = {}
-    if not weights:
-        notes["weights"] = "the run has no summary.json yet, so weight syncs are taken to cost nothing"
+    if not pace.sync_s:
+        notes["weights"] = (
+            "the run has neither a summary.json nor a Redis that answers: syncs are taken to cost nothing"
+        )
     if fit.sequence_s == 0.0:
         notes["engine"] = (
             "in this run more sequences did not make decode steps slower, so that an engine is taken to give as many "
@@ -213,11 +216,20 @@ def _read_rollouts(run_dir: Path) -> list[list[RolloutGroup]]:
     return [step for step in found if step]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _syncs(run_dir: Path, config: RunConfig) -> tuple[float, float] | None:
+    """(an engine's pause, the whole sync), medians in seconds: from the summary, or from Redis while the run is on."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
+        weights = json.loads((run_dir / "summary.json").read_text())["weights"]
+        return float(weights["pause_seconds_p50"]), float(weights["seconds_p50"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    try:
+        reports = good_syncs(glance(config.redis.url), run_dir.name) if config.redis.url else []
+    except redis.RedisError:
+        return None
+    if not reports:
+        return None
+    return statistics.median(r.pause_s for r in reports), statistics.median(r.total_s for r in reports)
 
 
 def read_lengths(path: Path) -> list[int]:

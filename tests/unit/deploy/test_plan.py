@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import storedrun
 
 from cli.main import main
@@ -21,7 +22,8 @@ from learner.figures import append_record
 from learner.window import Ready
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
-from protocol.messages import Timing
+from protocol.ledger import Keys
+from protocol.messages import SyncReport, Timing
 
 Configure = Callable[..., RunConfig]
 
@@ -268,7 +270,21 @@ def test_a_run_tells_how_fast_everybody_was(run: Path) -> None:
 
 def test_what_a_run_can_not_tell_is_said(run: Path) -> None:
     (run / "summary.json").unlink()
-    assert "weight syncs are taken to cost nothing" in calibrate(run).notes["weights"]
+    assert "syncs are taken to cost nothing" in calibrate(run).notes["weights"]
+
+
+def test_a_run_that_is_still_on_tells_its_syncs_from_redis(run: Path, redis_url: str, client: redis.Redis) -> None:
+    (run / "summary.json").unlink()
+    config = json.loads((run / "config.json").read_text())
+    config["redis"]["url"] = redis_url
+    (run / "config.json").write_text(json.dumps(config))
+    for k, total_s in enumerate((0.4, 0.6, 9.0)):
+        report = SyncReport(
+            generator_id="g", group="g", version=f"1.{k}", ok=k < 2, pause_s=total_s / 2, total_s=total_s
+        )
+        client.xadd(Keys(run.name).reports, {"d": report.encode()})
+    pace = calibrate(run).pace
+    assert (pace.pause_s, pace.sync_s) == (0.25, 0.5), "of those that went well"
 
 
 def test_the_pause_before_a_group_s_first_token_is_no_time_of_the_engine(run: Path) -> None:
