@@ -43,7 +43,8 @@ def test_a_killed_learner_resumes_in_the_right_stage_with_the_same_draws(
     run = start_scripted_run(tmp_path, tiny_model, steps=STEPS, replicas=1)
     try:
         # Before the checkpoint of step 5, so that the steps since the stage began are undone and trained again.
-        run.until(lambda: any(run.runs.glob("*/stages.json")), "the second stage", 120)
+        run.wait_step(1, 240)
+        run.until(lambda: (run.folder / "stages.json").is_file(), "the second stage", 60)
         begun = json.loads((run.folder / "stages.json").read_text())
         run.wait_step(2, 60)
         (learner,) = run.processes("cli.main", "learner")
