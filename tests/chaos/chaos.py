@@ -283,15 +283,10 @@ def main() -> int:
     return 1 if faults_of(report) else 0
 
 
-def broken(report: dict[str, Any]) -> list[str]:
-    """What must not be, however short the run and busy the machine."""
-    zero = ("lost", "doubled", "books_diff", "audit", "not_recovered")
-    return [f"{key} {report[key]}" for key in zero if report[key]]
-
-
 def faults_of(report: dict[str, Any]) -> list[str]:
-    """What is wrong with a long run, by its report."""
-    wrong = broken(report)
+    """What is wrong with a run, by its report."""
+    zero = ("lost", "doubled", "books_diff", "audit", "not_recovered")
+    wrong = [f"{key} {report[key]}" for key in zero if report[key]]
     wrong += [f"the memory of {role} grew {x} times" for role, x in report["rss_growth"].items() if x > MAX_GROWTH]
     return wrong + ([f"only {report['steps']} steps were trained"] if report["steps"] < 20 else [])
 
