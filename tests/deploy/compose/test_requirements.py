@@ -24,7 +24,8 @@ def names(lines: list[str]) -> set[str]:
 def test_an_extra_is_added_to_the_base_dependencies() -> None:
     base, learner = names(printed("extras")), names(printed("extras", "learner"))
     assert {"fastapi", "redis"} <= base
-    assert learner - base == {"matplotlib", "safetensors", "tensorboard", "torch", "transformers"}
+    assert base < learner
+    assert {"torch", "transformers"} <= learner - base
 
 
 def test_an_extra_that_names_the_project_does_not_install_it() -> None:

@@ -26,9 +26,19 @@ lr = 1e-4
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, tiny_model: Path) -> Path:
+def model(tmp_path: Path) -> Path:
+    """What `chorus prepare` looks for in a model's folder; nobody loads it here."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, model: Path) -> Path:
     path = tmp_path / "mine.toml"
-    path.write_text(RECIPE.format(model=tiny_model))
+    path.write_text(RECIPE.format(model=model))
     return path
 
 
@@ -37,13 +47,13 @@ def prepare(recipe: Path, folder: Path, *more: str) -> int:
 
 
 def test_services_read_the_recipe_resolved_with_what_the_environment_says(
-    recipe: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHORUS_REDIS__URL", "redis://redis:6379/0")
     assert prepare(recipe, tmp_path) == 0
     monkeypatch.delenv("CHORUS_REDIS__URL")
     config = load_config(tmp_path / "run" / "config.json")
-    assert (config.model.path, config.redis.url, config.run.name) == (str(tiny_model), "redis://redis:6379/0", "mine")
+    assert (config.model.path, config.redis.url, config.run.name) == (str(model), "redis://redis:6379/0", "mine")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["own_redis"] is False
 
 
