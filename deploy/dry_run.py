@@ -46,8 +46,10 @@ def describe(config: RunConfig, placement: Placement, tokens_per_second: float |
     c = config
     samples = c.learner.groups_per_step * c.sampling.group_size
     longest = c.problems.max_prompt_tokens + c.sampling.max_tokens
-    redis_bytes = c.capacity * c.sampling.group_size * c.sampling.max_tokens * BYTES_PER_TOKEN
-    redis_bytes += c.capacity * c.problems.max_prompt_tokens * 4
+    # What is trained stays there until a checkpoint holds it.
+    kept = c.capacity + c.learner.checkpoint_every * c.learner.groups_per_step
+    redis_bytes = kept * c.sampling.group_size * c.sampling.max_tokens * BYTES_PER_TOKEN
+    redis_bytes += kept * c.problems.max_prompt_tokens * 4
     updates = c.run.steps * c.learner.updates_per_step
     lines = [
         f"placement   {placement.describe()}",
