@@ -1,8 +1,8 @@
 """What a starter is warmed up on: sloppy solutions of which problems, in which words.
 
 `starter` learns chain problems, and slips. `starter-running` learns running totals: to go on from a hint where one is
-given, and a bad habit, one too many in four steps of five. Six steps without it are beyond its luck, and its greedy
-answer is wrong too; of three it sometimes gets them all.
+given, and a bad habit, one too many in four steps of five. Six steps are right in one sample of a thousand, and its
+greedy answer is wrong too; three steps in one of sixty.
 """
 
 from collections.abc import Callable
