@@ -232,9 +232,11 @@ class Learner:
         self.ledger.durable(self.done, [id for ids in self._untold.values() for id in ids])
         self._untold = {}
         self.ledger.trim()
-        checkpoint.prune(
-            self._checkpoints, self.config.learner.keep_checkpoints, validation.selected_step(self.run_dir)
-        )
+        self._prune()
+
+    def _prune(self) -> None:
+        selected = validation.selected_step(self.run_dir)
+        checkpoint.prune(self._checkpoints, self.config.learner.keep_checkpoints, selected)
 
     def _evaluate(self, name: str) -> None:
         path = self.run_dir / f"evaluation-{name}.json"
@@ -268,6 +270,7 @@ class Learner:
                 lambda detail: self._say(f"validating step {self.done}", detail),
             )
         best = validation.record(self.run_dir, self.config, result)
+        self._prune()  # of the one that was selected until now
         self.admission.stages.take_validation(self.done, result.accuracy)
         log.info("validation at step %d: accuracy %.3f; selected: step %d", self.done, result.accuracy, best)
         self.metrics.evaluated("validation", result.as_dict())
