@@ -29,7 +29,7 @@ def test_it_counts_steps_tokens_and_bytes(configure: Configure) -> None:
     config = configure(
         run={"steps": 10},
         staleness={"target": 1},
-        learner={"groups_per_step": 4, "updates_per_step": 2},
+        learner={"groups_per_step": 4, "updates_per_step": 2, "checkpoint_every": 5},
         sampling={"group_size": 8, "max_tokens": 100},
         problems={"train": ["any"], "max_prompt_tokens": 28},
     )
@@ -37,7 +37,8 @@ def test_it_counts_steps_tokens_and_bytes(configure: Configure) -> None:
     assert "10, of 4 groups x 8 = 32 samples; 20 optimizer updates" in text
     assert "at most 32,000 generated; at most 128 a sequence" in text  # 10 x 32 x 100; 28 + 100
     assert "at most 8 groups outstanding" in text
-    assert "at most 50.9 KiB" in text  # 8 groups x (8 samples x 100 tokens x 8 bytes + 28 x 4 bytes) / 1024
+    # 8 groups outstanding and 5 x 4 until the next checkpoint, x (8 samples x 100 tokens x 8 bytes + 28 x 4 bytes)
+    assert "at most 178.1 KiB" in text
 
 
 def test_it_works_before_there_is_a_model(configure: Configure) -> None:
