@@ -76,7 +76,7 @@ class Agent:
         self._started = time.monotonic()
         self._busy_seconds = 0.0
         self._tokens = 0
-        self._members = 1
+        self._at_work = 1
 
     def drain(self) -> None:
         """Stop leasing; finish or give back what is held; then `run` returns."""
@@ -218,7 +218,7 @@ class Agent:
     def _share(self, lane: Lane) -> int:
         """How many groups to hold: whoever reads first must not take what keeps the others busy."""
         at_once = self.config.groups_in_flight
-        return at_once if lane == "eval" else min(at_once, -(-self.config.capacity // self._members))
+        return at_once if lane == "eval" else min(at_once, -(-self.config.capacity // self._at_work))
 
     def _ended(self, key: tuple[Lane, str], task: asyncio.Task[None]) -> None:
         self._work.pop(key, None)
@@ -353,13 +353,22 @@ class Agent:
                 last_seen=time.time(),
             )
             await self.client.hset(self._keys.members, self.id, member.encode())  # type: ignore[misc]
-            self._members = max(1, await self.client.hlen(self._keys.members))  # type: ignore[misc]
+            self._at_work = await self._count_at_work()
             waits = self.metrics.waits.report(self.id)
             await self.client.hset(self._keys.waits, self.id, waits.encode())  # type: ignore[misc]
             fenced, before = bool(await self.client.exists(self._keys.fence)), fenced
             if before and not fenced:
                 raise lost(self._keys.run, f"no {self._keys.fence}")
             await asyncio.sleep(_HEARTBEAT_S)
+
+    async def _count_at_work(self) -> int:
+        """Generators that lease, this one at least: those that hang, are quarantined or have no weights yet do not."""
+        now, count = time.time(), 1
+        for id, data in (await self.client.hgetall(self._keys.members)).items():  # type: ignore[misc]
+            with suppress(MessageError):  # the learner reports it, and clears it away
+                member = Member.decode(data)
+                count += id != self.id.encode() and member.state == "ready" and member.alive(now)
+        return count
 
 
 async def _end(tasks: set[asyncio.Task[None]] | set[asyncio.Task[Any]]) -> None:

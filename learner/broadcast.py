@@ -24,7 +24,7 @@ import torch
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
 from protocol.ledger import Keys, LedgerLostError, entries_of, lost
-from protocol.messages import CanaryPoint, Member, MessageError, SyncOffer, SyncReport, Tensor, Version
+from protocol.messages import GONE_AFTER_S, CanaryPoint, Member, MessageError, SyncOffer, SyncReport, Tensor, Version
 from protocol.metrics import LearnerMetrics
 from protocol.weights import (
     BucketPlan,
@@ -40,7 +40,6 @@ from protocol.weights import (
 log = logging.getLogger("chorus.learner")
 _WATCH_S = 0.2
 _TELL_S = 1.0
-_GONE_AFTER_S = 15.0
 _FAILED_PAUSE_S = 0.5
 _REFUSALS = 5
 
@@ -184,14 +183,14 @@ class Broadcaster:
                     self._metrics.refused.labels("member").inc()
                     self._client.hdel(self.keys.members, name)
                     continue
-                alive = now - member.last_seen < _GONE_AFTER_S
+                alive = member.alive(now)
                 if member.generator_id not in self.links and alive:
                     self._start(member)
                 elif member.generator_id in self.links:
                     link = self.links[member.generator_id]
                     link.member = member
                     link.gone = not alive
-                if now - member.last_seen > 20 * _GONE_AFTER_S:
+                if now - member.last_seen > 20 * GONE_AFTER_S:
                     self._client.hdel(self.keys.members, name)
                     self._client.hdel(self.keys.waits, name)
             for id in [id for id in self.links if id.encode() not in members]:

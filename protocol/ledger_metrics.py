@@ -17,9 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from protocol.ledger import Books, Keys, LedgerLostError, read_books
-from protocol.messages import Member, MessageError
+from protocol.messages import GONE_AFTER_S, Member, MessageError
 
-GONE_AFTER_S = 15.0  # without a heartbeat
 MEMBER_STATES = ("joining", "syncing", "ready", "quarantined", "draining", "gone", "unreadable")
 # Exported from the start: of a counter that appears with its first drop, Prometheus would not see that drop.
 _REASONS = ("attempts", "corrupt", "copy", "filtered", "nonfinite", "stale", "ungraded")
@@ -106,4 +105,4 @@ def _state(data: bytes, now: float) -> str:
         member = Member.decode(data)
     except MessageError:
         return "unreadable"
-    return "gone" if now - member.last_seen > GONE_AFTER_S else member.state
+    return member.state if member.alive(now) else "gone"

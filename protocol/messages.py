@@ -230,6 +230,9 @@ class RolloutGroup(Message):
         return self
 
 
+GONE_AFTER_S = 15.0  # without a heartbeat
+
+
 class Member(Message):
     """A generator's heartbeat. `engine` counts the starts of its vLLM: a new one needs a new group."""
 
@@ -245,6 +248,9 @@ class Member(Message):
     busy_seconds: float
     uptime_seconds: float
     last_seen: float
+
+    def alive(self, now: float) -> bool:
+        return now - self.last_seen < GONE_AFTER_S
 
 
 class Tensor(BaseModel):

@@ -6,12 +6,14 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import msgpack
 import pytest
 import redis
 import redis.asyncio
 from flaky import FlakyRedis
+from samples import MEMBER
 from scripted import ScriptedEngine, ScriptedGrader, ScriptedTokenizer
 
 from generator.agent import Agent
@@ -131,15 +133,28 @@ async def test_a_task_waits_for_its_version(fleet: Fleet) -> None:
     await until(lambda: fleet.learner.books().unread == 1)
 
 
-async def test_a_generator_takes_no_more_than_its_share_of_what_is_outstanding(fleet: Fleet) -> None:
-    fleet.client.hset(fleet.keys.members, "b", b"another one")
+@pytest.mark.parametrize(
+    ("others", "held"),
+    [
+        ([{"state": "ready"}], CONFIG.capacity // 2),
+        ([{"state": "quarantined"}, {"state": "ready", "last_seen": 0.0}], CONFIG.capacity),
+    ],
+    ids=["another one at work", "others that can't work"],
+)
+async def test_a_generator_takes_no_more_than_its_share_of_what_is_outstanding(
+    fleet: Fleet, others: list[dict[str, Any]], held: int
+) -> None:
+    for name, other in zip("bc", others, strict=False):
+        member = MEMBER.model_copy(update={"generator_id": name, "last_seen": time.time()} | other)
+        fleet.client.hset(fleet.keys.members, name, member.encode())
+    fleet.client.hset(fleet.keys.members, "forged", b"not a member at all")
     fleet.learner.admit(0, [task(k) for k in range(CONFIG.capacity)], capacity=CONFIG.capacity)
     agent, _ = fleet.start("a", ScriptedEngine(delay_s=3.0))
-    await until(lambda: agent._members == 2)
+    await until(lambda: fleet.client.hexists(fleet.keys.members, agent.id))
     fleet.sync("a", "1.0")
     await until(lambda: fleet.learner.books().leased)
     await asyncio.sleep(0.3)
-    assert fleet.learner.books().leased == CONFIG.capacity // 2
+    assert fleet.learner.books().leased == held
 
 
 async def test_a_failed_canary_commits_nothing_until_a_later_one_passes(fleet: Fleet) -> None:
