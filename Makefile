@@ -59,8 +59,10 @@ lock:  ## write the lock again from what .venv holds now
 demo: install  ## train the demo's tiny policy on this machine: four real processes, two cores, minutes
 	$(BIN)/chorus run recipes/demo.toml
 
+# Half of the time tests wait, for vLLM's start or on purpose. A file's tests stay together and in order.
+WORKERS ?= 2
 test: install  ## every test that needs no GPU
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" -n $(WORKERS) --dist loadfile
 
 FUZZ ?= 10000
 fuzz: install  ## FUZZ=10000 forged inputs for every decoder, stream and endpoint, and the ledger against its model

@@ -22,6 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.runs import run_to_its_end
 from cli.grading import local_grading
 from learner import checkpoint
 from learner.figures import read_records
@@ -29,7 +30,6 @@ from problems.hints import hint_prefix, with_hint
 from problems.sources import load_problems
 from protocol.config import load_config
 from protocol.messages import Problem
-from protocol.processes import spawn_guarded
 from protocol.templating import choose_templates, render_chatml
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "demo_questa.toml"
@@ -38,8 +38,6 @@ SAMPLES = 16
 MAX_TOKENS = 64
 SEED = 7
 HARD = {"low": 0.0, "high": 0.0, "hint_ratio": 0.0}
-DEADLINE_S = 3600.0
-GRACE_S = 60.0
 ARMS = ("questa", "unaided", "online")
 Counts = dict[str, tuple[int, bool]]  # problem id -> right samples of 16, whether the greedy answer is right
 
@@ -204,16 +202,9 @@ def _run(folder: Path, arm: str, seed: int, steps: int, starter: Path) -> Path:
     }
     parts = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     _say(f"run {name}")
-    log = folder / f"{name}.log"
-    argv = [sys.executable, "-m", "cli.main", "run", str(RECIPE), *parts]
-    process = spawn_guarded(argv, name=name, log=log, grace_s=GRACE_S)
-    try:
-        status = process.wait(DEADLINE_S)
-    finally:
-        process.stop(GRACE_S)
+    run_to_its_end(name, folder / f"{name}.log", str(RECIPE), *parts)
     run_dir = _finished(folder, arm, seed)
-    if status != 0 or run_dir is None:
-        raise RuntimeError(f"{name} ended with exit status {status}; its log is {log}")
+    assert run_dir is not None, f"{name} left no summary in {folder}"
     return run_dir
 
 

@@ -10,8 +10,19 @@ from benchmarks.bench import RECIPE, WARM_UP_STEPS, Bench
 from learner.figures import read_records
 from protocol.processes import spawn_guarded
 
-_DEADLINE_S = 1200.0
 _GRACE_S = 60.0
+
+
+def run_to_its_end(name: str, log: Path, *arguments: str, deadline_s: float = 3600.0) -> None:
+    """`chorus run ARGUMENTS` in a process of its own, stopped at the deadline. Raises RuntimeError."""
+    argv = [sys.executable, "-m", "cli.main", "run", *arguments]
+    process = spawn_guarded(argv, name=name, log=log, grace_s=_GRACE_S)
+    try:
+        status = process.wait(deadline_s)
+    finally:
+        process.stop(_GRACE_S)
+    if status != 0:
+        raise RuntimeError(f"the run {name} ended with exit status {status}; its log is {log}")
 
 
 def chorus_run(bench: Bench, name: str, *overrides: str) -> Path:
@@ -24,16 +35,8 @@ def chorus_run(bench: Bench, name: str, *overrides: str) -> Path:
         *overrides,
     ]
     arguments = [part for setting in settings for part in ("--set", setting)]
-    log = bench.folder / f"{name}.log"
     bench.say(f"chorus run {name}")
-    argv = [sys.executable, "-m", "cli.main", "run", str(RECIPE), *arguments]
-    process = spawn_guarded(argv, name=name, log=log, grace_s=_GRACE_S)
-    try:
-        status = process.wait(_DEADLINE_S)
-    finally:
-        process.stop(_GRACE_S)
-    if status != 0:
-        raise RuntimeError(f"the run {name} ended with exit status {status}; its log is {log}")
+    run_to_its_end(name, bench.folder / f"{name}.log", str(RECIPE), *arguments)
     return next(folder for folder in bench.folder.glob(f"{name}-*") if folder.is_dir())
 
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.prompt_augmentation.report import draw, markdown
+from benchmarks.runs import run_to_its_end
 from protocol.config import load_config
-from protocol.processes import spawn_guarded
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 RECIPE = RECIPES / "demo_13_templates.toml"
@@ -28,7 +28,6 @@ ARMS = {
 }
 POINTS = 10  # checkpoints of a run that are measured
 DEADLINE_S = 6 * 3600.0
-GRACE_S = 60.0
 
 
 def main() -> int:
@@ -105,16 +104,9 @@ def _run(folder: Path, arm: int, seed: int, steps: int, starter: Path) -> Path:
         parts = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         arguments = [str(RECIPE), *parts]
     _say(f"{'resume' if begun else 'run'} {name}")
-    argv = [sys.executable, "-m", "cli.main", "run", *arguments]
-    log = folder / f"{name}.log"
-    process = spawn_guarded(argv, name=name, log=log, grace_s=GRACE_S)
-    try:
-        status = process.wait(DEADLINE_S)
-    finally:
-        process.stop(GRACE_S)
+    run_to_its_end(name, folder / f"{name}.log", *arguments, deadline_s=DEADLINE_S)
     run_dir = _finished(folder, arm, seed)
-    if status != 0 or run_dir is None:
-        raise RuntimeError(f"{name} ended with exit status {status}; its log is {log}")
+    assert run_dir is not None, f"{name} left no summary in {folder}"
     return run_dir
 
 
