@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from protocol.config import RunConfig, load_config
-from protocol.exits import CannotGoOn
+from protocol.exits import CannotGoOn, first_line
 
 CACHE = Path("runs/.cache")
 DEFAULT_CONTEXT = 4096
@@ -44,8 +44,7 @@ class Model:
         try:
             shape = AutoConfig.from_pretrained(self.path).get_text_config()
         except (OSError, ValueError) as error:
-            words = str(error).splitlines()[0]
-            raise CannotGoOn(f"MODEL {self.path}: its config.json can't be used ({words})") from None
+            raise CannotGoOn(f"MODEL {self.path}: its config.json can't be used ({first_line(error)})") from None
         return min(DEFAULT_CONTEXT, getattr(shape, "max_position_embeddings", None) or DEFAULT_CONTEXT)
 
 

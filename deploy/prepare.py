@@ -17,7 +17,7 @@ from typing import Any
 
 from deploy.preflight import check_inputs
 from protocol.config import RunConfig, load_config
-from protocol.exits import CannotGoOn
+from protocol.exits import CannotGoOn, first_line
 
 # Weights as safetensors, and whatever text goes with them; never pickles.
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
@@ -78,8 +78,9 @@ def fetch_model(config: RunConfig, models: Path) -> str:
     try:
         return snapshot_download(path, cache_dir=models / "hub", allow_patterns=_HUB_FILES)
     except Exception as error:  # hub clients raise what they like
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CannotGoOn(f"model.path {path}: the hub does not give it to us ({why}); is HF_TOKEN needed?") from None
+        raise CannotGoOn(
+            f"model.path {path}: the hub does not give it to us ({first_line(error)}); is HF_TOKEN needed?"
+        ) from None
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

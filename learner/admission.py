@@ -27,7 +27,7 @@ from learner.prompts import Renderer
 from learner.stages import Stages
 from problems.sources import load_problems
 from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
+from protocol.exits import CannotGoOn, first_line
 from protocol.messages import Problem, RolloutGroup, Sampling, Task, pack_ids
 from protocol.templating import Template, choose_templates
 
@@ -216,7 +216,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     try:
         return (PreTrainedTokenizerFast if folder.is_dir() else AutoTokenizer).from_pretrained(path)
     except Exception as error:  # the tokenizers library raises nothing more special
-        raise CannotGoOn(f"model.path {path}: its tokenizer can't be loaded ({str(error).splitlines()[0]})") from None
+        raise CannotGoOn(f"model.path {path}: its tokenizer can't be loaded ({first_line(error)})") from None
 
 
 def _vocabulary(path: str) -> int:
@@ -224,7 +224,7 @@ def _vocabulary(path: str) -> int:
     try:
         return AutoConfig.from_pretrained(path).get_text_config().vocab_size
     except (OSError, ValueError) as error:
-        raise CannotGoOn(f"model.path {path}: its config.json can't be used ({str(error).splitlines()[0]})") from None
+        raise CannotGoOn(f"model.path {path}: its config.json can't be used ({first_line(error)})") from None
 
 
 def _load(sources: Sequence[str]) -> list[Problem]:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
 from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
+from protocol.exits import CannotGoOn, first_line
 
 _CHUNK_ELEMENTS = 2**25  # of one chunk of logits: 128 MiB in float32
 _CACHED_ELEMENTS = 2**17  # 512 KiB in float32, which a core's own cache holds
@@ -95,7 +95,7 @@ def load_policy(config: RunConfig, device: torch.device) -> Policy:
         hf: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         what = "no such folder or hub name" if not Path(path).exists() else "no model that can be loaded"
-        raise CannotGoOn(f"model.path {path}: {what} ({str(error).splitlines()[0]})") from None
+        raise CannotGoOn(f"model.path {path}: {what} ({first_line(error)})") from None
     hf.config.use_cache = False
     if config.learner.gradient_checkpointing:
         _checkpoint_layers(hf)

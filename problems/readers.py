@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from protocol.exits import first_line
+
 Row = tuple[str, Any]  # where it stands (`file:line`), what stands there
 
 
@@ -55,7 +57,7 @@ def parquet_rows(path: Path) -> Iterator[Row]:
                     yield f"{path}:row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(
-            f"problems {path}: can't be read as parquet after row {number} ({_first_line(error)}); mend the file"
+            f"problems {path}: can't be read as parquet after row {number} ({first_line(error)}); mend the file"
         ) from error
 
 
@@ -81,12 +83,8 @@ def _hub_rows(spec: str, config: str | None, revision: str | None) -> Iterator[R
         rows = load_dataset(name, config, split=split or "train", revision=revision)
     except Exception as error:  # hub clients raise what they like
         raise ValueError(
-            f"problems {spec!r}: `datasets` can't load it ({type(error).__name__}: {_first_line(error)}); is the name "
+            f"problems {spec!r}: `datasets` can't load it ({type(error).__name__}: {first_line(error)}); is the name "
             "right, does the set have that split and that config (`?config=`), and is the hub in reach?"
         ) from error
     for number, row in enumerate(rows, 1):
         yield f"{spec} row {number}", row
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "no words")

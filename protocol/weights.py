@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch.distributed import PrefixStore, ProcessGroup, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from protocol.exits import CannotGoOn
+from protocol.exits import CannotGoOn, first_line
 from protocol.messages import Tensor
 
 _ALIGN = 16  # every tensor starts at a multiple of the widest dtype's size
@@ -59,7 +59,7 @@ def host_store(host: str, port: int, deadline_s: float) -> TCPStore:
         )
     except (OSError, RuntimeError) as error:
         raise CannotGoOn(
-            f"learner.host {host}, learner.store_port {port}: can't listen there ({str(error).splitlines()[0]}); "
+            f"learner.host {host}, learner.store_port {port}: can't listen there ({first_line(error)}); "
             "choose another port, or 0 for any free one"
         ) from None
 
