@@ -66,7 +66,8 @@ test: install  ## every test that needs no GPU
 
 FUZZ ?= 10000
 fuzz: install  ## FUZZ=10000 forged inputs for every decoder, stream and endpoint, and the ledger against its model
-	CHORUS_FUZZ=$(FUZZ) CHORUS_LEDGER_EXAMPLES=500 $(BIN)/python -m pytest tests/fuzz tests/unit/protocol/test_ledger_model.py
+	CHORUS_FUZZ=$(FUZZ) CHORUS_LEDGER_EXAMPLES=500 $(BIN)/python -m pytest -n $(WORKERS) \
+	  tests/fuzz tests/unit/protocol/test_ledger_model.py
 
 CHAOS_SECONDS ?= 600
 SEED ?= 0
