@@ -5,8 +5,8 @@
 
 A version is *verified* once the engine's log-probabilities, through the very path that samples, agree with
 the learner's own for the same weights. Groups with tokens of a version wait for its verdict before they are
-committed. A failed transfer leaves the old weights and the old verdicts; a failed canary quarantines the
-generator until a later sync passes.
+committed. After a failed transfer the old weights are asked their own canary again, since some of them may be new ones
+by then: if they pass, work goes on with them. A failed canary quarantines the generator until a later sync passes.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class WeightSync:
         self._group = ""
         self._verified: set[tuple[int, int]] = set()
         self._refused: set[tuple[int, int]] = set()
+        self._passed: SyncOffer | None = None  # whose weights the engine holds and was right about
 
     @property
     def behind(self) -> int:
@@ -53,7 +54,8 @@ class WeightSync:
         """The engine is a new one: no group, no weights of ours, nothing verified."""
         async with self.changed:
             self._group = ""
-            self.version = None
+            self.version = self._passed = None
+            self.quarantined = False
             self._verified.clear()
             self.changed.notify_all()
 
@@ -72,16 +74,17 @@ class WeightSync:
         except EngineError as error:
             self._group = ""  # whatever happened, this group is spent
             self._metrics.syncs.labels("failed").inc()
+            await self._look_again()
             return self._report(offer, started, error=str(error))
         try:
             gaps = await self.engine.logprob_gaps(offer)
         except EngineError as error:
-            await self._judge(version, ok=False)  # unknown is not verified
+            await self._judge(offer, ok=False)  # unknown is not verified
             return self._report(offer, started, error=f"canary not answered: {error}")
         self._metrics.gap.set(float(gaps.mean()) if gaps.size else float("nan"))
         self._metrics.tolerance.set(offer.tolerance)
-        ok = bool(gaps.size) and float(gaps.mean()) <= offer.tolerance
-        await self._judge(version, ok)
+        ok = _agree(gaps, offer)
+        await self._judge(offer, ok)
         return self._report(offer, started, pause_s, transfer_s, gaps, "" if ok else _gap_text(gaps, offer))
 
     async def _transfer(self, offer: SyncOffer) -> tuple[float, float]:
@@ -94,19 +97,40 @@ class WeightSync:
         try:
             await self.engine.receive(offer)
             received = time.monotonic()
+        except EngineError:
+            if self._passed is not None:
+                self._verified.discard(_key(self._passed))  # until `_look_again` has asked
+            raise
         finally:
             await self.engine.resume(_CONTROL_DEADLINE_S)
         return time.monotonic() - paused, received - receiving
 
-    async def _judge(self, version: Version, ok: bool) -> None:
+    async def _look_again(self) -> None:
+        """Whether the transfer that failed left the old weights as they were."""
+        old = self._passed
+        if old is None or _key(old) in self._verified:
+            return
+        try:
+            ok = _agree(await self.engine.logprob_gaps(old), old)
+        except EngineError:
+            ok = False
         async with self.changed:
-            (self._verified if ok else self._refused).add((version.fence, version.step))
-            self.quarantined = not ok
-            self.version = version
-            self.changed.notify_all()
+            if self._passed is old:  # the engine is still the same one
+                self._decide(old, ok)
+
+    async def _judge(self, offer: SyncOffer, ok: bool) -> None:
+        async with self.changed:
+            self.version = version = Version.parse(offer.version)
+            self._decide(offer, ok)
         self._metrics.syncs.labels("ok" if ok else "canary_failed").inc()
         self._metrics.version.set(version.step)
         logs.tell(version=str(version))
+
+    def _decide(self, offer: SyncOffer, ok: bool) -> None:
+        (self._verified if ok else self._refused).add(_key(offer))
+        self._passed = offer if ok else None
+        self.quarantined = not ok
+        self.changed.notify_all()
 
     async def may_commit(self, versions: set[tuple[int, int]], deadline_s: float) -> bool:
         """Wait for the verdict on all `versions`: True, all verified; False, one refused or none in time."""
@@ -160,6 +184,15 @@ class WeightSync:
             gap_mean=mean,
             gap_max=largest,
         )
+
+
+def _key(offer: SyncOffer) -> tuple[int, int]:
+    version = Version.parse(offer.version)
+    return version.fence, version.step
+
+
+def _agree(gaps: np.ndarray, offer: SyncOffer) -> bool:
+    return bool(gaps.size) and float(gaps.mean()) <= offer.tolerance
 
 
 def _gap_text(gaps: np.ndarray, offer: SyncOffer) -> str:

@@ -187,6 +187,26 @@ async def test_a_failed_transfer_leaves_the_old_weights_at_work(fleet: Fleet) ->
     await until(lambda: fleet.learner.books().unread == 1)
 
 
+async def test_a_transfer_that_fails_half_way_and_leaves_mixed_weights_commits_nothing_until_a_sync_passes(
+    fleet: Fleet,
+) -> None:
+    engine = ScriptedEngine(delay_s=0.3)
+    agent, _ = fleet.start("a", engine)
+    fleet.sync("a", "1.0")
+    await until(lambda: len(fleet.reports()) == 1)
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    await until(lambda: fleet.learner.books().leased == 1)
+    engine.fail_receive, engine.gap = True, 0.5  # the canary of 1.0 sees weights that are 1.0's no more
+    fleet.sync("a", "1.1")
+    await until(lambda: agent.state == "quarantined")
+    await asyncio.sleep(0.6)
+    assert fleet.learner.books().unread == 0
+    engine.fail_receive, engine.gap = False, 0.0
+    fleet.sync("a", "1.2")
+    await until(lambda: fleet.learner.books().unread == 1)
+    assert fleet.groups()[0].samples[0].versions == [(1, 2, 3)]
+
+
 async def test_with_weights_that_are_too_old_for_any_step_nothing_is_leased_until_a_sync_passes(fleet: Fleet) -> None:
     engine = ScriptedEngine()
     fleet.start("a", engine)
