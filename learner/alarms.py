@@ -17,6 +17,7 @@ from protocol.config import AlarmsSection
 
 NAMES = ("entropy", "accuracy", "clip", "grad_norm", "effective", "nonfinite")
 _ACCURACY_STEPS = 10
+_MOST_CLIPPED = 0.3  # but not for gspo, whose bounds of some 1e-4 clip about as much as a matter of course
 _NORM_STEPS = 50
 _NORM_LEAST = 10  # steps before a median means anything
 
@@ -24,8 +25,11 @@ _NORM_LEAST = 10  # steps before a median means anything
 class Alarms:
     """Feed it every record in order; `raised` is what the newest one newly raised, `active` all that hold."""
 
-    def __init__(self, config: AlarmsSection) -> None:
+    def __init__(self, config: AlarmsSection, loss: str) -> None:
         self.config = config
+        self._most_clipped = config.clip_fraction
+        if self._most_clipped is None:
+            self._most_clipped = 0.0 if loss == "gspo" else _MOST_CLIPPED
         self.active: dict[str, str] = {}
         self._low_entropy = 0
         self._accuracy: deque[float] = deque(maxlen=_ACCURACY_STEPS)
@@ -73,7 +77,7 @@ class Alarms:
 
     def _clip(self, r: dict[str, Any]) -> str | None:
         share = (r.get("clip_high_fraction") or 0.0) + (r.get("clip_low_fraction") or 0.0)
-        if not self.config.clip_fraction or share <= self.config.clip_fraction:
+        if not self._most_clipped or share <= self._most_clipped:
             return None
         return (
             f"{share:.0%} of the tokens are clipped: the policy has moved far from the one its ratio is taken against; "

@@ -63,7 +63,7 @@ class Learner:
         self._rewind()
         self.admission.draw.restore(run_dir, self.done)
         self.admission.open(run_dir)
-        self.alarms = alarms.Alarms(config.alarms)
+        self.alarms = alarms.Alarms(config.alarms, config.objective.loss)
         since = max(checkpoint.rollbacks(self._checkpoints), default=0)
         for record in figures.read_records(run_dir):
             self.admission.stages.take(record)
@@ -173,7 +173,7 @@ class Learner:
         self.evaluation_ledger.fence = self.ledger.advance()
         self.metrics.fence.set(self.ledger.fence)
         self._checkpoint(rolled_back_to=target)
-        self.alarms = alarms.Alarms(self.config.alarms)
+        self.alarms = alarms.Alarms(self.config.alarms, self.config.objective.loss)
         self._publish(self._first_prefixes())
 
     def _record(

@@ -16,9 +16,9 @@ HEALTHY = {
 }  # fmt: skip
 
 
-def raised(records: list[dict[str, Any]], **config: Any) -> list[tuple[int, str]]:
+def raised(records: list[dict[str, Any]], loss: str = "ppo", **config: Any) -> list[tuple[int, str]]:
     """(step, sentence) of everything raised."""
-    alarms = Alarms(AlarmsSection(**config))
+    alarms = Alarms(AlarmsSection(**config), loss)
     found = []
     for step, record in enumerate(records, 1):
         found += [(step, text) for text in alarms.look({"step": step, **HEALTHY, **record})]
@@ -44,6 +44,12 @@ def test_one_bad_step_is_enough_for_what_no_step_should_show(bad: dict[str, Any]
     assert step == 21
     assert text.startswith("step 21: ")
     assert re.search(words, text)
+
+
+def test_gspo_clips_much_as_a_matter_of_course_unless_a_limit_is_set() -> None:
+    clipped = [{"clip_high_fraction": 0.4}]
+    assert raised(clipped, loss="gspo") == []
+    assert len(raised(clipped, loss="gspo", clip_fraction=0.3)) == 1
 
 
 def test_entropy_must_stay_below_its_floor_for_some_steps() -> None:
