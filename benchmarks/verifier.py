@@ -139,13 +139,17 @@ def _item(pair: Pair) -> dict[str, Any]:
 
 
 def _neighbours(bench: Bench) -> Row:
-    """p99 of 100 clean grades sent at once: two workers and a hostile grade, against one worker and none."""
+    """p99 of 100 clean grades sent at once: two workers and a hostile grade, against one worker and none.
+
+    Both sides grade the same 100, others in every repeat: the killed grader's successor has seen none of them, and the
+    lone one must not have them in its caches.
+    """
     ours: list[float] = []
     peer: list[float] = []
     with _serving(2, limit_s=2.0) as two, _serving(1) as one:
         for repeat in range(-1, 1 if bench.quick else max(5, bench.repeats)):  # the first pair warms up
-            beside = asyncio.run(_p99(two, hostile=True))
-            alone = asyncio.run(_p99(one, hostile=False))
+            beside = asyncio.run(_p99(two, repeat, hostile=True))
+            alone = asyncio.run(_p99(one, repeat, hostile=False))
             if repeat >= 0:
                 ours.append(beside)
                 peer.append(alone)
@@ -154,13 +158,14 @@ def _neighbours(bench: Bench) -> Row:
     return Row("verifier: beside a hostile completion / a worker fewer", "ms", ours, peer, NEIGHBOURS_GOAL, note)
 
 
-async def _p99(url: str, hostile: bool) -> float:
+async def _p99(url: str, repeat: int, hostile: bool) -> float:
     limits = httpx.Limits(max_connections=_NEIGHBOURS + 1)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
 
         async def timed(k: int) -> float:
             started = time.perf_counter()
-            item = {"completion": rf"so $x^2$ is \boxed{{x^2+{k}}}", "gold": f"{k}+x^2"}
+            constant = k + 1000 * (repeat + 2)
+            item = {"completion": rf"so $x^2$ is \boxed{{x^2+{constant}}}", "gold": f"{constant}+x^2"}
             (await client.post("/v1/grade", json=item)).raise_for_status()
             return (time.perf_counter() - started) * 1000
 

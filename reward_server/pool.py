@@ -247,7 +247,6 @@ class _Grader(asyncio.SubprocessProtocol):
                 *(sys.executable, "-m", "reward_server.worker", *map(str, arguments)),
                 stderr=None,
                 env=environment,
-                start_new_session=True,  # a Ctrl-C in the terminal must not kill what the server still drains
             )
         except OSError as error:  # no memory or no process left: counts as a failed start
             self._gone("crashed", str(error))

@@ -55,6 +55,9 @@ def main(argv: list[str]) -> int:
     """Serve until the parent closes the pipe. Returns the exit code."""
     parent_pid, timeout_s, memory_bytes = int(argv[0]), float(argv[1]), int(argv[2])
     _die_with(parent_pid)
+    # A Ctrl-C in the terminal must not kill what the server still drains. Not a session of its own: Linux shares the
+    # processor among sessions first (autogroups), and a grader of low priority would yield to nobody.
+    os.setpgid(0, 0)
     channel = Channel()
     from reward_server.tasks import run, warm_up  # sympy: seconds of import, after the cheap set-up
 
