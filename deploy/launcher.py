@@ -187,7 +187,10 @@ def _stop(supervisor: Supervisor) -> None:
 
 def _finish(run_dir: Path, progress: Progress, status: int) -> None:
     if (run_dir / "metrics.jsonl").exists():
-        draw_learning_curves(run_dir)
+        try:
+            draw_learning_curves(run_dir)
+        except OSError as error:
+            progress.note(f"learning_curves.png can't be written: {error.strerror}")
     progress.summary(status)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint import CheckpointException, state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from transformers import AutoTokenizer
 
@@ -57,7 +57,11 @@ def save(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, manifes
     if dist.is_initialized():
         dist.barrier()
     model_state, optimizer_state = get_state_dict(policy, optimizer)
-    state_dict_saver.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=str(path / "state"))
+    try:
+        state_dict_saver.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=str(path / "state"))
+    except CheckpointException as error:  # a BaseException, which nobody expects
+        rank, (cause, _) = next(iter(error.failures.items()))
+        raise RuntimeError(f"{path}: rank {rank} can't write it: {cause}") from cause
     full = get_state_dict(policy, [], options=StateDictOptions(full_state_dict=True, cpu_offload=True))[0]
     if rank == 0:
         _export(policy, full, path / "huggingface")

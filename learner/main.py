@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -13,8 +15,11 @@ import redis
 from protocol import logs
 from protocol.config import RunConfig, load_config
 from protocol.connect import connect, lost
-from protocol.exits import CannotGoOn
+from protocol.exits import CannotGoOn, first_line
 from protocol.ledger import FencedError, LedgerLostError
+
+log = logging.getLogger("chorus.learner")
+_SCANT_BYTES = 16 * 2**20
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +42,13 @@ def main(argv: list[str] | None = None) -> int:
         raise CannotGoOn(str(error)) from None
     except redis.RedisError as error:
         raise lost(config.redis.url, error) from None
+    except Exception as error:  # every library that writes has a name of its own for a full disk
+        if shutil.disk_usage(args.run_dir).free > _SCANT_BYTES or isinstance(error, CannotGoOn):
+            raise
+        log.exception("failed beside a full disk")
+        raise CannotGoOn(
+            f"run.dir {args.run_dir}: its disk is full ({first_line(error)}); make room, then go on with --resume"
+        ) from None
 
 
 def _finished(run_dir: Path) -> int:

@@ -89,13 +89,14 @@ def await_redis(url: str, deadline_s: float = START_DEADLINE_S, named: str = "re
                 client.ping()
             return
         except redis.BusyLoadingError:
-            problem = "it is still loading its data"
+            problem = "it is still loading its data; wait for it"
         except redis.RedisError as error:
-            problem = str(error)
+            mend = "is its disk full? make room" if is_full(error) else "is the server running and reachable?"
+            problem = f"{str(error).rstrip('.')}; {mend}"
         except ValueError as error:
             raise CannotGoOn(f"{named} {url}: {error}; write it as redis://HOST:PORT/0") from None
         if time.monotonic() > end:
-            raise CannotGoOn(f"{named} {_shown(url)}: {problem.rstrip('.')}; is the server running and reachable?")
+            raise CannotGoOn(f"{named} {_shown(url)}: {problem}")
         time.sleep(0.1)
 
 

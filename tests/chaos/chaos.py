@@ -280,6 +280,8 @@ def main() -> int:
         report = torment(Path(folder), *how)
     args.report.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
+    for wrong in faults_of(report):
+        print(f"chaos: FAILED: {wrong}", file=sys.stderr)
     return 1 if faults_of(report) else 0
 
 

@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 import redis
 from flaky import FlakyRedis
+from liverun import end_run
+from scriptedlive import start_scripted_run
 
+from cli.audit import audit_folder
 from protocol.connect import connect, connect_async, is_full, lost
+from protocol.exits import CANNOT_GO_ON
 from protocol.ledger import GeneratorLedger, LearnerLedger
 
 
@@ -93,3 +97,27 @@ def test_a_redis_whose_disk_stays_full_is_named_when_patience_ends(server: Flaky
     with pytest.raises(redis.ResponseError) as raised:
         learner.admit(0, [b"0"], capacity=9)
     assert "can't write its append-only file" in str(lost(server.url, raised.value))
+
+
+@pytest.mark.slow
+def test_a_run_whose_disk_fills_ends_with_one_line_and_goes_on_when_there_is_room(
+    small_disk: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True, timeout=20)
+    run = start_scripted_run(small_disk, tiny_model, steps=20, output=tmp_path / "first.log")
+    try:
+        run.wait_step(6, 120)
+        filler = fill(small_disk)
+        assert run.process.wait(100) == CANNOT_GO_ON
+    finally:
+        end_run(run)
+    last_word = next(line for line in run.output.read_text().splitlines() if line.startswith("chorus run: "))
+    assert "disk" in last_word
+    assert "make room" in last_word
+    filler.unlink()
+    run = start_scripted_run(small_disk, tiny_model, output=tmp_path / "second.log", resume=run.folder)
+    try:
+        assert run.process.wait(120) == 0, run.tail()
+    finally:
+        end_run(run)
+    assert audit_folder(run.folder) == 0

@@ -14,16 +14,23 @@ SUPPORT = ROOT / "tests" / "support"
 
 
 def start_scripted_run(
-    folder: Path, model: Path, steps: int = 1_000_000, replicas: int = 2, delay_s: float = 0.3
+    folder: Path,
+    model: Path,
+    steps: int = 1_000_000,
+    replicas: int = 2,
+    delay_s: float = 0.3,
+    output: Path | None = None,
+    resume: Path | None = None,
 ) -> LiveRun:
     """The real launcher, Valkey, reward server and learner; the engines of the real agents are scripted."""
     runs = folder / "runs"
-    runs.mkdir()
+    runs.mkdir(exist_ok=resume is not None)
     recipe = folder / "scripted.toml"
     recipe.write_text(RECIPE.format(runs=runs, steps=steps, model=model, replicas=replicas))
-    output = runs / "output.log"
+    output = output or runs / "output.log"
     with output.open("wb") as log:
         argv = [sys.executable, str(SUPPORT / "scripted_run.py"), str(recipe)]
+        argv += ["--resume", str(resume)] if resume else []
         process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, env=environment(delay_s))
     return LiveRun(process, runs, output)
 
