@@ -162,7 +162,7 @@ def _samples(path: Path, decode: Decode) -> Iterator[tuple[Task, Sample, str]]:
 
 def _item(task: Task, text: str, mode: str) -> dict[str, Any]:
     """As the generator asked, but for the mode."""
-    return {"completion": text, "gold": task.gold, "kind": task.kind, "template": task.template, "mode": mode}
+    return {"completion": text, "mode": mode} | task.grading()
 
 
 def _same(before: Grade, after: dict[str, Any]) -> bool:

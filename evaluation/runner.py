@@ -63,7 +63,7 @@ def digests(questions: Sequence[Question]) -> tuple[dict[str, str], str]:
     problems: dict[str, list[Any]] = {}
     for q in questions:
         problems.setdefault(q.benchmark, []).append(
-            (q.problem.id, q.problem.problem, q.problem.kind, q.problem.answers)
+            (q.problem.id, q.problem.problem, q.problem.kind, q.problem.answers, q.problem.tests)
         )
     return {name: _digest(facts) for name, facts in problems.items()}, _digest([q.prompt for q in questions])
 
@@ -137,10 +137,8 @@ async def _answer(
     room = min(spec.max_tokens, spec.context - len(question.prompt))
     completions = await engine.generate(question.prompt, spec.samples, spec.temperature, room, deadline_s)
     texts = decode([c.token_ids for c in completions])
-    items = [
-        {"completion": t, "gold": p.answers, "kind": p.kind, "template": spec.template, "mode": spec.mode}
-        for t in texts
-    ]
+    asked = {"template": spec.template, "mode": spec.mode} | p.grading()
+    items = [{"completion": text} | asked for text in texts]
     grades = await grading.grade(items)
     clusters = await grading.cluster(texts, p.kind, spec.mode) if spec.samples > 1 else None
     return {

@@ -76,9 +76,7 @@ class RewardServer:
             await asyncio.sleep(0.2)
 
     async def grade(self, task: Task, texts: list[str]) -> list[Grade]:
-        items = [
-            {"completion": text, "gold": task.gold, "kind": task.kind, "template": task.template} for text in texts
-        ]
+        items = [{"completion": text} | task.grading() for text in texts]
         deadline = time.monotonic() + self._deadline_s
         pause = 0.1
         while (left := deadline - time.monotonic()) > 0:

@@ -197,6 +197,7 @@ class Admission:
             problem_id=prompted.problem.id,
             kind=prompted.problem.kind,
             gold=prompted.problem.answers,
+            tests=prompted.problem.tests,
             template=prompted.template,
             hint_ratio=prompted.hint_ratio,
             prompt_ids=pack_ids(prompted.ids),

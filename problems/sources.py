@@ -7,12 +7,14 @@
 | `reasoning-gym:TASK?options` | generated problems, see protocol/gym.py |
 | `arithmetic:STYLE?options` | synthetic problems, see problems/arithmetic.py |
 
-A row holds `problem`, and `answer` (one) or `answers` (all accepted ones); `id`, `solution`, `kind`, `level`
-(a whole number), `domain` (or `subject`) and `source` are optional, other columns are ignored. Where a file or a data
-set has other names for them, the spec says so: `file.parquet?problem=question&answer=final_answer`. A row that cannot
-be a problem is refused with its place: training on fewer problems than the file holds would go unnoticed.
+A row holds `problem`, and `answer` (one) or `answers` (all accepted ones), or, with kind `code`, `tests`; `id`,
+`solution`, `kind`, `level` (a whole number), `domain` (or `subject`) and `source` are optional, other columns are
+ignored. Where a file or a data set has other names for them, the spec says so:
+`file.parquet?problem=question&answer=final_answer`. A row that cannot be a problem is refused with its place: training
+on fewer problems than the file holds would go unnoticed.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from problems.readers import Row, hub_rows, jsonl_rows, parquet_rows
 from protocol.gym import PREFIX as GYM
 from protocol.messages import Problem
 
-COLUMNS = ("problem", "answer", "answers", "id", "solution", "kind", "level", "domain", "source")
+COLUMNS = ("problem", "answer", "answers", "tests", "id", "solution", "kind", "level", "domain", "source")
 
 
 @dataclass(frozen=True)
@@ -116,16 +118,20 @@ def _problem(where: str, row: Any, default_id: str, renamed: dict[str, str]) -> 
     row = row | {column: row[theirs] for column, theirs in renamed.items()}
     # A renamed `answer` is the one that is meant, whatever else the row calls `answers`.
     given = row.get("answer") if "answer" in renamed else row.get("answers") or row.get("answer")
+    kind = row.get("kind") or "math"
     given = given if isinstance(given, list) else [given]
     answers = ["" if answer is None else str(answer).strip() for answer in given]
-    if not answers or not all(answers):
+    if kind == "code":
+        answers = []
+    elif not answers or not all(answers):
         raise ValueError(f"problems {where}: the row has no answer; give `answer` or `answers`, or remove the row")
     if not str(row.get("problem") or "").strip():
         raise ValueError(f"problems {where}: the row has no problem; give `problem`, or remove the row")
     fields = {key: row.get(key) for key in ("problem", "solution", "level", "source")} | {
         "id": str(default_id if row.get("id") in (None, "") else row["id"]),
         "answers": answers,
-        "kind": row.get("kind") or "math",
+        "tests": _tests(where, row.get("tests")) if kind == "code" else None,
+        "kind": kind,
         "domain": row.get("domain") or row.get("subject"),
     }
     try:
@@ -134,6 +140,21 @@ def _problem(where: str, row: Any, default_id: str, renamed: dict[str, str]) -> 
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"problems {where}: {field}: {first['msg']}; mend this row") from error
+
+
+def _tests(where: str, given: Any) -> str:
+    """As JSON. Only their shape is looked at: what a test may say is the reward server's to know."""
+    if isinstance(given, str):  # parquet and the hub have no column type for them
+        try:
+            given = json.loads(given)
+        except ValueError as error:
+            raise ValueError(f"problems {where}: tests: {error}; give a list of tests, or it as JSON") from error
+    if not isinstance(given, list) or not given or not all(isinstance(test, dict) for test in given):
+        raise ValueError(
+            f"problems {where}: kind 'code' is graded by tests; give `tests`, a list of objects such as "
+            '{"input": "2", "output": "3"}'
+        )
+    return json.dumps(given)
 
 
 def _existing(spec: str) -> Path:

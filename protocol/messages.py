@@ -7,7 +7,8 @@ validates it: `decode` raises `MessageError` with one clear line and never anyth
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+import json
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import msgpack
 import numpy as np
@@ -86,14 +87,23 @@ def _short(text: object) -> str:
     return str(text)[:200]
 
 
+def _grading(kind: str, golds: list[str], tests: str | None) -> dict[str, Any]:
+    return {"kind": kind, "tests": json.loads(tests)} if tests is not None else {"kind": kind, "gold": golds}
+
+
 class Problem(BaseModel):
-    """One problem with its accepted golds. A source hands these out; they never travel on Redis."""
+    """One problem with its accepted golds. A source hands these out; they never travel on Redis.
+
+    `tests` of a problem of kind `code` take the golds' place: a list of objects as `/v1/grade` takes them, as JSON,
+    since they may hold integers of any size.
+    """
 
     model_config = _STRICT
 
     id: str
     problem: str
-    answers: list[str]
+    answers: list[str] = []
+    tests: str | None = None
     solution: str | None = None
     kind: Literal["math", "choice", "text", "code", "reasoning_gym"] = "math"
     level: int | None = None
@@ -102,9 +112,16 @@ class Problem(BaseModel):
 
     @model_validator(mode="after")
     def _has_an_answer(self) -> Self:
-        if not self.answers or any(not answer.strip() for answer in self.answers):
+        if self.kind == "code":
+            if not self.tests:
+                raise ValueError(f"problem {self.id!r} is a program without tests; give it `tests`")
+        elif not self.answers or any(not answer.strip() for answer in self.answers):
             raise ValueError(f"problem {self.id!r} has no answer; give every problem a non-empty `answer`")
         return self
+
+    def grading(self) -> dict[str, Any]:
+        """What a grader is told of it."""
+        return _grading(self.kind, self.answers, self.tests)
 
 
 class Version(BaseModel):
@@ -150,6 +167,7 @@ class Task(Message):
     problem_id: str
     kind: str
     gold: list[str]
+    tests: str | None = None  # JSON; of kind `code`, in the golds' place
     template: str
     hint_ratio: float = 0.0
     prompt_ids: Array32 = Field(min_length=4)
@@ -158,6 +176,10 @@ class Task(Message):
     min_version: int  # step that the generator's weights must have reached before it starts
     deadline_s: float = Field(gt=0)  # from lease to commit
     admitted_at: float  # unix seconds
+
+    def grading(self) -> dict[str, Any]:
+        """What a grader is told of it, beside a completion."""
+        return _grading(self.kind, self.gold, self.tests) | {"template": self.template}
 
 
 class Grade(BaseModel):

@@ -1,6 +1,7 @@
 """Programs over HTTP: the contract, the refusal without a sandbox, and what is left after kills."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from samples import TASK
 
+from generator.groups import RewardServer
+from problems.sources import load_problems
+from protocol.messages import Grade, Task
 from reward_server.sandbox.host import find_mechanism
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,3 +151,23 @@ def _lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+@needs_sandbox
+def test_a_run_s_program_problems_go_through_source_task_and_grader(client: httpx.Client, tmp_path: Path) -> None:
+    huge = 2**70  # more than msgpack can carry as a number
+    tests = [*TESTS, {"function": "add", "args": [huge, 1], "expected": huge + 1}]
+    row = {"problem": "Write add.", "kind": "code", "tests": tests}
+    source = tmp_path / "programs.jsonl"
+    source.write_text(json.dumps(row) + "\n")
+    [problem] = load_problems(str(source))
+    task = Task.decode(TASK.model_copy(update={"kind": "code", "gold": [], "tests": problem.tests}).encode())
+
+    async def grades() -> list[Grade]:
+        server = RewardServer(str(client.base_url), deadline_s=30.0)
+        try:
+            return await server.grade(task, [SUM, SUM.replace("a + b", "a - b"), "none"])
+        finally:
+            await server.close()
+
+    assert [grade.verdict for grade in asyncio.run(grades())] == ["correct", "wrong", "no_answer"]

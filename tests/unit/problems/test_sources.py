@@ -40,6 +40,7 @@ def test_rows_become_problems_in_order(tmp_path: Path, name: str):
         "id": "math/1",
         "problem": "Find $x$.",
         "answers": ["é"],
+        "tests": None,
         "solution": "so",
         "kind": "math",
         "level": 5,
