@@ -364,7 +364,8 @@ class Agent:
     async def _count_at_work(self) -> int:
         """Generators that lease, this one at least: those that hang, are quarantined or have no weights yet do not."""
         now, count = time.time(), 1
-        for id, data in (await self.client.hgetall(self._keys.members)).items():  # type: ignore[misc]
+        members: dict[bytes, bytes] = await self.client.hgetall(self._keys.members)  # type: ignore
+        for id, data in members.items():
             with suppress(MessageError):  # the learner reports it, and clears it away
                 member = Member.decode(data)
                 count += id != self.id.encode() and member.state == "ready" and member.alive(now)
