@@ -62,7 +62,8 @@ demo: install  ## train the demo's tiny policy on this machine: four real proces
 # Half of the time tests wait, for vLLM's start or on purpose. A file's tests stay together and in order.
 WORKERS ?= 2
 test: install  ## every test that needs no GPU
-	$(BIN)/python -m pytest -m "not gpu" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not gpu and not alone" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m alone
 
 FUZZ ?= 10000
 fuzz: install  ## FUZZ=10000 forged inputs for every decoder, stream and endpoint, and the ledger against its model

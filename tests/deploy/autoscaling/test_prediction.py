@@ -24,7 +24,7 @@ from deploy.simulator.pace import groups_of
 from learner.figures import read_records
 from protocol.config import load_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 TOLERANCE = 0.15
 STEPS = {1: 5, 2: 7, 3: 9}  # to measure, by number of generators
 ENGINE = {
