@@ -76,13 +76,14 @@ def glance(url: str, timeout_s: float = 2.0) -> redis.Redis:
 
 
 def await_redis(url: str, deadline_s: float = START_DEADLINE_S, named: str = "redis.url") -> None:
-    """Return when the server answers. Raises CannotGoOn."""
+    """Return when the server answers. Raises CannotGoOn. One that is there and stands still is given PATIENCE_S, as by
+    those that have met it before: a service may be started again just then."""
     if not url:
         raise CannotGoOn(
             f"{named} is empty; give a server's address, such as redis://127.0.0.1:6379/0 "
             "(`chorus run` alone starts one of its own)"
         )
-    end = time.monotonic() + deadline_s
+    began = time.monotonic()
     while True:
         try:
             with redis.Redis.from_url(url, retry=_Retry(0.0), **_options()) as client:
@@ -95,7 +96,8 @@ def await_redis(url: str, deadline_s: float = START_DEADLINE_S, named: str = "re
             problem = f"{str(error).rstrip('.')}; {mend}"
         except ValueError as error:
             raise CannotGoOn(f"{named} {url}: {error}; write it as redis://HOST:PORT/0") from None
-        if time.monotonic() > end:
+        limit_s = max(deadline_s, PATIENCE_S) if "Timeout reading" in problem else deadline_s
+        if time.monotonic() - began > limit_s:
             raise CannotGoOn(f"{named} {_shown(url)}: {problem}")
         time.sleep(0.1)
 

@@ -57,3 +57,13 @@ async def test_a_coroutine_gives_up_as_well(flaky_redis: FlakyRedis) -> None:
 def test_an_address_where_nobody_answers_is_named_without_its_password(url: str, why: str) -> None:
     with pytest.raises(CannotGoOn, match=why):
         await_redis(url, deadline_s=0.2)
+
+
+def test_a_server_that_stands_still_when_a_service_starts_is_waited_for(
+    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protocol.connect._SOCKET_TIMEOUT_S", 0.2)
+    client.execute_command("CLIENT", "PAUSE", 1500, "ALL")
+    started = time.monotonic()
+    await_redis(redis_url, deadline_s=0.1)
+    assert time.monotonic() - started > 1.0
