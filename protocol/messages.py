@@ -27,6 +27,15 @@ def _four_byte_items(value: bytes) -> bytes:
     return value
 
 
+def _readable(tests: str) -> str:
+    try:
+        json.loads(tests)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    return tests
+
+
+JsonText = Annotated[str, AfterValidator(_readable)]
 Array32 = Annotated[bytes, AfterValidator(_four_byte_items)]
 VersionText = Annotated[str, Field(pattern=r"^\d{1,15}\.\d{1,15}$")]
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -103,7 +112,7 @@ class Problem(BaseModel):
     id: str
     problem: str
     answers: list[str] = []
-    tests: str | None = None
+    tests: JsonText | None = None
     solution: str | None = None
     kind: Literal["math", "choice", "text", "code", "reasoning_gym"] = "math"
     level: int | None = None
@@ -167,7 +176,7 @@ class Task(Message):
     problem_id: str
     kind: str
     gold: list[str]
-    tests: str | None = None  # JSON; of kind `code`, in the golds' place
+    tests: JsonText | None = None  # of kind `code`, in the golds' place
     template: str
     hint_ratio: float = 0.0
     prompt_ids: Array32 = Field(min_length=4)

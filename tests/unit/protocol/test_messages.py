@@ -142,3 +142,10 @@ def test_versions_must_cover_the_tokens_one_run_after_another() -> None:
     for versions in ([(1, 0, 1)], [(1, 0, 3), (1, 1, -1)], [(1, 0, 2), (1, 1, 0)]):
         with pytest.raises(ValueError, match="versions"):
             Sample.model_validate({**good, "versions": versions})
+
+
+@pytest.mark.parametrize("tests", ["[1", "[" * 100_000])
+def test_a_task_whose_tests_are_no_json_is_refused(tests: str) -> None:
+    forged = TASK.model_copy(update={"kind": "code", "tests": tests})
+    with pytest.raises(MessageError, match="tests"):
+        Task.decode(forged.encode())
