@@ -14,7 +14,7 @@ from chaos import KINDS, faults_of, torment
 
 @pytest.mark.slow
 def test_a_run_under_random_faults_loses_nothing_trains_nothing_twice_and_ends(tmp_path: Path) -> None:
-    report = torment(tmp_path, seconds=40.0, seed=5, every=(2.5, 4.0), pause=(3.5, 5.0))
+    report = torment(tmp_path, seconds=90.0, seed=5, every=(2.5, 4.0), pause=(3.5, 5.0))
     assert faults_of(report) == [], report
     assert report["ungraded_samples"] == 0
     assert sum(report["faults"].values()) >= len(KINDS) // 2, "else this was no chaos"

@@ -19,7 +19,8 @@ import pytest
 
 from protocol.processes import Guarded, spawn_guarded
 
-HERE = "10.213.79.254"
+NET = f"10.213.{os.getpid() % 256}"  # each test process has its own
+HERE = f"{NET}.254"
 NOBODY = "02:00:00:00:00:99"  # a locally administered address that no card here has
 
 
@@ -31,7 +32,7 @@ class Lan:
         self._tag = f"c{os.getpid()}"
 
     def address(self, name: str) -> str:
-        return f"10.213.79.{1 + self._names.index(name)}"
+        return f"{NET}.{1 + self._names.index(name)}"
 
     def near(self, name: str) -> str:
         return f"{self._tag}n{self._names.index(name)}"

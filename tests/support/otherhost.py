@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-HOST, OTHER = "10.213.77.1", "10.213.77.2"
+# A subnet of four addresses of 10.214.0.0/16 for each test process: two of them may be at this at once.
+_FIRST = ipaddress.ip_address("10.214.0.0") + os.getpid() % 2**14 * 4
+HOST, OTHER = str(_FIRST + 1), str(_FIRST + 2)
 # Prints the ports of argv that accept a connection.
 KNOCK = """
 import socket, sys
