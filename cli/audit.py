@@ -9,11 +9,9 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-import redis
-
-from protocol.connect import connect
+from cli.live import live_books
 from protocol.exits import CannotGoOn
-from protocol.ledger import Books, Keys, LedgerLostError, read_books
+from protocol.ledger import Books
 
 UNBALANCED = 1
 
@@ -24,25 +22,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--redis", metavar="URL", help="read the live books from this server")
     args = parser.parse_args(argv)
     if args.redis:
-        return _live(connect(args.redis, patience_s=0.0, named="--redis"), args.run)
+        return _live(args.redis, args.run)
     if not args.run:
         raise CannotGoOn("give a run's folder, or --redis URL for a live run")
     return audit_folder(Path(args.run))
 
 
-def run_ids(client: redis.Redis) -> list[str]:
-    """Runs that have a ledger on this server."""
-    found = client.scan_iter("chorus:*:fence", count=1000)
-    return sorted(key.decode().removeprefix("chorus:").removesuffix(":fence") for key in found)
-
-
-def _live(client: redis.Redis, run: str | None) -> int:
+def _live(url: str, run: str | None) -> int:
     status = os.EX_OK
-    for run_id in [run] if run else run_ids(client):
-        try:
-            books = read_books(client, Keys(run_id))
-        except LedgerLostError as error:
-            raise CannotGoOn(str(error)) from None
+    for _, run_id, books in live_books(url, run):
         print(format_books(run_id, books))
         status = UNBALANCED if books.difference else status
     return status

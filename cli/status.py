@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 
 import redis
 
-from cli.audit import format_books, run_ids
-from protocol.connect import connect
-from protocol.exits import CannotGoOn
-from protocol.ledger import Keys, LedgerLostError, read_books
+from cli.audit import format_books
+from cli.live import live_books, parse_live
+from protocol.ledger import Keys
 from protocol.messages import Member, MessageError
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="chorus status", description=__doc__)
-    parser.add_argument("run", nargs="?", help="run id (default: all runs on the server)")
-    parser.add_argument("--redis", metavar="URL", required=True)
-    args = parser.parse_args(argv)
-    client = connect(args.redis, patience_s=0.0, named="--redis")
-    runs = [args.run] if args.run else run_ids(client)
-    if not runs:
-        raise CannotGoOn(f"no run has a ledger on {args.redis}")
-    for run_id in runs:
-        try:
-            print(format_books(run_id, read_books(client, Keys(run_id))))
-        except LedgerLostError as error:
-            raise CannotGoOn(str(error)) from None
+    args = parse_live("chorus status", __doc__, argv)
+    for client, run_id, books in live_books(args.redis, args.run):
+        print(format_books(run_id, books))
         print(_format_members(client, run_id))
     return os.EX_OK
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from typing import Any
 
 import redis
 
-from cli.audit import run_ids
-from protocol.connect import connect
-from protocol.exits import CannotGoOn
-from protocol.ledger import Books, Keys, LedgerLostError, read_books
+from cli.live import live_books, parse_live
+from protocol.ledger import Books, Keys
 from protocol.ledger.keys import TASK_GROUP
 from protocol.messages import Member, MessageError
 from protocol.waits import Wait, WaitReport
@@ -22,26 +19,15 @@ _SHOWN = 5  # waits of one kind in one process
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="chorus why", description=__doc__)
-    parser.add_argument("run", nargs="?", help="run id (default: all runs on the server)")
-    parser.add_argument("--redis", metavar="URL", required=True)
-    args = parser.parse_args(argv)
-    client = connect(args.redis, patience_s=0.0, named="--redis")
-    runs = [args.run] if args.run else run_ids(client)
-    if not runs:
-        raise CannotGoOn(f"no run has a ledger on {args.redis}")
-    for run_id in runs:
-        try:
-            print("\n".join(explain(client, run_id, time.time())))
-        except LedgerLostError as error:
-            raise CannotGoOn(str(error)) from None
+    args = parse_live("chorus why", __doc__, argv)
+    for client, run_id, books in live_books(args.redis, args.run):
+        print("\n".join(explain(client, run_id, books, time.time())))
     return os.EX_OK
 
 
-def explain(client: redis.Redis, run_id: str, now: float) -> list[str]:
+def explain(client: redis.Redis, run_id: str, books: Books, now: float) -> list[str]:
     """The waits of every process, oldest first, and what on the ledger stands still. One line each."""
     keys = Keys(run_id)
-    books = read_books(client, keys)
     members = _read(client, keys.members, Member)
     reports = _read(client, keys.waits, WaitReport)
     lines = [f"run {run_id}: {books.queued} queued, {books.leased} leased, {books.unread} unread, {books.read} read"]

@@ -192,7 +192,8 @@ def test_an_unreachable_redis_is_one_line_from_every_command(
 
 
 def test_a_run_that_is_not_on_the_server_is_one_line(redis_url: str, refused: Refused) -> None:
-    assert "no run has a ledger on" in refused("status", "--redis", redis_url)
+    for command in ("status", "audit", "why"):
+        assert "no run has a ledger on" in refused(command, "--redis", redis_url)
     assert "run 'ghost' has no ledger on this Redis" in refused("audit", "--redis", redis_url, "ghost")
 
 

@@ -15,7 +15,7 @@ from samples import GROUP, MEMBER, TASK
 from cli.main import main
 from cli.trace import format_events, from_redis
 from cli.why import explain
-from protocol.ledger import Keys, LearnerLedger
+from protocol.ledger import Keys, LearnerLedger, read_books
 from protocol.ledger.keys import TASK_GROUP
 from protocol.waits import WaitReport, Waits, watch_event_loop
 
@@ -23,7 +23,7 @@ KEYS = Keys("run")
 
 
 def told(client: redis.Redis, ahead_s: float = 0.0) -> str:
-    return "\n".join(explain(client, "run", time.time() + ahead_s))
+    return "\n".join(explain(client, "run", read_books(client, KEYS), time.time() + ahead_s))
 
 
 def board() -> tuple[Waits, CollectorRegistry]:
