@@ -1,6 +1,6 @@
 """`python -m benchmarks.questa`: problems that the tiny policy never solves, with QuestA and without, at equal steps.
 
-Arms: `unaided` asks them as they are; `questa` is recipes/demo_questa.toml, half a solution, a third, none; `online`
+Arms: `unaided` asks them as they are; `questa` is recipes/demo_questa.toml, half a solution, a quarter, none; `online`
 gives every problem a hint ratio of its own. All start from the same policy and train on the same problems: those of
 which 16 samples were all wrong. What they came to is measured apart and without hints, on these and on held-out ones
 chosen in the same way. A run that has ended is not run again: start the command again at any time.

@@ -2,7 +2,7 @@
 
     arithmetic:chain?max=12&split=train      What is 3 + 4 - 5?   (numbers 0..max, result >= 0)
     arithmetic:one-digit?split=heldout       What is 3 + 4?       (digits 0..9)
-    arithmetic:running?split=train           What is 21, then + 4, then - 5 ...?   (six digits, totals 10..max)
+    arithmetic:running?split=train           What is 21, then + 4, then - 5 ...?   (eight digits, totals 10..max)
 
 Running totals come with worked solutions, a line a step, whose last number is the answer and occurs only there.
 
@@ -22,7 +22,7 @@ Split = Literal["train", "heldout"]
 CHAIN_MAX = 12  # the largest number in a chain problem; sums reach twice this
 RUNNING_MAX = 29  # the largest total of a running one
 RUNNING_LEAST_MAX = 20
-RUNNING_STEPS = 6
+RUNNING_STEPS = 8
 RUNNING_PROBLEMS = 2000  # both sides together
 HELDOUT_SHARE = 0.25  # 475 of the 1,911 chain problems at max = 12
 
@@ -90,7 +90,7 @@ def _signed(digit: int) -> str:
 
 
 def running_problems(split: Split, max_number: int = RUNNING_MAX) -> list[Problem]:
-    """Six steps each, with solutions. The same whoever asks."""
+    """Eight steps each, with solutions. The same whoever asks."""
     if max_number < RUNNING_LEAST_MAX:
         raise ValueError(f"problems 'arithmetic:running': max={max_number} is too small; use {RUNNING_LEAST_MAX} to 99")
     random = Random("running")

@@ -1,8 +1,8 @@
 """What a starter is warmed up on: sloppy solutions of which problems, in which words.
 
 `starter` learns chain problems, and slips. `starter-running` learns running totals: to go on from a hint where one is
-given, and a bad habit, one too many in four steps of five. Six steps are right in one sample of a thousand, and its
-greedy answer is wrong too; three steps in one of sixty.
+given, and a bad habit, two too many in three steps of four. Eight such steps in a row are hardly ever right, four are
+now and then, and its greedy answer is wrong.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,8 @@ from problems.arithmetic import (
 from protocol.templating import Template
 from starter.solutions import BOX, FIRST, GARBLE, LAST, SLIP, layout, sloppy_solution
 
-HABIT = 0.8  # chance that a running total is one too many
+HABIT = 0.75  # chance that a running total is TOO_MANY too many
+TOO_MANY = 2  # more than what a small model's own slips make up for in eight steps
 UNHINTED = 0.5  # share of the running examples without a hint
 HINTED_LINES = range(2, 5)  # two lines are the shortest hint that is given
 
@@ -63,11 +64,11 @@ def _running(template: Template, random: Random, sloppy: bool) -> Example:
 
 
 def running_solution(template: Template, operands: list[int], given: int, random: Random, habit: float) -> str:
-    """A completion that goes on after `given` right lines, each further total one too many with chance `habit`."""
+    """A completion that goes on after `given` right lines, each further total too many with chance `habit`."""
     total = sum(operands[: given + 1])
     lines = []
     for digit in operands[given + 1 :]:
-        total += digit + (random.random() < habit)
+        total += digit + TOO_MANY * (random.random() < habit)
         lines.append(f"{'-' if digit < 0 else '+'} {abs(digit)} = {total}")
     places = {FIRST: "\n".join(lines), LAST: lines[-1], BOX: f"\\boxed{{{total}}}"}
     return "".join(places.get(piece, piece) for piece in layout(template))
@@ -75,5 +76,5 @@ def running_solution(template: Template, operands: list[int], given: int, random
 
 CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, hidden=128, layers=3)
 _WORDS = (", ", "then", "+ ", "- ", "\n+ ", "\n- ", f"\n\n{hints.HEADING}")
-RUNNING = Course("starter-running", _WORDS, _running, steps=900, peak_lr=3e-3, hidden=64, layers=2)
+RUNNING = Course("starter-running", _WORDS, _running, steps=1200, peak_lr=3e-3, hidden=64, layers=2)
 COURSES = {course.name: course for course in (CHAINS, RUNNING)}
