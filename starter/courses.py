@@ -1,7 +1,7 @@
 """What a starter is warmed up on: sloppy solutions of which problems, in which words.
 
 `starter` learns chain problems, and slips. `starter-running` learns running totals: to go on from a hint where one is
-given, and a bad habit, two too many in three steps of four. Eight such steps in a row are hardly ever right, four are
+given, and a bad habit, two too many in four steps of five. Eight such steps in a row are hardly ever right, four are
 now and then, and its greedy answer is wrong.
 """
 
@@ -21,8 +21,8 @@ from problems.arithmetic import (
 from protocol.templating import Template
 from starter.solutions import BOX, FIRST, GARBLE, LAST, SLIP, layout, sloppy_solution
 
-HABIT = 0.75  # chance that a running total is TOO_MANY too many
-TOO_MANY = 2  # more than what a small model's own slips make up for in eight steps
+HABIT = 0.8  # chance that a running total is TOO_MANY too many
+TOO_MANY = 2  # more than what the model's own slips make up for in eight steps
 UNHINTED = 0.5  # share of the running examples without a hint
 HINTED_LINES = range(2, 5)  # two lines are the shortest hint that is given
 
@@ -76,5 +76,5 @@ def running_solution(template: Template, operands: list[int], given: int, random
 
 CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, hidden=128, layers=3)
 _WORDS = (", ", "then", "+ ", "- ", "\n+ ", "\n- ", f"\n\n{hints.HEADING}")
-RUNNING = Course("starter-running", _WORDS, _running, steps=1200, peak_lr=3e-3, hidden=64, layers=2)
+RUNNING = Course("starter-running", _WORDS, _running, steps=1000, peak_lr=2e-3, hidden=128, layers=3)
 COURSES = {course.name: course for course in (CHAINS, RUNNING)}
