@@ -32,13 +32,15 @@ Example = tuple[str, str]  # the user's text, the completion
 @dataclass(frozen=True)
 class Course:
     """`words` are tokens of their own. example(template, random, sloppy) makes one example from training problems.
-    `steps` and `peak_lr` of the warm start; `hidden` and `layers` of the model, whose attention heads are 32 wide."""
+    `steps` and `peak_lr` of the warm start, of whose steps the share `exact` comes first and teaches how to solve, without
+    slips; `hidden` and `layers` of the model, whose attention heads are 32 wide."""
 
     name: str
     words: tuple[str, ...]
     example: Callable[[Template, Random, bool], Example]
     steps: int
     peak_lr: float
+    exact: float
     hidden: int
     layers: int
 
@@ -74,7 +76,7 @@ def running_solution(template: Template, operands: list[int], given: int, random
     return "".join(places.get(piece, piece) for piece in layout(template))
 
 
-CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, hidden=128, layers=3)
+CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
 _WORDS = (", ", "then", "+ ", "- ", "\n+ ", "\n- ", f"\n\n{hints.HEADING}")
-RUNNING = Course("starter-running", _WORDS, _running, steps=1000, peak_lr=2e-3, hidden=128, layers=3)
+RUNNING = Course("starter-running", _WORDS, _running, steps=1000, peak_lr=2e-3, exact=0.4, hidden=128, layers=3)
 COURSES = {course.name: course for course in (CHAINS, RUNNING)}
