@@ -32,7 +32,7 @@ Example = tuple[str, str]  # the user's text, the completion
 @dataclass(frozen=True)
 class Course:
     """`words` are tokens of their own. example(template, random, sloppy) makes one example from training problems.
-    `steps` and `peak_lr` of the warm start, of whose steps the share `exact` comes first and teaches how to solve, without
+    `steps` and `peak_lr` of the warm start, of whose steps the share `exact` comes first and teaches solving without
     slips; `hidden` and `layers` of the model, whose attention heads are 32 wide."""
 
     name: str
