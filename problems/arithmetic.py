@@ -2,7 +2,7 @@
 
     arithmetic:chain?max=12&split=train      What is 3 + 4 - 5?   (numbers 0..max, result >= 0)
     arithmetic:one-digit?split=heldout       What is 3 + 4?       (digits 0..9)
-    arithmetic:running?split=train           What is 21, then + 4, then - 5 ...?   (eight digits, totals 10..max)
+    arithmetic:running?split=train           What is 14, then + 4, then - 3 ...?   (eight digits up to 4, totals to max)
 
 Running totals come with worked solutions, a line a step, whose last number is the answer and occurs only there.
 
@@ -20,9 +20,10 @@ from protocol.messages import Problem
 
 Split = Literal["train", "heldout"]
 CHAIN_MAX = 12  # the largest number in a chain problem; sums reach twice this
-RUNNING_MAX = 29  # the largest total of a running one
-RUNNING_LEAST_MAX = 20
+RUNNING_MAX = 19  # the largest total of a running one
+RUNNING_LEAST_MAX = 18
 RUNNING_STEPS = 8
+RUNNING_DIGITS = (-4, -3, -2, -1, 1, 2, 3, 4)
 RUNNING_PROBLEMS = 2000  # both sides together
 HELDOUT_SHARE = 0.25  # 475 of the 1,911 chain problems at max = 12
 
@@ -67,8 +68,7 @@ def running_operands(random: Random, max_number: int = RUNNING_MAX) -> list[int]
     while True:
         totals, digits = [random.randint(10, max_number)], []
         for _ in range(RUNNING_STEPS):
-            room = [d for d in range(-9, 10) if d and 10 <= totals[-1] + d <= max_number]
-            digits.append(random.choice(room))
+            digits.append(random.choice([d for d in RUNNING_DIGITS if 10 <= totals[-1] + d <= max_number]))
             totals.append(totals[-1] + digits[-1])
         if totals[-1] not in totals[:-1]:
             return [totals[0], *digits]

@@ -25,13 +25,14 @@ def test_it_goes_on_after_the_lines_that_were_given() -> None:
     assert running_solution(PLAIN, OPERANDS, 2, Random(0), 0.0) == "+ 1 = 23\n\\boxed{23}"
 
 
-def test_every_total_is_two_too_many_as_often_as_the_habit_says_and_errors_never_cancel() -> None:
+def test_a_number_is_taken_for_one_more_as_often_as_the_habit_says_and_errors_never_cancel() -> None:
     random, right = Random(0), 0
     for _ in range(2000):
         total = int(re.findall(r"boxed{(\d+)}", running_solution(PLAIN, OPERANDS, 0, random, 0.5))[0])
-        assert total in {23, 25, 27, 29}
+        assert 23 <= total <= 26
         right += total == 23
     assert abs(right / 2000 - 0.5**3) < 0.03
+    assert running_solution(PLAIN, [23, 4, -5, -1], 0, Random(0), 1.0) == "+ 5 = 28\n- 4 = 24\n- 0 = 24\n\\boxed{24}"
 
 
 def test_examples_are_training_problems_half_of_them_with_a_hint_as_the_run_gives_it() -> None:
@@ -58,6 +59,6 @@ def test_running_totals_stay_within_two_digits_and_end_on_a_new_one() -> None:
         operands = running_operands(random)
         totals = [operands[0], *(int(line.split()[-1]) for line in running_lines(operands))]
         assert len(totals) == 9
-        assert all(10 <= total <= 29 for total in totals)
+        assert all(10 <= total <= 19 for total in totals)
         assert totals[-1] not in totals[:-1]
         assert running_text(operands).count("then") == 8
