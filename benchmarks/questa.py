@@ -35,7 +35,7 @@ from protocol.templating import choose_templates, render_chatml
 RECIPE = Path(__file__).parents[1] / "recipes" / "demo_questa.toml"
 CANDIDATES = 96  # problems of each side that are measured at the start
 SAMPLES = 16
-MAX_TOKENS = 64
+MAX_TOKENS = 96
 SEED = 7
 HARD = {"low": 0.0, "high": 0.0, "hint_ratio": 0.0}
 ARMS = ("questa", "unaided", "online")

@@ -16,6 +16,7 @@ from problems.arithmetic import (
     chain_operands,
     chain_text,
     is_heldout,
+    running_answer,
     running_lines,
     running_operands,
     running_text,
@@ -69,17 +70,16 @@ def _running(template: Template, random: Random, sloppy: bool) -> Example:
 
 def running_solution(template: Template, operands: list[int], given: int, random: Random, habit: float) -> str:
     """A completion that goes on after `given` right lines, taking a number for one more with chance `habit`."""
-    total = sum(operands[: given + 1])
+    taken = operands[: given + 1]
     lines = []
     for digit in operands[given + 1 :]:
-        taken = digit + (random.random() < habit)
-        total += taken
-        lines.append(f"{'-' if digit < 0 else '+'} {abs(taken)} = {total}")
-    places = {FIRST: "\n".join(lines), LAST: lines[-1], BOX: f"\\boxed{{{total}}}"}
+        taken.append(digit + (random.random() < habit))
+        lines.append(f"{'-' if digit < 0 else '+'} {abs(taken[-1])} = {sum(taken)}")
+    places = {FIRST: "\n".join(lines), LAST: lines[-1], BOX: f"\\boxed{{{running_answer(taken)}}}"}
     return "".join(places.get(piece, piece) for piece in layout(template))
 
 
 CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
-_WORDS = (", ", "then", "+ ", "- ", "\n+ ", "\n- ", f"\n\n{hints.HEADING}")
+_WORDS = ("What are the totals of ", ", ", "then", "+ ", "- ", "\n+ ", "\n- ", f"\n\n{hints.HEADING}")
 RUNNING = Course("starter-running", _WORDS, _running, steps=900, peak_lr=2e-3, exact=0.5, hidden=128, layers=3)
 COURSES = {course.name: course for course in (CHAINS, RUNNING)}
