@@ -94,16 +94,18 @@ def _signed(digit: int) -> str:
 
 
 def running_problems(split: Split, max_number: int = RUNNING_MAX) -> list[Problem]:
-    """Eight steps each, with solutions. The same whoever asks."""
+    """Eight steps each, with solutions whose last line is the answer. The same whoever asks."""
     if max_number < RUNNING_LEAST_MAX:
         raise ValueError(f"problems 'arithmetic:running': max={max_number} is too small; use {RUNNING_LEAST_MAX} to 99")
     random = Random("running")
     drawn = {running_text(o): o for o in (running_operands(random, max_number) for _ in range(RUNNING_PROBLEMS))}
-    return [
-        _problem(f"running/{max_number}/{k}", text, running_answer(operands), "\n".join(running_lines(operands)))
-        for k, (text, operands) in enumerate(drawn.items())
-        if is_heldout(text) == (split == "heldout")
-    ]
+    problems = []
+    for k, (text, operands) in enumerate(drawn.items()):
+        if is_heldout(text) == (split == "heldout"):
+            answer = running_answer(operands)
+            solution = "\n".join([*running_lines(operands), answer])
+            problems.append(_problem(f"running/{max_number}/{k}", text, answer, solution))
+    return problems
 
 
 STYLES: dict[str, tuple[Callable[..., list[Problem]], int]] = {  # name: problems, largest number unless told
