@@ -27,7 +27,7 @@ from starter.solutions import BOX, FIRST, GARBLE, LAST, SLIP, layout, sloppy_sol
 HABIT = 0.8  # chance that a number is taken for one more
 REACH = RUNNING_MAX + RUNNING_STEPS  # the largest total that the habit leads to, and the examples' largest
 UNHINTED = 0.5  # share of the running examples without a hint
-HINTED_LINES = range(2, 5)  # two lines are the shortest hint that is given
+HINTED_LINES = range(2, 7)  # two lines are the shortest hint that is given
 
 Example = tuple[str, str]  # the user's text, the completion
 
