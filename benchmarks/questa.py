@@ -1,9 +1,9 @@
 """`python -m benchmarks.questa`: problems that the tiny policy never solves, with QuestA and without, at equal steps.
 
-Arms: `unaided` asks them as they are; `questa` is recipes/demo_questa.toml, three quarters of a solution, half,
-a quarter, none; `online` gives every problem a hint ratio of its own. All start from the same policy and train on the same problems: those of
-which 16 samples were all wrong. What they came to is measured apart and without hints, on these and on held-out ones
-chosen in the same way. A run that has ended is not run again: start the command again at any time.
+Arms: `unaided` asks them as they are; `questa` is recipes/demo_questa.toml, three quarters of a solution, half, a
+quarter, none; `online` gives every problem a hint ratio of its own. All start from the same policy and train on the
+same problems: those of which 16 samples were all wrong. What they came to is measured apart and without hints, on these
+and on held-out ones chosen in the same way. A run that has ended is not run again: start the command again at any time.
 """
 
 from __future__ import annotations
