@@ -1,9 +1,9 @@
 """`python -m benchmarks.questa`: problems that the tiny policy never solves, with QuestA and without, at equal steps.
 
-Arms: `unaided` asks them as they are; `questa` is recipes/demo_questa.toml, half a solution, a third, none; `online`
-gives every problem a hint ratio of its own. All start from the same policy and train on the same problems: those of
-which 16 samples were all wrong. What they came to is measured apart and without hints, on these and on held-out ones
-chosen in the same way. A run that has ended is not run again: start the command again at any time.
+Arms: `unaided` asks them as they are; `questa` is recipes/demo_questa.toml, three quarters of a solution, half, a
+quarter, none; `online` gives every problem a hint ratio of its own. All start from the same policy and train on the
+same problems: those of which 16 samples were all wrong. What they came to is measured apart and without hints, on these
+and on held-out ones chosen in the same way. A run that has ended is not run again: start the command again at any time.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from protocol.templating import choose_templates, render_chatml
 RECIPE = Path(__file__).parents[1] / "recipes" / "demo_questa.toml"
 CANDIDATES = 96  # problems of each side that are measured at the start
 SAMPLES = 16
-MAX_TOKENS = 64
+MAX_TOKENS = 96
 SEED = 7
+HINTED = 0.75  # of a solution, as in the first stage
 HARD = {"low": 0.0, "high": 0.0, "hint_ratio": 0.0}
 ARMS = ("questa", "unaided", "online")
 Counts = dict[str, tuple[int, bool]]  # problem id -> right samples of 16, whether the greedy answer is right
@@ -87,7 +88,7 @@ def _start(folder: Path, starter: Path) -> dict[str, Any]:
     if not path.is_file():
         _say("measuring the starting policy")
         found: dict[str, Any] = {side: measure(starter, _side(side)) for side in ("train", "heldout")}
-        found["hinted"] = measure(starter, _side("train"), 0.5)
+        found["hinted"] = measure(starter, _side("train"), HINTED)
         lines = [
             {"id": id, "model": "starter-running", "hint_ratio": 0.0, "samples": SAMPLES, "correct": right}
             for id, (right, _) in found["train"].items()
@@ -231,7 +232,7 @@ def report(folder: Path, start: dict[str, Any], arms: Sequence[str], seeds: Sequ
     hinted = [right for right, _ in start["hinted"].values()]
     lines = [
         f"{folder.name}; seeds: {', '.join(f'{len(f)} of {arm}' for arm, f in runs.items())}; {about}",
-        f"start, half a solution given: {sum(hinted) / SAMPLES / len(hinted):.4f} of the samples right",
+        f"start, with the first stage's hints: {sum(hinted) / SAMPLES / len(hinted):.4f} of the samples right",
         "",
         f"| | start | {' | '.join(arms)} |",
         f"| --- | --- |{' --- |' * len(arms)}",

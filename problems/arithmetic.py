@@ -2,9 +2,10 @@
 
     arithmetic:chain?max=12&split=train      What is 3 + 4 - 5?   (numbers 0..max, result >= 0)
     arithmetic:one-digit?split=heldout       What is 3 + 4?       (digits 0..9)
-    arithmetic:running?split=train           What is 21, then + 4, then - 5 ...?   (six digits, totals 10..max)
+    arithmetic:running?split=train           What are the totals of 14, then + 4, ...?   (8 digits up to 4)
 
-Running totals come with worked solutions, a line a step, whose last number is the answer and occurs only there.
+Running totals, 10 to max, come with worked solutions, a line a step. All of them are the answer, so none is right by
+chance, or because two slips made up for each other.
 
 Which side a problem is on depends on its text alone (a hash), so the sides stay disjoint whatever `max` is
 and whoever reads them: the starter's warm start and the learner see training problems only.
@@ -12,6 +13,7 @@ and whoever reads them: the starter's warm start and the learner see training pr
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from random import Random
 from typing import Literal
 from urllib.parse import parse_qsl
@@ -20,9 +22,10 @@ from protocol.messages import Problem
 
 Split = Literal["train", "heldout"]
 CHAIN_MAX = 12  # the largest number in a chain problem; sums reach twice this
-RUNNING_MAX = 29  # the largest total of a running one
-RUNNING_LEAST_MAX = 20
-RUNNING_STEPS = 6
+RUNNING_MAX = 19  # the largest total of a running one
+RUNNING_LEAST_MAX = 18
+RUNNING_STEPS = 8
+RUNNING_DIGITS = (-4, -3, -2, -1, 1, 2, 3, 4)
 RUNNING_PROBLEMS = 2000  # both sides together
 HELDOUT_SHARE = 0.25  # 475 of the 1,911 chain problems at max = 12
 
@@ -63,26 +66,27 @@ def one_digit_problems(split: Split, max_number: int = 9) -> list[Problem]:
 
 
 def running_operands(random: Random, max_number: int = RUNNING_MAX) -> list[int]:
-    """A start and RUNNING_STEPS signed digits whose totals stay within 10 to `max_number`; the last total is new."""
-    while True:
-        totals, digits = [random.randint(10, max_number)], []
-        for _ in range(RUNNING_STEPS):
-            room = [d for d in range(-9, 10) if d and 10 <= totals[-1] + d <= max_number]
-            digits.append(random.choice(room))
-            totals.append(totals[-1] + digits[-1])
-        if totals[-1] not in totals[:-1]:
-            return [totals[0], *digits]
+    """A start and RUNNING_STEPS signed digits whose totals stay within 10 to `max_number`."""
+    operands = [random.randint(10, max_number)]
+    for _ in range(RUNNING_STEPS):
+        total = sum(operands)
+        operands.append(random.choice([d for d in RUNNING_DIGITS if 10 <= total + d <= max_number]))
+    return operands
 
 
 def running_text(operands: Sequence[int]) -> str:
-    """The words of a running-total problem; its answer is the sum of the operands."""
+    """The words of a running-total problem; its answer are the sums of the first two operands, three, and so on."""
     first, *digits = operands
-    return f"What is {first}{''.join(f', then {_signed(d)}' for d in digits)}?"
+    return f"What are the totals of {first}{''.join(f', then {_signed(d)}' for d in digits)}?"
 
 
 def running_lines(operands: Sequence[int]) -> list[str]:
     """The worked solution, a line a step."""
-    return [f"{_signed(d)} = {sum(operands[: k + 2])}" for k, d in enumerate(operands[1:])]
+    return [f"{_signed(d)} = {total}" for d, total in zip(operands[1:], list(accumulate(operands))[1:], strict=True)]
+
+
+def running_answer(operands: Sequence[int]) -> str:
+    return f"({', '.join(map(str, list(accumulate(operands))[1:]))})"
 
 
 def _signed(digit: int) -> str:
@@ -90,16 +94,18 @@ def _signed(digit: int) -> str:
 
 
 def running_problems(split: Split, max_number: int = RUNNING_MAX) -> list[Problem]:
-    """Six steps each, with solutions. The same whoever asks."""
+    """Eight steps each, with solutions whose last line is the answer. The same whoever asks."""
     if max_number < RUNNING_LEAST_MAX:
         raise ValueError(f"problems 'arithmetic:running': max={max_number} is too small; use {RUNNING_LEAST_MAX} to 99")
     random = Random("running")
     drawn = {running_text(o): o for o in (running_operands(random, max_number) for _ in range(RUNNING_PROBLEMS))}
-    return [
-        _problem(f"running/{max_number}/{k}", text, sum(operands), "\n".join(running_lines(operands)))
-        for k, (text, operands) in enumerate(drawn.items())
-        if is_heldout(text) == (split == "heldout")
-    ]
+    problems = []
+    for k, (text, operands) in enumerate(drawn.items()):
+        if is_heldout(text) == (split == "heldout"):
+            answer = running_answer(operands)
+            solution = "\n".join([*running_lines(operands), answer])
+            problems.append(_problem(f"running/{max_number}/{k}", text, answer, solution))
+    return problems
 
 
 STYLES: dict[str, tuple[Callable[..., list[Problem]], int]] = {  # name: problems, largest number unless told
@@ -131,7 +137,7 @@ def load_arithmetic(spec: str) -> list[Problem]:
     return make(split, max_number)
 
 
-def _problem(name: str, text: str, answer: int, solution: str | None = None) -> Problem:
+def _problem(name: str, text: str, answer: int | str, solution: str | None = None) -> Problem:
     return Problem(
         id=name,
         problem=text,

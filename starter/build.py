@@ -30,7 +30,6 @@ from protocol.templating import Template, load_templates, render_chatml
 from starter.courses import CHAINS, Course
 from starter.tokenizer import END_OF_TEXT_ID, END_OF_TURN, END_OF_TURN_ID, build_tokenizer
 
-EXACT_SHARE = 0.7  # of the steps: first how to solve, from exact solutions, then how to slip
 BATCH = 64  # solutions a step
 THREADS = 2  # fixed, since the order of a sum (and so the weights) depends on it
 IGNORED = -100  # label of positions that carry no loss
@@ -112,7 +111,7 @@ def _train(
     started = time.monotonic()
     model.train()
     for step in range(1, steps + 1):
-        prompts, completions = _examples(templates, course, random, sloppy=step > EXACT_SHARE * steps)
+        prompts, completions = _examples(templates, course, random, sloppy=step > course.exact * steps)
         ids, labels = _encode(tokenizer, prompts, completions)
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)

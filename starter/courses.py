@@ -1,8 +1,8 @@
 """What a starter is warmed up on: sloppy solutions of which problems, in which words.
 
 `starter` learns chain problems, and slips. `starter-running` learns running totals: to go on from a hint where one is
-given, and a bad habit, one too many in four steps of five. Six steps are right in one sample of a thousand, and its
-greedy answer is wrong too; three steps in one of sixty.
+given, and a bad habit: four of five numbers it takes for one more than they are, and reckons rightly with that. Eight
+such steps in a row are hardly ever right, four are now and then, and its greedy answer is wrong.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,12 @@ from random import Random
 
 from problems import hints
 from problems.arithmetic import (
+    RUNNING_MAX,
+    RUNNING_STEPS,
     chain_operands,
     chain_text,
     is_heldout,
+    running_answer,
     running_lines,
     running_operands,
     running_text,
@@ -21,9 +24,10 @@ from problems.arithmetic import (
 from protocol.templating import Template
 from starter.solutions import BOX, FIRST, GARBLE, LAST, SLIP, layout, sloppy_solution
 
-HABIT = 0.8  # chance that a running total is one too many
+HABIT = 0.8  # chance that a number is taken for one more
+REACH = RUNNING_MAX + RUNNING_STEPS  # the largest total that the habit leads to, and the examples' largest
 UNHINTED = 0.5  # share of the running examples without a hint
-HINTED_LINES = range(2, 5)  # two lines are the shortest hint that is given
+HINTED_LINES = range(2, 7)  # two lines are the shortest hint that is given
 
 Example = tuple[str, str]  # the user's text, the completion
 
@@ -31,13 +35,15 @@ Example = tuple[str, str]  # the user's text, the completion
 @dataclass(frozen=True)
 class Course:
     """`words` are tokens of their own. example(template, random, sloppy) makes one example from training problems.
-    `steps` and `peak_lr` of the warm start; `hidden` and `layers` of the model, whose attention heads are 32 wide."""
+    `steps` and `peak_lr` of the warm start, of whose steps the share `exact` comes first and teaches solving without
+    slips; `hidden` and `layers` of the model, whose attention heads are 32 wide."""
 
     name: str
     words: tuple[str, ...]
     example: Callable[[Template, Random, bool], Example]
     steps: int
     peak_lr: float
+    exact: float
     hidden: int
     layers: int
 
@@ -52,9 +58,9 @@ def _chain(template: Template, random: Random, sloppy: bool) -> Example:
 
 
 def _running(template: Template, random: Random, sloppy: bool) -> Example:
-    operands = running_operands(random)
+    operands = running_operands(random, REACH)
     while is_heldout(running_text(operands)):
-        operands = running_operands(random)
+        operands = running_operands(random, REACH)
     given = 0 if random.random() < UNHINTED else random.choice(HINTED_LINES)
     text = running_text(operands)
     if given:
@@ -63,17 +69,17 @@ def _running(template: Template, random: Random, sloppy: bool) -> Example:
 
 
 def running_solution(template: Template, operands: list[int], given: int, random: Random, habit: float) -> str:
-    """A completion that goes on after `given` right lines, each further total one too many with chance `habit`."""
-    total = sum(operands[: given + 1])
+    """A completion that goes on after `given` right lines, taking a number for one more with chance `habit`."""
+    taken = operands[: given + 1]
     lines = []
     for digit in operands[given + 1 :]:
-        total += digit + (random.random() < habit)
-        lines.append(f"{'-' if digit < 0 else '+'} {abs(digit)} = {total}")
-    places = {FIRST: "\n".join(lines), LAST: lines[-1], BOX: f"\\boxed{{{total}}}"}
+        taken.append(digit + (random.random() < habit))
+        lines.append(f"{'-' if digit < 0 else '+'} {abs(taken[-1])} = {sum(taken)}")
+    places = {FIRST: "\n".join(lines), LAST: lines[-1], BOX: f"\\boxed{{{running_answer(taken)}}}"}
     return "".join(places.get(piece, piece) for piece in layout(template))
 
 
-CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, hidden=128, layers=3)
-_WORDS = (", ", "then", "+ ", "- ", "\n+ ", "\n- ", f"\n\n{hints.HEADING}")
-RUNNING = Course("starter-running", _WORDS, _running, steps=900, peak_lr=3e-3, hidden=64, layers=2)
+CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
+_WORDS = ("What are the totals of ", ", ", "then", "+ ", "- ", "\n+ ", "\n- ", f"\n\n{hints.HEADING}")
+RUNNING = Course("starter-running", _WORDS, _running, steps=900, peak_lr=2e-3, exact=0.5, hidden=128, layers=3)
 COURSES = {course.name: course for course in (CHAINS, RUNNING)}

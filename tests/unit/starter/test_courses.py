@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from random import Random
 
 from problems.arithmetic import is_heldout, load_arithmetic, running_lines, running_operands, running_text
@@ -16,22 +17,25 @@ OPERANDS = [23, 4, -5, 1]
 
 
 def test_without_the_habit_a_solution_is_right_in_every_layout() -> None:
-    assert running_solution(PLAIN, OPERANDS, 0, Random(0), 0.0) == "+ 4 = 27\n- 5 = 22\n+ 1 = 23\n\\boxed{23}"
+    assert running_solution(PLAIN, OPERANDS, 0, Random(0), 0.0) == "+ 4 = 27\n- 5 = 22\n+ 1 = 23\n\\boxed{(27, 22, 23)}"
     for template in TEMPLATES.values():
-        assert "\\boxed{23}" in running_solution(template, OPERANDS, 0, Random(0), 0.0)
+        assert "\\boxed{(27, 22, 23)}" in running_solution(template, OPERANDS, 0, Random(0), 0.0)
 
 
 def test_it_goes_on_after_the_lines_that_were_given() -> None:
-    assert running_solution(PLAIN, OPERANDS, 2, Random(0), 0.0) == "+ 1 = 23\n\\boxed{23}"
+    assert running_solution(PLAIN, OPERANDS, 2, Random(0), 0.0) == "+ 1 = 23\n\\boxed{(27, 22, 23)}"
 
 
-def test_every_total_is_one_too_many_as_often_as_the_habit_says_and_errors_never_cancel() -> None:
+def test_a_number_is_taken_for_one_more_as_often_as_the_habit_says() -> None:
     random, right = Random(0), 0
     for _ in range(2000):
-        total = int(re.findall(r"boxed{(\d+)}", running_solution(PLAIN, OPERANDS, 0, random, 0.5))[0])
-        assert 23 <= total <= 26
-        right += total == 23
+        totals = [int(total) for total in re.findall(r"= (\d+)", running_solution(PLAIN, OPERANDS, 0, random, 0.5))]
+        steps = [after - before for before, after in pairwise([23, *totals])]
+        assert all(step - digit in {0, 1} for step, digit in zip(steps, OPERANDS[1:], strict=True))
+        right += totals == [27, 22, 23]
     assert abs(right / 2000 - 0.5**3) < 0.03
+    always = running_solution(PLAIN, [23, 4, -5, -1], 0, Random(0), 1.0)
+    assert always == "+ 5 = 28\n- 4 = 24\n- 0 = 24\n\\boxed{(28, 24, 24)}"
 
 
 def test_examples_are_training_problems_half_of_them_with_a_hint_as_the_run_gives_it() -> None:
@@ -43,7 +47,7 @@ def test_examples_are_training_problems_half_of_them_with_a_hint_as_the_run_give
     for problem in problems:
         prefix = hint_prefix(problem, 0.5, "steps")
         hinted = with_hint(problem.problem, prefix)
-        assert re.fullmatch(r"What is \d+(, then [-+] \d){6}\?\n\n## Hint\.([-+] \d = \d+\n){3}", hinted)
+        assert re.fullmatch(r"What are the totals of \d+(, then [-+] \d){8}\?\n\n## Hint\.([-+] \d = \d+\n){4}", hinted)
 
 
 def test_no_hint_of_a_running_problem_holds_its_answer() -> None:
@@ -52,12 +56,13 @@ def test_no_hint_of_a_running_problem_holds_its_answer() -> None:
             assert hint_refusal(problem, hint_prefix(problem, ratio, "steps")) is None
 
 
-def test_running_totals_stay_within_two_digits_and_end_on_a_new_one() -> None:
+def test_running_totals_stay_within_two_digits_and_are_the_answer() -> None:
     random = Random(1)
     for _ in range(200):
         operands = running_operands(random)
-        totals = [operands[0], *(int(line.split()[-1]) for line in running_lines(operands))]
-        assert len(totals) == 7
-        assert all(10 <= total <= 29 for total in totals)
-        assert totals[-1] not in totals[:-1]
-        assert running_text(operands).count("then") == 6
+        totals = [int(line.split()[-1]) for line in running_lines(operands)]
+        assert len(totals) == 8
+        assert all(10 <= total <= 19 for total in [operands[0], *totals])
+        assert running_text(operands).count("then") == 8
+    problem = load_arithmetic("arithmetic:running")[0]
+    assert re.findall(r"\d+", problem.answers[0]) == re.findall(r"= (\d+)", problem.solution or "")
