@@ -45,7 +45,8 @@ def build_starter(
     log: Callable[[str], None] = print,
     course: Course = CHAINS,
 ) -> Path:
-    """The starter policy's folder, `cache_dir/<course>-<hash>`; built when it is not there yet (1-3 min).
+    """The starter policy's folder, `cache_dir/<course>-<hash>`; built when it is not there yet (chains 1-3 min, running
+    totals 5).
 
     `extra_templates` are files or folders as for `load_templates`. The same arguments give the same weights
     on one machine. Two processes may build at once: each builds apart, the first to finish keeps its folder.

@@ -78,7 +78,7 @@ def test_the_filter_keeps_groups_with_1_to_15_right_of_16() -> None:
     assert [k for k in range(17) if low <= k / 16 <= high] == list(range(1, 16))
 
 
-def test_the_demo_goes_from_half_over_a_third_to_none() -> None:
+def test_the_demo_takes_its_hints_away_by_quarters() -> None:
     curriculum = recipe("demo_questa").curriculum
-    assert [s.hint_ratio for s in curriculum.stages] == [0.5, 0.34, 0.0]
+    assert [s.hint_ratio for s in curriculum.stages] == [0.75, 0.5, 0.25, 0.0]
     assert curriculum.hints.reject_if_answer_in_hint
