@@ -20,7 +20,7 @@ import numpy as np
 
 from protocol.config import RunConfig
 from protocol.messages import CANARY_POINTS, CanaryPoint, SyncOffer, Version, unpack_floats, unpack_ids
-from protocol.processes import Guarded, spawn_guarded
+from protocol.processes import Guarded, bind_tree, spawn_guarded
 
 _HEALTH_INTERVAL_S = 0.25
 _GONE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
@@ -92,18 +92,22 @@ class VllmEngine:
         }
         if self._on_one_core:
             env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or vLLM would not let the scheduler run the model itself
+        if self._cpus is not None:
+            env.setdefault("OMP_NUM_THREADS", str(len(self._cpus)))
+            env.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(self._cpus))))
         env.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         # vLLM's own `vllm` command fails in the CPU build; the module is the same server.
         argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *self._arguments(port)]
-        self._process = await asyncio.to_thread(
-            spawn_guarded, argv, env=env, log=self._log, cpus=self._cpus, name="vllm"
-        )
+        self._process = await asyncio.to_thread(spawn_guarded, argv, env=env, log=self._log, name="vllm")
         self.starts += 1
         # uvicorn drops idle connections after 5 s; one that we let go of sooner is never dropped in our hand.
         self._http = aiohttp.ClientSession(
             f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0)
         )
         await self._wait_healthy()
+        if self._cpus is not None:
+            # Only now: what it imports and compiles may take any core that is free.
+            await asyncio.to_thread(bind_tree, self._process.pid, self._cpus)
         self.world_size = int((await self._get("/get_world_size"))["world_size"])
 
     @property

@@ -129,6 +129,16 @@ def spawn_guarded(
     return Guarded(name, pid, warden, ours)
 
 
+def bind_tree(pid: int, cpus: set[int]) -> None:
+    """From now on a process, its threads and all that it has started use `cpus` alone. Those that have ended are gone."""
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(int(thread.name), cpus)
+                for child in (thread / "children").read_text().split():
+                    bind_tree(int(child), cpus)
+
+
 def _await_start(name: str, control: socket.socket, warden: subprocess.Popen[bytes]) -> int:
     control.settimeout(START_DEADLINE_S)
     try:

@@ -44,7 +44,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --user-group --home-dir /tmp --no-create-home chorus \
     # A new named volume takes its owner from the folder that it is mounted on.
-    && install -d -o 10001 -g 10001 /runs /models
+    && install -d -o 10001 -g 10001 /runs /models /kernels
 COPY --from=packages /opt/venv /opt/venv
 # HOME: what libraries cache goes below it, and the root of the file system may be read-only.
 ENV PATH=/opt/chorus/bin:/opt/venv/bin:$PATH \

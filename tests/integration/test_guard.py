@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from protocol.processes import Guarded, SpawnError, spawn_guarded
+from protocol.processes import Guarded, SpawnError, bind_tree, spawn_guarded
 
 # A family that is hard to get rid of: a child that ignores SIGTERM, and below it one that has also left for a
 # session of its own behind a father who is dead. Each process writes its pid into the folder.
@@ -204,3 +205,30 @@ def test_a_command_that_does_not_exist_is_one_clear_error() -> None:
 def test_waiting_has_a_deadline(guarded: tuple[Guarded, list[int]]) -> None:
     with pytest.raises(TimeoutError, match=r"family \(pid \d+\) still runs after 0.1 s"):
         guarded[0].wait(0.1)
+
+
+TREE = """
+import os, subprocess, sys, threading, time
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+child = subprocess.Popen([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"])
+time.sleep(60)
+"""
+
+
+def test_a_whole_tree_can_be_bound_to_a_core_after_its_start(tmp_path: Path) -> None:
+    log = tmp_path / "tree.log"
+    tree = spawn_guarded([sys.executable, "-c", TREE], name="tree", log=log)
+    try:
+        end = time.monotonic() + 20
+        while "up" not in log.read_text():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        core = min(os.sched_getaffinity(0))
+        bind_tree(tree.pid, {core})
+        processes = [psutil.Process(tree.pid), *psutil.Process(tree.pid).children(recursive=True)]
+        threads = [thread.id for process in processes for thread in process.threads()]
+        assert (len(processes), len(threads)) == (2, 3)
+        assert all(os.sched_getaffinity(thread) == {core} for thread in threads)
+    finally:
+        tree.stop(1.0)
+    bind_tree(tree.pid, {core})  # it has ended: nothing to bind, and no error

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from bases import build_stand_in, import_python, root_file_system, served_wheels
@@ -76,14 +77,16 @@ def main() -> int:
 def build(report: Report, engine: Engine, stack: Stack, scratch: Path) -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chorus" / "compose-test"
     with served_wheels() as wheels_url:
-        with report.phase("stand-ins for the official images"):
+        with report.phase("a stand-in for the official Python image"):
             import_python(root_file_system(cache, scratch), engine.environment, wheels_url)
+        with report.phase("docker compose build, and stand-ins for Redis and Prometheus"), ThreadPoolExecutor() as pool:
             images = stack.compose("config", "--images").split()
+            builds: list[Future] = [pool.submit(stack.compose, "build", deadline_s=900)]
             for dockerfile, name in (("redis.Dockerfile", "redis:"), ("prometheus.Dockerfile", "prom/prometheus:")):
-                build_stand_in(dockerfile, next(i for i in images if i.startswith(name)), engine.environment)
-        for service in ("reward-server", "learner", "generator"):
-            with report.phase(f"docker compose build {service}"):
-                stack.compose("build", service, deadline_s=900)
+                image = next(i for i in images if i.startswith(name))
+                builds.append(pool.submit(build_stand_in, dockerfile, image, engine.environment))
+            for started in builds:
+                started.result()
     print(stack.docker("image", "ls", "--format", "compose-test: image {{.Repository}}:{{.Tag}} {{.Size}}"), end="")
 
 
@@ -143,7 +146,7 @@ def scale(stack: Stack, n: int) -> None:
     before = stack.steps()
     up = ("up", "--detach", "--no-build", "--no-recreate", "--no-deps", "--scale", f"generator={n}", "generator")
     stack.compose(*up, deadline_s=400)
-    stack.wait(f"{n} generators ready", lambda: len(stack.members("ready")) == n, 300, every_s=3)
+    stack.wait(f"{n} generators ready", lambda: len(stack.members("ready")) == n, 300, every_s=8)
     targets = f'count(up{{instance=~".*:9101"}} == 1) == {n}'
     stack.wait(f"{n} generators scraped", lambda: stack.prometheus(targets), 60)
     stack.wait("a further step", lambda: stack.steps() > before, 120)
@@ -158,7 +161,7 @@ def kill_a_generator(stack: Stack) -> None:
         now = stack.members("ready")
         return len(now) == 3 and len(now - known) == 1
 
-    stack.wait("a new member in the dead one's place", back, 300, every_s=3)
+    stack.wait("a new member in the dead one's place", back, 300, every_s=8)
     check(stack.containers("generator")[0]["RestartCount"] == 1, "the engine started it again")
     stack.wait("a further step", lambda: stack.steps() > before, 120)
 

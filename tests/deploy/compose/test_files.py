@@ -97,6 +97,22 @@ def test_every_path_that_is_mounted_from_the_repository_is_in_it() -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("files", [(CPU,), (CPU, GPU)], ids=["cpu", "gpu"])
+def test_volumes_are_mounted_where_the_image_has_a_folder_that_its_user_owns(files: tuple[Path, ...]) -> None:
+    """Else a new volume belongs to root, and the service can't write to it."""
+    ours = [service for service in resolved(*files)["services"].values() if service["image"].startswith("chorus-")]
+    mounted = {
+        (service["build"]["dockerfile"], mount["target"])
+        for service in ours
+        for mount in service.get("volumes", [])
+        if mount["type"] == "volume"
+    }
+    assert {target for _, target in mounted} == {"/runs", "/models", "/kernels"}
+    for dockerfile, target in mounted:
+        (folders,) = re.findall(r"install -d -o 10001 -g 10001 (.+)", (ROOT / dockerfile).read_text())
+        assert target in folders.split()
+
+
 def test_on_gpus_nothing_is_bound_to_cpu_cores_and_each_role_has_its_device() -> None:
     config = resolved(CPU, GPU, CHORUS_GENERATOR_GPU="1")["services"]
     devices = {
@@ -107,7 +123,7 @@ def test_on_gpus_nothing_is_bound_to_cpu_cores_and_each_role_has_its_device() ->
     assert config["init"]["environment"]["CHORUS_PLACEMENT__GENERATOR_GPUS"] == "[[1]]"
     assert "cpuset" not in config["learner"]
     assert "--cpus" not in " ".join(config["generator"]["command"])
-    assert "environment" not in config["generator"]
+    assert not {"OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"} & set(config["generator"]["environment"])
     for name in ("init", "learner", "generator"):
         assert config[name]["build"]["dockerfile"] == "deploy/docker/gpu.Dockerfile"
 
