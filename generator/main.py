@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run-id", required=True, help="namespace of the run on Redis")
     parser.add_argument("--name", default="generator", help="prefix of this generator's id")
     parser.add_argument("--log", type=Path, default=Path("vllm.log"), help="where vLLM's own output goes")
-    parser.add_argument("--cpus", default="", help="cores for vLLM, e.g. 0,1 (default: all)")
+    parser.add_argument("--cpus", default="", help="cores for vLLM once it is up, e.g. 0,1 (default: all)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
     logs.tell(run=args.run_id)
