@@ -130,7 +130,7 @@ def spawn_guarded(
 
 
 def bind_tree(pid: int, cpus: set[int]) -> None:
-    """From now on a process, its threads and all that it has started use `cpus` alone; what has ended is passed over."""
+    """Let a process, its threads and all that it has started use `cpus` alone; what has ended is passed over."""
     with contextlib.suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
