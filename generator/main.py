@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run-id", required=True, help="namespace of the run on Redis")
     parser.add_argument("--name", default="generator", help="prefix of this generator's id")
     parser.add_argument("--log", type=Path, default=Path("vllm.log"), help="where vLLM's own output goes")
-    parser.add_argument("--cpus", default="", help="cores for vLLM once it is up, e.g. 0,1 (default: all)")
+    parser.add_argument("--cpus", type=_cores, help="cores for vLLM once it is up, e.g. 0,1 (default: all)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
     logs.tell(run=args.run_id)
@@ -57,7 +57,7 @@ async def _run(config: RunConfig, args: argparse.Namespace) -> int:
         config,
         args.run_id,
         generator_id,
-        VllmEngine(config, args.log, {int(c) for c in args.cpus.split(",")} if args.cpus else None),
+        VllmEngine(config, args.log, args.cpus),
         grader,
         tokenizer,
         client,
@@ -73,6 +73,13 @@ async def _run(config: RunConfig, args: argparse.Namespace) -> int:
         await client.aclose()
         await grader.close()
     return os.EX_OK
+
+
+def _cores(text: str) -> set[int]:
+    cores, here = {int(core) for core in text.split(",")}, os.sched_getaffinity(0)
+    if cores - here:
+        raise argparse.ArgumentTypeError(f"no core {min(cores - here)} here; there are {sorted(here)}")
+    return cores
 
 
 def load_tokenizer(path: str) -> Tokenizer:
