@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
@@ -61,7 +62,9 @@ class Admission:
         asked = choose_templates(config.evaluation.templates, files, "evaluation.templates")
         self.evaluation_templates = asked or self.templates
         self.draw = TemplateDraw(config, self.templates)
-        self.problems, self.too_long = self._fitting(_load(config.problems.train), self.templates)
+        problems = _load(config.problems.train)
+        self.problems = [p for p in problems if self._fits(p.problem, self.templates)]
+        self.too_long = len(problems) - len(self.problems)
         if not self.problems:
             raise CannotGoOn(
                 f"problems.train: all {self.too_long} prompts are longer than problems.max_prompt_tokens "
@@ -70,7 +73,7 @@ class Admission:
         if self.too_long:
             log.warning("%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long)
         self.by_id = {problem.id: problem for problem in self.problems}
-        self.hints = Hints(config, self.tokenizer, self._fits)
+        self.hints = Hints(config, self.tokenizer, lambda text: self._fits(text, self.templates))
         self.online = OnlineRatios(config.curriculum.hints.online, config.run.steps)
         self.probe = Probe()
         self.stages = self._stages()
@@ -93,15 +96,10 @@ class Admission:
         self.stages.open(run_dir)
         self.online.open(run_dir)
 
-    def _fitting(self, problems: list[Problem], templates: Mapping[str, Template]) -> tuple[list[Problem], int]:
-        """Problems that fit under each of these templates."""
+    def _fits(self, text: str, templates: Mapping[str, Template]) -> bool:
+        """Whether a problem's text fits under each of these templates."""
         limit = self.config.problems.max_prompt_tokens
-        fitting = [p for p in problems if all(len(self.render(p, t)) <= limit for t in templates.values())]
-        return fitting, len(problems) - len(fitting)
-
-    def _fits(self, problem: Problem, text: str) -> bool:
-        limit = self.config.problems.max_prompt_tokens
-        return all(len(self._renderer.ids(t, text)) <= limit for t in self.templates.values())
+        return all(len(self._renderer.ids(t, text)) <= limit for t in templates.values())
 
     def render(self, problem: Problem, template: Template, hint_ratio: float = 0.0) -> list[int]:
         """The prompt's token ids, hint and prefill included."""
@@ -156,22 +154,26 @@ class Admission:
         templates = choose_templates([name], files, "evaluation.validation_template")
         reserved = {p.problem for p in self._heldout()}
         sources = self.config.problems.validation or self.config.problems.heldout
-        problems = [p for p in self._fitting(_load(sources), templates)[0] if p.problem not in reserved]
+        problems = self._first_fitting([p for p in _load(sources) if p.problem not in reserved], templates, wanted)
         if len(problems) < wanted:
             raise CannotGoOn(
                 f"problems.validation leaves {len(problems)} problems that fit and that the held-out evaluation does "
                 f"not ask; evaluation.validation_problems is {wanted}: lower it, or name further sources"
             )
-        return self._ask(_by_hash(problems)[:wanted], templates, first_index, min_version)
+        return self._ask(problems, templates, first_index, min_version)
 
     def _heldout(self) -> list[Problem]:
         wanted = self.config.evaluation.problems
-        problems, _ = self._fitting(_load(self.config.problems.heldout), self.evaluation_templates)
+        problems = self._first_fitting(_load(self.config.problems.heldout), self.evaluation_templates, wanted)
         if len(problems) < wanted:
             raise CannotGoOn(
                 f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {wanted}"
             )
-        return _by_hash(problems)[:wanted]
+        return problems
+
+    def _first_fitting(self, problems: list[Problem], templates: Mapping[str, Template], wanted: int) -> list[Problem]:
+        """The first `wanted`, in the order of their hashes; to render them all would hold up every validation."""
+        return list(islice((p for p in _by_hash(problems) if self._fits(p.problem, templates)), wanted))
 
     def _ask(
         self, problems: list[Problem], templates: Mapping[str, Template], first_index: int, min_version: int

@@ -20,11 +20,11 @@ from protocol.config import RunConfig
 from protocol.curriculum import Stage
 from protocol.messages import Problem
 
-Fits = Callable[[Problem, str], bool]  # whether the prompt is short enough, with this user's text
+Fits = Callable[[str], bool]  # whether the prompt is short enough, with this text as the problem's
 
 
 class Hints:
-    """`fits` looks at a problem under all of the run's templates."""
+    """`fits` looks at a text under all of the run's templates."""
 
     def __init__(self, config: RunConfig, tokenizer: PreTrainedTokenizerFast, fits: Fits) -> None:
         self.config = config.curriculum.hints
@@ -52,7 +52,7 @@ class Hints:
     def refusal(self, problem: Problem, ratio: float) -> str | None:
         """Why this hint is not given to a problem that has a usable solution."""
         reason = hint_refusal(problem, self.prefix(problem, ratio), self.config.reject_if_answer_in_hint)
-        return reason or (None if self.fits(problem, self.text(problem, ratio)) else "too_long")
+        return reason or (None if self.fits(self.text(problem, ratio)) else "too_long")
 
     def lower(self, problem: Problem, ratio: float, move: float) -> float:
         """The largest of ratio, ratio - move, ... that can be given; 0 where none can."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import msgpack
@@ -133,23 +132,30 @@ class Crew:
 
     @torch.no_grad()
     def _gather(self, to_host: bool) -> list[torch.Tensor]:
-        """Gather every parameter, one after another; rank 0 copies each into its place in the buckets."""
+        """Gather every parameter, one after another; rank 0 copies each into its place in the buckets.
+
+        A blocking copy from a GPU would send float32 and round it with the host's cores.
+        """
         buckets = new_buckets(self._plan, pinned=self.device.type == "cuda") if to_host else []
         views = [view for bucket in self._plan.views(buckets) for _, view in bucket] if to_host else []
         for k, parameter in enumerate(self._parameters):
             full = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
             if to_host:
-                views[k].copy_(full)
+                views[k].copy_(full, non_blocking=True)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         return buckets
 
     def _canary(self, prefixes: list[list[int]]) -> tuple[list[CanaryPoint], float]:
         """What is predicted after each prefix, and by how much bfloat16 rounds that on average."""
-        points, rounding = [], []
-        for prefix in prefixes:
-            logprobs, ids, rounded = self.trainer.top_log_probabilities(prefix, _CANARY_TOP)
-            points.append(CanaryPoint(prefix=pack_ids(prefix), token_ids=pack_ids(ids), logprobs=pack_floats(logprobs)))
-            rounding.append(rounded)
-        return points, fmean(rounding or [0.0])
+        if not prefixes:
+            return [], 0.0
+        logprobs, ids, rounding = self.trainer.top_log_probabilities(prefixes, _CANARY_TOP)
+        points = [
+            CanaryPoint(prefix=pack_ids(prefix), token_ids=pack_ids(top), logprobs=pack_floats(values))
+            for prefix, top, values in zip(prefixes, ids, logprobs, strict=True)
+        ]
+        return points, rounding
 
 
 def _shard(policy: Policy, config: RunConfig, device: torch.device) -> None:

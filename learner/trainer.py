@@ -192,18 +192,22 @@ class Trainer:
         return np.split(flat.numpy(), starts[1:-1])
 
     @torch.no_grad()
-    def top_log_probabilities(self, prefix: list[int], top: int) -> tuple[list[float], list[int], float]:
-        """The `top` likeliest next tokens after `prefix`. A collective under FSDP: all ranks call it.
+    def top_log_probabilities(
+        self, prefixes: list[list[int]], top: int
+    ) -> tuple[list[list[float]], list[list[int]], float]:
+        """The `top` likeliest next tokens after each prefix. A collective under FSDP: all ranks call it.
 
-        Returns (log-probabilities [top], token ids [top], by how many nats bfloat16 rounds them on average: their
-        distance to the same without autocast, 0 in a float32 run).
+        Returns (log-probabilities [prefixes, top], token ids [prefixes, top], by how many nats bfloat16 rounds them
+        on average: their distance to the same without autocast, 0 in a float32 run).
         """
-        ids = torch.tensor([prefix], device=self.device)
-        last = torch.tensor([len(prefix) - 1], device=self.device)
+        width = max(map(len, prefixes))
+        # Padded on the right, where no prefix looks.
+        ids = torch.tensor([[*prefix, *[0] * (width - len(prefix))] for prefix in prefixes], device=self.device)
+        last = torch.tensor([k * width + len(prefix) - 1 for k, prefix in enumerate(prefixes)], device=self.device)
         with self._autocast():
             values, tokens = self.policy(ids, None, last, None, top)
         rounding = 0.0
         if self.config.model.dtype == "bfloat16":
-            exact, _ = self.policy(ids, None, last.expand(top), tokens[0])
-            rounding = float((exact - values[0]).abs().mean())
-        return values[0].tolist(), tokens[0].tolist(), rounding
+            exact, _ = self.policy(ids, None, last.repeat_interleave(top), tokens.flatten())
+            rounding = float((exact - values.flatten()).abs().mean())
+        return values.tolist(), tokens.tolist(), rounding

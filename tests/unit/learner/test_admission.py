@@ -12,8 +12,10 @@ import pytest
 from tinymodel import TEMPLATE
 
 from learner.admission import Admission
+from learner.prompts import Renderer
 from protocol.config import RunConfig
 from protocol.exits import CannotGoOn
+from protocol.templating import Template
 
 
 def admission(
@@ -84,6 +86,20 @@ def test_an_evaluation_asks_under_its_own_templates_in_equal_shares_and_else_und
     assert [t.template for t in asked] == other * 4  # four problems sampled, the same four greedily
     usual = admission(tiny_model, str(path), problems=4).evaluation_tasks(0, 0)
     assert {t.template for t in usual} == {TEMPLATE}
+
+
+def test_an_evaluation_renders_no_more_problems_than_it_asks(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = admission(tiny_model, "arithmetic:chain?split=heldout", problems=3)
+    rendered: set[str] = set()
+    ids = Renderer.ids
+
+    def counted(renderer: Renderer, template: Template, text: str) -> list[int]:
+        rendered.add(text)
+        return ids(renderer, template, text)
+
+    monkeypatch.setattr(Renderer, "ids", counted)
+    assert len(some.evaluation_tasks(0, 0)) == 6  # each sampled, then greedily
+    assert len(rendered) == 3
 
 
 def test_an_unknown_evaluation_template_is_refused_with_its_key(tiny_model: Path, problems: Path) -> None:

@@ -40,6 +40,17 @@ def test_a_snapshot_says_how_far_bfloat16_is_off(model: Path) -> None:
         assert unpack_floats(other.logprobs) == pytest.approx(unpack_floats(one.logprobs), abs=0.1)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_prefixes_of_any_length_are_looked_at_together_as_each_by_itself(model: Path, dtype: str) -> None:
+    crew, version = Crew(config(model, dtype), torch.device("cpu"), None), Version(fence=1, step=0)
+    together = crew.snapshot(version, PREFIXES)
+    alone = [crew.snapshot(version, [prefix]) for prefix in PREFIXES]
+    for point, single in zip(together.canary, [s.canary[0] for s in alone], strict=True):
+        assert (point.prefix, point.token_ids) == (single.prefix, single.token_ids)
+        assert unpack_floats(point.logprobs) == pytest.approx(unpack_floats(single.logprobs), abs=1e-5)
+    assert together.rounding == pytest.approx(sum(s.rounding for s in alone) / len(alone), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("dtype", "own", "rounding", "allowed"),
     [
