@@ -2,7 +2,8 @@
 
 Every run starts from the same policy, which knows all 13 layouts, and trains on the same number of samples. What the
 runs came to is measured apart, on each one's checkpoints, with the same held-out problems and templates for all.
-A run that has ended is not run again, and one that was cut short goes on: start the command again at any time.
+A run that has its steps is not run again, and one that was cut short goes on: start the command again at any time,
+also with more steps.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ ARMS = {
     1: load_config(RECIPES / "demo_single_template.toml").templates.names,
 }
 POINTS = 10  # checkpoints of a run that are measured
+KEPT = 1000  # more checkpoints than any run has: they go once they are measured
 DEADLINE_S = 6 * 3600.0
 
 
@@ -43,19 +45,19 @@ def main() -> int:
     args = parser.parse_args()
     os.nice(args.nice)
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    folder = args.dir / "prompt_augmentation" / f"{args.steps}-steps"
+    folder = args.dir / "prompt_augmentation"
     folder.mkdir(parents=True, exist_ok=True)
     if not args.report_only:
         starter = _starter(args.dir / ".cache")
         _measure_start(folder, starter)
         for seed in args.seeds:  # seed by seed, so that an experiment cut short is still a comparison
             for arm in args.arms:
-                run_dir = _finished(folder, arm, seed) or _run(folder, arm, seed, args.steps, starter)
+                run_dir = _finished(folder, arm, seed, args.steps) or _run(folder, arm, seed, args.steps, starter)
                 _measure(run_dir)
-    runs = {arm: [r for s in args.seeds if (r := _finished(folder, arm, s))] for arm in args.arms}
+    runs = {arm: [r for s in args.seeds if (r := _finished(folder, arm, s, args.steps))] for arm in args.arms}
     runs = {arm: found for arm, found in runs.items() if found}
     if not runs:
-        print(f"{folder}: no run has ended yet", file=sys.stderr)
+        print(f"{folder}: no run has {args.steps} steps yet", file=sys.stderr)
         return os.EX_TEMPFAIL
     picture = draw(folder, runs, args.picture or folder / "prompt_augmentation.png")
     table = markdown(folder, runs)
@@ -76,36 +78,39 @@ def _folders(folder: Path, arm: int, seed: int) -> Iterator[Path]:
     return iter(sorted(folder.glob(f"templates-{arm}-seed-{seed}-*"), reverse=True))
 
 
-def _finished(folder: Path, arm: int, seed: int) -> Path | None:
-    return next((f for f in _folders(folder, arm, seed) if (f / "summary.json").is_file()), None)
+def _finished(folder: Path, arm: int, seed: int, steps: int) -> Path | None:
+    return next((f for f in _folders(folder, arm, seed) if _trained(f) >= steps), None)
+
+
+def _trained(run_dir: Path) -> int:
+    """Steps of a run that has ended, or 0."""
+    summary = run_dir / "summary.json"
+    return json.loads(summary.read_text())["steps"] if summary.is_file() else 0
 
 
 def _run(folder: Path, arm: int, seed: int, steps: int, starter: Path) -> Path:
     """Start a run, or go on with one that has a checkpoint. Raises RuntimeError when it fails."""
     name = f"templates-{arm}-seed-{seed}"
     begun = next((f for f in _folders(folder, arm, seed) if any(f.glob("checkpoints/*/manifest.json"))), None)
-    if begun:
-        arguments = ["--resume", str(begun)]
-    else:
-        settings = {
+    settings: dict[str, object] = {"run.steps": steps, "learner.keep_checkpoints": KEPT}
+    if not begun:
+        settings |= {
             "run.dir": str(folder),
             "run.name": name,
-            "run.steps": steps,
             "run.seed": seed,
             "model.path": str(starter),
             "templates.names": json.dumps(ARMS[arm]),
             "evaluation.problems": 0,
             "learner.checkpoint_every": max(1, steps // POINTS),
-            "learner.keep_checkpoints": POINTS + 2,
             # Patience, since the machine may be busy with something else.
             "learner.sync_deadline_s": 300,
             "generator.lease_s": 60,
         }
-        parts = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-        arguments = [str(RECIPE), *parts]
+    arguments = ["--resume", str(begun)] if begun else [str(RECIPE)]
+    arguments += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     _say(f"{'resume' if begun else 'run'} {name}")
     run_to_its_end(name, folder / f"{name}.log", *arguments, deadline_s=DEADLINE_S)
-    run_dir = _finished(folder, arm, seed)
+    run_dir = _finished(folder, arm, seed, steps)
     assert run_dir is not None, f"{name} left no summary in {folder}"
     return run_dir
 
@@ -120,18 +125,21 @@ def _measure_start(folder: Path, starter: Path) -> None:
 
 
 def _measure(run_dir: Path) -> None:
-    """Measure the run's checkpoints into curves.json; afterwards only the last checkpoint is kept."""
-    path = run_dir / "curves.json"
-    if path.is_file():
-        return
-    from benchmarks.prompt_augmentation.evaluate import evaluate
+    """Measure the run's new checkpoints into curves.json; afterwards only the last checkpoint is kept."""
     from learner import checkpoint
 
-    folders = sorted(m.parent for m in (run_dir / "checkpoints").glob("step-*/manifest.json"))
-    _say(f"measuring {len(folders)} checkpoints of {run_dir.name}")
-    points = evaluate([f / "huggingface" for f in folders], ARMS[13])
-    steps = [checkpoint.read_manifest(f).step for f in folders]
-    records = [{"step": step} | point for step, point in zip(steps, points, strict=True)]
+    path = run_dir / "curves.json"
+    records = json.loads(path.read_text()) if path.is_file() else []
+    measured = {record["step"] for record in records}
+    found = sorted(m.parent for m in (run_dir / "checkpoints").glob("step-*/manifest.json"))
+    new = {step: f for f in found if (step := checkpoint.read_manifest(f).step) not in measured}
+    if not new:
+        return
+    from benchmarks.prompt_augmentation.evaluate import evaluate
+
+    _say(f"measuring {len(new)} checkpoints of {run_dir.name}")
+    points = evaluate([f / "huggingface" for f in new.values()], ARMS[13])
+    records += [{"step": step} | point for step, point in zip(new, points, strict=True)]
     path.write_text(json.dumps(records, indent=2) + "\n")
     checkpoint.prune(run_dir / "checkpoints", 1)
 

@@ -30,6 +30,7 @@ from protocol.templating import choose_templates
 
 SOURCE = "arithmetic:chain?split=heldout"
 MAX_TOKENS = 48
+WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, there is none")
 
 
 class Calculator:
@@ -117,12 +118,13 @@ def test_a_top_p_that_is_no_share_is_one_line_and_status_3(
 
 
 @pytest.mark.slow
-def test_a_real_vllm_answers_greedily_as_transformers_does(policy: Path, tmp_path: Path) -> None:
-    how = ["--runs", "2", "--max-tokens", str(MAX_TOKENS), "--vllm-arg=--enforce-eager"]
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, WITH_CUDA])])
+def test_a_real_vllm_answers_greedily_as_transformers_does(device: str, policy: Path, tmp_path: Path) -> None:
+    how = ["--runs", "2", "--max-tokens", str(MAX_TOKENS), "--dtype", "float32", "--vllm-arg=--enforce-eager"]
     assert main(["eval", str(policy), "--problems", SOURCE, "--limit", "8", *how, "--out", str(tmp_path)]) == 0
     records = read_jsonl(tmp_path / "answers.jsonl")
     assert len(records) == 16
-    expected = _greedy(policy, load_tokenizer(str(policy)), 8)
+    expected = _greedy(policy, load_tokenizer(str(policy)), 8, device)
     for run in (0, 1):
         same = [r["samples"][0]["text"] == expected[r["id"]] for r in records if r["run"] == run]
         assert len(same) == 8
@@ -130,16 +132,16 @@ def test_a_real_vllm_answers_greedily_as_transformers_does(policy: Path, tmp_pat
 
 
 @torch.inference_mode()
-def _greedy(model: Path, tokenizer: Any, n: int) -> dict[str, str]:
+def _greedy(model: Path, tokenizer: Any, n: int, device: str) -> dict[str, str]:
     """Problem id to the text that transformers continues with, of the first n problems."""
     from transformers import AutoModelForCausalLM
 
-    hf = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    hf = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval().to(device)
     renderer, template = Renderer(tokenizer, "chatml"), choose_templates(["qwen-math"])["qwen-math"]
     how = {"do_sample": False, "max_new_tokens": MAX_TOKENS, "eos_token_id": tokenizer.eos_token_id}
     texts = {}
     for problem in load_problems(SOURCE)[:n]:
-        ids = torch.tensor([renderer.ids(template, problem.problem)])
+        ids = torch.tensor([renderer.ids(template, problem.problem)], device=device)
         out = hf.generate(ids, attention_mask=torch.ones_like(ids), **how)
         texts[problem.id] = str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
     return texts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.prompt_augmentation.__main__ import ARMS, _finished
+from benchmarks.prompt_augmentation.__main__ import ARMS, _finished, _measure
 from benchmarks.prompt_augmentation.report import draw, markdown, training_curve
 
 SUITE = {
@@ -86,13 +86,33 @@ def test_the_picture_is_drawn_also_while_seeds_are_missing(folder: Path) -> None
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_only_a_run_with_a_summary_is_skipped(folder: Path) -> None:
-    assert _finished(folder, 13, 0) is None
+def test_only_a_run_that_has_all_its_steps_is_skipped(folder: Path) -> None:
+    assert _finished(folder, 13, 0, 40) is None
     cut_short = run(folder, "templates-13-seed-0-20260101-000000", [], finished=False)
-    assert _finished(folder, 13, 0) is None
-    (cut_short / "summary.json").write_text("{}")
-    assert _finished(folder, 13, 0) == cut_short
-    assert _finished(folder, 1, 0) is None
+    assert _finished(folder, 13, 0, 40) is None
+    (cut_short / "summary.json").write_text('{"steps": 40}')
+    assert _finished(folder, 13, 0, 40) == cut_short
+    assert _finished(folder, 13, 0, 41) is None
+    assert _finished(folder, 1, 0, 40) is None
+
+
+def test_only_new_checkpoints_are_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = run(folder, "templates-13-seed-0-20260101-000000", [0.5, 0.6])  # measured: steps 20 and 40
+    for step in (40, 60):
+        path = run_dir / "checkpoints" / f"step-{step:06d}"
+        (path / "huggingface").mkdir(parents=True)
+        (path / "manifest.json").write_text(json.dumps({"step": step, "fence": 0, "entries": {}}))
+    asked: list[Path] = []
+
+    def evaluate(folders: list[Path], _: object) -> list[dict[str, object]]:
+        asked.extend(folders)
+        return [{"fixed": SUITE, "all": SUITE} for _ in folders]
+
+    monkeypatch.setattr("benchmarks.prompt_augmentation.evaluate.evaluate", evaluate)
+    _measure(run_dir)
+    _measure(run_dir)
+    assert [path.parent.name for path in asked] == ["step-000060"]
+    assert [p["step"] for p in json.loads((run_dir / "curves.json").read_text())] == [20, 40, 60]
 
 
 def test_the_arms_are_nested_so_that_qwen_math_is_in_each() -> None:
