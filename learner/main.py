@@ -43,12 +43,24 @@ def main(argv: list[str] | None = None) -> int:
     except redis.RedisError as error:
         raise lost(config.redis.url, error) from None
     except Exception as error:  # every library that writes has a name of its own for a full disk
+        if type(error).__name__ == "OutOfMemoryError":
+            raise CannotGoOn(_too_much(config, error)) from None
         if shutil.disk_usage(args.run_dir).free > _SCANT_BYTES or isinstance(error, CannotGoOn):
             raise
         log.exception("failed beside a full disk")
         raise CannotGoOn(
             f"run.dir {args.run_dir}: its disk is full ({first_line(error)}); make room, then go on with --resume"
         ) from None
+
+
+def _too_much(config: RunConfig, error: Exception) -> str:
+    """torch's word on a GPU without memory, less its list of processes, and what would need less."""
+    what = first_line(error).split(" Process ")[0]
+    shared = "; the generators share this GPU: lower generator.gpu_memory" if config.shares_a_gpu else ""
+    return (
+        f"{what} Lower learner.token_budget (now {config.learner.token_budget} tokens a micro-batch) or set "
+        f"learner.gradient_checkpointing = true{shared}. Then go on with --resume"
+    )
 
 
 def _finished(run_dir: Path) -> int:
