@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import msgpack
@@ -148,14 +149,19 @@ class Crew:
 
     def _canary(self, prefixes: list[list[int]]) -> tuple[list[CanaryPoint], float]:
         """What is predicted after each prefix, and by how much bfloat16 rounds that on average."""
-        if not prefixes:
-            return [], 0.0
-        logprobs, ids, rounding = self.trainer.top_log_probabilities(prefixes, _CANARY_TOP)
-        points = [
-            CanaryPoint(prefix=pack_ids(prefix), token_ids=pack_ids(top), logprobs=pack_floats(values))
-            for prefix, top, values in zip(prefixes, ids, logprobs, strict=True)
-        ]
-        return points, rounding
+        width = max(map(len, prefixes), default=1)
+        at_once = max(1, self.trainer.config.learner.token_budget // width)
+        points: list[CanaryPoint] = []
+        rounding: list[float] = []
+        for start in range(0, len(prefixes), at_once):
+            part = prefixes[start : start + at_once]
+            logprobs, ids, rounded = self.trainer.top_log_probabilities(part, _CANARY_TOP)
+            points += [
+                CanaryPoint(prefix=pack_ids(prefix), token_ids=pack_ids(top), logprobs=pack_floats(values))
+                for prefix, top, values in zip(part, ids, logprobs, strict=True)
+            ]
+            rounding += rounded
+        return points, fmean(rounding or [0.0])
 
 
 def _shard(policy: Policy, config: RunConfig, device: torch.device) -> None:

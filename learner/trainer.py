@@ -194,11 +194,11 @@ class Trainer:
     @torch.no_grad()
     def top_log_probabilities(
         self, prefixes: list[list[int]], top: int
-    ) -> tuple[list[list[float]], list[list[int]], float]:
+    ) -> tuple[list[list[float]], list[list[int]], list[float]]:
         """The `top` likeliest next tokens after each prefix. A collective under FSDP: all ranks call it.
 
         Returns (log-probabilities [prefixes, top], token ids [prefixes, top], by how many nats bfloat16 rounds them
-        on average: their distance to the same without autocast, 0 in a float32 run).
+        on average [prefixes]: their distance to the same without autocast, 0 in a float32 run).
         """
         width = max(map(len, prefixes))
         # Padded on the right, where no prefix looks.
@@ -206,8 +206,8 @@ class Trainer:
         last = torch.tensor([k * width + len(prefix) - 1 for k, prefix in enumerate(prefixes)], device=self.device)
         with self._autocast():
             values, tokens = self.policy(ids, None, last, None, top)
-        rounding = 0.0
+        rounding = [0.0] * len(prefixes)
         if self.config.model.dtype == "bfloat16":
             exact, _ = self.policy(ids, None, last.repeat_interleave(top), tokens.flatten())
-            rounding = float((exact - values.flatten()).abs().mean())
+            rounding = (exact.view_as(values) - values).abs().mean(-1).tolist()
         return values.tolist(), tokens.tolist(), rounding

@@ -15,13 +15,15 @@ from protocol.messages import Version, unpack_floats
 PREFIXES = [[5, 6, 7, 8], [9, 3, 4]]
 
 
-def config(model: Path | str, dtype: str, tolerance: float = 0.0) -> RunConfig:
+def config(model: Path | str, dtype: str, tolerance: float = 0.0, token_budget: int = 4096) -> RunConfig:
     return RunConfig.model_validate(
         {
             "model": {"path": str(model), "dtype": dtype},
             "problems": {"train": ["arithmetic:chain?split=train"]},
             "templates": {"names": ["qwen-math"]},
             "generator": {"logprob_tolerance": tolerance},
+            "learner": {"token_budget": token_budget},
+            "sampling": {"max_tokens": 2},
         }
     )
 
@@ -41,10 +43,15 @@ def test_a_snapshot_says_how_far_bfloat16_is_off(model: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_prefixes_of_any_length_are_looked_at_together_as_each_by_itself(model: Path, dtype: str) -> None:
-    crew, version = Crew(config(model, dtype), torch.device("cpu"), None), Version(fence=1, step=0)
-    together = crew.snapshot(version, PREFIXES)
-    alone = [crew.snapshot(version, [prefix]) for prefix in PREFIXES]
+@pytest.mark.parametrize("token_budget", [4, 8, 12])  # one at a time, two, all three
+def test_prefixes_of_any_length_are_looked_at_together_as_each_by_itself(
+    model: Path, dtype: str, token_budget: int
+) -> None:
+    crew = Crew(config(model, dtype, token_budget=token_budget), torch.device("cpu"), None)
+    version = Version(fence=1, step=0)
+    prefixes = [*PREFIXES, [7]]
+    together = crew.snapshot(version, prefixes)
+    alone = [crew.snapshot(version, [prefix]) for prefix in prefixes]
     for point, single in zip(together.canary, [s.canary[0] for s in alone], strict=True):
         assert (point.prefix, point.token_ids) == (single.prefix, single.token_ids)
         assert unpack_floats(point.logprobs) == pytest.approx(unpack_floats(single.logprobs), abs=1e-5)
