@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.prompt_augmentation.report import draw, markdown
+from benchmarks.prompt_augmentation.report import Experiment, draw, markdown
 from benchmarks.runs import run_to_its_end
 from protocol.config import load_config
 
@@ -59,8 +59,9 @@ def main() -> int:
     if not runs:
         print(f"{folder}: no run has {args.steps} steps yet", file=sys.stderr)
         return os.EX_TEMPFAIL
-    picture = draw(folder, runs, args.picture or folder / "prompt_augmentation.png")
-    table = markdown(folder, runs)
+    experiment = Experiment(folder, runs, args.steps)
+    picture = draw(experiment, args.picture or folder / "prompt_augmentation.png")
+    table = markdown(experiment)
     (folder / "report.md").write_text(table, encoding="utf-8")
     print(f"{table}\n{picture}")
     return os.EX_OK

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.prompt_augmentation.__main__ import ARMS, _finished, _measure
-from benchmarks.prompt_augmentation.report import draw, markdown, training_curve
+from benchmarks.prompt_augmentation.report import Experiment, draw, markdown
 
 SUITE = {
     "accuracy": 0.3,
@@ -30,6 +30,7 @@ def run(folder: Path, name: str, accuracies: list[float], finished: bool = True)
     records = [
         {
             "step": k,
+            "seconds": 45.0,
             "reward": 1.0,
             "accuracy": 0.5,
             "entropy": abs(k - 30) / 100,
@@ -40,7 +41,7 @@ def run(folder: Path, name: str, accuracies: list[float], finished: bool = True)
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     (run_dir / "curves.json").write_text(json.dumps([point(20 * (k + 1), a) for k, a in enumerate(accuracies)]))
     if finished:
-        (run_dir / "summary.json").write_text(json.dumps({"wall_seconds": 1800}))
+        (run_dir / "summary.json").write_text(json.dumps({"steps": 40}))
     return run_dir
 
 
@@ -60,7 +61,7 @@ def test_the_table_gives_the_mean_of_the_seeds_and_their_range(folder: Path) -> 
         13: [run(folder, "a", [0.5, 0.6]), run(folder, "b", [0.5, 0.8])],
         1: [run(folder, "c", [0.6, 0.4]), run(folder, "d", [0.6, 0.5])],
     }
-    table = markdown(folder, runs)
+    table = markdown(Experiment(folder, runs, 40))
     assert row(table, "held out, qwen-math: accuracy, sampled") == [
         "0.300",
         "0.700 (0.600-0.800)",
@@ -68,13 +69,24 @@ def test_the_table_gives_the_mean_of_the_seeds_and_their_range(folder: Path) -> 
     ]
     assert row(table, "held out, qwen-math: best sampled accuracy")[2] == "0.600 (0.600-0.600)"
     assert row(table, "held out, qwen-math: its step") == ["", "40 (40-40)", "20 (20-20)"]
-    assert row(table, "hours")[1] == "0.500 (0.500-0.500)"
+    assert row(table, "hours of training")[1] == "0.500 (0.500-0.500)"
     # Running means over five steps of |k - 30| / 100 are lowest where 28 to 32 are averaged.
     assert row(table, "training: step of the lowest entropy")[1] == "32 (32-32)"
+    assert row(table, "training: first step within 0.005 of it")[1] == "31 (31-31)"
+
+
+def test_a_run_that_has_gone_on_counts_as_far_as_the_steps_asked_for(folder: Path) -> None:
+    experiment = Experiment(folder, {13: [run(folder, "a", [0.5, 0.6])]}, 20)
+    table = markdown(experiment)
+    assert row(table, "held out, qwen-math: accuracy, sampled")[1] == "0.500"
+    assert row(table, "training: step of the lowest entropy")[1] == "20"
+    assert row(table, "training, last tenth: entropy")[1] == "0.105"
+    assert row(table, "hours of training")[1] == "0.250"
+    assert experiment.training("reward")(folder / "a")[0] == list(range(1, 21))
 
 
 def test_training_curves_are_running_means(folder: Path) -> None:
-    steps, values = training_curve(run(folder, "a", [0.5]), "entropy")
+    steps, values = Experiment(folder, {}, 40).training("entropy")(run(folder, "a", [0.5]))
     assert steps[:2] == [1, 2]
     assert values[0] == pytest.approx(0.29)
     assert values[4] == pytest.approx((0.29 + 0.28 + 0.27 + 0.26 + 0.25) / 5)
@@ -82,7 +94,7 @@ def test_training_curves_are_running_means(folder: Path) -> None:
 
 def test_the_picture_is_drawn_also_while_seeds_are_missing(folder: Path) -> None:
     runs = {13: [run(folder, "a", [0.5, 0.6]), run(folder, "b", [0.5])], 1: [run(folder, "c", [0.6])]}
-    picture = draw(folder, runs, folder / "picture.png")
+    picture = draw(Experiment(folder, runs, 40), folder / "picture.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
