@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         raise lost(config.redis.url, error) from None
     except Exception as error:  # every library that writes has a name of its own for a full disk
         if type(error).__name__ == "OutOfMemoryError":
+            log.exception("a GPU without memory")
             raise CannotGoOn(_too_much(config, error)) from None
         if shutil.disk_usage(args.run_dir).free > _SCANT_BYTES or isinstance(error, CannotGoOn):
             raise

@@ -327,9 +327,8 @@ def test_a_step_that_was_recorded_comes_again_though_it_would_be_filtered_now(
     answering(first, lambda index: (1.0, 1.0))
     ids = [r.entry.id for r in first.collector.next_step(0, 9, lambda: None)]
     first.ledger.record(1, ids)
-    again = Loop(
-        client, tiny_model, DAPO, collect_deadline_s=30
-    )  # the learner was killed; its successor reads the same books
+    # The learner was killed; its successor reads the same books.
+    again = Loop(client, tiny_model, DAPO, collect_deadline_s=30)
     again.ledger.rewind(0)
     again.collector.restore(0)
     assert [r.entry.id for r in again.collector.next_step(0, 9, lambda: None)] == ids

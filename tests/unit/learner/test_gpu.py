@@ -11,9 +11,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from learner.batch import TrainingSequence
-from learner.policy import Policy, checkpoint_layers
+from learner.policy import Policy, checkpoint_layers, wire_names
+from learner.ranks import Crew
 from learner.trainer import Trainer
 from protocol.config import load_config
+from protocol.messages import Version
 
 pytestmark = [
     pytest.mark.gpu,
@@ -71,3 +73,16 @@ def test_bfloat16_gives_nearly_float32_s_gradient() -> None:
     found, found_norm = gradient("cuda", "model.dtype=bfloat16")
     assert off(found, expected) < 0.05
     assert found_norm == pytest.approx(norm, rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_snapshot_that_is_returned_holds_the_weights(dtype: str, tmp_path: Path) -> None:
+    LlamaForCausalLM(SHAPE).save_pretrained(tmp_path)
+    config = load_config(RECIPE, [f"model.path={tmp_path}", f"model.dtype={dtype}"])
+    crew = Crew(config, torch.device("cuda"), None)
+    torch.cuda._sleep(10**9)  # cycles: the copies are queued behind it
+    snapshot = crew.snapshot(Version(fence=1, step=1), [])
+    buckets = [bucket.clone() for bucket in snapshot.buckets]
+    sent = {name: view for bucket in snapshot.plan.views(buckets) for name, view in bucket}
+    for name, parameter in wire_names(crew.trainer.policy):
+        assert torch.equal(sent[name], parameter.detach().to(sent[name].dtype).cpu()), name
