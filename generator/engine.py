@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import aiohttp
 import numpy as np
 
+from generator.vllm_log import last_error
 from protocol.config import RunConfig
 from protocol.messages import CANARY_POINTS, CanaryPoint, SyncOffer, Version, unpack_floats, unpack_ids
 from protocol.processes import Guarded, bind_tree, spawn_guarded
@@ -145,7 +146,10 @@ class VllmEngine:
         deadline = time.monotonic() + self.config.generator.start_deadline_s
         while time.monotonic() < deadline:
             if (code := self._process.poll()) is not None:
-                raise EngineError(f"vLLM ended with status {code} while starting; its log is {self._log}")
+                why = last_error(self._log)
+                raise EngineError(
+                    f"vLLM ended with status {code} while starting{why and f' ({why})'}; its log is {self._log}"
+                )
             if await self._healthy(5.0):
                 return
             await asyncio.sleep(_HEALTH_INTERVAL_S)  # the server has no event to wait on before it listens

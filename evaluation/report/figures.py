@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 from evaluation.report.runs import Arm, Run, dig, templates_of
 
 Curve = Callable[[Run], list[tuple[int, float]]]
-PANELS: list[tuple[str, str]] = [  # title, key in metrics.jsonl
+PANELS: list[tuple[str, ...]] = [  # title, path in a record of metrics.jsonl
     ("Reward", "reward"),
     ("Accuracy of the training samples", "accuracy"),
     ("Format score", "format"),
     ("Entropy of the policy [nats a token]", "entropy"),
+    ("Distinct solutions a problem", "diversity", "distinct_solutions"),
     ("Answer length [tokens]", "response_tokens_mean"),
     ("Truncated answers [share]", "truncated"),
     ("Staleness, mean [steps]", "staleness_mean"),
@@ -35,7 +36,7 @@ _LINE_CHARACTERS = 150  # that a line of the legend holds
 
 def curves(arms: Sequence[Arm]) -> str:
     """What the runs measured while they trained, and their validation."""
-    panels = [(title, smoothed(key)) for title, key in PANELS]
+    panels = [(title, smoothed(*path)) for title, *path in PANELS]
     if any(run.validations for arm in arms for run in arm.runs):
         panels.append(("Validation accuracy, sampled", _validation))
     return _draw(panels, arms)

@@ -131,6 +131,17 @@ def test_a_real_vllm_answers_greedily_as_transformers_does(device: str, policy: 
         assert sum(same) >= 7  # a near tie may fall either way
 
 
+@pytest.mark.slow
+def test_a_real_vllm_that_does_not_start_says_why(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["eval", str(tiny_model), "--problems", SOURCE, "--limit", "1", "--runs", "1", "--out", str(tmp_path)]
+    assert main([*asked, "--vllm-arg=--max-model-len", "--vllm-arg=999999"]) == CANNOT_GO_ON
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "vLLM ended with status 1 while starting" in line
+    assert "max_model_len (999999) is greater than" in line
+
+
 @torch.inference_mode()
 def _greedy(model: Path, tokenizer: Any, n: int, device: str) -> dict[str, str]:
     """Problem id to the text that transformers continues with, of the first n problems."""

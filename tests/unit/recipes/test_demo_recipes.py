@@ -32,5 +32,6 @@ def test_the_single_template_starts_from_the_demos_own_policy() -> None:
     assert single.model.starter_templates == demo.templates.names
 
 
-def test_the_thirteen_are_all_there_are() -> None:
-    assert recipe("demo_13_templates").templates.names == sorted(load_templates())
+@pytest.mark.parametrize("name", ["demo_13_templates", "smollm2_gpu"])
+def test_the_thirteen_are_all_there_are(name: str) -> None:
+    assert recipe(name).templates.names == sorted(load_templates())
