@@ -15,11 +15,30 @@ from typing import Any
 
 from protocol.config import AlarmsSection
 
-NAMES = ("entropy", "accuracy", "clip", "grad_norm", "effective", "nonfinite")
-_ACCURACY_STEPS = 10
+NAMES = ("entropy", "accuracy", "truncated", "clip", "grad_norm", "effective", "nonfinite")
+_MEAN_STEPS = 10
 _MOST_CLIPPED = 0.3  # but not for gspo, whose bounds of some 1e-4 clip about as much as a matter of course
 _NORM_STEPS = 50
 _NORM_LEAST = 10  # steps before a median means anything
+
+
+class _Mean:
+    """Of a figure over the last steps, with the lowest and the highest that it has been."""
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque(maxlen=_MEAN_STEPS)
+        self.low, self.high = math.inf, -math.inf
+
+    def add(self, value: float | None) -> float | None:
+        """The mean with this step's value; None for a step without one, and before there are enough."""
+        if value is None:
+            return None
+        self._values.append(value)
+        if len(self._values) < _MEAN_STEPS:
+            return None
+        now = statistics.fmean(self._values)
+        self.low, self.high = min(self.low, now), max(self.high, now)
+        return now
 
 
 class Alarms:
@@ -32,8 +51,7 @@ class Alarms:
             self._most_clipped = 0.0 if loss == "gspo" else _MOST_CLIPPED
         self.active: dict[str, str] = {}
         self._low_entropy = 0
-        self._accuracy: deque[float] = deque(maxlen=_ACCURACY_STEPS)
-        self._best = -math.inf
+        self._accuracy, self._truncated = _Mean(), _Mean()
         self._norms: deque[float] = deque(maxlen=_NORM_STEPS)
 
     def look(self, record: dict[str, Any]) -> list[str]:
@@ -41,6 +59,7 @@ class Alarms:
         found = {
             "entropy": self._entropy(record),
             "accuracy": self._accuracy_drop(record),
+            "truncated": self._truncated_rise(record),
             "clip": self._clip(record),
             "grad_norm": self._grad_norm(record),
             "effective": self._effective(record),
@@ -61,18 +80,22 @@ class Alarms:
         )
 
     def _accuracy_drop(self, r: dict[str, Any]) -> str | None:
-        if r.get("accuracy") is None:
-            return None
-        self._accuracy.append(r["accuracy"])
-        if len(self._accuracy) < _ACCURACY_STEPS:
-            return None
-        now = statistics.fmean(self._accuracy)
-        self._best = max(self._best, now)
-        if not self.config.accuracy_drop or self._best - now <= self.config.accuracy_drop:
+        now, most = self._accuracy.add(r.get("accuracy")), self.config.accuracy_drop
+        if now is None or not most or self._accuracy.high - now <= most:
             return None
         return (
-            f"accuracy over the last {_ACCURACY_STEPS} steps is {now:.3f}, it has been {self._best:.3f}: the policy is "
-            "getting worse at what it is rewarded for"
+            f"accuracy over the last {_MEAN_STEPS} steps is {now:.3f}, it has been {self._accuracy.high:.3f}: the "
+            "policy is getting worse at what it is rewarded for"
+        )
+
+    def _truncated_rise(self, r: dict[str, Any]) -> str | None:
+        now, most = self._truncated.add(r.get("truncated")), self.config.truncated_rise
+        if now is None or not most or now - self._truncated.low <= most:
+            return None
+        return (
+            f"{now:.0%} of the answers of the last {_MEAN_STEPS} steps were cut off, it has been "
+            f"{self._truncated.low:.0%}: they come to no end; [reward.overlong] makes that cost something, and if they "
+            "are really longer, a larger sampling.max_tokens gives them room"
         )
 
     def _clip(self, r: dict[str, Any]) -> str | None:

@@ -101,6 +101,9 @@ class AlarmsSection(Section):
     entropy_floor: float = Field(default=0.01, ge=0, description="nats a token")
     entropy_steps: int = Field(default=5, ge=1, description="steps below the floor")
     accuracy_drop: float = Field(default=0.05, ge=0, description="below the best, both as means over 10 steps")
+    truncated_rise: float = Field(
+        default=0.3, ge=0, le=1, description="share cut off, above the least, both as means over 10 steps"
+    )
     clip_fraction: float | None = Field(
         default=None, ge=0, le=1, description="tokens clipped on either side; unset: 0.3, for the loss gspo no limit"
     )

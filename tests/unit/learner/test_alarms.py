@@ -11,8 +11,8 @@ from learner.alarms import Alarms
 from protocol.config import AlarmsSection
 
 HEALTHY = {
-    "entropy": 0.3, "accuracy": 0.6, "clip_high_fraction": 0.01, "clip_low_fraction": 0.01, "grad_norm": 0.4,
-    "w_effective": 0.99, "updates_skipped": 0,
+    "entropy": 0.3, "accuracy": 0.6, "truncated": 0.4, "clip_high_fraction": 0.01, "clip_low_fraction": 0.01,
+    "grad_norm": 0.4, "w_effective": 0.99, "updates_skipped": 0,
 }  # fmt: skip
 
 
@@ -68,14 +68,31 @@ def test_accuracy_is_compared_as_a_mean_over_steps_with_its_best() -> None:
     assert "getting worse" in text
 
 
+def test_answers_that_come_to_no_end_any_more_are_told_from_those_that_never_did() -> None:
+    learning = [{"truncated": max(0.0, 0.5 - 0.02 * k)} for k in range(40)]
+    assert raised(learning) == []
+    [(step, text)] = raised(learning + [{"truncated": 0.9}] * 10)
+    assert 43 <= step <= 45
+    assert "of the last 10 steps were cut off, it has been 0%" in text
+
+
 def test_an_alarm_is_said_once_and_again_after_it_was_quiet() -> None:
     bad: dict[str, Any] = {"w_effective": 0.1}
     assert [step for step, _ in raised([{}, bad, bad, bad, {}, bad])] == [2, 6]
 
 
 def test_a_threshold_of_0_turns_an_alarm_off() -> None:
-    off = {"entropy_floor": 0, "accuracy_drop": 0, "clip_fraction": 0, "grad_norm_factor": 0, "effective_share": 0}
-    bad = {"entropy": 0.0, "accuracy": 0.0, "clip_low_fraction": 1.0, "grad_norm": 1e9, "w_effective": 0.001}
+    off = dict.fromkeys(
+        ("entropy_floor", "accuracy_drop", "truncated_rise", "clip_fraction", "grad_norm_factor", "effective_share"), 0
+    )
+    bad = {
+        "entropy": 0.0,
+        "accuracy": 0.0,
+        "truncated": 1.0,
+        "clip_low_fraction": 1.0,
+        "grad_norm": 1e9,
+        "w_effective": 0.001,
+    }
     assert raised([{}] * 12 + [bad] * 12, **off) == []
 
 
