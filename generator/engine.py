@@ -76,6 +76,7 @@ class VllmEngine:
         self.starts = 0
         self.world_size = 1
         self._log = log
+        self._log_begin = 0  # of the newest start's part
         self._cpus = cpus
         self._process: Guarded | None = None
         self._http: aiohttp.ClientSession | None = None
@@ -101,6 +102,7 @@ class VllmEngine:
         env.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         # vLLM's own `vllm` command fails in the CPU build; the module is the same server.
         argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *self._arguments(port)]
+        self._log_begin = self._log.stat().st_size if self._log.exists() else 0
         self._process = await asyncio.to_thread(spawn_guarded, argv, env=env, log=self._log, name="vllm")
         self.starts += 1
         # uvicorn drops idle connections after 5 s; one that we let go of sooner is never dropped in our hand.
@@ -146,7 +148,7 @@ class VllmEngine:
         deadline = time.monotonic() + self.config.generator.start_deadline_s
         while time.monotonic() < deadline:
             if (code := self._process.poll()) is not None:
-                why = last_error(self._log)
+                why = last_error(self._log, self._log_begin)
                 raise EngineError(
                     f"vLLM ended with status {code} while starting{why and f' ({why})'}; its log is {self._log}"
                 )

@@ -45,3 +45,9 @@ def test_the_last_error_that_means_something(text: str, said: str, tmp_path: Pat
     log = tmp_path / "vllm.log"
     log.write_text(text)
     assert last_error(log) == said
+
+
+def test_an_earlier_start_s_error_is_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    log = tmp_path / "vllm.log"
+    log.write_text(BY_THE_ENGINE + "killed\n")
+    assert last_error(log, len(BY_THE_ENGINE)) == ""
