@@ -76,7 +76,6 @@ class VllmEngine:
         self.starts = 0
         self.world_size = 1
         self._log = log
-        self._log_begin = 0  # of the newest start's part
         self._cpus = cpus
         self._process: Guarded | None = None
         self._http: aiohttp.ClientSession | None = None
@@ -102,14 +101,14 @@ class VllmEngine:
         env.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         # vLLM's own `vllm` command fails in the CPU build; the module is the same server.
         argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *self._arguments(port)]
-        self._log_begin = self._log.stat().st_size if self._log.exists() else 0
+        log_begin = self._log.stat().st_size if self._log.exists() else 0
         self._process = await asyncio.to_thread(spawn_guarded, argv, env=env, log=self._log, name="vllm")
         self.starts += 1
         # uvicorn drops idle connections after 5 s; one that we let go of sooner is never dropped in our hand.
         self._http = aiohttp.ClientSession(
             f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0)
         )
-        await self._wait_healthy()
+        await self._wait_healthy(log_begin)
         if self._cpus is not None:
             # Only now: what it imports and compiles may take any core that is free.
             await asyncio.to_thread(bind_tree, self._process.pid, self._cpus)
@@ -142,13 +141,13 @@ class VllmEngine:
         share = self.config.generator.gpu_memory or (0.4 if self.config.shares_a_gpu else 0.85)
         return ["--tensor-parallel-size", str(len(replicas[0])), "--gpu-memory-utilization", str(share)]
 
-    async def _wait_healthy(self) -> None:
+    async def _wait_healthy(self, log_begin: int) -> None:
         assert self._process
         assert self._http
         deadline = time.monotonic() + self.config.generator.start_deadline_s
         while time.monotonic() < deadline:
             if (code := self._process.poll()) is not None:
-                why = last_error(self._log, self._log_begin)
+                why = last_error(self._log, log_begin)
                 raise EngineError(
                     f"vLLM ended with status {code} while starting{why and f' ({why})'}; its log is {self._log}"
                 )
