@@ -100,7 +100,7 @@ format: install  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 bench: install  ## measure: each line a ratio against a limit or a peer
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m chorus.benchmarks
 
 # The GPU set is not pinned here: nobody has run it yet.
 gpu-test: platform  ## the tests that need one or more CUDA devices, with vllm for CUDA in .venv-gpu

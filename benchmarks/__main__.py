@@ -1,4 +1,4 @@
-"""`python -m benchmarks` (`make bench`): measure, print the table, write results.json.
+"""`python -m chorus.benchmarks` (`make bench`): measure, print the table, write results.json.
 
 Every row pairs ours with a peer measured beside it; the columns are minimum / median / maximum over the
 repeats, and a goal is held against the median. Leave the machine alone meanwhile: both of its cores are used.
@@ -14,10 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import machine
-from benchmarks.bench import WARM_UP_STEPS, Bench
-from benchmarks.report import Row, table
-from protocol.objective import PRESETS
+from chorus.benchmarks import machine
+from chorus.benchmarks.bench import WARM_UP_STEPS, Bench
+from chorus.benchmarks.report import Row, table
+from chorus.protocol.config.presets import PRESETS
 
 BENCHMARKS = (
     *("generator", "learner", "head", "gpu", "sync", "overlap", "loop"),
@@ -26,7 +26,7 @@ BENCHMARKS = (
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m chorus.benchmarks", description=__doc__)
     add = parser.add_argument
     add("--only", action="append", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
     add("--repeats", type=int, default=3, help="pairs a row (default: 3)")

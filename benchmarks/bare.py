@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from transformers import LlamaForCausalLM
 
-from learner.batch import MicroBatch
-from protocol.config import RunConfig
+from chorus.learner.training.batch import MicroBatch
+from chorus.protocol.config.run import RunConfig
 
 
 class BareLoop:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.config import RunConfig, load_config
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "demo.toml"
+RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "demo.toml"
 WARM_UP_STEPS = 2  # of a run, left out: vLLM's first shapes, the first groups with nothing to overlap with
 
 

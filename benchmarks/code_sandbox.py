@@ -1,4 +1,4 @@
-"""What a graded program costs: `python -m benchmarks.code_sandbox [REPEATS]`, in milliseconds a grade.
+"""What a graded program costs: `python -m chorus.benchmarks.code_sandbox [REPEATS]`, in milliseconds a grade.
 
 Each grade builds a room of its own (with the mechanism that the server would take) and tears it down again.
 """
@@ -9,8 +9,8 @@ import json
 import sys
 import time
 
-from reward_server.code_grader import grade_code
-from reward_server.sandbox.host import find_mechanism
+from chorus.reward_server.graders.code import grade_code
+from chorus.reward_server.sandbox.sandbox import find_mechanism
 
 _PROGRAM = "```python\na, b = map(int, input().split())\nprint(a + b)\n```"
 

@@ -23,18 +23,18 @@ import torch
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from benchmarks.bench import Bench
-from benchmarks.machine import on_cores
-from deploy.placement import Placement, place, visible_cores
-from deploy.services import Chosen, reward_server_service, services_of, valkey_service
-from deploy.supervisor import Supervisor
-from learner.admission import Admission
-from learner.broadcast import Broadcaster, Snapshot
-from learner.ranks import Crew
-from protocol.config import RunConfig
-from protocol.ledger import LearnerLedger
-from protocol.messages import RolloutGroup, SyncReport, Task, Version
-from protocol.metrics import LearnerMetrics
+from chorus.benchmarks.bench import Bench
+from chorus.benchmarks.machine import on_cores
+from chorus.deploy.placement import Placement, place, visible_cores
+from chorus.deploy.services import Chosen, reward_server_service, services_of, valkey_service
+from chorus.deploy.supervisor import Supervisor
+from chorus.learner.rollouts.admission import Admission
+from chorus.learner.training.distributed import Crew, Snapshot
+from chorus.learner.weight_sync import Broadcaster
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import LearnerLedger
+from chorus.protocol.messages import RolloutGroup, SyncReport, Task, Version
+from chorus.protocol.metrics.processes import LearnerMetrics
 
 _GENERATE_DEADLINE_S = 600.0
 _CANARY_POINTS = 6  # as many as the learner's loop sends

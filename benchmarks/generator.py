@@ -18,12 +18,12 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.bench import Bench
-from benchmarks.fleet import Fleet, completion_tokens, open_fleet
-from benchmarks.machine import on_cores
-from benchmarks.models import starter, three_million
-from benchmarks.report import Row, at_least
-from protocol.messages import Task, unpack_ids
+from chorus.benchmarks.bench import Bench
+from chorus.benchmarks.fleet import Fleet, completion_tokens, open_fleet
+from chorus.benchmarks.machine import on_cores
+from chorus.benchmarks.models import starter, three_million
+from chorus.benchmarks.report import Row, at_least
+from chorus.protocol.messages import Task, unpack_ids
 
 GOAL = at_least(0.95)
 _GROUPS = 256  # a measurement: eight of the demo's steps, so that its ends weigh little

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from benchmarks.bench import Bench
-from benchmarks.report import Row, at_least
-from deploy.dry_run import activation_bytes
-from learner.batch import TrainingSequence, cut
-from learner.policy import Policy, checkpoint_layers
-from learner.trainer import Trainer
-from protocol.config import RunConfig
+from chorus.benchmarks.bench import Bench
+from chorus.benchmarks.report import Row, at_least
+from chorus.deploy.dry_run import activation_bytes
+from chorus.learner.training.batch import TrainingSequence, cut
+from chorus.learner.training.policy import Policy, checkpoint_layers
+from chorus.learner.training.trainer import Trainer
+from chorus.protocol.config.run import RunConfig
 
 _SHAPE = Qwen2Config(
     vocab_size=151_936, hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.bench import Bench
-from benchmarks.report import Row, at_most
-from learner.policy import Policy
+from chorus.benchmarks.bench import Bench
+from chorus.benchmarks.report import Row, at_most
+from chorus.learner.training.policy import Policy
 
 GOAL = at_most(0.5)
 _VOCABULARY = 151_936  # Qwen2.5's
@@ -31,7 +31,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     seconds: dict[str, list[float]] = {"chunked": [], "naive": []}
     for _ in range(bench.repeats):
         for way in mib:
-            command = [sys.executable, "-m", "benchmarks.head", way]
+            command = [sys.executable, "-m", "chorus.benchmarks.head", way]
             result = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=300).stdout)
             mib[way].append(result["mib"])
             seconds[way].append(result["seconds"])

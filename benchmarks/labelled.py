@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[1] / "tests" / "labelled"
+FOLDER = Path(__file__).resolve().parents[1] / "tests" / "labelled"
 
 
 @dataclass(frozen=True)

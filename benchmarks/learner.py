@@ -13,16 +13,16 @@ from collections.abc import Iterator
 import torch
 from transformers import LlamaForCausalLM
 
-from benchmarks.bare import BareLoop
-from benchmarks.bench import Bench
-from benchmarks.machine import on_cores
-from benchmarks.models import SHAPE_3M, WorkedSolutions, random_policy, starter
-from benchmarks.report import Row, at_least
-from deploy.placement import place, visible_cores
-from learner.batch import cut
-from learner.policy import Policy
-from learner.trainer import Trainer
-from protocol.config import RunConfig
+from chorus.benchmarks.bare import BareLoop
+from chorus.benchmarks.bench import Bench
+from chorus.benchmarks.machine import on_cores
+from chorus.benchmarks.models import SHAPE_3M, WorkedSolutions, random_policy, starter
+from chorus.benchmarks.report import Row, at_least
+from chorus.deploy.placement import place, visible_cores
+from chorus.learner.training.batch import cut
+from chorus.learner.training.policy import Policy
+from chorus.learner.training.trainer import Trainer
+from chorus.protocol.config.run import RunConfig
 
 GOAL = at_least(0.9)
 _STEPS = 3  # a measurement

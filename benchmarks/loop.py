@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.bench import Bench
-from benchmarks.models import three_million
-from benchmarks.report import Row, at_least
-from benchmarks.runs import chorus_run, steady
+from chorus.benchmarks.bench import Bench
+from chorus.benchmarks.models import three_million
+from chorus.benchmarks.report import Row, at_least
+from chorus.benchmarks.runs import chorus_run, steady
 
 GOAL = at_least(75)  # TRL 1.16's GRPO trainer did 45-50 on two quiet cores, raw vLLM about 130
 _GROUPS = 32

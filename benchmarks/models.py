@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.bare import BareLoop
-from benchmarks.bench import Bench
-from learner.admission import Admission
-from learner.batch import TrainingSequence, cut
-from problems.arithmetic import chain_operands, chain_problems
-from protocol.config import RunConfig
-from starter.build import build_starter
-from starter.solutions import GARBLE, SLIP, sloppy_solution
-from starter.tokenizer import END_OF_TURN
+from chorus.benchmarks.bare import BareLoop
+from chorus.benchmarks.bench import Bench
+from chorus.learner.rollouts.admission import Admission
+from chorus.learner.training.batch import TrainingSequence, cut
+from chorus.problems.arithmetic import chain_operands, chain_problems
+from chorus.protocol.config.run import RunConfig
+from chorus.starter.build import build_starter
+from chorus.starter.solutions import GARBLE, SLIP, sloppy_solution
+from chorus.starter.tokenizer import END_OF_TURN
 
 # Heads of 32: the smallest that vLLM's CPU attention supports.
 SHAPE_3M = {

@@ -11,12 +11,12 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.bench import Bench
-from benchmarks.report import Row, at_least
-from benchmarks.runs import chorus_run
-from learner import figures
-from learner.figures import read_records
-from protocol.objective import PRESETS
+from chorus.benchmarks.bench import Bench
+from chorus.benchmarks.report import Row, at_least
+from chorus.benchmarks.runs import chorus_run
+from chorus.protocol.config.presets import PRESETS
+from chorus.protocol.run_folder import folder
+from chorus.protocol.run_folder.folder import read_records
 
 GOAL = at_least(1.02)
 _STEPS = 30
@@ -56,5 +56,5 @@ def not_finite(record: dict[str, Any]) -> list[str]:
 
     What a run writes has null in their place and names them itself.
     """
-    bad = [*figures.not_finite(record), *record.get("not_finite", ())]
+    bad = [*folder.not_finite(record), *record.get("not_finite", ())]
     return bad + (["updates_skipped"] if record["updates_skipped"] else [])

@@ -15,18 +15,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.bench import WARM_UP_STEPS, Bench
-from benchmarks.fleet import open_fleet
-from benchmarks.generator import through_the_path
-from benchmarks.machine import on_cores
-from benchmarks.models import starter
-from benchmarks.report import Row, at_most
-from benchmarks.runs import chorus_run, step_seconds
-from deploy.placement import place, visible_cores
-from learner.prepare import minibatches, prepare
-from learner.ranks import Crew
-from learner.rollout_store import read_step, stored_steps
-from protocol.config import load_config
+from chorus.benchmarks.bench import WARM_UP_STEPS, Bench
+from chorus.benchmarks.fleet import open_fleet
+from chorus.benchmarks.generator import through_the_path
+from chorus.benchmarks.machine import on_cores
+from chorus.benchmarks.models import starter
+from chorus.benchmarks.report import Row, at_most
+from chorus.benchmarks.runs import chorus_run, step_seconds
+from chorus.deploy.placement import place, visible_cores
+from chorus.learner.training.distributed import Crew
+from chorus.learner.training.experience import minibatches, prepare
+from chorus.protocol.config.load import load_config
+from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
 GOAL_OF_SYNCHRONOUS = at_most(0.7)
 GOAL_OF_SLOWER_HALF = at_most(1.25)

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch.distributed import ProcessGroup
 
-from protocol.processes import spawn_guarded
-from protocol.weights import broadcast, host_store, join_store, open_group
+from chorus.protocol.runtime.processes import spawn_guarded
+from chorus.protocol.weights import broadcast, host_store, join_store, open_group
 
 _NAME = "raw"
 _DEADLINE_S = 300.0  # the far side waits so long between two broadcasts
@@ -39,7 +39,7 @@ class RawPeer:
 def raw_peer(sizes: list[int], rounds: int, cores: set[int], log: Path) -> Iterator[RawPeer]:
     """A process that receives buckets of these sizes (bytes), `rounds` times."""
     store = host_store("127.0.0.1", 0, _DEADLINE_S)
-    argv = [sys.executable, "-m", "benchmarks.raw_broadcast", str(store.port), str(rounds), *map(str, sizes)]
+    argv = [sys.executable, "-m", "chorus.benchmarks.raw_broadcast", str(store.port), str(rounds), *map(str, sizes)]
     process = spawn_guarded(argv, name="raw-peer", log=log, cpus=cores, grace_s=1.0)
     try:
         # The hosting connection waits inside the store's own server; a second one does the talking.

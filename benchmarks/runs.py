@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import RECIPE, WARM_UP_STEPS, Bench
-from learner.figures import read_records
-from protocol.processes import spawn_guarded
+from chorus.benchmarks.bench import RECIPE, WARM_UP_STEPS, Bench
+from chorus.protocol.run_folder.folder import read_records
+from chorus.protocol.runtime.processes import spawn_guarded
 
 _GRACE_S = 60.0
 
 
 def run_to_its_end(name: str, log: Path, *arguments: str, deadline_s: float = 3600.0) -> None:
     """`chorus run ARGUMENTS` in a process of its own, stopped at the deadline. Raises RuntimeError."""
-    argv = [sys.executable, "-m", "cli.main", "run", *arguments]
+    argv = [sys.executable, "-m", "chorus.cli.main", "run", *arguments]
     process = spawn_guarded(argv, name=name, log=log, grace_s=_GRACE_S)
     try:
         status = process.wait(deadline_s)

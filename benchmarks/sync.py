@@ -14,12 +14,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.bench import Bench
-from benchmarks.fleet import Fleet, open_fleet
-from benchmarks.models import hundred_million, starter
-from benchmarks.raw_broadcast import RawPeer, raw_peer
-from benchmarks.report import Goal, Row, at_most
-from protocol.messages import SyncReport
+from chorus.benchmarks.bench import Bench
+from chorus.benchmarks.fleet import Fleet, open_fleet
+from chorus.benchmarks.models import hundred_million, starter
+from chorus.benchmarks.raw_broadcast import RawPeer, raw_peer
+from chorus.benchmarks.report import Goal, Row, at_most
+from chorus.protocol.messages import SyncReport
 
 GOAL = at_most(1.3)
 _DEADLINE_S = 120.0

@@ -21,9 +21,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.bench import Bench
-from benchmarks.labelled import Pair, load
-from benchmarks.report import Row, at_least, at_most
+from chorus.benchmarks.bench import Bench
+from chorus.benchmarks.labelled import Pair, load
+from chorus.benchmarks.report import Row, at_least, at_most
 
 GOAL = at_least(0.9)
 NEIGHBOURS_GOAL = at_most(2.0)
@@ -72,9 +72,12 @@ def _throughput(bench: Bench, pairs: list[Pair], workers: int, latencies: list[l
 @contextmanager
 def _serving(workers: int, limit_s: float = 5.0) -> Iterator[str]:
     """The URL of a service that is ready, spare included."""
-    command = [sys.executable, "-m", "reward_server.main", "--port", "0", "--workers", str(workers)]
+    command = [sys.executable, "-m", "chorus.reward_server.main", "--port", "0", "--workers", str(workers)]
     process = subprocess.Popen(
-        [*command, "--timeout", str(limit_s)], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True
+        [*command, "--timeout", str(limit_s)],
+        cwd=Path(__file__).resolve().parents[1],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None
@@ -205,15 +208,15 @@ def _timed(grade: Callable[[list[Pair]], Callable[[], None]], pairs: list[Pair],
 
 def _by_math_verify(pairs: list[Pair]) -> Callable[[], None]:
     logging.disable(logging.CRITICAL)
-    from benchmarks.verifier_quality import boxed
+    from chorus.benchmarks.verifier_quality import boxed
 
     boxed(Pair("warm up", r"$\boxed{\frac{1}{2}x+1}$", ("x/2+1",), True, ""))
     return lambda: _each(boxed, pairs)
 
 
 def _by_our_grader(pairs: list[Pair]) -> Callable[[], None]:
-    from benchmarks.verifier_quality import ours
-    from reward_server.tasks import warm_up
+    from chorus.benchmarks.verifier_quality import ours
+    from chorus.reward_server.graders.registry import warm_up
 
     warm_up()
     return lambda: _each(ours, pairs)

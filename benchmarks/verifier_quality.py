@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 from math_verify import parse, verify
 
-from benchmarks.bench import Bench
-from benchmarks.labelled import Pair, Score, load, score
-from benchmarks.report import Row, at_least, at_most
-from reward_server.tasks import run
+from chorus.benchmarks.bench import Bench
+from chorus.benchmarks.labelled import Pair, Score, load, score
+from chorus.benchmarks.report import Row, at_least, at_most
+from chorus.reward_server.graders.registry import run
 
 GOAL = at_least(0.99)
 

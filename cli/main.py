@@ -9,35 +9,43 @@ from collections.abc import Callable
 
 import redis
 
-from protocol import logs
-from protocol.config import ConfigError
-from protocol.exits import CANNOT_GO_ON, CannotGoOn
+from chorus.protocol.config.load import ConfigError
+from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.exits import CANNOT_GO_ON, CannotGoOn
 
 # name -> (module, function, what it does)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": (
-        "cli.run",
+        "chorus.cli.run",
         "main",
         "run a recipe on this machine: starts everything, shows progress, stops everything",
     ),
-    "learner": ("learner.main", "main", "the learner alone, or one rank of it under torchrun"),
-    "generator": ("generator.main", "main", "one generator: an agent and its vLLM server"),
-    "reward-server": ("reward_server.main", "main", "the verifier service"),
-    "audit": ("cli.audit", "main", "balance the books of a run, from Redis or from its folder"),
-    "status": ("cli.status", "main", "the books and the state of every member, from Redis"),
-    "eval": ("cli.eval", "main", "what a model can do on benchmarks: accuracy, pass@k, majority votes, intervals"),
-    "report": ("cli.report", "main", "compare runs: one HTML page and a Markdown file with tables and plots"),
-    "regrade": ("cli.regrade", "main", "grade a run's stored rollouts with today's rules, and say what changed"),
-    "templates": ("cli.templates", "main", "list the templates, show a prompt, try a text against a contract"),
-    "why": ("cli.why", "main", "who waits for whom, since when and until when, from Redis"),
-    "trace": ("cli.trace", "main", "one group's life across the processes, with times"),
-    "plan": ("cli.plan", "main", "simulate a run with fleets of generators: throughput, idle time, staleness"),
-    "replay": ("cli.replay", "main", "train a recorded step again, offline, and compare the loss"),
-    "check-data": ("cli.check_data", "main", "find problems that training shares with a test set"),
-    "measure-difficulty": ("cli.measure_difficulty", "main", "how often a model solves each problem"),
-    "levels": ("cli.levels", "main", "difficulty levels from such measurements"),
-    "starter": ("cli.starter", "main", "build the demo's starter policy"),
-    "prepare": ("deploy.prepare", "main", "make a run's folder and fetch its model, for services in containers"),
+    "learner": ("chorus.learner.main", "main", "the learner alone, or one rank of it under torchrun"),
+    "generator": ("chorus.generator.main", "main", "one generator: an agent and its vLLM server"),
+    "reward-server": ("chorus.reward_server.main", "main", "the verifier service"),
+    "audit": ("chorus.cli.inspect.audit", "main", "balance the books of a run, from Redis or from its folder"),
+    "status": ("chorus.cli.inspect.status", "main", "the books and the state of every member, from Redis"),
+    "eval": (
+        "chorus.cli.evaluate.eval",
+        "main",
+        "what a model can do on benchmarks: accuracy, pass@k, majority votes, intervals",
+    ),
+    "report": ("chorus.cli.report", "main", "compare runs: one HTML page and a Markdown file with tables and plots"),
+    "regrade": (
+        "chorus.cli.inspect.regrade",
+        "main",
+        "grade a run's stored rollouts with today's rules, and say what changed",
+    ),
+    "templates": ("chorus.cli.templates", "main", "list the templates, show a prompt, try a text against a contract"),
+    "why": ("chorus.cli.inspect.why", "main", "who waits for whom, since when and until when, from Redis"),
+    "trace": ("chorus.cli.inspect.trace", "main", "one group's life across the processes, with times"),
+    "plan": ("chorus.cli.plan", "main", "simulate a run with fleets of generators: throughput, idle time, staleness"),
+    "replay": ("chorus.cli.inspect.replay", "main", "train a recorded step again, offline, and compare the loss"),
+    "check-data": ("chorus.cli.data.check_data", "main", "find problems that training shares with a test set"),
+    "measure-difficulty": ("chorus.cli.evaluate.measure_difficulty", "main", "how often a model solves each problem"),
+    "levels": ("chorus.cli.data.levels", "main", "difficulty levels from such measurements"),
+    "starter": ("chorus.cli.starter", "main", "build the demo's starter policy"),
+    "prepare": ("chorus.deploy.prepare", "main", "make a run's folder and fetch its model, for services in containers"),
 }
 
 

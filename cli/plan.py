@@ -21,11 +21,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from deploy.simulator.calibrate import Calibration, calibrate, read_lengths, stored_lengths
-from deploy.simulator.forecast import Forecast, forecast, recommend, remarks
-from deploy.simulator.pace import EngineSpeed, Pace, groups_of
-from protocol.config import RunConfig, load_config
-from protocol.exits import CannotGoOn
+from chorus.deploy.simulator.calibrate import Calibration, calibrate, read_lengths, stored_lengths
+from chorus.deploy.simulator.forecast import Forecast, forecast, recommend, remarks
+from chorus.deploy.simulator.pace import EngineSpeed, Pace, groups_of
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.exits import CannotGoOn
 
 _MOST_GENERATORS = 1024
 

@@ -6,12 +6,12 @@ import argparse
 import os
 from pathlib import Path
 
-from evaluation.report import figures
-from evaluation.report.comparisons import evaluation_tables
-from evaluation.report.pages import write
-from evaluation.report.runs import arms_of, read_evaluation, read_run
-from evaluation.report.tables import run_tables
-from protocol.exits import CannotGoOn
+from chorus.evaluation.report import figures
+from chorus.evaluation.report.comparisons import evaluation_tables
+from chorus.evaluation.report.pages import write
+from chorus.evaluation.report.runs import arms_of, read_evaluation, read_run
+from chorus.evaluation.report.tables import run_tables
+from chorus.protocol.runtime.exits import CannotGoOn
 
 
 def main(argv: list[str]) -> int:

@@ -6,12 +6,12 @@ import argparse
 import os
 from pathlib import Path
 
-from deploy.dry_run import describe
-from deploy.launcher import run
-from deploy.placement import place, visible_cores, visible_gpus
-from deploy.preflight import check_inputs
-from protocol.config import load_config
-from protocol.exits import CannotGoOn
+from chorus.deploy.dry_run import describe
+from chorus.deploy.launcher import run
+from chorus.deploy.placement import place, visible_cores, visible_gpus
+from chorus.deploy.preflight import check_inputs
+from chorus.protocol.config.load import load_config
+from chorus.protocol.runtime.exits import CannotGoOn
 
 
 def main(argv: list[str]) -> int:

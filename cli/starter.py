@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from protocol.config import load_config
+from chorus.protocol.config.load import load_config
 
 
 def main(argv: list[str]) -> int:
@@ -17,12 +17,12 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     config = load_config(args.recipe, args.overrides)
     if config.model.path == "smollm2":
-        from starter.smollm2 import build_smollm2
+        from chorus.starter.smollm2 import build_smollm2
 
         print(build_smollm2(args.cache))
     else:
-        from starter.build import build_starter
-        from starter.courses import CHAINS, COURSES
+        from chorus.starter.build import build_starter
+        from chorus.starter.courses import CHAINS, COURSES
 
         extra = [Path(f) for f in config.templates.files]
         names = config.model.starter_templates or config.templates.names

@@ -19,16 +19,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from protocol.exits import CannotGoOn
-from protocol.templating import (
-    Template,
-    choose_templates,
-    contract_faults,
-    format_score,
-    load_templates,
-    marker_counts,
-    render_chatml,
-)
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.templates.load import choose_templates, load_templates
+from chorus.protocol.templates.score import contract_faults, format_score, marker_counts
+from chorus.protocol.templates.template import Template, render_chatml
 
 FAULTS = 1  # exit status of `try` for a text that the contract does not pay in full
 
@@ -92,8 +86,7 @@ def _show(template: Template, problem: str, model: str | None) -> None:
     if model is None:
         _write(render_chatml(template, problem))
         return
-    from learner.admission import load_tokenizer  # transformers: seconds, which the other commands do without
-    from learner.prompts import Renderer
+    from chorus.problems.rendering import Renderer, load_tokenizer
 
     tokenizer = load_tokenizer(model)
     renderer = Renderer(tokenizer, "model" if tokenizer.chat_template else "chatml")
@@ -133,7 +126,7 @@ def _try(template: Template, places: list[Path], completion: str, gold: str | No
 
 
 async def _grade(template: Template, places: list[Path], completion: str, gold: str) -> None:
-    from cli.grading import local_grading
+    from chorus.cli.evaluate.grading import local_grading
 
     async with local_grading(templates=places) as grading:
         grade = await grading.explain({"completion": completion, "gold": gold, "template": template.name})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from deploy.progress import read_json, read_records
+from chorus.deploy.progress import read_json, read_records
 
 # Each panel: its title, and per curve the key in metrics.jsonl and the label.
 PANELS: list[tuple[str, list[tuple[str, str]]]] = [

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.placement import Placement
-from protocol.config import RunConfig
-from protocol.mixture import base_weights
-from protocol.objective import PRESETS, explain
-from protocol.templating import choose_templates
+from chorus.deploy.placement import Placement
+from chorus.protocol.config.presets import PRESETS, explain
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.templates.load import choose_templates
+from chorus.protocol.templates.sampling import base_weights
 
 # A sampled token on Redis: id (int32) and log-probability (float32). Grades and versions are small beside.
 BYTES_PER_TOKEN = 8
@@ -93,7 +93,7 @@ def _templates(config: RunConfig) -> str:
     templates = choose_templates(section.names, [Path(file) for file in section.files])
     stages = []
     for step in sorted({1, *(stage.from_step for stage in section.schedule)}):
-        weights = base_weights(section, templates, step)
+        weights = base_weights(*section.at(step), templates, step)
         if len(set(weights.values())) == 1:
             text = f"{len(weights)}, each with the same chance" if len(weights) > 1 else next(iter(weights))
         else:

@@ -22,17 +22,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deploy.curves import draw_learning_curves
-from deploy.placement import Placement, place, visible_cores, visible_gpus
-from deploy.preflight import STARTERS
-from deploy.progress import Progress
-from deploy.services import Chosen, reward_server_service, services_of, valkey_service
-from deploy.supervisor import Service, ServiceFailed, Supervisor
-from protocol import logs
-from protocol.config import RunConfig
-from protocol.connect import await_redis
-from protocol.exits import CannotGoOn
-from protocol.processes import spawn_guarded
+from chorus.deploy.curves import draw_learning_curves
+from chorus.deploy.placement import Placement, place, visible_cores, visible_gpus
+from chorus.deploy.preflight import STARTERS
+from chorus.deploy.progress import Progress
+from chorus.deploy.services import Chosen, reward_server_service, services_of, valkey_service
+from chorus.deploy.supervisor import Service, ServiceFailed, Supervisor
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.processes import spawn_guarded
+from chorus.protocol.runtime.redis import await_redis
 
 REDIS_DEADLINE_S = 30.0
 STARTER_DEADLINE_S = 900.0
@@ -155,7 +155,16 @@ def _build_starter(run_dir: Path, cache: Path, note: Callable[[str], None]) -> P
     """In a process of its own, so that torch does not stay in this one's memory."""
     note("the starter policy: built now if it is not in the cache yet (two minutes, once)")
     log = run_dir / "logs" / "starter.log"
-    argv = [sys.executable, "-m", "cli.main", "starter", str(run_dir / "config.json"), "--cache", str(cache)]
+    argv = [
+        sys.executable,
+        "-P",
+        "-m",
+        "chorus.cli.main",
+        "starter",
+        str(run_dir / "config.json"),
+        "--cache",
+        str(cache),
+    ]
     builder = spawn_guarded(argv, name="starter", log=log)
     try:
         status = builder.wait(STARTER_DEADLINE_S)

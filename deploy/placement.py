@@ -12,8 +12,8 @@ import os
 import subprocess
 from dataclasses import dataclass
 
-from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.exits import CannotGoOn
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from learner.draw import TemplateDraw
-from learner.pass_rates import PassRates
-from problems.sources import load_problems
-from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
-from protocol.templating import choose_templates
-from starter.courses import COURSES
+from chorus.learner.curriculum.sampler import PassRates
+from chorus.learner.rollouts.template_sampler import TemplateDraw
+from chorus.problems.sources import load_problems
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.templates.load import choose_templates
+from chorus.starter.courses import COURSES
 
 STARTERS = (*COURSES, "smollm2")  # model.path values that mean: build it here
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")

@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from deploy.preflight import check_inputs
-from protocol.config import RunConfig, load_config
-from protocol.exits import CannotGoOn, first_line
+from chorus.deploy.preflight import check_inputs
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.exits import CannotGoOn, first_line
 
 # Weights as safetensors, and whatever text goes with them; never pickles.
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
@@ -60,14 +61,14 @@ def fetch_model(config: RunConfig, models: Path) -> str:
     """The model's folder: built below `models`, fetched from the hub to there, or as it is. Raises CannotGoOn."""
     path = config.model.path
     if path == "smollm2":
-        from starter.smollm2 import build_smollm2
+        from chorus.starter.smollm2 import build_smollm2
 
         try:
             return str(build_smollm2(models))
         except ValueError as error:
             raise CannotGoOn(f"model.path {path}: {error}") from None
     if path == "starter":
-        from starter.build import build_starter
+        from chorus.starter.build import build_starter
 
         names = config.model.starter_templates or config.templates.names
         return str(build_starter(models, names, extra_templates=[Path(file) for file in config.templates.files]))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deploy.placement import Placement
-from deploy.supervisor import Service
-from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
+from chorus.deploy.placement import Placement
+from chorus.deploy.supervisor import Service
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.exits import CannotGoOn
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _learner(chosen: Chosen) -> Service:
     if placement.learner_ranks > 1:
         argv = (
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", str(placement.learner_ranks), "-m", "cli.main", *command),
+            *("--nproc-per-node", str(placement.learner_ranks), "-m", "chorus.cli.main", *command),
         )
     else:
         argv = _chorus(*command)
@@ -127,15 +127,18 @@ def _run_arguments(chosen: Chosen) -> tuple[str, ...]:
 
 
 def _chorus(*arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "cli.main", *arguments)
+    return (sys.executable, "-m", "chorus.cli.main", *arguments)
 
 
 def _environment() -> dict[str, str]:
-    """Ours without the variables that override configuration: config.json has them in it already."""
+    """Ours without the variables that override configuration: config.json has them in it already.
+
+    What the services start is on a safe path like themselves: a folder of the user's never hides a module.
+    """
     sections = tuple(f"CHORUS_{name.upper()}" for name in RunConfig.model_fields)
     kept = {
         key: value
         for key, value in os.environ.items()
         if key.upper() not in sections and not key.upper().startswith(tuple(f"{s}__" for s in sections))
     }
-    return kept | {"PYTHONUNBUFFERED": "1"}
+    return kept | {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}

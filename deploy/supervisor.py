@@ -5,7 +5,7 @@
                 └─ the last word (`ends_run`) exits 0 ──▶ the run is over
 
 A death is a normal event, `kill -9` included. Invariant: whatever happens here, or to this process, no child
-stays behind (protocol/processes.py sees to that).
+stays behind (protocol/runtime/processes.py sees to that).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from protocol import logs
-from protocol.exits import CANNOT_GO_ON
-from protocol.processes import Guarded, spawn_guarded
+from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
+from chorus.protocol.runtime.processes import Guarded, spawn_guarded
 
 MAX_RESTARTS = 5
 RESTART_WINDOW_S = 600.0

@@ -16,9 +16,9 @@ from typing import Any
 
 import redis
 
-from protocol.exits import CannotGoOn
-from protocol.ledger import Entry, IndexTakenError, Keys, LearnerLedger
-from protocol.messages import Member, MessageError, RolloutGroup, Sampling, Task, Version, pack_ids, unpack_ids
+from chorus.protocol.ledger import Entry, IndexTakenError, Keys, LearnerLedger
+from chorus.protocol.messages import Member, MessageError, RolloutGroup, Sampling, Task, Version, pack_ids, unpack_ids
+from chorus.protocol.runtime.exits import CannotGoOn
 
 _BLOCK_S = 0.5
 _UNBOUNDED = 2**31

@@ -20,7 +20,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from protocol.exits import CannotGoOn
+from chorus.protocol.runtime.exits import CannotGoOn
 
 Key = tuple[str, str, int]  # benchmark, problem id, run
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from evaluation.records import Spec, Store
-from protocol.exits import CannotGoOn
-from protocol.messages import Problem
+from chorus.evaluation.records import Spec, Store
+from chorus.protocol.messages import Problem
+from chorus.protocol.runtime.exits import CannotGoOn
 
 
 class Completion(Protocol):

@@ -12,9 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from problems.sources import load_problems
-from protocol.exits import CannotGoOn
-from protocol.messages import Problem
+from chorus.problems.sources import load_problems
+from chorus.protocol.messages import Problem
+from chorus.protocol.runtime.exits import CannotGoOn
 
 PACKAGE_SUITES = Path(__file__).parent / "suites"
 _STRICT = ConfigDict(frozen=True, extra="forbid")

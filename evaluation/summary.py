@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from evaluation.estimators import Average, bootstrap_interval, macro_micro, maj_at_k, pass_at_k
-from evaluation.records import Spec, read_jsonl, read_spec, write_json
+from chorus.evaluation.estimators import Average, bootstrap_interval, macro_micro, maj_at_k, pass_at_k
+from chorus.evaluation.records import Spec, read_jsonl, read_spec, write_json
 
 Record = dict[str, Any]
 

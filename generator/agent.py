@@ -20,16 +20,16 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from generator.engine import Engine, EngineError, EngineGone
-from generator.groups import Grader, GradeRefused, Tokenizer, produce, versions_of
-from generator.sync import WeightSync
-from protocol.config import RunConfig
-from protocol.ledger import GeneratorLedger, Keys, Lease, LedgerLostError, entries_of, lost
-from protocol.ledger.keys import Lane
-from protocol.ledger.streams import Entries
-from protocol.messages import Member, MessageError, SyncOffer, Task
-from protocol.metrics import GeneratorMetrics
-from protocol.waits import watch_event_loop
+from chorus.generator.engine import Engine, EngineError, EngineGone
+from chorus.generator.reward_client import Grader, GradeRefused
+from chorus.generator.rollout import Tokenizer, produce, versions_of
+from chorus.generator.weight_sync import WeightSync
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import GeneratorLedger, Keys, Lease, LedgerLostError, entries_of, lost
+from chorus.protocol.ledger.keys import Entries, Lane
+from chorus.protocol.messages import Member, MessageError, SyncOffer, Task
+from chorus.protocol.metrics.processes import GeneratorMetrics
+from chorus.protocol.metrics.waits import watch_event_loop
 
 log = logging.getLogger("chorus.generator")
 _HEARTBEAT_S = 1.0

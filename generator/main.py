@@ -12,16 +12,18 @@ from pathlib import Path
 import redis
 from tokenizers import Tokenizer
 
-from generator.agent import Agent
-from generator.engine import EngineError, VllmEngine
-from generator.groups import RewardServer
-from generator.probes import create_app, served
-from protocol import logs
-from protocol.config import RunConfig, load_config
-from protocol.connect import await_redis, connect_async, lost
-from protocol.exits import CannotGoOn
-from protocol.ledger import LedgerLostError
-from protocol.metrics import GeneratorMetrics
+from chorus.generator.agent import Agent
+from chorus.generator.engine import EngineError
+from chorus.generator.probes import create_app, served
+from chorus.generator.reward_client import RewardServer
+from chorus.generator.vllm_engine import VllmEngine
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import LedgerLostError
+from chorus.protocol.metrics.processes import GeneratorMetrics
+from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.redis import await_redis, connect_async, lost
 
 _REWARD_SERVER_DEADLINE_S = 60.0  # at the start: it may be starting itself
 

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from protocol.exits import CannotGoOn
+from chorus.protocol.runtime.exits import CannotGoOn
 
 
 def create_app(readiness: Callable[[], str], registry: CollectorRegistry) -> web.Application:

@@ -23,15 +23,8 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from protocol.messages import Tensor
-from protocol.weights import (
-    BucketPlan,
-    broadcast,
-    close_group,
-    join_group,
-    new_buckets,
-    plan_buckets,
-)
+from chorus.protocol.messages import Tensor
+from chorus.protocol.weights import BucketPlan, broadcast, close_group, join_group, new_buckets, plan_buckets
 
 
 @dataclass

@@ -6,4 +6,4 @@ def register() -> None:
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
     if "chorus" not in WeightTransferEngineFactory._registry:
-        WeightTransferEngineFactory.register_engine("chorus", "generator.receiver", "ChorusReceiver")
+        WeightTransferEngineFactory.register_engine("chorus", "chorus.generator.receiver", "ChorusReceiver")

@@ -16,26 +16,29 @@ from pathlib import Path
 
 import redis
 
-from learner import alarms, checkpoint, curriculum_figures, diversity, figures, validation
-from learner.admission import Admission
-from learner.broadcast import Broadcaster
-from learner.collect import Collector, staleness
-from learner.evaluate import evaluate
-from learner.prepare import Prepared, minibatches, prepare
-from learner.ranks import Crew
-from learner.rollout_store import write_step
-from learner.step_figures import StepFigures
-from learner.step_record import Surroundings, step_record
-from learner.trackers import Trackers
-from learner.window import Ready
-from protocol import logs
-from protocol.config import RunConfig
-from protocol.connect import glance
-from protocol.exits import CannotGoOn
-from protocol.ledger import LearnerLedger
-from protocol.ledger_metrics import LedgerCollector
-from protocol.messages import CANARY_POINTS, Version, unpack_ids
-from protocol.metrics import LearnerMetrics
+from chorus.learner import validation
+from chorus.learner.metrics import alarms, curriculum, diversity
+from chorus.learner.metrics import summary as figures
+from chorus.learner.metrics.step_record import Surroundings, step_record
+from chorus.learner.metrics.trackers import Trackers
+from chorus.learner.rollouts.admission import Admission
+from chorus.learner.rollouts.collector import Collector
+from chorus.learner.training import checkpoint
+from chorus.learner.training.distributed import Crew
+from chorus.learner.training.experience import Prepared, minibatches, prepare
+from chorus.learner.training.token_stats import StepFigures
+from chorus.learner.validation import evaluate
+from chorus.learner.weight_sync import Broadcaster
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import LearnerLedger, Rollout
+from chorus.protocol.messages import CANARY_POINTS, Version, staleness, unpack_ids
+from chorus.protocol.metrics.ledger import LedgerCollector
+from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.run_folder import folder
+from chorus.protocol.run_folder.rollouts import write_step
+from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.redis import glance
 
 log = logging.getLogger("chorus.learner")
 
@@ -59,7 +62,7 @@ class Learner:
         self._untold: dict[int, list[str]] = {}  # trained since the last checkpoint
         self._fleet = figures.FleetClock()
         self._recorded_at = 0.0
-        self._labels = curriculum_figures.labels(self.admission)
+        self._labels = curriculum.labels(self.admission)
         self._rewind()
         self.admission.draw.restore(run_dir, self.done)
         self.admission.open(run_dir)
@@ -92,7 +95,7 @@ class Learner:
         if self.crew.manifest is not None:
             self.ledger.durable(self.done, self.crew.manifest.all_entries)
         self.ledger.rewind(self.done)
-        figures.rewind_records(self.run_dir, self.done)
+        folder.rewind_records(self.run_dir, self.done)
         validation.rewind(self.run_dir, self.done)
 
     def run(self) -> None:
@@ -177,7 +180,7 @@ class Learner:
         self._publish(self._first_prefixes())
 
     def _record(
-        self, step: int, groups: list[Ready], prepared: Prepared, result: StepFigures, started: float, wait_s: float
+        self, step: int, groups: list[Rollout], prepared: Prepared, result: StepFigures, started: float, wait_s: float
     ) -> None:
         """Before the checkpoint, so that a step which a checkpoint holds has its line."""
         now = time.monotonic()
@@ -195,7 +198,7 @@ class Learner:
             filtered=self.collector.take_filtered(),
         )
         record = step_record(step, self.config, groups, prepared, result, around, self._labels)
-        record |= curriculum_figures.step_figures(groups, self.admission)
+        record |= curriculum.step_figures(groups, self.admission)
         decode = self.admission.tokenizer.batch_decode
         record |= diversity.step_figures(
             groups, self.admission.templates, lambda ids: decode(ids, skip_special_tokens=True)
@@ -206,7 +209,7 @@ class Learner:
         for text in record["alarms"]:
             log.warning("%s", text)
         self.admission.stages.take(record)
-        figures.append_record(self.run_dir, record)
+        folder.append_record(self.run_dir, record)
         log.info("step %d of %d: %s", step, self.config.run.steps, _in_words(record))
         self.metrics.step_done(record, [(r.group, staleness(r.group, step - 1)) for r in groups])
         self.metrics.alarms(alarms.NAMES, self.alarms.active)
@@ -250,7 +253,7 @@ class Learner:
                 self.admission.evaluation_tasks,
                 lambda detail: self._say(f"evaluating {name}", detail),
             )
-        figures.write_json(path, result.as_dict())
+        folder.write_json(path, result.as_dict())
         self.metrics.evaluated(name, result.as_dict())
         self.trackers.write({"step": self.done, "evaluation": {name: result.as_dict()}})
         log.info("evaluation %s: %s", name, json.dumps(result.as_dict()))
@@ -290,11 +293,11 @@ class Learner:
         )
         summary["diversity"] = diversity.summary_figures(figures.read_records(self.run_dir))
         summary["validation"] = validation.summary(self.run_dir)
-        figures.write_json(self.run_dir / "summary.json", summary)
+        folder.write_json(self.run_dir / "summary.json", summary)
         self._say("done", "")
 
     def _say(self, phase: str, detail: str) -> None:
-        figures.write_json(self.run_dir / "status.json", {"phase": phase, "detail": detail})
+        folder.write_json(self.run_dir / "status.json", {"phase": phase, "detail": detail})
 
 
 def _in_words(record: dict[str, object]) -> str:
@@ -303,7 +306,7 @@ def _in_words(record: dict[str, object]) -> str:
     return ", ".join(f"{name} {record[name]:.3g}" for name in shown if isinstance(record.get(name), int | float))
 
 
-def _prefixes(groups: list[Ready]) -> list[list[int]]:
+def _prefixes(groups: list[Rollout]) -> list[list[int]]:
     """Canary prompts from the step's own rollouts: evenly chosen groups, half of a completion each."""
     chosen = groups[:: max(1, len(groups) // CANARY_POINTS)][:CANARY_POINTS]
     prefixes = []

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import redis
 
-from protocol import logs
-from protocol.config import RunConfig, load_config
-from protocol.connect import connect, lost
-from protocol.exits import CannotGoOn, first_line
-from protocol.ledger import FencedError, LedgerLostError
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import FencedError, LedgerLostError
+from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.exits import CannotGoOn, first_line
+from chorus.protocol.runtime.redis import connect, lost
 
 log = logging.getLogger("chorus.learner")
 _SCANT_BYTES = 16 * 2**20
@@ -85,17 +86,17 @@ def _learn(config: RunConfig, args: argparse.Namespace, client: redis.Redis) -> 
     import torch
     import torch.distributed as dist
 
-    from learner import checkpoint, ranks
-    from learner.loop import Learner
+    from chorus.learner.loop import Learner
+    from chorus.learner.training import checkpoint, distributed
 
     torch.manual_seed(config.run.seed)
-    rank, _, device = ranks.join()
+    rank, _, device = distributed.join()
     if rank == 0:
         _note_start(args.run_dir)
         for text in config.objective.warnings:
             log.warning("objective: %s", text)
     start_from = checkpoint.latest(args.run_dir / "checkpoints") if args.resume else None
-    crew = ranks.Crew(config, device, start_from)
+    crew = distributed.Crew(config, device, start_from)
     try:
         if rank == 0:
             Learner(config, args.run_dir, args.run_id, client, crew).run()

@@ -18,7 +18,7 @@ from random import Random
 from typing import Literal
 from urllib.parse import parse_qsl
 
-from protocol.messages import Problem
+from chorus.protocol.messages import Problem
 
 Split = Literal["train", "heldout"]
 CHAIN_MAX = 12  # the largest number in a chain problem; sums reach twice this

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from protocol.messages import Problem
+from chorus.protocol.messages import Problem
 
 HintUnit = Literal["characters", "tokens", "steps"]
 Refusal = Literal["no_solution", "answer_not_in_solution", "answer_in_hint"]

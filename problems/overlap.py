@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from problems.sources import Placed
-from protocol.messages import Problem
+from chorus.problems.sources import Placed
+from chorus.protocol.messages import Problem
 
 SHINGLE = 2  # tokens
 LEAST = 0.5

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from protocol.exits import first_line
+from chorus.protocol.runtime.exits import first_line
 
 Row = tuple[str, Any]  # where it stands (`file:line`), what stands there
 

@@ -4,7 +4,7 @@
 | --- | --- |
 | `path/to/file.jsonl`, `.jsonl.gz`, `.parquet` | a file, one problem a row |
 | `hub:NAME` or `hub:NAME:SPLIT` | a data set on the Hugging Face hub (split `train` unless named) |
-| `reasoning-gym:TASK?options` | generated problems, see protocol/gym.py |
+| `reasoning-gym:TASK?options` | generated problems, see protocol/reasoning_gym.py |
 | `arithmetic:STYLE?options` | synthetic problems, see problems/arithmetic.py |
 
 A row holds `problem`, and `answer` (one) or `answers` (all accepted ones), or, with kind `code`, `tests`; `id`,
@@ -23,11 +23,11 @@ from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
-from problems.arithmetic import load_arithmetic
-from problems.gym import load_gym
-from problems.readers import Row, hub_rows, jsonl_rows, parquet_rows
-from protocol.gym import PREFIX as GYM
-from protocol.messages import Problem
+from chorus.problems.arithmetic import load_arithmetic
+from chorus.problems.readers import Row, hub_rows, jsonl_rows, parquet_rows
+from chorus.problems.reasoning_gym import load_gym
+from chorus.protocol.messages import Problem
+from chorus.protocol.reasoning_gym import PREFIX as GYM
 
 COLUMNS = ("problem", "answer", "answers", "tests", "id", "solution", "kind", "level", "domain", "source")
 

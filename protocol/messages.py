@@ -349,3 +349,8 @@ class SyncReport(Message):
     total_s: float = 0.0
     gap_mean: float = 0.0
     gap_max: float = 0.0
+
+
+def staleness(group: RolloutGroup, step: int) -> int:
+    """Steps between the weights of the group's oldest token and the weights it trains (never below 0)."""
+    return max(0, step - min(s.oldest_step(step) for s in group.samples))

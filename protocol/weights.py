@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from torch.distributed import PrefixStore, ProcessGroup, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from protocol.exits import CannotGoOn, first_line
-from protocol.messages import Tensor
+from chorus.protocol.messages import Tensor
+from chorus.protocol.runtime.exits import CannotGoOn, first_line
 
 _ALIGN = 16  # every tensor starts at a multiple of the widest dtype's size
 

@@ -14,11 +14,11 @@ from typing import Any
 import uvicorn
 from pydantic import ValidationError
 
-from protocol import logs
-from protocol.config import load_config
-from protocol.rewards import RewardSpec
-from reward_server.app import create_app
-from reward_server.settings import Settings
+from chorus.protocol.config.load import load_config
+from chorus.protocol.rewards import RewardSpec
+from chorus.protocol.runtime import logs
+from chorus.reward_server.api.app import create_app
+from chorus.reward_server.api.settings import Settings
 
 TOKEN_VARIABLE = "CHORUS_REWARD_TOKEN"
 KEEP_ALIVE_S = 75  # longer than the pause between two groups: a connection must not close under a request

@@ -21,14 +21,12 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import problems.arithmetic
-import problems.hints
-import starter.courses
-import starter.solutions
-import starter.tokenizer
-from protocol.templating import Template, load_templates, render_chatml
-from starter.courses import CHAINS, Course
-from starter.tokenizer import END_OF_TEXT_ID, END_OF_TURN, END_OF_TURN_ID, build_tokenizer
+from chorus.problems import arithmetic, hints
+from chorus.protocol.templates.load import load_templates
+from chorus.protocol.templates.template import Template, render_chatml
+from chorus.starter import courses, solutions, tokenizer
+from chorus.starter.courses import CHAINS, Course
+from chorus.starter.tokenizer import END_OF_TEXT_ID, END_OF_TURN, END_OF_TURN_ID, build_tokenizer
 
 BATCH = 64  # solutions a step
 THREADS = 2  # fixed, since the order of a sum (and so the weights) depends on it
@@ -207,8 +205,8 @@ def _chosen(names: Sequence[str], extra: Sequence[Path]) -> list[Template]:
 
 def _fingerprint(templates: Sequence[Template], seed: int, steps: int, course: Course) -> str:
     """A hash of all that determines the weights: the templates, the seed, the steps, the code and torch."""
-    own = [__file__, starter.courses.__file__, starter.solutions.__file__, starter.tokenizer.__file__]
-    modules = [*own, problems.arithmetic.__file__, problems.hints.__file__]
+    own = [__file__, courses.__file__, solutions.__file__, tokenizer.__file__]
+    modules = [*own, arithmetic.__file__, hints.__file__]
     parts = [
         *(template.model_dump_json() for template in templates),
         *(Path(str(module)).read_text(encoding="utf-8") for module in modules),

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from problems import hints
-from problems.arithmetic import (
+from chorus.problems import hints
+from chorus.problems.arithmetic import (
     RUNNING_MAX,
     RUNNING_STEPS,
     chain_operands,
@@ -21,8 +21,8 @@ from problems.arithmetic import (
     running_operands,
     running_text,
 )
-from protocol.templating import Template
-from starter.solutions import BOX, FIRST, GARBLE, LAST, SLIP, layout, sloppy_solution
+from chorus.protocol.templates.template import Template
+from chorus.starter.solutions import BOX, FIRST, GARBLE, LAST, SLIP, layout, sloppy_solution
 
 HABIT = 0.8  # chance that a number is taken for one more
 REACH = RUNNING_MAX + RUNNING_STEPS  # the largest total that the habit leads to, and the examples' largest

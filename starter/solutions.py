@@ -14,7 +14,7 @@ can mend. For `What is 3 + 4 - 5?` under `open-r1`, written without a slip:
 from collections.abc import Sequence
 from random import Random
 
-from protocol.templating import Template
+from chorus.protocol.templates.template import Template
 
 SLIP = 0.35  # chance that a step's result is off by 1 or 2
 GARBLE = 0.3  # chance that one piece of the layout is left out or doubled

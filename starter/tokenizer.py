@@ -12,8 +12,8 @@ from typing import Any, cast
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from protocol.templating import Template
-from starter.solutions import WORDS, layout_pieces
+from chorus.protocol.templates.template import Template
+from chorus.starter.solutions import WORDS, layout_pieces
 
 END_OF_TEXT = "<|endoftext|>"  # padding
 END_OF_TURN = "<|im_end|>"  # ends a completion

@@ -6,5 +6,5 @@
     fleet.py      the run: credits, queue, generators, training window, learner, weights
     forecast.py   what a fleet size comes to, and which one to take
 
-The rules are the system's own: `learner.window.Window` chooses the groups of a step here as it does there.
+The rules are the system's own: `Window` of learner/rollouts chooses the groups of a step here as it does there.
 """

@@ -20,13 +20,15 @@ from typing import Any
 import numpy as np
 import redis
 
-from deploy.simulator.pace import EngineSpeed, Pace
-from learner.figures import good_syncs, read_records
-from learner.rollout_store import read_step, stored_steps
-from protocol.config import RunConfig, load_config
-from protocol.connect import glance
-from protocol.exits import CannotGoOn
-from protocol.messages import RolloutGroup
+from chorus.deploy.simulator.pace import EngineSpeed, Pace
+from chorus.learner.metrics.summary import good_syncs
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.messages import RolloutGroup
+from chorus.protocol.run_folder.folder import read_records
+from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.redis import glance
 
 _WARM_UP_STEPS = 2  # the first steps compile, fill caches and queues
 _STEPS_READ = 200  # of the rollouts, the last ones

@@ -14,7 +14,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from deploy.simulator.pace import Lengths
+from chorus.deploy.simulator.pace import Lengths
 
 
 @dataclass(eq=False, slots=True)

@@ -4,7 +4,7 @@
       while outstanding < (S + 1) x P                                             └─▶ every generator pauses and syncs
 
 As in the system: whoever asked first gets as many groups as it has slots, its share of the window at most; the learner
-takes the next step's groups by `learner.window.Window`; groups that are too old are dropped and their credits used
+takes the next step's groups by `Window` of learner/rollouts; groups that are too old are dropped and their credits used
 again; with S = 0 a group waits for the weights of its step; a generator whose sync is slow skips versions. Left out:
 failures, evaluation, prompts' prefill, limits of Redis and of the reward server.
 
@@ -20,13 +20,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
-from deploy.simulator.engine import Generator, Group
-from deploy.simulator.pace import Pace
-from learner.window import Ready, Window
-from protocol.config import RunConfig
+from chorus.deploy.simulator.engine import Generator, Group
+from chorus.deploy.simulator.pace import Pace
+from chorus.learner.rollouts.window import Window
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Rollout
 
 LEASE_BLOCK_S = 0.5  # of generator/agent.py
-_LEARNER_LOOKS_S = 0.5  # of learner/collect.py
+_LEARNER_LOOKS_S = 0.5  # of learner/rollouts/collector.py
 
 
 class Fleet:
@@ -217,7 +218,7 @@ class Fleet:
             self._drop([group])  # as dynamic sampling does
             return
         self._kept -= 1.0
-        self.window.ready[group.index] = cast(Ready, group)
+        self.window.ready[group.index] = cast(Rollout, group)
         if self.waiting_since is not None:
             self._look()
 
@@ -232,7 +233,7 @@ class Fleet:
             if not stale:
                 self._train(taken)
                 return
-            self.window.ready |= {g.index: cast(Ready, g) for g in taken if g not in stale}
+            self.window.ready |= {g.index: cast(Rollout, g) for g in taken if g not in stale}
             self._drop(stale)
 
     def _look_later(self) -> None:

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deploy.simulator.fleet import Fleet
-from deploy.simulator.pace import Pace
-from protocol.config import RunConfig
+from chorus.deploy.simulator.fleet import Fleet
+from chorus.deploy.simulator.pace import Pace
+from chorus.protocol.config.run import RunConfig
 
 ENOUGH = 0.95  # of the best throughput in sight
 _BUSY = 0.10  # a learner that waits less is the limit itself

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.records import Spec
-from evaluation.report.runs import Run
-from evaluation.report.tables import Table
+from chorus.evaluation.records import Spec
+from chorus.evaluation.report.runs import Run
+from chorus.evaluation.report.tables import Table
 
 PAPER = Path(__file__).parent.parent / "paper.toml"
 OPTIMISTIC = "best of {} on these very problems: optimistic, not a result"

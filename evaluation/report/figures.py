@@ -14,7 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from evaluation.report.runs import Arm, Run, dig, templates_of
+from chorus.evaluation.report.runs import Arm, Run, dig, templates_of
 
 Curve = Callable[[Run], list[tuple[int, float]]]
 PANELS: list[tuple[str, ...]] = [  # title, path in a record of metrics.jsonl

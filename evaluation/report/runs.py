@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.records import read_jsonl
-from protocol.exits import CannotGoOn
+from chorus.evaluation.records import read_jsonl
+from chorus.protocol.runtime.exits import CannotGoOn
 
 # What tells two runs of one recipe apart: names, addresses, places.
 _OF_ONE_RUN = {

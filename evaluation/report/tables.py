@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from evaluation.report.runs import Arm, Run, differences, dig, shown_value, templates_of
+from chorus.evaluation.report.runs import Arm, Run, differences, dig, shown_value, templates_of
 
 
 @dataclass(frozen=True)

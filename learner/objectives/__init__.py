@@ -7,5 +7,5 @@
     aggregation  lengths ─▶ what each token's loss counts in the mini-batch's        numpy, float64
     combine      all of it for one micro-batch, as the trainer calls it
 
-A new loss is one function in losses.py and one line in protocol/objective/config.py (its name and its kind).
+A new loss is one function in losses.py and one line in protocol/config/objective.py (its name and its kind).
 """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protocol.objective import ObjectiveConfig
+from chorus.protocol.config.objective import ObjectiveConfig
 
 Advantage = float | np.ndarray  # of a sample, or of each of its tokens
 

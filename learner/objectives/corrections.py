@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from learner.objectives.segments import over_tokens, segment_mean, segment_sum
+from chorus.learner.objectives.segments import over_tokens, segment_mean, segment_sum
 
 _MAX_LOG_WEIGHT = 20.0
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from learner.objectives.segments import over_tokens, segment_mean
+from chorus.learner.objectives.segments import over_tokens, segment_mean
 
 _MAX_LOG_RATIO = 20.0  # exp of more is no number to train on
 _MAX_SEQUENCE_LOG_RATIO = 10.0  # verl's for GSPO

@@ -22,11 +22,10 @@ fence changes nothing.
     >>> # {'admitted': 1, 'trained': 0, 'dropped': {}, 'outstanding': 1}
 """
 
-from protocol.ledger.books import Books, LedgerLostError, lost, read_books
-from protocol.ledger.generator_side import GeneratorLedger, Lease
-from protocol.ledger.keys import Keys
-from protocol.ledger.learner_side import Entry, FencedError, IndexTakenError, LearnerLedger, digest_of
-from protocol.ledger.streams import entries_of
+from chorus.protocol.ledger.accounting import Books, LedgerLostError, lost, read_books
+from chorus.protocol.ledger.generator import GeneratorLedger, Lease
+from chorus.protocol.ledger.keys import Keys, entries_of
+from chorus.protocol.ledger.learner import Entry, FencedError, IndexTakenError, LearnerLedger, Rollout, digest_of
 
 __all__ = [
     "Books",
@@ -38,6 +37,7 @@ __all__ = [
     "LearnerLedger",
     "Lease",
     "LedgerLostError",
+    "Rollout",
     "digest_of",
     "entries_of",
     "lost",

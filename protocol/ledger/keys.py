@@ -1,13 +1,14 @@
 """Redis keys, namespaced by run so that runs can share a server, and by lane.
 
 The `train` lane is what is learned from; the `eval` lane has streams and books of its own, so that
-evaluation goes through the same generators without touching the training books.
+evaluation goes through the same generators without touching the training books. Stream replies of redis-py are read as
+one plain shape, whatever protocol version the connection speaks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Lane = Literal["train", "eval"]
 TASK_GROUP = "generators"
@@ -76,3 +77,21 @@ class Keys:
     def offers(self, generator_id: str) -> str:
         """Stream: the sync offers to one generator."""
         return f"chorus:{self.run}:offers:{generator_id}"
+
+
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
+
+
+def entries_of(reply: Any) -> Entries:
+    """The entries of a reply to XREAD or XREADGROUP on one stream; [] where it timed out."""
+    if not reply:
+        return []
+    if isinstance(reply, dict):  # RESP3: {stream: [entries]}
+        return next(iter(reply.values()))[0]
+    return reply[0][1]  # RESP2: [[stream, entries]]
+
+
+def admission_index(fields: dict[bytes, bytes]) -> int | None:
+    """An entry's place in the admission order; None for an entry that the ledger did not write."""
+    index = fields.get(b"i", b"")
+    return int(index) if index.isdigit() and len(index) < 16 else None

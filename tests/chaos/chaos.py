@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "support"), str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[1] / "support"), str(Path(__file__).parent)]
 
 import httpx  # noqa: E402
 import psutil  # noqa: E402
@@ -198,8 +198,8 @@ class Chaos:
         self.fleet.launcher.wait(180)
 
     def report(self, seconds: float) -> dict[str, Any]:
-        from cli.audit import audit_folder
-        from learner.rollout_store import read_step, stored_steps
+        from chorus.cli.inspect.audit import audit_folder
+        from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
         ledger = json.loads((self.fleet.run_dir / "summary.json").read_text())["ledger"]
         groups = [r.group for _, path in stored_steps(self.fleet.run_dir) for r in read_step(path)]

@@ -19,8 +19,8 @@ import redis
 from proxy import Proxy
 from scripted_run import RECIPE
 
-from protocol.ledger import Keys
-from protocol.messages import Member, MessageError
+from chorus.protocol.ledger import Keys
+from chorus.protocol.messages import Member, MessageError
 
 ROOT = Path(__file__).parents[2]
 REPLICAS = 3
@@ -29,9 +29,9 @@ VLLM = "vllm"  # of the first generator, if that is a real one
 # What stands in a process's command line, the first that fits. Valkey renames itself.
 WORDS = [
     ("guard", ("guard.py",)),
-    ("learner", ("cli.main", "learner")),
-    ("reward-server", ("cli.main", "reward-server")),
-    ("grader", ("reward_server.worker",)),
+    ("learner", ("chorus.cli.main", "learner")),
+    ("reward-server", ("chorus.cli.main", "reward-server")),
+    ("grader", ("chorus.reward_server.pool.worker",)),
     ("redis", ("valkey",)),
     (VLLM, ("vllm.entrypoints",)),
     *((name, ("generator", name)) for name in GENERATORS),
@@ -56,7 +56,7 @@ class Fleet:
         recipe = self.folder / "chaos.toml"
         recipe.write_text(RECIPE.format(runs=self.folder / "runs", steps=1_000_000, model=model, replicas=REPLICAS))
         ports = ",".join(str(proxy.port) for proxy in self.proxies)
-        env = os.environ | {"PYTHONPATH": str(ROOT), "CHORUS_TEST_PROXIES": ports, "OMP_NUM_THREADS": "1"}
+        env = os.environ | {"CHORUS_TEST_PROXIES": ports, "OMP_NUM_THREADS": "1"}
         env.setdefault("CHORUS_TEST_DELAY_S", "0.8")
         self.output = self.folder / "output.log"
         with self.output.open("wb") as log:

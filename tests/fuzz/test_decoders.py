@@ -13,10 +13,10 @@ from forge import damaged, forged_bytes, forged_json, inputs
 from hypothesis import given
 from samples import ALL, GRADES, GROUP
 
-from generator.groups import GradeRefused, read_grades
-from learner.rollout_store import read_step
-from protocol.messages import MAX_MESSAGE_BYTES, Grade, Message, MessageError
-from reward_server.wire import Frames, pack
+from chorus.generator.reward_client import GradeRefused, read_grades
+from chorus.protocol.messages import MAX_MESSAGE_BYTES, Grade, Message, MessageError
+from chorus.protocol.run_folder.rollouts import read_step
+from chorus.reward_server.pool.frames import Frames, pack
 
 each = pytest.mark.parametrize("message", ALL, ids=lambda m: m.SCHEMA)
 

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from forge import forged_json, inputs
 from hypothesis import given
 
-from reward_server.app import create_app
-from reward_server.pool import GraderPool
-from reward_server.settings import Settings
+from chorus.reward_server.api.app import create_app
+from chorus.reward_server.api.settings import Settings
+from chorus.reward_server.pool.pool import GraderPool
 
 ITEM = {"completion": "The answer is \\boxed{2}.", "gold": "2", "kind": "math", "template": "qwen-math"}
 BODIES: dict[str, Any] = {

@@ -20,15 +20,15 @@ from samples import GROUP, MEMBER, OFFER, REPORT, TASK
 from scripted import ScriptedEngine, ScriptedGrader, ScriptedTokenizer
 from tinymodel import TEMPLATE
 
-from generator.agent import Agent
-from learner.admission import Admission
-from learner.broadcast import Broadcaster, Link
-from learner.collect import Collector
-from protocol.config import RunConfig
-from protocol.ledger import Entry, Keys, LearnerLedger, Lease, digest_of
-from protocol.ledger.streams import admission_index
-from protocol.messages import Member, SyncOffer, Version
-from protocol.metrics import LearnerMetrics
+from chorus.generator.agent import Agent
+from chorus.learner.rollouts.admission import Admission
+from chorus.learner.rollouts.collector import Collector
+from chorus.learner.weight_sync import Broadcaster, Link
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Entry, Keys, LearnerLedger, Lease, digest_of
+from chorus.protocol.ledger.keys import admission_index
+from chorus.protocol.messages import Member, SyncOffer, Version
+from chorus.protocol.metrics.processes import LearnerMetrics
 
 
 def config(model: str) -> RunConfig:

@@ -10,13 +10,13 @@ import pytest
 from liverun import DEMO, QUICK, LiveRun, end_run, start_run
 from otherhost import OtherHost, another_host
 
-from protocol.config import load_config
+from chorus.protocol.config.load import load_config
 
 
 @pytest.fixture(scope="session")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A starter policy that was barely trained: it need not be right, only run."""
-    from starter.build import build_starter
+    from chorus.starter.build import build_starter
 
     names = load_config(DEMO).templates.names
     return build_starter(tmp_path_factory.mktemp("starter"), names, 0, steps=40, log=lambda _: None)

@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 import redis
 
-import generator.main
-from cli.main import main
-from protocol.exits import CANNOT_GO_ON
-from protocol.ledger import Keys
+from chorus.cli.main import main
+from chorus.protocol.ledger import Keys
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
 
 RECIPE = """
 [run]
@@ -200,7 +199,7 @@ def test_a_run_that_is_not_on_the_server_is_one_line(redis_url: str, refused: Re
 def test_an_unreachable_reward_server_is_refused_at_the_start(
     recipe: Path, redis_url: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generator.main, "_REWARD_SERVER_DEADLINE_S", 0.5)
+    monkeypatch.setattr("chorus.generator.main._REWARD_SERVER_DEADLINE_S", 0.5)
     line = refused("generator", "--config", recipe, "--run-id", "x", "--set", f"redis.url={redis_url}")
     assert "reward.url http://127.0.0.1:9: no connection, for 0.5 s; start `chorus reward-server`" in line
 
@@ -217,9 +216,9 @@ def test_a_port_in_use_is_one_line_of_the_reward_server(capsys: pytest.CaptureFi
 LAUNCH = """
 import sys
 from pathlib import Path
-from deploy.launcher import run
-from deploy.services import services_of
-from protocol.config import load_config
+from chorus.deploy.launcher import run
+from chorus.deploy.services import services_of
+from chorus.protocol.config.load import load_config
 
 config = load_config(Path(sys.argv[1]))
 sys.exit(run(config, sys.argv[1], services=lambda chosen: services_of(chosen)[-1:]))

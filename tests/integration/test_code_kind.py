@@ -16,15 +16,15 @@ import psutil
 import pytest
 from samples import TASK
 
-from generator.groups import RewardServer
-from problems.sources import load_problems
-from protocol.messages import Grade, Task
-from reward_server.sandbox.host import find_mechanism
+from chorus.generator.reward_client import RewardServer
+from chorus.problems.sources import load_problems
+from chorus.protocol.messages import Grade, Task
+from chorus.reward_server.sandbox.sandbox import find_mechanism
 
 ROOT = Path(__file__).resolve().parents[2]
 MECHANISM, WHY_NOT = find_mechanism()
 needs_sandbox = pytest.mark.skipif(MECHANISM is None, reason=f"no sandbox on this machine: {WHY_NOT}")
-NO_SANDBOX = "import reward_server.sandbox.host as host; host.MECHANISMS = (); "
+NO_SANDBOX = "import chorus.reward_server.sandbox.sandbox as host; host.MECHANISMS = (); "
 SUM = "So:\n```python\ndef add(a, b):\n    return a + b\n```"
 TESTS = [{"function": "add", "args": [2, 3], "expected": 5}, {"function": "add", "args": [2, -3], "expected": -1}]
 HANGS = {"completion": "```python\nwhile True: pass\n```", "kind": "code", "tests": [{"input": "", "output": "1"}]}
@@ -33,7 +33,7 @@ HANGS = {"completion": "```python\nwhile True: pass\n```", "kind": "code", "test
 @contextmanager
 def running(before: str = "", timeout_s: float = 4.0) -> Iterator[tuple[httpx.Client, int]]:
     """A server with one worker, and its process id; `before` is Python that it runs first."""
-    start = f"import sys; {before}from reward_server.main import main; sys.exit(main())"
+    start = f"import sys; {before}from chorus.reward_server.main import main; sys.exit(main())"
     command = [sys.executable, "-c", start, "--port", "0", "--workers", "1", "--timeout", str(timeout_s)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -146,7 +146,7 @@ async def test_nothing_is_left_of_a_program_whose_grader_or_server_is_killed(vic
 
 def _in_a_room(process: psutil.Process) -> bool:
     try:
-        return "reward_server.sandbox" in " ".join(process.cmdline())
+        return "sandbox.supervisor" in " ".join(process.cmdline())
     except psutil.Error:
         return False
 

@@ -11,9 +11,9 @@ import pytest
 from liverun import end_run
 from scriptedlive import start_scripted_run
 
-from learner.admission import Admission
-from learner.rollout_store import read_step, stored_steps
-from protocol.config import load_config
+from chorus.learner.rollouts.admission import Admission
+from chorus.protocol.config.load import load_config
+from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
 STEPS = 9
 STAGES: list[dict[str, Any]] = [
@@ -47,9 +47,9 @@ def test_a_killed_learner_resumes_in_the_right_stage_with_the_same_draws(
         run.until(lambda: (run.folder / "stages.json").is_file(), "the second stage", 60)
         begun = json.loads((run.folder / "stages.json").read_text())
         run.wait_step(2, 60)
-        (learner,) = run.processes("cli.main", "learner")
+        (learner,) = run.processes("chorus.cli.main", "learner")
         learner.kill()
-        run.until(lambda: run.processes("cli.main", "learner", "--resume"), "a second learner", 60)
+        run.until(lambda: run.processes("chorus.cli.main", "learner", "--resume"), "a second learner", 60)
         assert run.finish(180) == 0, run.tail()
     finally:
         end_run(run)

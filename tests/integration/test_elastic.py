@@ -24,10 +24,10 @@ from liverun import ROOT, LiveRun, end_run
 from otherhost import OtherHost, listening
 from scriptedlive import start_generator, start_scripted_run
 
-from learner.rollout_store import read_step, stored_steps
-from protocol.ledger import Books
-from protocol.ledger.keys import TASK_GROUP, Keys
-from protocol.messages import Member
+from chorus.protocol.ledger import Books
+from chorus.protocol.ledger.keys import TASK_GROUP, Keys
+from chorus.protocol.messages import Member
+from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
 pytestmark = pytest.mark.slow
 
@@ -130,7 +130,11 @@ def test_a_hanging_generator_costs_its_own_leases_time_and_may_come_back(story: 
 def why(run: LiveRun) -> str:
     url = run.config["redis"]["url"]
     return subprocess.run(
-        [sys.executable, "-m", "cli.main", "why", "--redis", url], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "chorus.cli.main", "why", "--redis", url],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
 
 
@@ -140,7 +144,7 @@ def no_more_to_come(books: Books) -> bool:
 
 
 def test_a_reward_server_that_hangs_makes_groups_wait_and_nothing_is_scored_0(story: LiveRun) -> None:
-    server = the_process(story, "cli.main", "reward-server")
+    server = the_process(story, "chorus.cli.main", "reward-server")
     server.suspend()
     try:
         story.until(lambda: no_more_to_come(story.books()), "all credits in groups that wait for a grade", 30)
@@ -161,7 +165,7 @@ def test_a_reward_server_that_hangs_makes_groups_wait_and_nothing_is_scored_0(st
 
 
 def test_a_reward_server_that_is_killed_costs_no_grade(story: LiveRun) -> None:
-    the_process(story, "cli.main", "reward-server").kill()
+    the_process(story, "chorus.cli.main", "reward-server").kill()
     goes_on(story)
     assert set(story.books().dropped) <= {"stale"}
 
@@ -218,7 +222,7 @@ def test_nothing_of_a_run_on_one_machine_can_be_reached_from_another_host(
 
 def test_trace_tells_a_group_s_life_from_the_running_run(story: LiveRun) -> None:
     told = subprocess.run(
-        [sys.executable, "-m", "cli.main", "trace", "0", str(story.folder)],
+        [sys.executable, "-m", "chorus.cli.main", "trace", "0", str(story.folder)],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     order = ["admitted group 0", "began to sample", "sampled 4 x", "graded: ", "committed as ", "trained in step "]
@@ -233,14 +237,14 @@ def test_a_step_of_the_running_run_replays_to_the_same_loss(story: LiveRun) -> N
     ]
     step = int(min(whole).name.removeprefix("step-")) + 2  # two steps after a checkpoint that may be pruned any moment
     story.wait_step(step)
-    os.kill(the_process(story, "cli.main", "learner").pid, signal.SIGSTOP)  # so that it keeps the checkpoint
+    os.kill(the_process(story, "chorus.cli.main", "learner").pid, signal.SIGSTOP)  # so that it keeps the checkpoint
     try:
         told = subprocess.run(
-            [sys.executable, "-m", "cli.main", "replay", str(story.folder), "--step", str(step)],
+            [sys.executable, "-m", "chorus.cli.main", "replay", str(story.folder), "--step", str(step)],
             cwd=ROOT, capture_output=True, text=True,
         )  # fmt: skip
     finally:
-        os.kill(the_process(story, "cli.main", "learner").pid, signal.SIGCONT)
+        os.kill(the_process(story, "chorus.cli.main", "learner").pid, signal.SIGCONT)
     assert told.returncode == 0, told.stdout + told.stderr
     assert told.stdout.count("the same") == 2
     goes_on(story)
@@ -250,7 +254,7 @@ def test_the_run_ends_with_every_group_trained_exactly_once(story: LiveRun) -> N
     config = story.config
     config["run"]["steps"] = story.step() + 8
     (story.folder / "config.json").write_text(json.dumps(config))
-    the_process(story, "cli.main", "learner").kill()  # its next start finds the new number of steps
+    the_process(story, "chorus.cli.main", "learner").kill()  # its next start finds the new number of steps
     assert story.finish(120) == 0, story.tail()
     ledger = story.summary()["ledger"]
     trained = Counter(r.entry.index for _, path in stored_steps(story.folder) for r in read_step(path))

@@ -19,14 +19,12 @@ from liverun import ROOT, LiveRun, end_run
 from scripted_run import RECIPE
 from scriptedlive import SUPPORT, environment
 
-import cli.eval
-from cli.main import main
-from evaluation.records import read_jsonl
-from learner.admission import load_tokenizer
-from learner.prompts import Renderer
-from problems.sources import load_problems
-from protocol.exits import CANNOT_GO_ON
-from protocol.templating import choose_templates
+from chorus.cli.main import main
+from chorus.evaluation.records import read_jsonl
+from chorus.problems.rendering import Renderer, load_tokenizer
+from chorus.problems.sources import load_problems
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
+from chorus.protocol.templates.load import choose_templates
 
 SOURCE = "arithmetic:chain?split=heldout"
 MAX_TOKENS = 48
@@ -60,7 +58,7 @@ def calculator(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Calculator:
     async def started(*_: Any) -> AsyncIterator[Calculator]:
         yield engine
 
-    monkeypatch.setattr(cli.eval, "started_vllm", started)
+    monkeypatch.setattr("chorus.cli.evaluate.eval.started_vllm", started)
     return engine
 
 

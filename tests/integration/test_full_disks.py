@@ -15,10 +15,10 @@ from flaky import FlakyRedis
 from liverun import end_run
 from scriptedlive import start_scripted_run
 
-from cli.audit import audit_folder
-from protocol.connect import connect, connect_async, is_full, lost
-from protocol.exits import CANNOT_GO_ON
-from protocol.ledger import GeneratorLedger, LearnerLedger
+from chorus.cli.inspect.audit import audit_folder
+from chorus.protocol.ledger import GeneratorLedger, LearnerLedger
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
+from chorus.protocol.runtime.redis import connect, connect_async, is_full, lost
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from protocol.processes import Guarded, SpawnError, bind_tree, spawn_guarded
+from chorus.protocol.runtime.processes import Guarded, SpawnError, bind_tree, spawn_guarded
 
 # A family that is hard to get rid of: a child that ignores SIGTERM, and below it one that has also left for a
 # session of its own behind a father who is dead. Each process writes its pid into the folder.
@@ -43,7 +43,7 @@ time.sleep(600)
 PARENT = """
 import sys, time
 from pathlib import Path
-from protocol.processes import spawn_guarded
+from chorus.protocol.runtime.processes import spawn_guarded
 child = spawn_guarded(sys.argv[1:], name="family", grace_s=0.5)
 time.sleep(600)
 """

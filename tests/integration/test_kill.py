@@ -18,15 +18,15 @@ import pytest
 from liverun import QUICK, ROOT, LiveRun, end_run, start_run
 from otherhost import OtherHost, listening
 
-from learner.rollout_store import read_step, stored_steps
+from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
 STEPS = 60
 STARTS_S = 300.0  # two vLLMs that start at once, on two cores that others use as well, have needed 120 s
 # The first learner kills itself at its first checkpoint, after the manifest and before the acknowledgements.
 DIES_AFTER_MANIFEST = """
 import os, signal, sys
-from cli.main import main
-from protocol.ledger import LearnerLedger
+from chorus.cli.main import main
+from chorus.protocol.ledger import LearnerLedger
 
 if "--resume" not in sys.argv:
     LearnerLedger.durable = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
@@ -35,10 +35,10 @@ sys.exit(main(sys.argv[1:]))
 DRIVER = f"""
 import sys
 from dataclasses import replace
-from deploy.launcher import run
-from deploy.services import services_of
+from chorus.deploy.launcher import run
+from chorus.deploy.services import services_of
 from pathlib import Path
-from protocol.config import load_config
+from chorus.protocol.config.load import load_config
 
 def services(chosen):
     *others, learner = services_of(chosen)
@@ -121,7 +121,7 @@ def test_vllm_s_control_and_all_else_of_the_run_can_not_be_reached_from_another_
 
 
 def test_a_killed_reward_worker_costs_no_grade(story: LiveRun) -> None:
-    worker = story.processes("reward_server.worker")[0]
+    worker = story.processes("chorus.reward_server.pool.worker")[0]
     worker.kill()
     goes_on(story)
     records = [json.loads(line) for line in (story.folder / "metrics.jsonl").read_text().splitlines()]
@@ -149,5 +149,5 @@ def test_the_run_ends_with_every_group_trained_exactly_once(story: LiveRun) -> N
     assert len(trained) == STEPS * 8
     assert summary["weights"]["logprob_gap_mean"] <= 1e-3
     assert summary["staleness"]["max"] <= story.config["staleness"]["max"]
-    audit = subprocess.run([sys.executable, "-m", "cli.main", "audit", str(story.folder)], cwd=ROOT)
+    audit = subprocess.run([sys.executable, "-m", "chorus.cli.main", "audit", str(story.folder)], cwd=ROOT)
     assert audit.returncode == 0

@@ -32,14 +32,14 @@ url = "http://127.0.0.1:9"
 LAUNCH = """
 import sys
 from pathlib import Path
-import deploy.supervisor
-from deploy.launcher import run
-from deploy.services import Chosen
-from deploy.supervisor import Service
-from protocol.config import load_config
-from protocol.exits import CannotGoOn
+import chorus.deploy.supervisor
+from chorus.deploy.launcher import run
+from chorus.deploy.services import Chosen
+from chorus.deploy.supervisor import Service
+from chorus.protocol.config.load import load_config
+from chorus.protocol.runtime.exits import CannotGoOn
 
-deploy.supervisor.RESTART_DELAY_S = 0.1
+chorus.deploy.supervisor.RESTART_DELAY_S = 0.1
 
 def scripted(chosen: Chosen) -> list[Service]:
     env = {"PATH": "/usr/bin:/bin", "RUN": str(chosen.run_dir)}

@@ -11,13 +11,14 @@ import torch
 from liverun import LiveRun
 from safetensors.torch import load_file
 
-from cli.main import main
-from learner import checkpoint
-from learner.admission import Admission
-from learner.prepare import minibatches, prepare
-from learner.ranks import Crew
-from learner.rollout_store import read_step, stored_steps
-from protocol.config import RunConfig, load_config
+from chorus.cli.main import main
+from chorus.learner.rollouts.admission import Admission
+from chorus.learner.training import checkpoint
+from chorus.learner.training.distributed import Crew
+from chorus.learner.training.experience import minibatches, prepare
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
 
 @pytest.fixture(scope="module")

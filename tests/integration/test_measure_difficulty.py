@@ -13,13 +13,13 @@ import pytest
 from evaluating import Recited
 from tinymodel import TEMPLATE
 
-import cli.eval
-from cli.main import main
-from learner.admission import Admission, load_tokenizer
-from learner.pools import Chosen
-from problems.pass_rates import Measured, read_measured
-from protocol.config import RunConfig
-from protocol.exits import CANNOT_GO_ON
+from chorus.cli.main import main
+from chorus.learner.curriculum.sampler import Chosen
+from chorus.learner.rollouts.admission import Admission
+from chorus.problems.pass_rates import Measured, read_measured
+from chorus.problems.rendering import load_tokenizer
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
 
 SOLUTION = "First look at the problem for a while. Then it is plain that the answer must be {}."
 
@@ -52,7 +52,7 @@ def pupil(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Pupil:
     async def started(*_: Any) -> AsyncIterator[Pupil]:
         yield engine
 
-    monkeypatch.setattr(cli.eval, "started_vllm", started)
+    monkeypatch.setattr("chorus.cli.evaluate.eval.started_vllm", started)
     return engine
 
 

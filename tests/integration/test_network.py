@@ -7,7 +7,7 @@ import threading
 import psutil
 from otherhost import HOST, OtherHost, listening
 
-from protocol.weights import host_store, join_store, open_group
+from chorus.protocol.weights import host_store, join_store, open_group
 
 
 def test_another_host_reaches_what_is_meant_for_it(other_host: OtherHost) -> None:

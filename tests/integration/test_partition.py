@@ -16,7 +16,7 @@ from lan import Lan, small_network
 from safetensors import safe_open
 from spreadrun import HOSTS, SpreadRun
 
-from protocol.messages import Version
+from chorus.protocol.messages import Version
 
 pytestmark = pytest.mark.slow
 CUT_S = float(os.environ.get("CHORUS_CUT_S", "5"))

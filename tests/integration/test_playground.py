@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 def reward_server(*arguments: str, token: str = "") -> Iterator[tuple[str, subprocess.Popen[str]]]:
     environment = os.environ | ({"CHORUS_REWARD_TOKEN": token} if token else {})
     process = subprocess.Popen(
-        [sys.executable, "-m", "reward_server.main", "--port", "0", "--workers", "1", *arguments],
+        [sys.executable, "-m", "chorus.reward_server.main", "--port", "0", "--workers", "1", *arguments],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

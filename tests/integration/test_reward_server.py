@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from reward_server.app import create_app
-from reward_server.settings import Settings
+from chorus.reward_server.api.app import create_app
+from chorus.reward_server.api.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 2.0
@@ -56,7 +56,9 @@ class Server:
             text=True,
             check=False,
         )
-        return [int(line.split()[0]) for line in found.stdout.splitlines() if "reward_server.worker" in line]
+        return [
+            int(line.split()[0]) for line in found.stdout.splitlines() if "chorus.reward_server.pool.worker" in line
+        ]
 
     def metric(self, name: str) -> float:
         lines = self.client.get("/metrics").text.splitlines()
@@ -66,7 +68,7 @@ class Server:
 @contextmanager
 def running(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[Server]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "reward_server.main", "--port", "0", *arguments],
+        [sys.executable, "-m", "chorus.reward_server.main", "--port", "0", *arguments],
         cwd=ROOT,
         env=os.environ | (environment or {}),
         stdout=subprocess.PIPE,
@@ -342,7 +344,7 @@ def test_bearer_token_guards_v1_and_leaves_the_probes_open():
     ],
 )
 def test_bad_settings_end_with_one_line(arguments, code, says):
-    command = [sys.executable, "-m", "reward_server.main", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "chorus.reward_server.main", "--port", "0", *arguments]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == code
     assert len(ended.stderr.splitlines()) == 1
@@ -351,7 +353,7 @@ def test_bad_settings_end_with_one_line(arguments, code, says):
 
 def test_port_in_use_ends_with_one_line(server):
     port = server.url.rsplit(":", 1)[1]
-    command = [sys.executable, "-m", "reward_server.main", "--port", port]
+    command = [sys.executable, "-m", "chorus.reward_server.main", "--port", port]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == [line for line in ended.stderr.splitlines() if "Address already in use" in line]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from benchmarks.labelled import Pair, boxed_sentence
+from chorus.benchmarks.labelled import Pair, boxed_sentence
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data"
 PER_FILE = 40  # golds taken of each file, chosen by a hash of their ids

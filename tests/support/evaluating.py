@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.records import Spec
-from evaluation.runner import Question
-from protocol.messages import Problem
+from chorus.evaluation.records import Spec
+from chorus.evaluation.runner import Question
+from chorus.protocol.messages import Problem
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.processes import Guarded, spawn_guarded
+from chorus.protocol.runtime.processes import Guarded, spawn_guarded
 
 NET = f"10.213.{os.getpid() % 256}"  # each test process has its own
 HERE = f"{NET}.254"

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import redis
 
-from protocol.ledger import Books, Keys, read_books
-from protocol.messages import Member
+from chorus.protocol.ledger import Books, Keys, read_books
+from chorus.protocol.messages import Member
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "recipes" / "demo.toml"
@@ -101,7 +101,7 @@ def start_run(runs: Path, *overrides: str, driver: str | None = None, resume: Pa
     arguments = ["--resume", str(resume)] if resume else [str(DEMO)]
     for item in () if resume else sets:
         arguments += ["--set", item]
-    command = ["-c", driver] if driver else ["-m", "cli.main", "run"]
+    command = ["-c", driver] if driver else ["-m", "chorus.cli.main", "run"]
     output = runs / "output.log"
     runs.mkdir(parents=True, exist_ok=True)
     with output.open("ab") as file:

@@ -12,13 +12,13 @@ from typing import Any
 import redis
 from autoscaler import SYNC_S, Autoscaler
 
-from deploy.simulator.engine import Generator, Group
-from deploy.simulator.fleet import Fleet
-from deploy.simulator.pace import Pace
-from protocol.config import RunConfig
-from protocol.ledger import LearnerLedger, scripts
-from protocol.ledger.keys import TASK_GROUP
-from protocol.waits import WaitShare
+from chorus.deploy.simulator.engine import Generator, Group
+from chorus.deploy.simulator.fleet import Fleet
+from chorus.deploy.simulator.pace import Pace
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import LearnerLedger, scripts
+from chorus.protocol.ledger.keys import TASK_GROUP
+from chorus.protocol.metrics.waits import WaitShare
 
 SCRAPE_S = 15.0
 

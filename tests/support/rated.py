@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from receiving import ReceivingEngine
 
-from generator.engine import Completion, EngineGone
-from protocol.messages import SyncOffer
+from chorus.generator.engine import Completion, EngineGone
+from chorus.protocol.messages import SyncOffer
 
 _TICK_S = 0.02
 
@@ -127,8 +127,8 @@ class RatedEngine(ReceivingEngine):
 
 
 def _main() -> int:
-    import generator.main as command
-    from cli.main import main
+    import chorus.generator.main as command
+    from chorus.cli.main import main
 
     first, last = map(int, os.environ["CHORUS_TEST_LENGTHS"].split(".."))
     step_s, sequence_s = (float(os.environ[f"CHORUS_TEST_{name}_MS"]) / 1000 for name in ("STEP", "SEQUENCE"))
@@ -144,5 +144,5 @@ def _main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    sys.path.insert(0, str(Path(__file__).parent))
     sys.exit(_main())

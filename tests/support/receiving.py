@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from scripted import ScriptedEngine
 
-from generator.engine import Completion, EngineError
-from protocol.messages import SyncOffer
-from protocol.weights import broadcast, join_group, new_buckets, plan_buckets
+from chorus.generator.engine import Completion, EngineError
+from chorus.protocol.messages import SyncOffer
+from chorus.protocol.weights import broadcast, join_group, new_buckets, plan_buckets
 
 
 class ReceivingEngine(ScriptedEngine):
@@ -72,8 +72,8 @@ def _reported(call: Any, offer: SyncOffer) -> Any:
 
 
 def _main() -> int:
-    import generator.main as command
-    from cli.main import main
+    import chorus.generator.main as command
+    from chorus.cli.main import main
 
     def engine(config: Any, *_: Any) -> ReceivingEngine:
         tokenizer = command.load_tokenizer(config.model.path)
@@ -86,5 +86,5 @@ def _main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    sys.path.insert(0, str(Path(__file__).parent))
     sys.exit(_main())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from learner.window import Ready
-from protocol.ledger import Entry
-from protocol.messages import Grade, RolloutGroup, Sample, Sampling, Task, Timing, pack_floats, pack_ids
+from chorus.protocol.ledger import Entry, Rollout
+from chorus.protocol.messages import Grade, RolloutGroup, Sample, Sampling, Task, Timing, pack_floats, pack_ids
 
 
 def sample(
@@ -27,7 +26,7 @@ def sample(
     )
 
 
-def ready(samples: list[Sample], index: int = 0, template: str = "qwen-math") -> Ready:
+def ready(samples: list[Sample], index: int = 0, template: str = "qwen-math") -> Rollout:
     task = Task(
         run_id="run",
         index=index,
@@ -45,4 +44,4 @@ def ready(samples: list[Sample], index: int = 0, template: str = "qwen-math") ->
     )
     timing = Timing(started=1.0, generated=2.0, graded=3.0)
     group = RolloutGroup(task=task, generator_id="g", attempt=1, samples=samples, timing=timing)
-    return Ready(Entry(f"{index}-0", index, b""), group)
+    return Rollout(Entry(f"{index}-0", index, b""), group)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from protocol.messages import (
+from chorus.protocol.messages import (
     CanaryPoint,
     Grade,
     Member,

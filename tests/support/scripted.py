@@ -6,8 +6,8 @@ import asyncio
 
 import numpy as np
 
-from generator.engine import Completion, EngineError, EngineGone
-from protocol.messages import Grade, SyncOffer, Task, Version
+from chorus.generator.engine import Completion, EngineError, EngineGone
+from chorus.protocol.messages import Grade, SyncOffer, Task, Version
 
 
 class ScriptedEngine:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-from protocol import gym
+from chorus.protocol import reasoning_gym as gym
 
 
 @dataclass

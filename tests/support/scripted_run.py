@@ -59,14 +59,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     args = parser.parse_args(argv)
 
-    import deploy.supervisor
-    from deploy.launcher import run
-    from deploy.services import Chosen, services_of
-    from deploy.supervisor import Service
-    from protocol.config import load_config
+    from chorus.deploy import supervisor
+    from chorus.deploy.launcher import run
+    from chorus.deploy.services import Chosen, services_of
+    from chorus.deploy.supervisor import Service
+    from chorus.protocol.config.load import load_config
 
-    deploy.supervisor.MAX_RESTARTS = 10_000  # here a death is no sign of a fault in the service
-    deploy.supervisor.RESTART_DELAY_S = 0.3
+    supervisor.MAX_RESTARTS = 10_000  # here a death is no sign of a fault in the service
+    supervisor.RESTART_DELAY_S = 0.3
     proxies = [int(port) for port in os.environ.get("CHORUS_TEST_PROXIES", "").split(",") if port]
     program = str(Path(__file__).with_name(os.environ.get("CHORUS_TEST_ENGINE", "receiving.py")))
 
@@ -88,5 +88,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    sys.path.insert(0, str(Path(__file__).parent))
     sys.exit(main(sys.argv[1:]))

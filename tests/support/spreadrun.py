@@ -23,12 +23,12 @@ from liverun import ROOT
 from proxy import Proxy
 from scripted_run import RECIPE
 
-from learner.rollout_store import read_step, stored_steps
-from protocol.config import load_config
-from protocol.connect import await_redis
-from protocol.ledger import Books, Keys, read_books
-from protocol.messages import Member, SyncReport
-from protocol.processes import Guarded
+from chorus.protocol.config.load import load_config
+from chorus.protocol.ledger import Books, Keys, read_books
+from chorus.protocol.messages import Member, SyncReport
+from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.runtime.processes import Guarded
+from chorus.protocol.runtime.redis import await_redis
 
 HOSTS = ("redis", "learner", "far")
 REDIS_PORT, REWARD_PORT = 6379, 8100
@@ -64,7 +64,7 @@ class SpreadRun:
         await_redis(url, 20.0)
         for host in ("learner", "far"):  # a new network's first packets may be late on a busy machine
             self.until(partial(self.lan.reaches, host, address, REDIS_PORT), f"a way from {host} to Redis")
-        chorus = [sys.executable, "-m", "cli.main"]
+        chorus = [sys.executable, "-m", "chorus.cli.main"]
         self._spawn(
             "", "reward", [*chorus, "reward-server", "--host", HERE, "--port", str(REWARD_PORT), "--workers", "1"]
         )

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from learner.rollout_store import write_step
-from learner.window import Ready
-from protocol.config import RunConfig
-from protocol.ledger import Entry
-from protocol.messages import Grade, RolloutGroup, Sample, Sampling, Task, Timing, pack_floats, pack_ids
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Entry, Rollout
+from chorus.protocol.messages import Grade, RolloutGroup, Sample, Sampling, Task, Timing, pack_floats, pack_ids
+from chorus.protocol.run_folder.rollouts import write_step
 
 
 def grade(accuracy: float | None, format: float | None = 1.0, verdict: str | None = None, **facts: Any) -> Grade:
@@ -19,7 +18,7 @@ def grade(accuracy: float | None, format: float | None = 1.0, verdict: str | Non
     return Grade(verdict=verdict or usual, accuracy=accuracy, format=format, reward=None, **facts)
 
 
-def group(index: int, template: str, samples: Sequence[tuple[list[int], Grade]], gold: str = "1") -> Ready:
+def group(index: int, template: str, samples: Sequence[tuple[list[int], Grade]], gold: str = "1") -> Rollout:
     """One group: token ids and the grade of each sample."""
     task = Task(
         run_id="run",
@@ -52,10 +51,10 @@ def group(index: int, template: str, samples: Sequence[tuple[list[int], Grade]],
         ],
         timing=Timing(started=0.0, generated=0.0, graded=0.0),
     )
-    return Ready(Entry(f"{index}-0", index, made.encode()), made)
+    return Rollout(Entry(f"{index}-0", index, made.encode()), made)
 
 
-def run_folder(folder: Path, config: RunConfig, steps: Sequence[list[Ready]]) -> Path:
+def run_folder(folder: Path, config: RunConfig, steps: Sequence[list[Rollout]]) -> Path:
     """A run's folder with as much as a reader of its rollouts needs."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.model_dump(mode="json")))

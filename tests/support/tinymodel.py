@@ -6,8 +6,8 @@ from pathlib import Path
 
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from protocol.templating import choose_templates
-from starter.tokenizer import build_tokenizer
+from chorus.protocol.templates.load import choose_templates
+from chorus.starter.tokenizer import build_tokenizer
 
 TEMPLATE = "qwen-math"
 

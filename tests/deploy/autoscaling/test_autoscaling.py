@@ -17,11 +17,11 @@ import redis
 from autoscaler import SYNC_S, Autoscaler, evaluate, scaled_object, trigger
 from mirrored import MirroredFleet, Moment, autoscale
 
-from deploy.simulator.pace import EngineSpeed, Lengths, Pace
-from protocol.config import RunConfig
-from protocol.ledger import Keys
-from protocol.ledger.keys import TASK_GROUP
-from protocol.metrics import GeneratorMetrics, LearnerMetrics
+from chorus.deploy.simulator.pace import EngineSpeed, Lengths, Pace
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Keys
+from chorus.protocol.ledger.keys import TASK_GROUP
+from chorus.protocol.metrics.processes import GeneratorMetrics, LearnerMetrics
 
 HOUR = 3600.0
 LOAD_S = 240.0

@@ -18,11 +18,11 @@ from liverun import ROOT, LiveRun, end_run
 from scripted_run import RECIPE
 from scriptedlive import SUPPORT, environment
 
-from deploy.simulator.calibrate import calibrate
-from deploy.simulator.forecast import forecast
-from deploy.simulator.pace import groups_of
-from learner.figures import read_records
-from protocol.config import load_config
+from chorus.deploy.simulator.calibrate import calibrate
+from chorus.deploy.simulator.forecast import forecast
+from chorus.deploy.simulator.pace import groups_of
+from chorus.protocol.config.load import load_config
+from chorus.protocol.run_folder.folder import read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 TOLERANCE = 0.15

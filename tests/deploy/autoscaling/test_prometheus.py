@@ -22,8 +22,8 @@ import redis
 from autoscaler import Autoscaler, scaled_object, trigger
 from mirrored import MirroredFleet, Moment, Scraped, autoscale
 
-from deploy.simulator.pace import EngineSpeed, Lengths, Pace
-from protocol.config import RunConfig
+from chorus.deploy.simulator.pace import EngineSpeed, Lengths, Pace
+from chorus.protocol.config.run import RunConfig
 
 PROMETHEUS, PROMTOOL = which("prometheus"), which("promtool")
 pytestmark = pytest.mark.skipif(

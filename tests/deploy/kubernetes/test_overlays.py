@@ -18,10 +18,11 @@ import yaml
 from manifest_rules import complaints, quantity
 from manifests import KUBERNETES, Object, Pods, environment, expand, find, kustomized, pods, render
 
-from cli.main import COMMANDS, main
-from protocol.config import RunConfig, load_config
-from protocol.ledger import Keys
-from reward_server.main import DRAIN_GRACE_S
+from chorus.cli.main import COMMANDS, main
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Keys
+from chorus.reward_server.main import DRAIN_GRACE_S
 
 ROOT = Path(__file__).parents[3]
 NAME = "app.kubernetes.io/name"
@@ -201,14 +202,14 @@ def test_the_init_container_leaves_the_configuration_that_the_service_reads(name
     for file in ("config.json", "tokenizer.json"):
         (tmp_path / "model" / file).write_text("{}")
     (tmp_path / "recipes" / str(values["RECIPE"])).write_text((ROOT / "recipes" / "demo.toml").read_text())
-    (tmp_path / "chorus").write_text(f'#!/bin/sh\nexec {sys.executable} -m cli.main "$@"\n')
+    (tmp_path / "chorus").write_text(f'#!/bin/sh\nexec {sys.executable} -m chorus.cli.main "$@"\n')
     (tmp_path / "chorus").chmod(0o755)
 
     def here(text: str) -> str:
         return re.sub(r"^/(models|recipes|prepared|runs)", rf"{tmp_path}/\1", expand(text, values))
 
     init, main_container = own.containers
-    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run([here(a) for a in (*init["command"], *init["args"])], env=values | path, check=True, timeout=120)
     arguments = [here(a) for a in main_container["args"]]
     config = load_config(Path(arguments[arguments.index("--config") + 1]))

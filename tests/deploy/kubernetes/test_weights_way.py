@@ -23,7 +23,10 @@ LEARNER, GENERATOR = ("10.99.78.1", "10.99.78.9"), "10.99.78.5"
 PEER = """
 import sys
 import torch
-from protocol.weights import broadcast, host_store, join_store, open_group
+from chorus.protocol.weights import broadcast
+from chorus.protocol.weights import host_store
+from chorus.protocol.weights import join_store
+from chorus.protocol.weights import open_group
 
 role, addresses, port = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
 kept = []
@@ -67,7 +70,7 @@ class PodOnWire:
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
         command = ["ip", "netns", "exec", self.namespace, *argv]
-        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 

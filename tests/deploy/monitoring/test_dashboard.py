@@ -10,8 +10,8 @@ import pytest
 import yaml
 from promql import check_parse, label_names, metric_names, rules
 
-from deploy.dashboard import DASHBOARD, DATASOURCE, Panel, dashboard, queries, rows, text
-from deploy.metrics_reference import exported
+from chorus.deploy.tools.dashboard import DASHBOARD, DATASOURCE, Panel, dashboard, queries, rows, text
+from chorus.deploy.tools.metrics_reference import exported
 
 GRAFANA = DASHBOARD.parents[1]
 QUESTIONS = (
@@ -25,7 +25,7 @@ QUESTIONS = (
 
 
 def test_the_provisioned_file_is_made_of_the_table_as_it_is_now() -> None:
-    assert DASHBOARD.read_text() == text(), "run python -m deploy.dashboard"
+    assert DASHBOARD.read_text() == text(), "run python -m chorus.deploy.tools.dashboard"
 
 
 def test_there_is_a_row_for_each_question() -> None:

@@ -19,7 +19,7 @@ from liverun import LiveRun, end_run
 from promql import PROMETHEUS, RATE_INTERVAL, rules, tool
 from scriptedlive import start_scripted_run
 
-from deploy.dashboard import queries
+from chorus.deploy.tools.dashboard import queries
 
 pytestmark = pytest.mark.slow
 STEPS = 6

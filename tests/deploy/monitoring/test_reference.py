@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.metrics_reference import PAGE, Exported, exported, page
+from chorus.deploy.tools.metrics_reference import PAGE, Exported, exported, page
 
 UNITS = ("_seconds", "_tokens", "_steps", "_step", "_nats", "_bytes", "_groups", "_ratio", "_info", "_total")
 # Numbers without a unit: norms, scores, weights, counts of something that the name says.
@@ -61,7 +61,7 @@ def families() -> list[Exported]:
 
 def test_the_page_lists_what_is_exported() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert text == page(text), "run python -m deploy.metrics_reference"
+    assert text == page(text), "run python -m chorus.deploy.tools.metrics_reference"
 
 
 def test_names_end_with_their_unit(families: list[Exported]) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import yaml
 from promql import PROMETHEUS, label_names, matchers, metric_names, promtool, rules
 
-from deploy.metrics_reference import exported
-from learner.alarms import NAMES as ALARMS
-from protocol.ledger_metrics import MEMBER_STATES
-from protocol.metrics import GENERATOR_STATES
-from reward_server.metrics import VERDICTS
+from chorus.deploy.tools.metrics_reference import exported
+from chorus.learner.metrics.alarms import NAMES as ALARMS
+from chorus.protocol.metrics.ledger import MEMBER_STATES
+from chorus.protocol.metrics.processes import GENERATOR_STATES
+from chorus.reward_server.api.metrics import VERDICTS
 
 # Labels that Prometheus or a rule itself adds.
 ADDED = {"job", "instance", "le", "alertname", "alertstate"}

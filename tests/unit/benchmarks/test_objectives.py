@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import objectives
-from benchmarks.bench import Bench
-from benchmarks.report import Row
-from learner.figures import append_record
+from chorus.benchmarks import objectives
+from chorus.benchmarks.bench import Bench
+from chorus.benchmarks.report import Row
+from chorus.protocol.run_folder.folder import append_record
 
 NAN = float("nan")
 

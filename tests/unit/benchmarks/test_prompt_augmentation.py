@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.prompt_augmentation.__main__ import ARMS, _finished, _measure
-from benchmarks.prompt_augmentation.report import Experiment, draw, markdown
+from chorus.benchmarks.experiments.prompt_augmentation.__main__ import ARMS, _finished, _measure
+from chorus.benchmarks.experiments.prompt_augmentation.report import Experiment, draw, markdown
 
 SUITE = {
     "accuracy": 0.3,
@@ -120,7 +120,7 @@ def test_only_new_checkpoints_are_measured(folder: Path, monkeypatch: pytest.Mon
         asked.extend(folders)
         return [{"fixed": SUITE, "all": SUITE} for _ in folders]
 
-    monkeypatch.setattr("benchmarks.prompt_augmentation.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("chorus.benchmarks.experiments.prompt_augmentation.evaluate.evaluate", evaluate)
     _measure(run_dir)
     _measure(run_dir)
     assert [path.parent.name for path in asked] == ["step-000060"]

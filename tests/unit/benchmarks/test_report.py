@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from benchmarks import report
-from benchmarks.report import Goal, Row, Spread, at_least, at_most, figure, spread, table
+from chorus.benchmarks import report
+from chorus.benchmarks.report import Goal, Row, Spread, at_least, at_most, figure, spread, table
 
 
 def test_the_example_in_the_docstring_holds() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from planted import EDITS, PROBLEMS, SAME
 
-from cli.main import main
-from problems.sources import load_problems
-from protocol.exits import CANNOT_GO_ON
+from chorus.cli.main import main
+from chorus.problems.sources import load_problems
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
 
 Row = dict[str, Any]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from scripted import ScriptedEngine
 
-from cli.eval_engine import RestartingEngine
-from generator.engine import Completion, EngineError, EngineGone
-from protocol.exits import CannotGoOn
+from chorus.cli.evaluate.engine import RestartingEngine
+from chorus.generator.engine import Completion, EngineError, EngineGone
+from chorus.protocol.runtime.exits import CannotGoOn
 
 
 class Mortal(ScriptedEngine):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import main
-from problems.pass_rates import Measured
-from problems.sources import load_problems
-from protocol.exits import CANNOT_GO_ON
+from chorus.cli.main import main
+from chorus.problems.pass_rates import Measured
+from chorus.problems.sources import load_problems
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
 
 COUNTS = {  # of 8 samples: small, medium, large
     "easy": (8, 8, 8),

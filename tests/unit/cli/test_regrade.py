@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from storedrun import grade, group, run_folder
 
-from cli.main import main
-from learner.admission import load_tokenizer
-from learner.rollout_store import read_step
-from learner.window import Ready
-from protocol.config import RunConfig, load_config
-from protocol.exits import CANNOT_GO_ON
+from chorus.cli.main import main
+from chorus.problems.rendering import load_tokenizer
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Rollout
+from chorus.protocol.run_folder.rollouts import read_step
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
 
 RIGHT, WRONG = "3 + 4 = 7, so \\boxed{7}", "3 + 4 = 8, so \\boxed{8}"
 FORMED = "<think>x</think> <answer>\\boxed{7}</answer>"
@@ -118,10 +119,10 @@ def test_a_group_that_cannot_be_graded_today_is_an_error_and_not_wrong(
     assert "unknown template 'gone'" in capsys.readouterr().err
 
 
-def under(ready: Ready, template: str) -> Ready:
+def under(ready: Rollout, template: str) -> Rollout:
     task = ready.group.task.model_copy(update={"template": template})
     group = ready.group.model_copy(update={"task": task})
-    return Ready(replace(ready.entry, payload=group.encode()), group)
+    return Rollout(replace(ready.entry, payload=group.encode()), group)
 
 
 def test_rollouts_that_cannot_be_read_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,10 @@ import torch
 from storedrun import grade, group, run_folder
 from tinymodel import TEMPLATE
 
-from cli.replay import replay
-from learner.prepare import minibatches, prepare
-from learner.ranks import Crew
-from protocol.config import RunConfig
+from chorus.cli.inspect.replay import replay
+from chorus.learner.training.distributed import Crew
+from chorus.learner.training.experience import minibatches, prepare
+from chorus.protocol.config.run import RunConfig
 
 STEPS = 4
 OBJECTIVES: dict[str, dict[str, Any]] = {

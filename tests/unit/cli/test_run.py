@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import main
+from chorus.cli.main import main
 
 DEMO = str(Path(__file__).parents[3] / "recipes" / "demo.toml")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import main
-from protocol.exits import CANNOT_GO_ON
-from protocol.templating import load_templates, render_chatml
+from chorus.cli.main import main
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
+from chorus.protocol.templates.load import load_templates
+from chorus.protocol.templates.template import render_chatml
 
 TEMPLATES = load_templates()
 TERSE = r"""

@@ -12,12 +12,12 @@ import redis
 from prometheus_client import CollectorRegistry, Gauge
 from samples import GROUP, MEMBER, TASK
 
-from cli.main import main
-from cli.trace import format_events, from_redis
-from cli.why import explain
-from protocol.ledger import Keys, LearnerLedger, read_books
-from protocol.ledger.keys import TASK_GROUP
-from protocol.waits import WaitReport, Waits, watch_event_loop
+from chorus.cli.inspect.trace import format_events, from_redis
+from chorus.cli.inspect.why import explain
+from chorus.cli.main import main
+from chorus.protocol.ledger import Keys, LearnerLedger, read_books
+from chorus.protocol.ledger.keys import TASK_GROUP
+from chorus.protocol.metrics.waits import WaitReport, Waits, watch_event_loop
 
 KEYS = Keys("run")
 

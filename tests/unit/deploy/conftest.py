@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from protocol.config import RunConfig
+from chorus.protocol.config.run import RunConfig
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from deploy.dry_run import activation_bytes, describe
-from deploy.placement import place
-from protocol.config import RunConfig
+from chorus.deploy.dry_run import activation_bytes, describe
+from chorus.deploy.placement import place
+from chorus.protocol.config.run import RunConfig
 
 Configure = Callable[..., RunConfig]
 
@@ -127,7 +127,7 @@ def test_the_estimate_of_activations_is_what_autograd_keeps(
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from learner.policy import load_policy
+    from chorus.learner.training.policy import load_policy
 
     shape = LlamaConfig(
         vocab_size=64, hidden_size=96, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,

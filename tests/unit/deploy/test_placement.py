@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from deploy.placement import place
-from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
+from chorus.deploy.placement import place
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.exits import CannotGoOn
 
 Configure = Callable[..., RunConfig]
 

@@ -13,17 +13,16 @@ import pytest
 import redis
 import storedrun
 
-from cli.main import main
-from deploy.simulator.calibrate import calibrate, fit_engine, read_lengths
-from deploy.simulator.fleet import Fleet
-from deploy.simulator.forecast import forecast, recommend, remarks
-from deploy.simulator.pace import EngineSpeed, Lengths, Pace, groups_of
-from learner.figures import append_record
-from learner.window import Ready
-from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
-from protocol.ledger import Keys
-from protocol.messages import SyncReport, Timing
+from chorus.cli.main import main
+from chorus.deploy.simulator.calibrate import calibrate, fit_engine, read_lengths
+from chorus.deploy.simulator.fleet import Fleet
+from chorus.deploy.simulator.forecast import forecast, recommend, remarks
+from chorus.deploy.simulator.pace import EngineSpeed, Lengths, Pace, groups_of
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Keys, Rollout
+from chorus.protocol.messages import SyncReport, Timing
+from chorus.protocol.run_folder.folder import append_record
+from chorus.protocol.runtime.exits import CannotGoOn
 
 Configure = Callable[..., RunConfig]
 
@@ -217,9 +216,9 @@ def test_the_smallest_fleet_that_keeps_the_learner_busy_is_recommended(recipe: C
 # -- calibration ------------------------------------------------------------------------------------------------
 
 
-def recorded(base_s: float, sequence_s: float) -> list[Ready]:
+def recorded(base_s: float, sequence_s: float) -> list[Rollout]:
     """Groups of one generator, in rounds of 1, 2, 4 or 8 that run side by side, all completions equally long."""
-    made: list[Ready] = []
+    made: list[Rollout] = []
     now = 1000.0
     for side_by_side in (1, 2, 4, 8, 4, 2):
         length = 5 + side_by_side

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import main
-from protocol.config import load_config
+from chorus.cli.main import main
+from chorus.protocol.config.load import load_config
 
 RECIPE = """
 [model]
@@ -66,7 +66,7 @@ def test_a_starter_is_replaced_by_the_folder_it_was_built_to(
         asked.update(models=models, names=names)
         return models / "starter-1"
 
-    monkeypatch.setattr("starter.build.build_starter", build)
+    monkeypatch.setattr("chorus.starter.build.build_starter", build)
     assert prepare(recipe, tmp_path, "--set", "model.path=starter") == 0
     assert load_config(tmp_path / "run" / "config.json").model.path == str(tmp_path / "models" / "starter-1")
     assert asked == {"models": tmp_path / "models", "names": ["qwen-math"]}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from deploy.curves import draw_learning_curves
-from deploy.progress import Progress, clock, sparkline, step_line, who_waits
+from chorus.deploy.curves import draw_learning_curves
+from chorus.deploy.progress import Progress, clock, sparkline, step_line, who_waits
 
 SUMMARY = {
     "steps": 3,

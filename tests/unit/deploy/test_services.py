@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.placement import place
-from deploy.services import Chosen, reward_server_service, services_of, valkey_service
-from protocol.config import RunConfig
-from protocol.rewards import RewardSpec
-from reward_server import main
+from chorus.deploy.placement import place
+from chorus.deploy.services import Chosen, reward_server_service, services_of, valkey_service
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.rewards import RewardSpec
+from chorus.reward_server import main
 
 Configure = Callable[..., RunConfig]
 

@@ -8,9 +8,9 @@ from itertools import combinations
 
 import pytest
 
-from evaluation.estimators import bootstrap_interval, macro_micro, maj_at_k, majority, pass_at_k
-from evaluation.report.comparisons import PAPER
-from evaluation.suite import load_suite
+from chorus.evaluation.estimators import bootstrap_interval, macro_micro, maj_at_k, majority, pass_at_k
+from chorus.evaluation.report.comparisons import PAPER
+from chorus.evaluation.suite import load_suite
 
 SIZES = [30, 83, 500, 272, 675]
 # arXiv 2602.03190's table; macro and micro recomputed by hand from its entries and the sizes, to two digits.

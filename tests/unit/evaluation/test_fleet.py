@@ -10,13 +10,13 @@ import pytest
 import redis
 from scripted import ScriptedEngine, ScriptedGrader, ScriptedTokenizer
 
-from evaluation.fleet import open_fleet
-from generator.agent import Agent
-from protocol.config import RunConfig
-from protocol.connect import connect_async
-from protocol.exits import CannotGoOn
-from protocol.ledger import Keys, LearnerLedger
-from protocol.messages import Sampling, SyncOffer, Task, pack_ids
+from chorus.evaluation.fleet import open_fleet
+from chorus.generator.agent import Agent
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Keys, LearnerLedger
+from chorus.protocol.messages import Sampling, SyncOffer, Task, pack_ids
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.redis import connect_async
 
 CONFIG = RunConfig.model_validate(
     {

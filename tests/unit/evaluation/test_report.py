@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from evaluating import spec
 
-from cli.main import main
-from evaluation.report.figures import COLOURS, band, curves, smoothed
-from evaluation.report.runs import arms_of, read_run
-from protocol.exits import CANNOT_GO_ON
+from chorus.cli.main import main
+from chorus.evaluation.report.figures import COLOURS, band, curves, smoothed
+from chorus.evaluation.report.runs import arms_of, read_run
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
 
 TAGS = set("html head meta title style body h1 h2 div table thead tbody tr th td p figure img figcaption".split())  # noqa: SIM905
 HOSTILE = "<script>alert(1)</script>|$x_{$ _*`[a](http://evil.example)"

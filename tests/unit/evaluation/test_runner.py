@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from evaluating import Recited, Reciter, TextGrading, decode, questions, spec
 
-from evaluation.records import Spec, Store, read_jsonl
-from evaluation.runner import Progress, Question, answer_all, check_room, digests
-from evaluation.summary import summarize
-from protocol.exits import CannotGoOn
+from chorus.evaluation.records import Spec, Store, read_jsonl
+from chorus.evaluation.runner import Progress, Question, answer_all, check_room, digests
+from chorus.evaluation.summary import summarize
+from chorus.protocol.runtime.exits import CannotGoOn
 
 
 def right(i: int, n: int) -> list[Recited]:

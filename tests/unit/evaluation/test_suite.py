@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from evaluation.suite import load_suite, read_problems
-from protocol.exits import CannotGoOn
+from chorus.evaluation.suite import load_suite, read_problems
+from chorus.protocol.runtime.exits import CannotGoOn
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 SUITES = [load_suite("math"), load_suite("competitions25")]

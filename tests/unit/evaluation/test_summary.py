@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from evaluating import Recited, Reciter, TextGrading, decode, questions, spec
 
-from evaluation.records import Spec, Store
-from evaluation.runner import Question, answer_all
-from evaluation.summary import summarize, table
+from chorus.evaluation.records import Spec, Store
+from chorus.evaluation.runner import Question, answer_all
+from chorus.evaluation.summary import summarize, table
 
 NO_ANSWER, BROKEN = 100, 101
 

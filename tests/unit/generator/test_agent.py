@@ -16,19 +16,11 @@ from flaky import FlakyRedis
 from samples import MEMBER
 from scripted import ScriptedEngine, ScriptedGrader, ScriptedTokenizer
 
-from generator.agent import Agent
-from protocol.config import RunConfig
-from protocol.connect import connect, connect_async
-from protocol.ledger import Keys, LearnerLedger
-from protocol.messages import (
-    Member,
-    RolloutGroup,
-    Sampling,
-    SyncOffer,
-    SyncReport,
-    Task,
-    pack_ids,
-)
+from chorus.generator.agent import Agent
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Keys, LearnerLedger
+from chorus.protocol.messages import Member, RolloutGroup, Sampling, SyncOffer, SyncReport, Task, pack_ids
+from chorus.protocol.runtime.redis import connect, connect_async
 
 CONFIG = RunConfig.model_validate(
     {

@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from rollouts import ready, sample
 
-from generator.groups import RewardServer
-from protocol.messages import RolloutGroup, Task
+from chorus.generator.reward_client import RewardServer
+from chorus.protocol.messages import RolloutGroup, Task
 
 GRADES = [{"verdict": "correct", "accuracy": 1.0, "format": 1.0, "reward": 2.0}] * 4
 TEXTS = ["a", "b", "c", "d"]

@@ -9,8 +9,8 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from generator.engine import VllmEngine
-from protocol.config import RunConfig
+from chorus.generator.vllm_engine import VllmEngine
+from chorus.protocol.config.run import RunConfig
 
 CONFIG = RunConfig.model_validate(
     {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from generator.groups import GradeRefused, read_grades
+from chorus.generator.reward_client import GradeRefused, read_grades
 
 RIGHT = {"verdict": "correct", "accuracy": 1.0, "format": 1.0, "reward": 2.0, "refused": False}
 REFUSED = {"verdict": "error", "accuracy": None, "format": None, "reward": None, "refused": True, "reason": "no gold"}

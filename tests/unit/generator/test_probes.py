@@ -14,13 +14,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from scripted import ScriptedEngine, ScriptedGrader, ScriptedTokenizer
 
-from generator.agent import Agent
-from generator.probes import create_app, served
-from protocol.config import RunConfig
-from protocol.connect import connect_async
-from protocol.exits import CannotGoOn
-from protocol.ledger import Keys, LearnerLedger
-from protocol.messages import SyncOffer
+from chorus.generator.agent import Agent
+from chorus.generator.probes import create_app, served
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Keys, LearnerLedger
+from chorus.protocol.messages import SyncOffer
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.redis import connect_async
 
 STALENESS_MAX = 2
 CONFIG = RunConfig.model_validate(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from generator.vllm_log import last_error
+from chorus.generator.vllm_log import last_error
 
 TRACE = """(APIServer pid=7) WARNING 11-22 22:25:29 [system_utils.py:255] It may mean `OSError: [Errno 24]`.
 Traceback (most recent call last):

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from tinymodel import TEMPLATE
 
-from learner.admission import Admission
-from learner.prompts import Renderer
-from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
-from protocol.templating import Template
+from chorus.learner.rollouts.admission import Admission
+from chorus.problems.rendering import Renderer
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.templates.template import Template
 
 
 def admission(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from learner.alarms import Alarms
-from protocol.config import AlarmsSection
+from chorus.learner.metrics.alarms import Alarms
+from chorus.protocol.config.run import AlarmsSection
 
 HEALTHY = {
     "entropy": 0.3, "accuracy": 0.6, "truncated": 0.4, "clip_high_fraction": 0.01, "clip_low_fraction": 0.01,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from learner.batch import TrainingSequence, cut
-from learner.policy import Policy
+from chorus.learner.training.batch import TrainingSequence, cut
+from chorus.learner.training.policy import Policy
 
 RNG = np.random.default_rng(0)
 
@@ -91,14 +91,14 @@ def test_a_chunked_head_has_the_gradient_of_the_whole_one(monkeypatch: pytest.Mo
 
     sequences_once = sequences(6)
     whole = gradient()
-    monkeypatch.setattr("learner.policy._CHUNK_ELEMENTS", 50 * 7)
+    monkeypatch.setattr("chorus.learner.training.policy._CHUNK_ELEMENTS", 50 * 7)
     for a, b in zip(whole, gradient(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("chunk", [50 * 7, 2**25])
 def test_the_gradient_of_the_entropy_is_that_of_the_whole_logits(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr("learner.policy._CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr("chorus.learner.training.policy._CHUNK_ELEMENTS", chunk)
     model, (micro,) = policy(), cut(sequences(6), 4096, "padded")
     _, entropy = model(micro.input_ids, micro.position_ids, micro.index, micro.target, entropy_gradient=True)
     mine = torch.autograd.grad(entropy.sum(), list(model.parameters()))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.blend import Blend
+from chorus.learner.curriculum.sampler import Blend
 
 WEIGHTS = st.dictionaries(
     st.sampled_from("abcdefg"), st.floats(min_value=0, max_value=10, width=32), min_size=1, max_size=7

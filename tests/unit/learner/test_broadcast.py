@@ -11,13 +11,14 @@ import pytest
 import redis
 import torch
 
-from learner.broadcast import Broadcaster, Snapshot
-from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
-from protocol.ledger import Keys, LearnerLedger, LedgerLostError, entries_of
-from protocol.messages import Member, SyncOffer, SyncReport, Version
-from protocol.metrics import LearnerMetrics
-from protocol.weights import broadcast, describe, host_store, join_group, new_buckets, plan_buckets
+from chorus.learner.training.distributed import Snapshot
+from chorus.learner.weight_sync import Broadcaster
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Keys, LearnerLedger, LedgerLostError, entries_of
+from chorus.protocol.messages import Member, SyncOffer, SyncReport, Version
+from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.weights import broadcast, describe, host_store, join_group, new_buckets, plan_buckets
 
 CONFIG = RunConfig.model_validate(
     {

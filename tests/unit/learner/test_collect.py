@@ -11,15 +11,15 @@ import pytest
 import redis
 from tinymodel import TEMPLATE
 
-from learner.admission import Admission
-from learner.collect import Collector
-from learner.evaluate import evaluate
-from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
-from protocol.ledger import Keys, LearnerLedger, LedgerLostError
-from protocol.ledger.keys import TASK_GROUP
-from protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids
-from protocol.metrics import LearnerMetrics
+from chorus.learner.rollouts.admission import Admission
+from chorus.learner.rollouts.collector import Collector
+from chorus.learner.validation import evaluate
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Keys, LearnerLedger, LedgerLostError
+from chorus.protocol.ledger.keys import TASK_GROUP
+from chorus.protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids
+from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.runtime.exits import CannotGoOn
 
 NAN, INF = float("nan"), float("inf")
 

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from tinymodel import TEMPLATE
 
-from learner.admission import Admission
-from learner.curriculum_figures import labels, step_figures
-from learner.window import Ready
-from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
-from protocol.ledger import Entry
-from protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids, unpack_ids
+from chorus.learner.metrics.curriculum import labels, step_figures
+from chorus.learner.rollouts.admission import Admission
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Entry, Rollout
+from chorus.protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids, unpack_ids
+from chorus.protocol.runtime.exits import CannotGoOn
 
 OTHER = "simplerl"
 SOLUTION = "First we add the two. Then we have 7, the sum of both."
@@ -181,7 +180,7 @@ def test_the_probe_is_a_fixed_share_that_never_gets_a_hint(tiny_model: Path, tmp
     assert probe == {f"p{k}" for k in range(200) if some.hints.is_probe(f"p{k}")}
 
 
-def group(task: Task, *accuracies: float) -> Ready:
+def group(task: Task, *accuracies: float) -> Rollout:
     sample = Sample(
         token_ids=pack_ids([5]),
         logprobs=pack_floats([-0.5]),
@@ -192,7 +191,7 @@ def group(task: Task, *accuracies: float) -> Ready:
     samples = [sample.model_copy(update={"grade": sample.grade.model_copy(update={"accuracy": a})}) for a in accuracies]
     timing = Timing(started=1.0, generated=2.0, graded=3.0)
     made = RolloutGroup(task=task, generator_id="g", attempt=1, samples=samples, timing=timing)
-    return Ready(Entry("1-0", task.index, b""), made)
+    return Rollout(Entry("1-0", task.index, b""), made)
 
 
 ONLINE = [{"name": "online", "hint_ratio": "online"}]

@@ -9,15 +9,14 @@ from typing import Any
 
 import redis
 
-from learner.admission import Admission
-from learner.collect import Collector
-from learner.online_hints import FILE
-from learner.window import Ready
-from protocol.config import RunConfig
-from protocol.ledger import Keys, LearnerLedger
-from protocol.ledger.keys import TASK_GROUP
-from protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids
-from protocol.metrics import LearnerMetrics
+from chorus.learner.curriculum.hints import FILE
+from chorus.learner.rollouts.admission import Admission
+from chorus.learner.rollouts.collector import Collector
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Keys, LearnerLedger, Rollout
+from chorus.protocol.ledger.keys import TASK_GROUP
+from chorus.protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids
+from chorus.protocol.metrics.processes import LearnerMetrics
 
 GROUPS = 2
 STAGES = [{"name": "half", "hint_ratio": 0.5, "steps": 2}, {"name": "online", "hint_ratio": "online"}]
@@ -64,7 +63,7 @@ class Life:
             self.client.xack(keys.tasks, TASK_GROUP, id)
             self.client.xadd(keys.rollouts, {"i": task.index, "d": graded(task, accuracies, self.done)})
 
-    def step(self, *accuracies: float) -> list[Ready]:
+    def step(self, *accuracies: float) -> list[Rollout]:
         """What the learner's loop does, without the training."""
         self.collector.admit(self.done, 90)
         self.answer(*accuracies)

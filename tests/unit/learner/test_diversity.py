@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from learner.diversity import (
+from chorus.learner.metrics.diversity import (
     MAX_GROUPS,
     distinct_n,
     entropy_nats,
@@ -19,9 +19,9 @@ from learner.diversity import (
     step_figures,
     summary_figures,
 )
-from protocol.messages import pack_ids
-from protocol.templating import load_templates
-from starter.solutions import sloppy_solution
+from chorus.protocol.messages import pack_ids
+from chorus.protocol.templates.load import load_templates
+from chorus.starter.solutions import sloppy_solution
 
 TEMPLATES = load_templates()
 

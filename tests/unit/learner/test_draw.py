@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from storedrun import grade, group
 
-from learner.draw import MIN_GROUPS, TemplateDraw
-from learner.rollout_store import write_step
-from learner.window import Ready
-from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
-from protocol.templating import load_templates
+from chorus.learner.rollouts.template_sampler import MIN_GROUPS, TemplateDraw
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Rollout
+from chorus.protocol.run_folder.rollouts import write_step
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.templates.load import load_templates
 
 TEMPLATES = load_templates()
 ALL = sorted(TEMPLATES)
@@ -82,7 +82,7 @@ def test_a_mixture_that_fails_at_a_later_step_is_refused_at_the_start() -> None:
         drawn(schedule=[stage])
 
 
-def graded(index: int, template: str, accuracies: Sequence[float | None]) -> Ready:
+def graded(index: int, template: str, accuracies: Sequence[float | None]) -> Rollout:
     return group(index, template, [([5], grade(accuracy)) for accuracy in accuracies])
 
 
@@ -90,7 +90,7 @@ THREE = ["abel", "formal", "qwen-math"]
 SPREAD, FLAT = (1.0, 0.0), (1.0, 1.0)  # variances 0.25 and 0
 
 
-def step_of(number: int, by_template: dict[str, Sequence[float | None]]) -> list[Ready]:
+def step_of(number: int, by_template: dict[str, Sequence[float | None]]) -> list[Rollout]:
     """MIN_GROUPS groups a template."""
     rows = [(name, rewards) for name, rewards in by_template.items() for _ in range(MIN_GROUPS)]
     return [graded(100 * number + k, name, rewards) for k, (name, rewards) in enumerate(rows)]

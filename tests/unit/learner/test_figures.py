@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from learner.figures import append_record, read_records, rewind_records
+from chorus.protocol.run_folder.folder import append_record, read_records, rewind_records
 
 RECORD = {
     "step": 1,

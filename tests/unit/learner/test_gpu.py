@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from learner.batch import TrainingSequence
-from learner.policy import Policy, checkpoint_layers, wire_names
-from learner.ranks import Crew
-from learner.trainer import Trainer
-from protocol.config import load_config
-from protocol.messages import Version
+from chorus.learner.training.batch import TrainingSequence
+from chorus.learner.training.distributed import Crew
+from chorus.learner.training.policy import Policy, checkpoint_layers, wire_names
+from chorus.learner.training.trainer import Trainer
+from chorus.protocol.config.load import load_config
+from chorus.protocol.messages import Version
 
 pytestmark = [
     pytest.mark.gpu,

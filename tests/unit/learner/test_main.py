@@ -9,8 +9,8 @@ import pytest
 import redis
 import torch
 
-from learner import main as learner
-from protocol.exits import CannotGoOn
+from chorus.learner import main as learner
+from chorus.protocol.runtime.exits import CannotGoOn
 
 RECIPE = """
 [run]

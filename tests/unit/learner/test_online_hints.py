@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.online_hints import FILE, OnlineRatios
-from protocol.curriculum import OnlineHints
-from protocol.exits import CannotGoOn
+from chorus.learner.curriculum.hints import FILE, OnlineRatios
+from chorus.protocol.config.curriculum import OnlineHints
+from chorus.protocol.runtime.exits import CannotGoOn
 
 STEPS = 100
 EARLY = 1  # the bound is still max

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from learner.pass_rates import PassRates
-from protocol.curriculum import PassRate
-from protocol.exits import CannotGoOn
+from chorus.learner.curriculum.sampler import PassRates
+from chorus.protocol.config.curriculum import PassRate
+from chorus.protocol.runtime.exits import CannotGoOn
 
 
 def line(id: str, samples: int, correct: int, model: str = "m", hint_ratio: float = 0.0) -> dict[str, Any]:

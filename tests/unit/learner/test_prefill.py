@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from rollouts import ready, sample
 
-from learner.admission import Admission, load_tokenizer
-from learner.batch import cut
-from learner.prepare import prepare
-from protocol.config import RunConfig
-from protocol.messages import unpack_ids
-from protocol.templating import load_templates
+from chorus.learner.rollouts.admission import Admission
+from chorus.learner.training.batch import cut
+from chorus.learner.training.experience import prepare
+from chorus.problems.rendering import load_tokenizer
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.messages import unpack_ids
+from chorus.protocol.templates.load import load_templates
 
 PREFILLED = [name for name, template in load_templates().items() if template.prefill]
 

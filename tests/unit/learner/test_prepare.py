@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from rollouts import ready, sample
 
-from learner.batch import TrainingSequence
-from learner.prepare import minibatches, prepare
-from protocol.config import RunConfig
+from chorus.learner.training.batch import TrainingSequence
+from chorus.learner.training.experience import minibatches, prepare
+from chorus.protocol.config.run import RunConfig
 
 NAN = float("nan")
 

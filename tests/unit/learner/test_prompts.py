@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from learner.admission import load_tokenizer
-from learner.prompts import Renderer
-from protocol.exits import CannotGoOn
-from protocol.templating import load_templates, render_chatml
+from chorus.problems.rendering import Renderer, load_tokenizer
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.templates.load import load_templates
+from chorus.protocol.templates.template import render_chatml
 
 TEMPLATES = load_templates()
 PROBLEM = "What is 3 + 4?"

@@ -14,18 +14,18 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from learner.batch import TrainingSequence, cut
-from learner.objectives.combine import FIGURES
-from learner.ranks import Crew
-from protocol.config import RunConfig
-from protocol.messages import Version
+from chorus.learner.objectives.objective import FIGURES
+from chorus.learner.training.batch import TrainingSequence, cut
+from chorus.learner.training.distributed import Crew
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.messages import Version
 
 ROOT = Path(__file__).parents[3]
 WORKER = """
 import sys, torch
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/unit/learner"]
+sys.path.insert(0, sys.argv[1] + "/tests/unit/learner")
 import torch.distributed as dist
-from learner import ranks
+from chorus.learner.training import distributed as ranks
 from test_ranks import FOLLOWED, OBJECTIVES, config_for, minibatches, outcome_of, snapshot_of
 rank, world, device = ranks.join()
 results = {}

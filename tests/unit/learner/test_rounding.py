@@ -8,9 +8,9 @@ import pytest
 import torch
 from tinymodel import save_tiny_model
 
-from learner.ranks import Crew
-from protocol.config import RunConfig
-from protocol.messages import Version, unpack_floats
+from chorus.learner.training.distributed import Crew
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.messages import Version, unpack_floats
 
 PREFIXES = [[5, 6, 7, 8], [9, 3, 4]]
 

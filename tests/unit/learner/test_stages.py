@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from learner.pools import Chosen, Pool
-from learner.stages import FILE, Stages, ended
-from protocol.curriculum import Stage
-from protocol.exits import CannotGoOn
-from protocol.messages import Problem
+from chorus.learner.curriculum.sampler import Chosen, Pool
+from chorus.learner.curriculum.stages import FILE, Stages, ended
+from chorus.protocol.config.curriculum import Stage
+from chorus.protocol.messages import Problem
+from chorus.protocol.runtime.exits import CannotGoOn
 
 GROUPS = 4  # a step
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from rollouts import ready, sample
 
-from learner.batch import MicroBatch, cut
-from learner.objectives.combine import FIGURES
-from learner.prepare import Prepared, prepare
-from learner.step_figures import StepFigures
-from learner.step_record import Surroundings, repetition, step_record
-from learner.window import Ready
-from protocol.config import RewardSection, RunConfig
-from protocol.objective import ObjectiveConfig
+from chorus.learner.metrics.step_record import Surroundings, repetition, step_record
+from chorus.learner.objectives.objective import FIGURES
+from chorus.learner.training.batch import MicroBatch, cut
+from chorus.learner.training.experience import Prepared, prepare
+from chorus.learner.training.token_stats import StepFigures
+from chorus.protocol.config.objective import ObjectiveConfig
+from chorus.protocol.config.run import RewardSection, RunConfig
+from chorus.protocol.ledger import Rollout
 
 CONFIG = RunConfig.model_validate(
     {
@@ -55,7 +55,7 @@ def table(b: MicroBatch, w: dict[int, float], entropy: dict[int, float]) -> torc
     return values
 
 
-def record(groups: list[Ready] = GROUPS, config: RunConfig = CONFIG) -> dict:
+def record(groups: list[Rollout] = GROUPS, config: RunConfig = CONFIG) -> dict:
     prepared = prepare(groups, config, version=2)
     figures = measured(prepared, {0: 1.0, 2: 3.0}, {0: 0.5, 1: 0.1, 2: 0.3, 3: 9.9})
     around = Surroundings(1.0, 4.0, 0.25, 400, 3, Counter(all_right=2))
@@ -184,7 +184,7 @@ def test_repetition_counts_runs_of_tokens() -> None:
 
 
 def test_every_exported_figure_is_a_key_of_the_record() -> None:
-    from protocol.step_metrics import AGE_FIGURES, AGES, PART_FIGURES, STEP_FIGURES, TEMPLATE_FIGURES
+    from chorus.protocol.metrics.step import AGE_FIGURES, AGES, PART_FIGURES, STEP_FIGURES, TEMPLATE_FIGURES
 
     r = record()
     elsewhere = {f.key for f in STEP_FIGURES if f.tag in ("diversity", "curriculum")}  # other modules add these

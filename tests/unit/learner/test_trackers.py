@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from learner import trackers
-from learner.trackers import Trackers, scalars
-from protocol.config import RunConfig
-from protocol.exits import CannotGoOn
+from chorus.learner.metrics import trackers
+from chorus.learner.metrics.trackers import Trackers, scalars
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.exits import CannotGoOn
 
 RECORD: dict[str, Any] = {
     "step": 3,

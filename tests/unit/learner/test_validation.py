@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from learner import checkpoint, validation
-from learner.evaluate import Evaluation
-from protocol.config import ConfigError, RunConfig, load_config
+from chorus.learner import validation
+from chorus.learner.training import checkpoint
+from chorus.learner.validation import Evaluation
+from chorus.protocol.config.load import ConfigError, load_config
+from chorus.protocol.config.run import RunConfig
 
 RECIPE = """
 [run]

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tinymodel import save_tiny_model
 
-from learner.batch import TrainingSequence
-from learner.checkpoint import Manifest
-from learner.ranks import Crew
-from protocol.config import RunConfig
+from chorus.learner.training.batch import TrainingSequence
+from chorus.learner.training.checkpoint import Manifest
+from chorus.learner.training.distributed import Crew
+from chorus.protocol.config.run import RunConfig
 
 
 def crew_of(model: Path, start_from: Path | None = None) -> Crew:

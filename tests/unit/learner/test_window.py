@@ -5,10 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from learner.window import Ready, Window
+from chorus.learner.rollouts.window import Window
+from chorus.protocol.ledger import Rollout
 
 
-def ready(index: int) -> Ready:
+def ready(index: int) -> Rollout:
     return cast(Any, SimpleNamespace(group=SimpleNamespace(task=SimpleNamespace(index=index)), entry=None))
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from problems.arithmetic import load_arithmetic
+from chorus.problems.arithmetic import load_arithmetic
 
 
 def numbers(text: str) -> list[int]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from scripted_gym import installed
 
-from problems.sources import load_placed, load_problems
-from protocol.gym import GymError, digest, item, items
+from chorus.problems.sources import load_placed, load_problems
+from chorus.protocol.reasoning_gym import GymError, digest, item, items
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from problems.sources import load_problems
-from protocol.gym import REFUSED, item, items
-from reward_server.gym_grader import EQUALITY, EXPRESSION, grade_gym, is_arithmetic
+from chorus.problems.sources import load_problems
+from chorus.protocol.reasoning_gym import REFUSED, item, items
+from chorus.reward_server.graders.reasoning_gym import EQUALITY, EXPRESSION, grade_gym, is_arithmetic
 
 pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: pip install 'chorus-rl[gym]'")
 from reasoning_gym.factory import DATASETS
@@ -23,7 +23,7 @@ EVALUATORS = {"eval", "exec", "parse_expr", "sympify", "compile", "literal_eval"
 TASKS = ["chain_sum", "countdown", "n_queens", "spiral_matrix", "word_ladder", "game_of_life_halting", "tower_of_hanoi"]
 PRINT_IDS = """
 import json, sys
-from problems.sources import load_problems
+from chorus.problems.sources import load_problems
 print(json.dumps({t: [p.id for p in load_problems(f"reasoning-gym:{t}?seed=7&size=2")] for t in sys.argv[1:]}))
 """
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problems.hints import answer_in_hint, hint_prefix, hint_refusal, solution_block, solution_steps, with_hint
-from protocol.messages import Problem
+from chorus.problems.hints import answer_in_hint, hint_prefix, hint_refusal, solution_block, solution_steps, with_hint
+from chorus.protocol.messages import Problem
 
 
 def problem(solution: str | None, *answers: str) -> Problem:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from problems.sources import load_problems
+from chorus.problems.sources import load_problems
 
 pytest.importorskip("datasets", reason="datasets is not installed")
 

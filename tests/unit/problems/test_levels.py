@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from problems.levels import Rate, assign_level, assign_levels, total
+from chorus.problems.levels import Rate, assign_level, assign_levels, total
 
 
 def rate(p: float | None, samples: int = 8) -> Rate | None:

@@ -7,9 +7,9 @@ import random
 import pytest
 from planted import EDITS, PROBLEMS, SAME
 
-from problems.overlap import CONTAINED, CONTAINED_LEAST, LEAST, _join, find_overlaps, tokens
-from problems.sources import Placed
-from protocol.messages import Problem
+from chorus.problems.overlap import CONTAINED, CONTAINED_LEAST, LEAST, _join, find_overlaps, tokens
+from chorus.problems.sources import Placed
+from chorus.protocol.messages import Problem
 
 
 def placed(*problems: tuple[str, str], file: str = "set.jsonl") -> list[Placed]:

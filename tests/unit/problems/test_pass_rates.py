@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from problems.pass_rates import Measured, read_measured
+from chorus.problems.pass_rates import Measured, read_measured
 
 LINE = {"id": "math/7", "model": "small", "hint_ratio": 0.5, "samples": 8, "correct": 3}
 

@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from problems.sources import load_placed, load_problems
+from chorus.problems.sources import load_placed, load_problems
 
 
 def write(path: Path, *rows: Any) -> str:

@@ -9,8 +9,8 @@ import pytest
 import redis
 from flaky import FlakyRedis
 
-from protocol.connect import await_redis, connect, connect_async
-from protocol.exits import CannotGoOn
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.redis import await_redis, connect, connect_async
 
 
 def test_a_command_waits_for_a_server_that_comes_back(flaky_redis: FlakyRedis) -> None:
@@ -62,7 +62,7 @@ def test_an_address_where_nobody_answers_is_named_without_its_password(url: str,
 def test_a_server_that_stands_still_when_a_service_starts_is_waited_for(
     redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("protocol.connect._SOCKET_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("chorus.protocol.runtime.redis._SOCKET_TIMEOUT_S", 0.2)
     client.execute_command("CLIENT", "PAUSE", 1500, "ALL")
     started = time.monotonic()
     await_redis(redis_url, deadline_s=0.1)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from protocol.config import ConfigError, load_config
-from protocol.curriculum import CurriculumSection
+from chorus.protocol.config.curriculum import CurriculumSection
+from chorus.protocol.config.load import ConfigError, load_config
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 LAST = {"name": "last"}

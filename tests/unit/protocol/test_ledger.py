@@ -9,8 +9,15 @@ import pytest
 import redis
 import redis.asyncio
 
-from protocol.ledger import FencedError, GeneratorLedger, IndexTakenError, LearnerLedger, LedgerLostError, read_books
-from protocol.ledger.keys import Keys
+from chorus.protocol.ledger import (
+    FencedError,
+    GeneratorLedger,
+    IndexTakenError,
+    LearnerLedger,
+    LedgerLostError,
+    read_books,
+)
+from chorus.protocol.ledger.keys import Keys
 
 LEASE_S = 0.2
 

@@ -26,8 +26,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from protocol.ledger import Entry, FencedError, GeneratorLedger, Keys, LearnerLedger, Lease, digest_of, entries_of
-from protocol.ledger.keys import ROLLOUT_GROUP, TASK_GROUP
+from chorus.protocol.ledger import (
+    Entry,
+    FencedError,
+    GeneratorLedger,
+    Keys,
+    LearnerLedger,
+    Lease,
+    digest_of,
+    entries_of,
+)
+from chorus.protocol.ledger.keys import ROLLOUT_GROUP, TASK_GROUP
 
 EXAMPLES = int(os.environ.get("CHORUS_LEDGER_EXAMPLES", "0"))  # 0: the same few every time, for `make test`
 CAPACITY = 6

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from protocol.logs import message_of
+from chorus.protocol.runtime.logs import message_of
 
 ROOT = Path(__file__).parents[3]
 
 
 def python(code: str, chorus_log: str = "") -> subprocess.CompletedProcess[str]:
     """In a process of its own: the root logger belongs to the test runner here."""
-    environment = os.environ | {"CHORUS_LOG": chorus_log, "PYTHONPATH": str(ROOT)}
-    program = "import logging, warnings\nfrom protocol import logs\n" + code
+    environment = os.environ | {"CHORUS_LOG": chorus_log}
+    program = "import logging, warnings\nfrom chorus.protocol.runtime import logs\n" + code
     command = [sys.executable, "-c", program]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
 
@@ -88,16 +88,16 @@ def test_json_and_a_level_go_together(value: str, levels: list[str]) -> None:
 
 
 def test_a_value_that_means_nothing_is_refused_with_what_would() -> None:
-    command = [sys.executable, "-m", "cli.main", "templates"]
-    environment = os.environ | {"CHORUS_LOG": "jsn", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "chorus.cli.main", "templates"]
+    environment = os.environ | {"CHORUS_LOG": "jsn"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert ended.returncode == 3
     assert ended.stderr.startswith("chorus templates: CHORUS_LOG=jsn: unknown; give json, a level (DEBUG, ")
 
 
 def test_a_command_that_can_not_go_on_says_so_in_json_on_one_line() -> None:
-    command = [sys.executable, "-m", "cli.main", "audit"]
-    environment = os.environ | {"CHORUS_LOG": "json", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "chorus.cli.main", "audit"]
+    environment = os.environ | {"CHORUS_LOG": "json"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     [said] = objects(ended.stderr)
     assert said["role"] == "audit"

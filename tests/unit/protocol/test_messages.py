@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.messages import (
+from chorus.protocol.messages import (
     CanaryPoint,
     Grade,
     Member,

@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from rollouts import ready, sample
 from samples import MEMBER, TASK
 
-from protocol.connect import glance
-from protocol.ledger import Keys, LearnerLedger
-from protocol.ledger.keys import TASK_GROUP
-from protocol.ledger_metrics import LedgerCollector
-from protocol.metrics import GeneratorMetrics, LearnerMetrics
-from protocol.step_metrics import MAX_PARTS, STEP_FIGURES, StepGauges
-from protocol.waits import WaitShare
+from chorus.protocol.ledger import Keys, LearnerLedger
+from chorus.protocol.ledger.keys import TASK_GROUP
+from chorus.protocol.metrics.ledger import LedgerCollector
+from chorus.protocol.metrics.processes import GeneratorMetrics, LearnerMetrics
+from chorus.protocol.metrics.step import MAX_PARTS, STEP_FIGURES, StepGauges
+from chorus.protocol.metrics.waits import WaitShare
+from chorus.protocol.runtime.redis import glance
 
 RECORD: dict[str, Any] = {
     "step": 3,

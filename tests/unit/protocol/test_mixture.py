@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from protocol.config import ConfigError, load_config
-from protocol.exits import CannotGoOn
-from protocol.mixture import Adaptive, TemplatesSection, adapted, base_weights
-from protocol.templating import load_templates
+from chorus.protocol.config.load import ConfigError, load_config
+from chorus.protocol.config.templates import Adaptive, TemplatesSection
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.templates.load import load_templates
+from chorus.protocol.templates.sampling import adapted, base_weights
 
 TEMPLATES = load_templates()
 FOUR = ["qwen-math", "deepseek-r1", "open-r1-teacher", "lm_eval_prompt4"]  # free-form, twice deepseek, free-form
@@ -21,7 +22,7 @@ def section(**fields: Any) -> TemplatesSection:
 
 
 def shares(step: int = 1, **fields: Any) -> dict[str, float]:
-    return base_weights(section(**fields), TEMPLATES, step)
+    return base_weights(*section(**fields).at(step), TEMPLATES, step)
 
 
 def test_names_alone_are_drawn_alike() -> None:

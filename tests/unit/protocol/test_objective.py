@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from protocol.config import ConfigError, RunConfig, load_config
-from protocol.objective import LOSSES, PRESETS, ObjectiveConfig, explain
+from chorus.protocol.config.load import ConfigError, load_config
+from chorus.protocol.config.objective import LOSSES, ObjectiveConfig
+from chorus.protocol.config.presets import PRESETS, explain
+from chorus.protocol.config.run import RunConfig
 
 DEMO = Path(__file__).parents[3] / "recipes" / "demo.toml"
 NAMES = (
@@ -156,6 +158,6 @@ def test_every_number_of_a_preset_has_a_source(name: str) -> None:
 
 
 def test_every_loss_has_its_function() -> None:
-    from learner.objectives.losses import loss_function
+    from chorus.learner.objectives.losses import loss_function
 
     assert all(callable(loss_function(name)) for name in LOSSES)

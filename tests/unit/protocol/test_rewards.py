@@ -5,7 +5,7 @@ import statistics
 import pytest
 from pydantic import ValidationError
 
-from protocol.rewards import OverlongSpec, RewardSpec, compose, overlong_penalty
+from chorus.protocol.rewards import OverlongSpec, RewardSpec, compose, overlong_penalty
 
 
 def test_paper_default_adds_the_format_whether_or_not_the_answer_is_right():

@@ -8,16 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from protocol.templating import (
-    Template,
-    contract_faults,
-    draw,
-    format_score,
-    load_templates,
-    marker_counts,
-    messages,
-    render_chatml,
-)
+from chorus.protocol.templates.load import load_templates
+from chorus.protocol.templates.sampling import draw
+from chorus.protocol.templates.score import contract_faults, format_score, marker_counts
+from chorus.protocol.templates.template import Template, messages, render_chatml
 
 TEMPLATES = load_templates()
 CONSTANT = ["abel", "simplerl", "qwen-math", "formal", "lm_eval_prompt8"]

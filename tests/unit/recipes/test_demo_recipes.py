@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from protocol.config import RunConfig, load_config
-from protocol.templating import load_templates
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.templates.load import load_templates
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 

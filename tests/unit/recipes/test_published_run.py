@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from protocol.config import RunConfig, load_config
-from protocol.templating import load_templates
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.templates.load import load_templates
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 MAIN = "qwen2.5-math-1.5b"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from protocol.config import RunConfig, load_config
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from reward_server.code_grader import grade_code, last_block, same_output, same_value
-from reward_server.sandbox.host import Room, find_mechanism
+from chorus.reward_server.graders.code import grade_code, last_block, same_output, same_value
+from chorus.reward_server.sandbox.sandbox import Room, find_mechanism
 
 MECHANISM, WHY_NOT = find_mechanism()
 needs_sandbox = pytest.mark.skipif(MECHANISM is None, reason=f"no sandbox on this machine: {WHY_NOT}")

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from reward_server.cleanup import normalise, paper_cleanup, unwrap
-from reward_server.extraction import extract, last_box
+from chorus.reward_server.graders.extraction import extract, last_box
+from chorus.reward_server.graders.math.normalise import normalise, paper_cleanup, unwrap
 
 
 def _always(_: str) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from scripted_gym import Sums, installed
 
-from problems.sources import load_problems
-from protocol.messages import Problem
-from reward_server.gym_grader import EQUALITY, EXPRESSION, grade_gym, gym_answer, is_arithmetic
-from reward_server.tasks import cluster, run
+from chorus.problems.sources import load_problems
+from chorus.protocol.messages import Problem
+from chorus.reward_server.graders.reasoning_gym import EQUALITY, EXPRESSION, grade_gym, gym_answer, is_arithmetic
+from chorus.reward_server.graders.registry import cluster, run
 
 
 class Evaluating(Sums):

@@ -5,8 +5,8 @@ import logging
 import pytest
 from derived import FOLDER, derive
 
-from benchmarks.labelled import load, score
-from benchmarks.verifier_quality import boxed, comparable, ours
+from chorus.benchmarks.labelled import load, score
+from chorus.benchmarks.verifier_quality import boxed, comparable, ours
 
 PAIRS = load()
 

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from reward_server.choice_grader import grade_choice, grade_text
-from reward_server.math_grader import compare, grade_math
-from reward_server.tasks import cluster, run
-from reward_server.units import split_unit
+from chorus.reward_server.graders.math.compare import compare, grade_math
+from chorus.reward_server.graders.math.units import split_unit
+from chorus.reward_server.graders.registry import cluster, run
+from chorus.reward_server.graders.text import grade_choice, grade_text
 
 EQUAL = [
     ("42", "42"),

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from reward_server.numbers import read_number, same_number
+from chorus.reward_server.graders.math.numbers import read_number, same_number
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from reward_server.choice_grader import extract_words
-from reward_server.extraction import extract
+from chorus.reward_server.graders.extraction import extract
+from chorus.reward_server.graders.text import extract_words
 
 
 @pytest.mark.parametrize("mode", ["train", "paper", "strict"])

@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from reward_server import playground
-from reward_server.app import create_app
-from reward_server.settings import Settings
+from chorus.reward_server import playground
+from chorus.reward_server.api.app import create_app
+from chorus.reward_server.api.settings import Settings
 
 FOLDER = Path(playground.__file__).parent
 PATHS = ["/" if name == "index.html" else f"/playground/{name}" for name in playground.FILES]
@@ -40,8 +40,8 @@ async def test_no_other_path_is_served(client):
 def test_every_file_of_the_folder_is_served_and_packaged():
     found = {path.name for path in FOLDER.iterdir() if path.is_file() and path.suffix != ".py"}
     assert found == set(playground.FILES)
-    pyproject = (FOLDER.parents[1] / "pyproject.toml").read_text()
-    globs = re.search(r'"reward_server.playground" = \[(.*)\]', pyproject)
+    pyproject = (FOLDER.resolve().parents[1] / "pyproject.toml").read_text()
+    globs = re.search(r'"chorus.reward_server.playground" = \[(.*)\]', pyproject)
     assert globs is not None
     assert {Path(name).suffix for name in found} == {Path(glob).suffix for glob in re.findall(r'"(.*?)"', globs[1])}
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from reward_server.pool import GraderPool, PoolFailedError, QueueFullError
-from reward_server.wire import Frames, pack
-from reward_server.worker import _guarded
+from chorus.reward_server.pool.frames import Frames, pack
+from chorus.reward_server.pool.pool import GraderPool, PoolFailedError, QueueFullError
+from chorus.reward_server.pool.worker import _guarded
 
 HANGS = r"\boxed{9^{9^{9^{9}}}+9}"  # sympy computes on this until it is killed
 
@@ -69,7 +69,9 @@ async def test_items_behind_a_hostile_one_are_handed_back_to_other_graders():
 
 
 async def test_no_job_is_lost_when_a_grader_wakes_later_than_the_hand_back(monkeypatch):
-    monkeypatch.setattr("reward_server.pool.SLOW_S", 0.0)  # every chunk is handed back while it is under way
+    monkeypatch.setattr(
+        "chorus.reward_server.pool.grader_process.SLOW_S", 0.0
+    )  # every chunk is handed back while it is under way
     async with _pool(timeout_s=5.0) as pool:
         for _ in range(30):
             results = await asyncio.wait_for(pool.run([_item(rf"\boxed{{{i}}}") for i in range(12)]), 10)
@@ -90,7 +92,7 @@ async def test_a_slow_grade_goes_on_at_the_lowest_priority():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a priority again")
 async def test_a_grader_that_was_slow_once_gets_its_priority_back(monkeypatch):
-    monkeypatch.setattr("reward_server.pool.YIELD_S", 0.0)
+    monkeypatch.setattr("chorus.reward_server.pool.grader_process.YIELD_S", 0.0)
     changes: list[int] = []
     setpriority = os.setpriority
     monkeypatch.setattr(os, "setpriority", lambda *args: (changes.append(args[2]), setpriority(*args)))
@@ -116,7 +118,7 @@ async def test_memory_limit_ends_in_a_verdict():
 
 
 def test_a_grader_whose_parent_hangs_ends_by_its_own_limit_of_processor_time():
-    command = [sys.executable, "-m", "reward_server.worker", str(os.getpid()), "0.5", str(3 << 29)]
+    command = [sys.executable, "-m", "chorus.reward_server.pool.worker", str(os.getpid()), "0.5", str(3 << 29)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as grader:
         assert grader.stdin is not None
         assert grader.stdout is not None
@@ -151,7 +153,7 @@ async def test_full_queue_refuses_and_takes_nothing():
 
 
 async def test_graders_that_never_start_fail_the_pool_with_a_message(monkeypatch):
-    monkeypatch.setattr("reward_server.pool.sys.executable", "/bin/false")
+    monkeypatch.setattr("chorus.reward_server.pool.grader_process.sys.executable", "/bin/false")
     pool = GraderPool(workers=1, timeout_s=1.0, memory_bytes=3 << 29, max_queue=10)
     pool.start()
     waiting = asyncio.create_task(pool.run([_item("x")]))
@@ -188,4 +190,4 @@ def _is_my_grader(process: Path) -> bool:
         arguments = (process / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"reward_server.worker" in arguments and str(os.getpid()).encode() in arguments
+    return b"chorus.reward_server.pool.worker" in arguments and str(os.getpid()).encode() in arguments

@@ -5,11 +5,10 @@ from fractions import Fraction
 
 import pytest
 
-from reward_server.domains import same_domain
-from reward_server.magnitude import least_digits
-from reward_server.notation import read_based, read_ratio
-from reward_server.shapes import read_shape
-from reward_server.units import conversion
+from chorus.reward_server.graders.math.domains import same_domain
+from chorus.reward_server.graders.math.numbers import least_digits, read_based, read_ratio
+from chorus.reward_server.graders.math.shapes import read_shape
+from chorus.reward_server.graders.math.units import conversion
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from reward_server.code_grader import grade_code
-from reward_server.sandbox import escapes as escapes_module
-from reward_server.sandbox import host
+from chorus.reward_server.graders.code import grade_code
+from chorus.reward_server.sandbox import sandbox as host
+from chorus.reward_server.sandbox import self_test as escapes_module
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 REFUSED = {"input": "", "output": "refused"}
@@ -87,7 +87,7 @@ def _nothing_survives():
 
 
 def _is_ours(process: psutil.Process) -> bool:
-    return "reward_server.sandbox" in " ".join(process.info["cmdline"] or []) and str(os.getpid()) in (
+    return "sandbox.supervisor" in " ".join(process.info["cmdline"] or []) and str(os.getpid()) in (
         process.info["cmdline"] or []
     )
 

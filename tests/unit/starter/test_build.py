@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from protocol.templating import load_templates
-from starter.build import build_starter
+from chorus.protocol.templates.load import load_templates
+from chorus.starter.build import build_starter
 
 
 def build(cache: Path, names: list[str], seed: int = 0, steps: int = 3) -> tuple[Path, list[str]]:

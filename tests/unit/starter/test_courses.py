@@ -6,10 +6,10 @@ import re
 from itertools import pairwise
 from random import Random
 
-from problems.arithmetic import is_heldout, load_arithmetic, running_lines, running_operands, running_text
-from problems.hints import HEADING, hint_prefix, hint_refusal, with_hint
-from protocol.templating import load_templates
-from starter.courses import RUNNING, running_solution
+from chorus.problems.arithmetic import is_heldout, load_arithmetic, running_lines, running_operands, running_text
+from chorus.problems.hints import HEADING, hint_prefix, hint_refusal, with_hint
+from chorus.protocol.templates.load import load_templates
+from chorus.starter.courses import RUNNING, running_solution
 
 TEMPLATES = load_templates()
 PLAIN = TEMPLATES["qwen-math"]

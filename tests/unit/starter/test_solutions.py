@@ -5,8 +5,9 @@ from random import Random
 
 import pytest
 
-from protocol.templating import format_score, load_templates
-from starter.solutions import sloppy_solution
+from chorus.protocol.templates.load import load_templates
+from chorus.protocol.templates.score import format_score
+from chorus.starter.solutions import sloppy_solution
 
 TEMPLATES = load_templates()
 

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from problems.arithmetic import chain_operands, chain_text
-from protocol.templating import load_templates, render_chatml
-from starter.build import build_starter
-from starter.solutions import sloppy_solution
-from starter.tokenizer import build_tokenizer
+from chorus.problems.arithmetic import chain_operands, chain_text
+from chorus.protocol.templates.load import load_templates
+from chorus.protocol.templates.template import render_chatml
+from chorus.starter.build import build_starter
+from chorus.starter.solutions import sloppy_solution
+from chorus.starter.tokenizer import build_tokenizer
 
 TEMPLATES = load_templates()
 DEMO = ["qwen-math", "deepseek-r1", "open-r1-teacher", "lm_eval_prompt4"]

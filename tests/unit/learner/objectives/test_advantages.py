@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fixture import GRPO, LENGTHS, REWARDS
 
-from learner.objectives.advantages import (
+from chorus.learner.objectives.advantages import (
     ADVANTAGES,
     Advantage,
     Batch,
@@ -22,7 +22,7 @@ from learner.objectives.advantages import (
     seed_factor,
     semantic_entropy,
 )
-from protocol.objective import ObjectiveConfig
+from chorus.protocol.config.objective import ObjectiveConfig
 
 NAN = float("nan")
 SEED = {"alpha": 0.5, "form": "linear", "gamma": 2.0, "entropy": "rao", "mass": "count"}

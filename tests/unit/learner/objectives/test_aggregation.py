@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from learner.objectives.aggregation import token_scales
+from chorus.learner.objectives.aggregation import token_scales
 
 LENGTHS = [2, 3, 0, 1]
 

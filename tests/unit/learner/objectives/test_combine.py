@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from learner.objectives.combine import Inputs, combine, correct
-from learner.objectives.corrections import log_weight
-from protocol.objective import ObjectiveConfig
+from chorus.learner.objectives.corrections import log_weight
+from chorus.learner.objectives.objective import Inputs, combine, correct
+from chorus.protocol.config.objective import ObjectiveConfig
 
 LENGTHS = [3, 1, 4, 2, 6]
 TOKENS = sum(LENGTHS)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from fixture import LENGTHS, LOG_W, OLD, D, exact_grpo, flat, per_token
 
-from learner.objectives.aggregation import token_scales
-from learner.objectives.combine import FIGURES, Inputs, Outcome, combine, correct
-from learner.objectives.corrections import importance, log_weight, loglinear_proximal, rejected
-from learner.objectives.kl import kl
-from learner.objectives.losses import Bounds, Tokens, loss_function
-from learner.objectives.segments import segment_mean, segment_sum
-from protocol.objective import ObjectiveConfig
+from chorus.learner.objectives.aggregation import token_scales
+from chorus.learner.objectives.corrections import importance, log_weight, loglinear_proximal, rejected
+from chorus.learner.objectives.kl import kl
+from chorus.learner.objectives.losses import Bounds, Tokens, loss_function
+from chorus.learner.objectives.objective import FIGURES, Inputs, Outcome, combine, correct
+from chorus.learner.objectives.segments import segment_mean, segment_sum
+from chorus.protocol.config.objective import ObjectiveConfig
 
 SIZES = torch.tensor(LENGTHS)
 

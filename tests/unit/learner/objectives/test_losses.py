@@ -8,9 +8,9 @@ import pytest
 import torch
 from fixture import GRPO, LENGTHS, OLD, D, exact_grpo, flat, per_token
 
-from learner.objectives.aggregation import token_scales
-from learner.objectives.losses import Bounds, TokenLoss, Tokens, loss_function
-from protocol.objective import LOSSES
+from chorus.learner.objectives.aggregation import token_scales
+from chorus.learner.objectives.losses import Bounds, TokenLoss, Tokens, loss_function
+from chorus.protocol.config.objective import LOSSES
 
 DR_GRPO = [0.5, -0.5, 0.5, -0.5, 5 / 6, 1 / 12, -11 / 12]
 

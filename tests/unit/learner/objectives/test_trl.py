@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from learner.objectives.advantages import grpo, rloo
-from learner.objectives.aggregation import token_scales
-from learner.objectives.combine import Inputs, combine
-from protocol.objective import ObjectiveConfig
+from chorus.learner.objectives.advantages import grpo, rloo
+from chorus.learner.objectives.aggregation import token_scales
+from chorus.learner.objectives.objective import Inputs, combine
+from chorus.protocol.config.objective import ObjectiveConfig
 
 trl = pytest.importorskip("trl", reason="trl is not installed; the comparison with it is optional")
 SEQUENCES, LONGEST = 6, 9

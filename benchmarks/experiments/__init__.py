@@ -1,0 +1,1 @@
+"""Whole trainings, an arm against another, over several seeds."""

@@ -1,0 +1,172 @@
+"""`chorus check-data TRAIN... --against TEST...`: problems that training shares with a test set.
+
+Finds equal and nearly equal problems, and tells where both stand. Without --against it looks for duplicates within and
+between the sets. Exit status: 0 where nothing is shared, 1 where something is, 3 where a set can't be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from chorus.problems.overlap import LEAST, Overlap, find_overlaps
+from chorus.problems.sources import Placed, load_placed
+from chorus.protocol.runtime.exits import CannotGoOn
+
+FOUND = 1
+KINDS = ("exact", "near", "variant")
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="chorus check-data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("train", nargs="+", metavar="TRAIN", help="problem sources, as in a recipe")
+    parser.add_argument("--against", nargs="+", default=[], metavar="TEST", help="sources that training must not share")
+    parser.add_argument(
+        "--least", type=float, default=LEAST, help=f"Jaccard similarity from which texts are near (default: {LEAST})"
+    )
+    parser.add_argument(
+        "--variants", action="store_true", help="the same words with other numbers and another answer count too"
+    )
+    parser.add_argument("--show", type=int, default=20, metavar="N", help="pairs to print (default: 20)")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write TRAIN without what is shared (.jsonl or .gz)")
+    args = parser.parse_args(argv)
+    if not 0.1 <= args.least <= 1:
+        raise CannotGoOn(f"--least {args.least}: give a similarity from 0.1 to 1")
+    if args.write is not None and not args.write.name.endswith((".jsonl", ".jsonl.gz")):
+        raise CannotGoOn(f"--write {args.write}: give a name that ends in .jsonl or .jsonl.gz")
+    started = time.monotonic()
+    train, against = _load(args.train), _load(args.against)
+    overlaps = find_overlaps(_all(train), _all(against) if against else None, args.least)
+    counted = [o for o in overlaps if o.kind != "variant" or args.variants]
+    report = Report(train, against, overlaps, time.monotonic() - started)
+    print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if args.json else report.text(args.show))
+    if args.write is not None:
+        kept = _without(train, counted)
+        _write(args.write, kept)
+        print(f"{args.write}: {len(kept):,} of {report.problems(train):,} problems written", file=sys.stderr)
+    return FOUND if counted else os.EX_OK
+
+
+Sets = dict[str, list[Placed]]  # spec to its problems
+
+
+class Report:
+    """What was found, for people and for programs."""
+
+    def __init__(self, train: Sets, against: Sets, overlaps: Sequence[Overlap], seconds: float) -> None:
+        self.train, self.against, self.overlaps, self.seconds = train, against, overlaps, seconds
+        sets = against or train
+        owner = {id(placed): spec for spec, placed_ones in sets.items() for placed in placed_ones}
+        self.pairs: dict[str, Counter[str]] = {spec: Counter() for spec in sets}
+        self.touched: dict[str, set[str]] = {spec: set() for spec in sets}
+        for overlap in overlaps:
+            spec = owner[id(overlap.right)]
+            self.pairs[spec][overlap.kind] += 1
+            if overlap.kind != "variant":
+                self.touched[spec].add(overlap.right.where)
+
+    @staticmethod
+    def problems(sets: Sets) -> int:
+        return sum(map(len, sets.values()))
+
+    def as_dict(self) -> dict[str, Any]:
+        sets = self.against or self.train
+        return {
+            "train": {spec: len(placed) for spec, placed in self.train.items()},
+            "against": {spec: len(placed) for spec, placed in self.against.items()},
+            "shared": {
+                spec: {"problems": len(self.touched[spec]), **{kind: self.pairs[spec][kind] for kind in KINDS}}
+                for spec in sets
+            },
+            "pairs": [
+                {
+                    "kind": o.kind,
+                    "similarity": round(o.similarity, 4),
+                    "train": {"where": o.left.where, "id": o.left.problem.id},
+                    "against": {"where": o.right.where, "id": o.right.problem.id},
+                }
+                for o in self.overlaps
+            ],
+            "seconds": round(self.seconds, 3),
+        }
+
+    def text(self, show: int) -> str:
+        sets = self.against or self.train
+        what = f"against {self.problems(self.against):,} problems" if self.against else "within themselves"
+        width = max(len(spec) for spec in sets)
+        lines = [f"{self.problems(self.train):,} problems {what}, {self.seconds:.1f} s", ""]
+        lines.append(f"{'':{width}}  {'problems':>8}  {'shared':>6}  " + "  ".join(f"{kind:>7}" for kind in KINDS))
+        for spec, placed in sets.items():
+            counts = "  ".join(f"{self.pairs[spec][kind]:>7,}" for kind in KINDS)
+            lines.append(f"{spec:{width}}  {len(placed):>8,}  {len(self.touched[spec]):>6,}  {counts}")
+        shown = sorted(self.overlaps, key=lambda o: (KINDS.index(o.kind), -o.similarity))[:show]
+        for o in shown:
+            lines += [
+                "",
+                f"{o.kind} {o.similarity:.2f}",
+                f"  {o.left.where}  {o.left.problem.id}: {_short(o.left)}",
+                f"  {o.right.where}  {o.right.problem.id}: {_short(o.right)}",
+            ]
+        if len(self.overlaps) > len(shown):
+            lines += ["", f"and {len(self.overlaps) - len(shown):,} more pairs (--show, --json)"]
+        return "\n".join(lines)
+
+
+def _short(placed: Placed, limit: int = 160) -> str:
+    text = " ".join(placed.problem.problem.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _load(specs: Sequence[str]) -> Sets:
+    sets: Sets = {}
+    for spec in specs:
+        if spec in sets:
+            raise CannotGoOn(f"{spec} is named twice; name each set once")
+        try:
+            sets[spec] = load_placed(spec)
+        except (OSError, ValueError, ImportError) as error:
+            raise CannotGoOn(f"{spec}: {error}") from None
+    return sets
+
+
+def _all(sets: Sets) -> list[Placed]:
+    return [placed for placed_ones in sets.values() for placed in placed_ones]
+
+
+def _without(train: Sets, counted: Sequence[Overlap]) -> list[Placed]:
+    """Of duplicates within the sets the first one stays: it is on the right of every pair it is in."""
+    shared = {id(overlap.left) for overlap in counted}
+    kept = [placed for placed in _all(train) if id(placed) not in shared]
+    places: dict[str, str] = {}
+    for placed in kept:
+        if (other := places.setdefault(placed.problem.id, placed.where)) != placed.where:
+            raise CannotGoOn(
+                f"--write: {placed.where} and {other} both have the id {placed.problem.id!r}; write each set alone"
+            )
+    return kept
+
+
+def _write(path: Path, placed: Sequence[Placed]) -> None:
+    """Rows with all their columns, and with the id that they had: left out, it would follow from the number of the row.
+
+    The file is written whole or not at all.
+    """
+    rows = (p.row | p.problem.model_dump(exclude_none=True) for p in placed)
+    text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    scratch = path.with_name(path.name + ".new")
+    try:
+        scratch.write_bytes(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
+        scratch.replace(path)
+    except OSError as error:
+        raise CannotGoOn(f"--write {path}: {error.strerror}; give a file that can be written") from None

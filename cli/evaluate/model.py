@@ -1,0 +1,112 @@
+"""What `chorus eval MODEL` names: a folder, a hub name, a model that is built here, or a checkpoint of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.exits import CannotGoOn, first_line
+
+CACHE = Path("runs/.cache")
+DEFAULT_CONTEXT = 4096
+
+
+@dataclass(frozen=True)
+class Model:
+    """`path`: what vLLM loads. `run` and `step` where it is a checkpoint of a run, whose `config` is then known."""
+
+    path: str
+    name: str
+    run: Path | None = None
+    step: int | None = None
+    config: RunConfig | None = None
+
+    @property
+    def weights(self) -> str:
+        """A digest of the folder's files by name, size and time; the hub's names stand for themselves."""
+        folder = Path(self.path)
+        if not folder.is_dir():
+            return self.path
+        facts = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(folder.iterdir()) if f.is_file()]
+        return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
+
+    def context(self, asked: int | None) -> int:
+        """Tokens of prompt and answer: what was asked for, or the run's, or 4096 where the model has as many."""
+        if asked is not None:
+            return asked
+        if self.config is not None:
+            return self.config.model.context
+        try:
+            shape = AutoConfig.from_pretrained(self.path).get_text_config()
+        except (OSError, ValueError) as error:
+            raise CannotGoOn(f"MODEL {self.path}: its config.json can't be used ({first_line(error)})") from None
+        return min(DEFAULT_CONTEXT, getattr(shape, "max_position_embeddings", None) or DEFAULT_CONTEXT)
+
+
+def find_model(named: str, checkpoint: str, template: str) -> Model:
+    """Raises CannotGoOn. `checkpoint` (last, selected, start, or a step) counts for a run's folder only."""
+    folder = Path(named)
+    if (folder / "run.json").is_file():
+        return _of_run(folder, checkpoint)
+    if checkpoint != "last":
+        raise CannotGoOn(f"--checkpoint {checkpoint}: {named} is no run's folder, so it has no checkpoints")
+    if named in ("starter", "smollm2"):
+        return Model(str(_built(named, template)), named)
+    if not (folder / "config.json").is_file() and (folder.exists() or named.startswith((".", "/"))):
+        raise CannotGoOn(f"MODEL {named}: no model there; give a Hugging Face folder, a hub name or a run's folder")
+    return Model(named, folder.name)
+
+
+def _built(named: str, template: str) -> Path:
+    try:
+        if named == "smollm2":
+            from chorus.starter.smollm2 import build_smollm2
+
+            return build_smollm2(CACHE)
+        from chorus.starter.build import build_starter
+
+        return build_starter(CACHE, [template], 0)
+    except ValueError as error:
+        raise CannotGoOn(f"MODEL {named}: {error}") from None
+
+
+def _of_run(folder: Path, checkpoint: str) -> Model:
+    config = load_config(folder / "config.json")
+    if checkpoint == "start":
+        return Model(config.model.path, folder.name, folder, 0, config)
+    exports = {
+        int(path.parent.name.removeprefix("step-")): path
+        for path in sorted(folder.glob("checkpoints/step-*/huggingface"))
+        if (path.parent / "manifest.json").is_file()
+    }
+    if not exports:
+        raise CannotGoOn(f"{folder} has no checkpoint with weights; evaluate its start with --checkpoint start")
+    step = _step(folder, checkpoint, max(exports))
+    if step not in exports:
+        raise CannotGoOn(
+            f"--checkpoint {checkpoint}: {folder} has no weights of step {step}; there are those of "
+            f"{', '.join(map(str, exports))} (learner.keep_checkpoints says how many are kept)"
+        )
+    return Model(str(exports[step]), folder.name, folder, step, config)
+
+
+def _step(folder: Path, checkpoint: str, last: int) -> int:
+    if checkpoint == "last":
+        return last
+    if checkpoint == "selected":
+        try:
+            return int(json.loads((folder / "selected.json").read_text(encoding="utf-8"))["step"])
+        except (OSError, ValueError, KeyError):
+            raise CannotGoOn(
+                f"--checkpoint selected: {folder} has selected none; a run with evaluation.every does, on its "
+                "validation problems"
+            ) from None
+    if not checkpoint.isdecimal():
+        raise CannotGoOn(f"--checkpoint {checkpoint}: give last, selected, start or a step")
+    return int(checkpoint)

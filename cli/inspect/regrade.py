@@ -1,0 +1,213 @@
+"""`chorus regrade RUN`: grade a run's stored rollouts with today's rules, and say what changed and why.
+
+Reads the run's folder alone (config.json, rollouts/, its tokenizer); needs no Redis and changes nothing. The grades
+come from the reward server's own graders, in processes with its limits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from chorus.cli.evaluate.grading import Grading, local_grading
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.messages import Grade, Sample, Task, unpack_ids
+from chorus.protocol.rewards import RewardSpec, compose
+from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.runtime.exits import CannotGoOn
+
+Decode = Callable[[list[list[int]]], list[str]]
+TOLERANCE = 1e-6
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="chorus regrade", description=__doc__)
+    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("--steps", metavar="FIRST:LAST", help="only these steps, both included; either may be left out")
+    parser.add_argument("--mode", choices=["train", "paper", "strict"], default="train", help="of the grader")
+    parser.add_argument("--examples", type=int, default=5, help="changed samples to explain (default: 5)")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="grader processes")
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    args = parser.parse_args(argv)
+    if not (args.run / "config.json").is_file():
+        raise CannotGoOn(f"{args.run}: there is no config.json in it; give the folder of a run")
+    config = load_config(args.run / "config.json")
+    steps = [(step, path) for step, path in stored_steps(args.run) if _within(step, args.steps)]
+    if not steps:
+        raise CannotGoOn(f"{args.run}: no stored rollouts{f' in steps {args.steps}' if args.steps else ''}")
+    outcome = asyncio.run(_regrade(config, steps, _decoder(args.run, config), args))
+    print(json.dumps(outcome.as_dict(), indent=2) if args.json else outcome.text(args.run))
+    return os.EX_OK
+
+
+@dataclass
+class Change:
+    """One sample whose grade is another today."""
+
+    step: int
+    task: Task
+    before: Grade
+    after: dict[str, Any]
+    completion: str
+    why: str = ""
+
+    @property
+    def kind(self) -> str:
+        if self.before.verdict != self.after["verdict"]:
+            return f"{self.before.verdict} -> {self.after['verdict']}"
+        return "format score"
+
+
+@dataclass
+class Outcome:
+    """`rewards`: (then, now) of every sample that had a reward and has one."""
+
+    samples: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    templates: Counter[str] = field(default_factory=Counter)
+    rewards: list[tuple[float, float]] = field(default_factory=list)
+    examples: list[Change] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        then, now = self._means()
+        return {
+            "samples": self.samples,
+            "changed": self.kinds.total(),
+            "kinds": dict(self.kinds.most_common()),
+            "templates": dict(self.templates.most_common()),
+            "reward": {"then": then, "now": now},
+            "examples": [
+                {
+                    "step": c.step,
+                    "index": c.task.index,
+                    "problem": c.task.problem_id,
+                    "template": c.task.template,
+                    "gold": c.task.gold,
+                    "then": c.before.model_dump(),
+                    "now": {key: c.after[key] for key in ("verdict", "accuracy", "format", "extracted")},
+                    "why": c.why,
+                    "completion": c.completion,
+                }
+                for c in self.examples
+            ],
+        }
+
+    def text(self, run: Path) -> str:
+        then, now = self._means()
+        rewards = f"; mean reward {then:.4f} then, {now:.4f} now" if then is not None and now is not None else ""
+        lines = [f"{run}: {self.samples:,} samples graded again, {self.kinds.total():,} changed{rewards}"]
+        lines += [f"  {n:>6}  {kind}" for kind, n in self.kinds.most_common()]
+        lines += [f"  {n:>6}  under {name}" for name, n in self.templates.most_common()]
+        for c in self.examples:
+            lines += [
+                "",
+                f"step {c.step}, group {c.task.index} ({c.task.problem_id}, {c.task.template}): {c.kind}",
+                f"  gold      {' | '.join(c.task.gold)}",
+                f"  answer    {c.before.extracted!r} then, {c.after['extracted']!r} now",
+                f"  format    {c.before.format} then, {c.after['format']} now",
+                f"  why       {c.why}",
+                f"  text      {c.completion[-300:]!r}",
+            ]
+        return "\n".join(lines)
+
+    def _means(self) -> tuple[float | None, float | None]:
+        if not self.rewards:
+            return None, None
+        return fmean(then for then, _ in self.rewards), fmean(now for _, now in self.rewards)
+
+
+async def _regrade(
+    config: RunConfig, steps: list[tuple[int, Path]], decode: Decode, args: argparse.Namespace
+) -> Outcome:
+    outcome = Outcome()
+    spec = RewardSpec(**config.reward_spec.model_dump(include=set(RewardSpec.model_fields)))
+    templates = [Path(file) for file in config.templates.files]
+    async with local_grading(args.workers, config.reward.timeout_s, templates, spec) as grading:
+        for step, path in steps:
+            rows = list(_samples(path, decode))
+            items = [_item(task, text, args.mode) for task, _, text in rows]
+            grades = await grading.grade(items)
+            for (task, sample, text), item, grade in zip(rows, items, grades, strict=True):
+                outcome.samples += 1
+                _compare_rewards(outcome, spec, sample, grade)
+                change = Change(step, task, sample.grade, grade, text)
+                if not _same(sample.grade, grade):
+                    outcome.kinds[change.kind] += 1
+                    outcome.templates[task.template] += 1
+                    if len(outcome.examples) < args.examples:
+                        change.why = await _why(grading, item, change)
+                        outcome.examples.append(change)
+    return outcome
+
+
+def _samples(path: Path, decode: Decode) -> Iterator[tuple[Task, Sample, str]]:
+    try:
+        rows = read_step(path)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise CannotGoOn(f"{path}: can't be read ({error})") from None
+    for ready in rows:
+        samples = ready.group.samples
+        texts = decode([unpack_ids(sample.token_ids).tolist() for sample in samples])
+        yield from ((ready.group.task, sample, text) for sample, text in zip(samples, texts, strict=True))
+
+
+def _item(task: Task, text: str, mode: str) -> dict[str, Any]:
+    """As the generator asked, but for the mode."""
+    return {"completion": text, "mode": mode} | task.grading()
+
+
+def _same(before: Grade, after: dict[str, Any]) -> bool:
+    return before.verdict == after["verdict"] and abs((before.format or 0) - (after["format"] or 0)) < TOLERANCE
+
+
+def _compare_rewards(outcome: Outcome, spec: RewardSpec, sample: Sample, after: dict[str, Any]) -> None:
+    """As the learner composes them, with the lengths."""
+    then = compose(spec, sample.grade.accuracy, sample.grade.format, sample.n_tokens).total
+    now = compose(spec, after["accuracy"], after["format"], sample.n_tokens).total
+    if then is not None and now is not None:
+        outcome.rewards.append((then, now))
+
+
+async def _why(grading: Grading, item: dict[str, Any], change: Change) -> str:
+    """Today's reasons, in the words of /v1/explain; what the rules were then is not stored."""
+    if change.after["accuracy"] is None:
+        return str(change.after.get("reason") or "the grader failed")
+    explained = await grading.explain(item)
+    reasons = [f"{c['gold']}: {c['rule']}, {c['reason']}" for c in explained["comparisons"]]
+    found = (explained.get("extraction") or {}).get("rung", "none")
+    reasons += ["no answer was found" if found == "none" else f"answer found by {found}"]
+    if change.kind == "format score":
+        counts = explained["markers"] or {}
+        reasons = [f"{marker!r} occurs {n} times" for marker, n in counts.items() if n != 1] or ["every marker once"]
+    return "; ".join(reasons)
+
+
+def _within(step: int, span: str | None) -> bool:
+    if span is None:
+        return True
+    first, colon, last = span.partition(":")
+    try:
+        low = int(first) if first else 0
+        high = int(last) if last else (step if colon else low)
+    except ValueError:
+        raise CannotGoOn(f"--steps {span}: give FIRST:LAST, for example 10:20, 10: or 12") from None
+    return low <= step <= high
+
+
+def _decoder(run: Path, config: RunConfig) -> Decode:
+    """The run's tokenizer: of its newest export, which moves with the folder, or else of the model it began with."""
+    from chorus.problems.rendering import load_tokenizer
+
+    exports = sorted(run.glob("checkpoints/step-*/huggingface/tokenizer.json"))
+    tokenizer = load_tokenizer(str(exports[-1].parent) if exports else config.model.path)
+    return lambda ids: tokenizer.batch_decode(ids, skip_special_tokens=True)

@@ -1,0 +1,102 @@
+"""`chorus why`: who waits for whom, since when and until which deadline. From Redis alone."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import redis
+
+from chorus.cli.inspect.live import live_books, parse_live
+from chorus.protocol.ledger import Books, Keys
+from chorus.protocol.ledger.keys import TASK_GROUP
+from chorus.protocol.messages import Member, MessageError
+from chorus.protocol.metrics.waits import Wait, WaitReport
+
+SILENT_S = 5.0  # every process tells its waits once a second
+_SHOWN = 5  # waits of one kind in one process
+
+
+def main(argv: list[str]) -> int:
+    args = parse_live("chorus why", __doc__, argv)
+    for client, run_id, books in live_books(args.redis, args.run):
+        print("\n".join(explain(client, run_id, books, time.time())))
+    return os.EX_OK
+
+
+def explain(client: redis.Redis, run_id: str, books: Books, now: float) -> list[str]:
+    """The waits of every process, oldest first, and what on the ledger stands still. One line each."""
+    keys = Keys(run_id)
+    members = _read(client, keys.members, Member)
+    reports = _read(client, keys.waits, WaitReport)
+    lines = [f"run {run_id}: {books.queued} queued, {books.leased} leased, {books.unread} unread, {books.read} read"]
+    for name, report in sorted(reports.items()):
+        if now - report.at > SILENT_S:
+            if not report.waits:
+                continue  # it is named below, if it was a member
+            lines.append(f"  {name} has been silent for {now - report.at:.0f} s; it then waited for:")
+        lines += _waits_of(name, report, now)
+    return lines + [f"  {line}" for line in _standing(client, keys, books, members, now)]
+
+
+def _waits_of(name: str, report: WaitReport, now: float) -> list[str]:
+    if not report.waits:
+        return [f"  {name} waits for nothing"]
+    kinds: dict[tuple[str, str], list[Wait]] = {}
+    for wait in report.waits:
+        kinds.setdefault((wait.what, wait.whom), []).append(wait)
+    lines = []
+    for (what, whom), waits in kinds.items():
+        oldest = waits[0]
+        details = [wait.detail for wait in waits if wait.detail]
+        of = f" ({', '.join(details[:_SHOWN])}{', ...' if len(details) > _SHOWN else ''})" if details else ""
+        lines.append(f"  {name} waits {now - oldest.since:.1f} s for {what} from {whom}, {_until(oldest, now)}{of}")
+    return lines
+
+
+def _until(wait: Wait, now: float) -> str:
+    if wait.until is None:
+        return "without a deadline"
+    left = wait.until - now
+    return f"{left:.0f} s left" if left >= 0 else f"OVERDUE by {-left:.0f} s"
+
+
+def _standing(client: redis.Redis, keys: Keys, books: Books, members: dict[str, Member], now: float) -> list[str]:
+    """What a person would look at next."""
+    alive = {name: m for name, m in members.items() if now - m.last_seen <= SILENT_S}
+    ready = [name for name, m in alive.items() if m.state == "ready"]
+    lines = [f"{name} is {m.state}, so it leases nothing" for name, m in sorted(alive.items()) if m.state != "ready"]
+    lines += [
+        f"{name} has not been seen for {now - m.last_seen:.0f} s"
+        for name, m in sorted(members.items())
+        if name not in alive
+    ]
+    if books.queued and not ready:
+        lines.append(f"{books.queued} groups are queued and no generator is ready: the run waits for one")
+    if not books.outstanding:
+        lines.append("nothing is outstanding: the learner has admitted nothing that is not done")
+    for consumer, idle_s, count in _leases(client, keys):
+        if consumer not in alive:
+            lines.append(f"{count} groups are leased by {consumer}, which is gone; not renewed for {idle_s:.0f} s")
+    return lines
+
+
+def _leases(client: redis.Redis, keys: Keys) -> list[tuple[str, float, int]]:
+    """(consumer, seconds since its longest unrenewed lease was renewed, number of leases)."""
+    pending: Any = client.xpending_range(keys.tasks, TASK_GROUP, min="-", max="+", count=100_000)
+    held: dict[str, list[float]] = {}
+    for lease in pending:
+        held.setdefault(lease["consumer"].decode(), []).append(lease["time_since_delivered"] / 1000)
+    return [(consumer, max(idle), len(idle)) for consumer, idle in sorted(held.items())]
+
+
+def _read(client: redis.Redis, key: str, kind: type[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    entries: Any = client.hgetall(key)
+    for name, data in entries.items():
+        try:
+            found[name.decode(errors="replace")] = kind.decode(data)
+        except MessageError:
+            continue  # `chorus status` shows what can't be read
+    return found

@@ -1,0 +1,1 @@
+"""Generators of checked-in files: the dashboard and the reference of metrics."""

@@ -1,0 +1,1 @@
+"""Which problems come when, and with how much of a hint."""

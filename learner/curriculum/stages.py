@@ -1,0 +1,159 @@
+"""Stages: which one an admission belongs to, and when the next one begins.
+
+    stage 0, from index 0 ─▶ an end is reached ─▶ stage 1, from index 448, after step 13 ─▶ ... ─▶ the run's end
+
+Which problem an admission draws is a function of the run's seed, its index and the starts so far: (stage, step, index).
+They stand in stages.json, on disk before the first task of a stage is admitted, and are never taken back: when a crash
+undoes steps, the tasks admitted since are still on the ledger, and the steps come again from them. So a resumed run is
+in the stage it was in, and draws what it would have drawn.
+
+An end is decided after a step and holds for the admissions after it. Groups that were admitted before are trained
+first: about staleness.target + 1 steps. A plateau and a fall of entropy count only steps that hold no such group.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from chorus.learner.curriculum.sampler import Pool
+from chorus.protocol.config.curriculum import EntropyFall, Plateau, Stage
+from chorus.protocol.messages import Problem
+from chorus.protocol.runtime.exits import CannotGoOn
+
+FILE = "stages.json"
+_WATCHED = ("step", "stage_number", "accuracy", "probe_accuracy", "validation_accuracy", "entropy")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Stage `stage` (from 0) holds from admission `index` on; it was decided after step `step`, and `why`."""
+
+    stage: int
+    name: str
+    step: int
+    index: int
+    why: str
+
+
+class Stages:
+    """`pools[k]` are the problems of `stages[k]`. `open` it on the run's folder before the run admits anything."""
+
+    def __init__(self, stages: Sequence[Stage], pools: Sequence[Pool]) -> None:
+        self.stages = stages
+        self.pools = pools
+        self.starts = [Start(0, stages[0].name, 0, 0, "the run began")]
+        self._epochs = [0]  # of each start: passes begun before it
+        self._file: Path | None = None
+        self._records: list[dict[str, Any]] = []
+
+    def open(self, run_dir: Path) -> None:
+        """Take up the starts that an earlier learner of this run has written. Raises CannotGoOn."""
+        self._file = run_dir / FILE
+        if not self._file.is_file():
+            return
+        try:
+            starts = [Start(**fields) for fields in json.loads(self._file.read_text(encoding="utf-8"))]
+            known = [s.name for s in starts] == [s.name for s in self.stages][: len(starts)]
+        except (OSError, ValueError, TypeError) as error:
+            raise CannotGoOn(f"{self._file}: can't be read ({error}); restore it, or start a new run") from None
+        if not known:
+            raise CannotGoOn(
+                f"{self._file}: its stages are {', '.join(s.name for s in starts)}, not those of the recipe; resume "
+                "with the recipe that the run was started with"
+            )
+        for start in starts[1:]:
+            self._begin(start)
+
+    def number(self, index: int) -> int:
+        """The stage of an admission index, counted from 0."""
+        return next(s.stage for s in reversed(self.starts) if index >= s.index)
+
+    def of(self, index: int) -> Stage:
+        return self.stages[self.number(index)]
+
+    def at(self, index: int) -> tuple[int, Problem]:
+        """(epoch, problem) of an admission index. Epochs count on over the stages."""
+        k = self.number(index)
+        return self.pools[k].at(index - self.starts[k].index, self._epochs[k])
+
+    def take(self, record: dict[str, Any]) -> None:
+        """A step's record, in the order of steps; its `stage_number` is that of its oldest group."""
+        self._records.append({key: record.get(key) for key in _WATCHED})
+
+    def take_validation(self, step: int, accuracy: float) -> None:
+        """A validation at the weights of `step`: it belongs to the stage that was in force before that step's end."""
+        now = max((s for s in self.starts if s.step < step), key=lambda s: s.step, default=self.starts[0])
+        self.take({"step": step, "stage_number": now.stage, "validation_accuracy": accuracy})
+
+    def advance(self, step: int, next_index: int) -> Start | None:
+        """After `step`: begin the next stage with admission `next_index`, where the one in force has come to an end."""
+        now = self.starts[-1]
+        if now.stage + 1 == len(self.stages) or step <= now.step:
+            return None
+        mine = [r for r in self._records if r["stage_number"] == now.stage and r["step"] > now.step]
+        why = ended(self.stages[now.stage], step - now.step, mine)
+        if why is None:
+            return None
+        start = Start(now.stage + 1, self.stages[now.stage + 1].name, step, next_index, why)
+        self._write([*self.starts, start])
+        self._begin(start)
+        self._records.clear()
+        return start
+
+    def _begin(self, start: Start) -> None:
+        last = self.starts[-1]
+        self._epochs.append(self._epochs[-1] + self.pools[last.stage].epochs(start.index - last.index))
+        self.starts.append(start)
+
+    def _write(self, starts: list[Start]) -> None:
+        """Whole or not at all, and on the disk before it returns."""
+        if self._file is None:
+            return
+        partial = self._file.with_name(f"{FILE}.partial")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(json.dumps([asdict(s) for s in starts], indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(self._file)
+        descriptor = os.open(self._file.parent, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def ended(stage: Stage, steps: int, records: Sequence[dict[str, Any]]) -> str | None:
+    """Why a stage is over after so many steps, of which `records` hold its own groups alone; None: it is not."""
+    if stage.steps is not None and steps >= stage.steps:
+        return f"its {stage.steps} steps are done"
+    if stage.plateau and (text := _plateau(stage.plateau, _values(records, stage.plateau.figure))):
+        return text
+    return _entropy_fall(stage.entropy_fall, _values(records, "entropy")) if stage.entropy_fall else None
+
+
+def _values(records: Sequence[dict[str, Any]], figure: str) -> list[float]:
+    return [float(r[figure]) for r in records if r[figure] is not None]
+
+
+def _plateau(asked: Plateau, values: Sequence[float]) -> str | None:
+    n = asked.window
+    if len(values) < 2 * n:
+        return None
+    before, now = fmean(values[-2 * n : -n]), fmean(values[-n:])
+    if now - before > asked.gain:
+        return None
+    return f"{asked.figure} over {n} steps is {now:.3f}, over the {n} before {before:.3f}"
+
+
+def _entropy_fall(asked: EntropyFall, values: Sequence[float]) -> str | None:
+    n = asked.window
+    if len(values) <= n:
+        return None
+    means = [fmean(values[k : k + n]) for k in range(len(values) - n + 1)]
+    if means[-1] >= (1 - asked.share) * max(means):
+        return None
+    return f"entropy over {n} steps is {means[-1]:.3f}, it has been {max(means):.3f}"

@@ -1,0 +1,262 @@
+"""One line of metrics.jsonl: everything a step says of itself, over all, by template and by staleness.
+
+Lengths are in completion tokens, times in seconds, entropies in nats a token. None: there was nothing to measure.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from chorus.learner.training.experience import Prepared
+from chorus.learner.training.token_stats import AGES, StepFigures, TokenSums
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Rollout
+from chorus.protocol.messages import RolloutGroup, Sample, Task, staleness, unpack_ids
+
+_REPEATED_GRAM = 8  # tokens; a completion that repeats itself repeats these
+_HISTOGRAM_BINS = 5
+Rows = Sequence[int] | slice
+Labels = Mapping[str, Callable[[Task], str | None]]  # name of a breakdown: which part of it a group belongs to
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the learner knows of a step beside its tokens.
+
+    wait_s of `seconds` passed without a full step's groups. waiting: finished groups that the next step can take.
+    filtered: groups that dynamic sampling replaced, all wrong and all right and outside the bounds.
+    """
+
+    wait_s: float
+    seconds: float
+    generator_wait_ratio: float | None = None
+    generator_tokens: int = 0
+    waiting: int = 0
+    filtered: Counter[str] | None = None
+
+
+def step_record(
+    step: int,
+    config: RunConfig,
+    groups: list[Rollout],
+    prepared: Prepared,
+    figures: StepFigures,
+    around: Surroundings,
+    labels: Labels | None = None,
+) -> dict[str, Any]:
+    """The whole line; `labels`: by what else than the template its samples are told apart."""
+    breakdowns: Labels = {"by_template": lambda task: task.template, **(labels or {})}
+    return {
+        "step": step,
+        "steps": config.run.steps,
+        "time": time.time(),
+        **_sample_figures(range(len(prepared.samples)), prepared, figures, config),
+        **_policy_figures(config, figures),
+        **_weight_figures(figures.by_sequence),
+        "w_p99": figures.w_quantile(0.99),
+        **_group_figures(prepared, config.sampling.group_size),
+        **_staleness_figures(groups, prepared, figures, step),
+        **_flow_figures(groups, prepared, figures, around),
+        **{name: _parts(label, prepared, figures, config) for name, label in breakdowns.items()},
+        "by_staleness": {
+            f"{age}{'+' if age == AGES - 1 else ''}": _by_age(figures, age)
+            for age in range(AGES)
+            if figures.by_age.tokens([age])
+        },
+    }
+
+
+def _sample_figures(rows: Sequence[int], prepared: Prepared, figures: StepFigures, config: RunConfig) -> dict[str, Any]:
+    """Rewards, lengths and entropy of some of the step's samples."""
+    samples = [prepared.samples[k][1] for k in rows]
+    graded = [s for s in samples if s.grade.accuracy is not None]
+    formats = [s.grade.format for s in samples if s.grade.format is not None]
+    lengths = [s.n_tokens for s in samples]
+    return {
+        "reward": _mean([float(prepared.rewards[k]) for k in rows if math.isfinite(prepared.rewards[k])]),
+        "accuracy": _mean([s.grade.accuracy for s in graded]),
+        "format": _mean(formats),
+        "overlong_penalty": _mean([float(prepared.penalties[k]) for k in rows])
+        if prepared.penalties is not None
+        else None,
+        "format_full": _mean([float(f == 1.0) for f in formats]),
+        "entropy": figures.by_sequence.mean("entropy", rows),
+        "response_tokens_mean": _mean(lengths),
+        "response_tokens_p95": float(np.quantile(lengths, 0.95)) if lengths else None,
+        "response_tokens_max": max(lengths, default=0),
+        "response_tokens_right": _mean([s.n_tokens for s in graded if s.grade.accuracy == 1.0]),
+        "response_tokens_wrong": _mean([s.n_tokens for s in graded if s.grade.accuracy != 1.0]),
+        "truncated": _mean([float(s.finish_reason == "length") for s in samples]),
+        "no_end": _mean([float(_has_no_end(*prepared.samples[k])) for k in rows]),
+        "repetition": _mean([repetition(unpack_ids(s.token_ids)) for s in samples]),
+    }
+
+
+def _parts(
+    label: Callable[[Task], str | None], prepared: Prepared, figures: StepFigures, config: RunConfig
+) -> dict[str, Any]:
+    found = [label(group.task) for group, _ in prepared.samples]
+    return {
+        name: _part([k for k, other in enumerate(found) if other == name], prepared, figures, config)
+        for name in sorted({name for name in found if name is not None})
+    }
+
+
+def _part(rows: list[int], prepared: Prepared, figures: StepFigures, config: RunConfig) -> dict[str, Any]:
+    sums = figures.by_sequence
+    return {
+        "samples": len(rows),
+        **_sample_figures(rows, prepared, figures, config),
+        "advantage_abs": _mean([abs(float(prepared.advantages[k])) for k in rows]),
+        **_clipping(sums, rows),
+        "mismatch_k1": sums.mean("mismatch_k1", rows),
+        **_divergences(config, sums, rows),
+        **_weight_figures(sums, rows),
+    }
+
+
+def _policy_figures(config: RunConfig, figures: StepFigures) -> dict[str, Any]:
+    sums = figures.by_sequence
+    return {
+        "loss": figures.loss,
+        "lr": figures.lr,
+        "grad_norm": max(figures.grad_norms, default=0.0),
+        "updates": len(figures.grad_norms),
+        "updates_skipped": figures.skipped_updates,
+        "logprob": figures.mean("logprob"),
+        "ratio_mean": figures.mean("ratio"),
+        "ratio_off_max": figures.ratio_off_max,
+        "mismatch_k1": figures.mean("mismatch_k1"),
+        "mismatch_abs": figures.mean("mismatch_abs"),
+        **_clipping(sums),
+        **_divergences(config, sums),
+        "nonfinite_fraction": figures.mean("nonfinite"),
+    }
+
+
+def _clipping(sums: TokenSums, rows: Rows = slice(None)) -> dict[str, Any]:
+    return {f"{side}_fraction": sums.mean(side, rows) for side in ("clip_high", "clip_low", "dual_clip")}
+
+
+def _divergences(config: RunConfig, sums: TokenSums, rows: Rows = slice(None)) -> dict[str, Any]:
+    """Of the current policy from the proximal one, and from the reference where the loss has a KL to it."""
+    has_reference = config.objective.needs_reference and config.objective.kl_in == "loss"
+    return {
+        f"{other}_{k}": sums.mean(f"{other}_{k}", rows) if other == "proximal" or has_reference else None
+        for other in ("proximal", "reference")
+        for k in ("k1", "k2", "k3")
+    }
+
+
+def _weight_figures(sums: TokenSums, rows: Rows = slice(None)) -> dict[str, Any]:
+    """Of w = proximal / behaviour, before caps."""
+    low, high = sums.w_range(rows)
+    return {
+        "w_mean": sums.mean("w", rows),
+        "w_min": low,
+        "w_max": high,
+        "w_effective": sums.effective(rows),
+        **{f"w_{k}": sums.mean(f"w_{k}", rows) for k in ("k1", "k2", "k3")},
+        "w_truncated_fraction": sums.mean("w_truncated", rows),
+        "w_dropped_fraction": sums.mean("w_dropped", rows),
+        "rejected_fraction": sums.mean("rejected", rows),
+    }
+
+
+def _by_age(figures: StepFigures, age: int) -> dict[str, Any]:
+    sums = figures.by_age
+    return {
+        "tokens": sums.tokens([age]),
+        **_weight_figures(sums, [age]),
+        "w_p99": figures.w_quantile(0.99, [age]),
+        "mismatch_k1": sums.mean("mismatch_k1", [age]),
+        **_clipping(sums, [age]),
+    }
+
+
+def _group_figures(prepared: Prepared, group_size: int) -> dict[str, Any]:
+    """Of the groups that were trained; those that dynamic sampling replaced are counted apart."""
+    accuracy = np.array([np.nan if s.grade.accuracy is None else s.grade.accuracy for _, s in prepared.samples])
+    means = [float(np.nanmean(g)) for g in accuracy.reshape(-1, group_size) if np.isfinite(g).any()]
+    rewards = prepared.rewards.reshape(-1, group_size)
+    equal = sum(bool(np.isfinite(g).any() and np.nanmax(g) == np.nanmin(g)) for g in rewards)
+    seed = prepared.disagreement
+    counts, _ = np.histogram(means, bins=_HISTOGRAM_BINS, range=(0, 1))
+    return {
+        "groups_all_right": _mean([float(m == 1.0) for m in means]),
+        "groups_all_wrong": _mean([float(m == 0.0) for m in means]),
+        "accuracy_histogram": counts.tolist(),
+        "zero_advantage_groups": equal,
+        "advantage_mean": float(prepared.advantages.mean()),
+        "advantage_std": float(prepared.advantages.std()),
+        "advantage_max": float(np.abs(prepared.advantages).max()),
+        "kl_reward": prepared.kl_reward,
+        "seed_factor_mean": float(seed.factors.mean()) if seed else None,
+        "seed_factor_min": float(seed.factors.min()) if seed else None,
+        "seed_clusters_mean": float(seed.clusters.mean()) if seed else None,
+    }
+
+
+def _staleness_figures(groups: list[Rollout], prepared: Prepared, figures: StepFigures, step: int) -> dict[str, Any]:
+    ages = [staleness(r.group, step - 1) for r in groups]
+    tokens = [np.broadcast_to(s.age, len(s.completion)) for s in prepared.sequences]
+    lag = np.concatenate(tokens) if tokens else np.empty(0)
+    mixed = [float(len({run[:2] for run in s.versions}) > 1) for _, s in prepared.samples]
+    return {
+        "staleness_mean": statistics.fmean(ages),
+        "staleness_max": max(ages),
+        "token_lag_mean": float(lag.mean()) if lag.size else None,
+        "token_lag_max": int(lag.max()) if lag.size else None,
+        "mixed_version_samples": _mean(mixed),
+    }
+
+
+def _flow_figures(
+    groups: list[Rollout], prepared: Prepared, figures: StepFigures, around: Surroundings
+) -> dict[str, Any]:
+    grades = [s.grade for _, s in prepared.samples]
+    filtered = around.filtered or Counter()
+    seen = len(groups) + filtered.total()
+    return {
+        "groups": len(groups),
+        "groups_waiting": around.waiting,
+        "groups_filtered": dict(filtered),
+        "filter_accepted": len(groups) / seen if seen else None,
+        "samples_masked": prepared.masked,
+        "samples_overlong": prepared.overlong,
+        "verifier_failures": sum(g.accuracy is None for g in grades),
+        "verifier_ms_mean": _mean([g.ms for g in grades]),
+        "trained_tokens": figures.tokens,
+        "tokens_per_second": figures.tokens / around.seconds,
+        "generated_tokens_per_second": around.generator_tokens / around.seconds,
+        "seconds": around.seconds,
+        "wait_seconds": around.wait_s,
+        "learner_wait_ratio": around.wait_s / around.seconds,
+        "generator_wait_ratio": around.generator_wait_ratio,
+    }
+
+
+def _has_no_end(group: RolloutGroup, sample: Sample) -> bool:
+    return sample.finish_reason != "stop" and sample.n_tokens < group.task.sampling.max_tokens
+
+
+def repetition(ids: np.ndarray) -> float:
+    """The share of a completion's runs of 8 tokens that it has had before; 0 where there is no such run."""
+    if len(ids) <= _REPEATED_GRAM:
+        return 0.0
+    runs = np.lib.stride_tricks.sliding_window_view(ids.astype(np.uint64) + 1, _REPEATED_GRAM)
+    powers = np.uint64(0x9E3779B97F4A7C15) ** np.arange(_REPEATED_GRAM, dtype=np.uint64)
+    hashes = (runs * powers).sum(1)  # wraps around, as it should
+    return 1.0 - len(np.unique(hashes)) / len(hashes)
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    return statistics.fmean(values) if values else None

@@ -1,0 +1,113 @@
+"""What a run came to: summary.json, written at its end.
+
+It is computed from files and Redis alone, so a run whose learner was killed and resumed sums up
+like any other.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Books, Keys
+from chorus.protocol.messages import Member, MessageError, SyncReport
+from chorus.protocol.run_folder.folder import read_records
+
+
+def _mean(values: list[Any]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def summarize(
+    run_dir: Path, config: RunConfig, client: redis.Redis, run_id: str, books: Books, generated_tokens: int
+) -> dict[str, Any]:
+    """The run in one page; the keys are fixed, tools read them."""
+    records = read_records(run_dir)
+    reports = good_syncs(client, run_id)
+    before, after = (_evaluation(run_dir, name) for name in ("before", "after"))
+    started = json.loads((run_dir / "run.json").read_text())["started_at"]
+    seconds = sum(r["seconds"] for r in records)
+    return {
+        "recipe": config.run.name,
+        "wall_seconds": time.time() - started,
+        "steps": len(records),
+        "updates": sum(r["updates"] for r in records),
+        "accuracy": {
+            "before": before.get("accuracy"),
+            "after": after.get("accuracy"),
+            "problems": after.get("problems"),
+        },
+        "greedy": {"before": before.get("greedy"), "after": after.get("greedy")},
+        "format": {"before": before.get("format"), "after": after.get("format")},
+        "ledger": {
+            "admitted": books.admitted,
+            "trained": books.trained,
+            "dropped": books.dropped,
+            "outstanding": books.outstanding,
+        },
+        "staleness": {
+            "target": config.staleness.target,
+            "mean": _mean([r["staleness_mean"] for r in records]),
+            "max": max((r["staleness_max"] for r in records), default=0),
+        },
+        "weights": {
+            "syncs": len(reports),
+            "seconds_p50": statistics.median([r.total_s for r in reports]) if reports else None,
+            "pause_seconds_p50": statistics.median([r.pause_s for r in reports]) if reports else None,
+            "logprob_gap_mean": _mean([r.gap_mean for r in reports]),
+            "logprob_gap_max": max((r.gap_max for r in reports), default=None),
+        },
+        "tokens": {"generated": generated_tokens, "trained": sum(r["trained_tokens"] for r in records)},
+        "learner_wait_ratio": sum(r["wait_seconds"] for r in records) / seconds if seconds else None,
+        "generator_wait_ratio": _mean(
+            [r["generator_wait_ratio"] for r in records if r["generator_wait_ratio"] is not None]
+        ),
+        "step_seconds": seconds,
+        "evaluation": {"before": before, "after": after},
+        "samples_masked": sum(r["samples_masked"] for r in records),
+        "alarms": [text for r in records for text in r.get("alarms", ())],
+        "ratio_off_max": max((r["ratio_off_max"] for r in records), default=None),
+    }
+
+
+def good_syncs(client: redis.Redis, run_id: str) -> list[SyncReport]:
+    """The reports of all syncs so far that went well."""
+    reports = []
+    entries: Any = client.xrange(Keys(run_id).reports)
+    for _, fields in entries:
+        try:
+            reports.append(SyncReport.decode(fields.get(b"d", b"")))
+        except MessageError:
+            continue
+    return [r for r in reports if r.ok]
+
+
+def _evaluation(run_dir: Path, name: str) -> dict[str, Any]:
+    path = run_dir / f"evaluation-{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+class FleetClock:
+    """How much of the generators' time was work: the share since the last question."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Member] = {}
+        self.tokens: Counter[str] = Counter()
+
+    def wait_ratio(self, members: list[Member]) -> float | None:
+        busy = up = 0.0
+        for member in members:
+            before = self._seen.get(member.generator_id)
+            if before is not None:
+                busy += member.busy_seconds - before.busy_seconds
+                up += member.uptime_seconds - before.uptime_seconds
+            self._seen[member.generator_id] = member
+            self.tokens[member.generator_id] = member.generated_tokens
+        return max(0.0, 1.0 - busy / up) if up > 0 else None

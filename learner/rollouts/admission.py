@@ -1,0 +1,232 @@
+"""Admission: which problem comes next, under which template, as which token ids.
+
+The order of problems is a function of the run's seed, the admission index and the starts of the stages so far
+(learner/curriculum/stages.py), and so is the draw of templates unless it is adaptive (template_sampler.py): a resumed
+run goes on where the ledger's `admitted` counter stands, and the same seed draws the same run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from chorus.learner.curriculum.hints import Hints, OnlineRatios, Probe
+from chorus.learner.curriculum.sampler import PassRates, Pool, choose
+from chorus.learner.curriculum.stages import Stages
+from chorus.learner.rollouts.template_sampler import TemplateDraw
+from chorus.problems.rendering import Renderer, load_tokenizer
+from chorus.problems.sources import load_problems
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.messages import Problem, RolloutGroup, Sampling, Task, pack_ids
+from chorus.protocol.runtime.exits import CannotGoOn, first_line
+from chorus.protocol.templates.load import choose_templates
+from chorus.protocol.templates.template import Template
+
+log = logging.getLogger("chorus.learner")
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A problem rendered under a template, with the hint of this ratio."""
+
+    problem: Problem
+    template: str
+    ids: list[int]
+    hint_ratio: float = 0.0
+
+
+class Admission:
+    """Turns admission indices into tasks. Problems whose prompt is too long are left out at the start.
+
+    Raises CannotGoOn where a source can't be read or nothing is left to train on.
+    """
+
+    def __init__(self, config: RunConfig, run_id: str) -> None:
+        self.config = config
+        self.run_id = run_id
+        self.tokenizer = load_tokenizer(config.model.path)
+        self._renderer = Renderer(self.tokenizer, config.templates.chat)
+        self.vocabulary = _vocabulary(config.model.path)
+        files = [Path(f) for f in config.templates.files]
+        self.templates = choose_templates(config.templates.names, files)
+        asked = choose_templates(config.evaluation.templates, files, "evaluation.templates")
+        self.evaluation_templates = asked or self.templates
+        self.draw = TemplateDraw(config, self.templates)
+        problems = _load(config.problems.train)
+        self.problems = [p for p in problems if self._fits(p.problem, self.templates)]
+        self.too_long = len(problems) - len(self.problems)
+        if not self.problems:
+            raise CannotGoOn(
+                f"problems.train: all {self.too_long} prompts are longer than problems.max_prompt_tokens "
+                f"= {config.problems.max_prompt_tokens}; raise it"
+            )
+        if self.too_long:
+            log.warning("%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long)
+        self.by_id = {problem.id: problem for problem in self.problems}
+        self.hints = Hints(config, self.tokenizer, lambda text: self._fits(text, self.templates))
+        self.online = OnlineRatios(config.curriculum.hints.online, config.run.steps)
+        self.probe = Probe()
+        self.stages = self._stages()
+
+    def _stages(self) -> Stages:
+        """Every stage's problems, so that one that has none is refused before the run begins."""
+        config = self.config
+        rates = PassRates(config.curriculum.pass_rates)
+        pools = []
+        for stage in config.curriculum.all_stages:
+            chosen = choose(self.problems, stage, rates, self.hints)
+            if chosen.left_out:
+                reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(chosen.left_out.items()))
+                log.warning("stage %s: %d problems, without %s", stage.name, len(chosen.problems), reasons)
+            pools.append(Pool(chosen, stage, config.run.seed, config.learner.groups_per_step))
+        return Stages(config.curriculum.all_stages, pools)
+
+    def open(self, run_dir: Path) -> None:
+        """Take up what earlier learners of this run have left; before anything is admitted."""
+        self.stages.open(run_dir)
+        self.online.open(run_dir)
+
+    def _fits(self, text: str, templates: Mapping[str, Template]) -> bool:
+        """Whether a problem's text fits under each of these templates."""
+        limit = self.config.problems.max_prompt_tokens
+        return all(len(self._renderer.ids(t, text)) <= limit for t in templates.values())
+
+    def render(self, problem: Problem, template: Template, hint_ratio: float = 0.0) -> list[int]:
+        """The prompt's token ids, hint and prefill included."""
+        text = self.hints.text(problem, hint_ratio) if hint_ratio else problem.problem
+        return self._renderer.ids(template, text)
+
+    def at(self, index: int, step: int | None = None) -> tuple[int, Prompted]:
+        """(epoch, prompt) of an admission index; `step` that it is admitted for, from 1 (by default the one that it
+        would train in if no group were dropped), bounds an online hint."""
+        epoch, problem = self.stages.at(index)
+        name = self.draw.at(index, epoch, problem.id)
+        ratio = self._hint_ratio(index, problem, step or index // self.config.learner.groups_per_step + 1)
+        return epoch, Prompted(problem, name, self.render(problem, self.templates[name], ratio), ratio)
+
+    def _hint_ratio(self, index: int, problem: Problem, step: int) -> float:
+        ratio = self.stages.of(index).hint_ratio
+        if not ratio or self.hints.is_probe(problem.id):
+            return 0.0
+        if ratio == "online":
+            return self.hints.lower(problem, self.online.wanted(problem.id, step), self.online.config.move)
+        return ratio
+
+    def task(self, index: int, min_version: int, step: int | None = None) -> Task:
+        epoch, prompted = self.at(index, step)
+        s = self.config.sampling
+        longest = self.stages.of(index).max_tokens or s.max_tokens
+        sampling = Sampling(temperature=s.temperature, max_tokens=longest)
+        return self._task(index, epoch, prompted, s.group_size, sampling, min_version)
+
+    def observe(self, group: RolloutGroup) -> None:
+        """A graded group came back, whether it will be trained or not: the probe and online hints learn from it."""
+        task = group.task
+        known = [s.grade.accuracy for s in group.samples if s.grade.accuracy is not None]
+        if not known or not self.config.curriculum.gives_hints:
+            return
+        if self.hints.is_probe(task.problem_id):
+            self.probe.add(known)
+        elif self.stages.of(task.index).hint_ratio == "online":
+            self.online.observe(task.index, task.problem_id, task.hint_ratio, statistics.fmean(known))
+
+    def evaluation_tasks(self, first_index: int, min_version: int) -> list[Task]:
+        """Held-out problems, templates in equal shares: each `samples` times sampled, then once greedily."""
+        return self._ask(self._heldout(), self.evaluation_templates, first_index, min_version)
+
+    def validation_tasks(self, first_index: int, min_version: int) -> list[Task]:
+        """Validation problems under the one fixed template; none that `evaluation_tasks` asks, whatever the sources.
+
+        Checkpoints are chosen on these, so a figure on them is no estimate any more; the held-out ones stay unseen.
+        """
+        name, wanted = self.config.validation_template, self.config.evaluation.validation_problems
+        files = [Path(f) for f in self.config.templates.files]
+        templates = choose_templates([name], files, "evaluation.validation_template")
+        reserved = {p.problem for p in self._heldout()}
+        sources = self.config.problems.validation or self.config.problems.heldout
+        problems = self._first_fitting([p for p in _load(sources) if p.problem not in reserved], templates, wanted)
+        if len(problems) < wanted:
+            raise CannotGoOn(
+                f"problems.validation leaves {len(problems)} problems that fit and that the held-out evaluation does "
+                f"not ask; evaluation.validation_problems is {wanted}: lower it, or name further sources"
+            )
+        return self._ask(problems, templates, first_index, min_version)
+
+    def _heldout(self) -> list[Problem]:
+        wanted = self.config.evaluation.problems
+        problems = self._first_fitting(_load(self.config.problems.heldout), self.evaluation_templates, wanted)
+        if len(problems) < wanted:
+            raise CannotGoOn(
+                f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {wanted}"
+            )
+        return problems
+
+    def _first_fitting(self, problems: list[Problem], templates: Mapping[str, Template], wanted: int) -> list[Problem]:
+        """The first `wanted`, in the order of their hashes; to render them all would hold up every validation."""
+        return list(islice((p for p in _by_hash(problems) if self._fits(p.problem, templates)), wanted))
+
+    def _ask(
+        self, problems: list[Problem], templates: Mapping[str, Template], first_index: int, min_version: int
+    ) -> list[Task]:
+        e, s = self.config.evaluation, self.config.sampling
+        names = sorted(templates)
+        tasks: list[Task] = []
+        for size, temperature in ((e.samples, s.temperature), (1, 0.0)):
+            for k, problem in enumerate(problems):
+                name = names[k % len(names)]
+                prompted = Prompted(problem, name, self.render(problem, templates[name]))
+                sampling = Sampling(temperature=temperature, max_tokens=s.max_tokens)
+                tasks.append(self._task(first_index + len(tasks), 0, prompted, size, sampling, min_version))
+        return tasks
+
+    def _task(
+        self, index: int, epoch: int, prompted: Prompted, size: int, sampling: Sampling, min_version: int
+    ) -> Task:
+        return Task(
+            run_id=self.run_id,
+            index=index,
+            epoch=epoch,
+            problem_id=prompted.problem.id,
+            kind=prompted.problem.kind,
+            gold=prompted.problem.answers,
+            tests=prompted.problem.tests,
+            template=prompted.template,
+            hint_ratio=prompted.hint_ratio,
+            prompt_ids=pack_ids(prompted.ids),
+            group_size=size,
+            sampling=sampling,
+            min_version=min_version,
+            deadline_s=self.config.generator.group_deadline_s,
+            admitted_at=time.time(),
+        )
+
+
+def _vocabulary(path: str) -> int:
+    """How many token ids the model knows; its embedding may hold more rows than the tokenizer has tokens."""
+    try:
+        return AutoConfig.from_pretrained(path).get_text_config().vocab_size
+    except (OSError, ValueError) as error:
+        raise CannotGoOn(f"model.path {path}: its config.json can't be used ({first_line(error)})") from None
+
+
+def _load(sources: Sequence[str]) -> list[Problem]:
+    problems: dict[str, Problem] = {}
+    for source in sources:
+        try:
+            problems |= {p.id: p for p in load_problems(source)}
+        except (OSError, ValueError, ImportError) as error:
+            raise CannotGoOn(f"problems: {source}: {error}") from None
+    return list(problems.values())
+
+
+def _by_hash(problems: list[Problem]) -> list[Problem]:
+    """In an order that neither their source's nor a seed decides."""
+    return sorted(problems, key=lambda p: hashlib.blake2b(p.id.encode()).digest())

@@ -1,0 +1,203 @@
+"""From the rollouts stream to the next step's groups: read, check, drop with a reason, wait in time."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+
+import numpy as np
+
+from chorus.learner.rollouts.admission import Admission
+from chorus.learner.rollouts.window import Window
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Entry, LearnerLedger, Rollout, digest_of
+from chorus.protocol.messages import MessageError, RolloutGroup, staleness, unpack_floats, unpack_ids
+from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.runtime.exits import CannotGoOn
+
+log = logging.getLogger("chorus.learner")
+_BLOCK_S = 0.5
+_RECOUNT_S = 5.0
+
+
+class Collector:
+    """Keeps the run's credits in use and hands out one step's groups at a time.
+
+    A group's slot is charged by `admit` and freed when the learner reports it trained, or drops it here:
+    `corrupt` (unreadable, of another run, or its task is not the one that was admitted), `stale` (older than
+    staleness.max), `ungraded` (fewer than two samples with a verdict), `nonfinite` (fewer than two of these with finite
+    log-probabilities), `filtered` (dynamic sampling: all right or all wrong, or outside objective.accuracy_bounds).
+    A second answer to an index, which only a second writer makes, is refused and counted as foreign: it is no group.
+
+    A dropped group's slot is filled by `admit` like any other, so filtering refills a step by itself. After
+    objective.max_refills times a step's groups were filtered, the step takes the groups that come: a policy that
+    has become too good, or too bad, for its problems still ends its steps.
+    """
+
+    def __init__(self, config: RunConfig, ledger: LearnerLedger, admission: Admission, metrics: LearnerMetrics) -> None:
+        self.config = config
+        self.ledger = ledger
+        self.admission = admission
+        self.metrics = metrics
+        self.forced: deque[list[Rollout]] = deque()  # steps that a crash undid, in their recorded order
+        self.window = Window(
+            config.learner.groups_per_step,
+            config.capacity,
+            config.staleness.max,
+            config.learner.head_deadline_s,
+        )
+        self.next_index = ledger.admitted()
+        self._filtered: Counter[str] = Counter()  # since the last step
+        self._recounted = time.monotonic()
+
+    def restore(self, durable_step: int) -> None:
+        """What an earlier learner left: recorded steps come again first, in the order they had."""
+        self.window.recount(self.ledger.outstanding_indices(), durable_step)
+        entries = {e.id: e for e in self.ledger.reread()}
+        for step, ids in self.ledger.recorded().items():
+            if step <= durable_step or not all(id in entries for id in ids):
+                continue
+            self.forced.append([r for r in (self._check(entries.pop(id)) for id in ids) if r])
+        for entry in entries.values():
+            if (ready := self._check(entry)) and self._informative(ready):
+                self.window.add(ready, durable_step)
+
+    def admit(self, step: int, steps_left: int) -> None:
+        """Fill the free slots, but never with more groups than the rest of the run can train."""
+        wanted = steps_left * self.config.learner.groups_per_step - len(self.window.outstanding)
+        room = min(self.config.capacity - len(self.window.outstanding), wanted)
+        if room <= 0:
+            return
+        min_version = step if self.config.staleness.target == 0 else 0
+        first = self.next_index
+        tasks = [self.admission.task(first + k, min_version, step + 1) for k in range(room)]
+        taken = self.ledger.admit(first, [t.encode() for t in tasks], self.config.capacity)
+        self.window.outstanding |= dict.fromkeys(range(first, first + taken), step)
+        self.next_index += taken
+
+    def next_step(self, step: int, steps_left: int, check: Callable[[], None]) -> list[Rollout]:
+        """Block until a step's groups are there; `check` raises when waiting has become pointless.
+
+        Raises CannotGoOn after learner.collect_deadline_s of nothing.
+        """
+        if self.forced:
+            return self.forced.popleft()
+        deadline_s = self.config.learner.collect_deadline_s
+        last_news = time.monotonic()
+        while True:
+            check()
+            self.admit(step, steps_left)
+            if (groups := self.window.take(step)) is not None:
+                if fresh := self._not_stale(groups, step):
+                    return fresh
+                continue
+            entries = self.ledger.read(self.config.capacity, _BLOCK_S)
+            now = time.monotonic()
+            for entry in entries:
+                if (ready := self._check(entry)) and self._informative(ready):
+                    self.window.add(ready, step)
+                    last_news = now  # what is dropped is no news: a run that drops everything must end
+            if now - last_news > deadline_s:
+                raise CannotGoOn(
+                    f"no usable rollout for learner.collect_deadline_s = {deadline_s:g} s (dropped so far: "
+                    f"{self.ledger.books().dropped or 'none'}): are generators and the reward server alive? "
+                    "`chorus status` shows who waits"
+                )
+            if now - self._recounted > _RECOUNT_S and not entries:
+                self._recount(now, step)
+
+    def _recount(self, now: float, step: int) -> None:
+        """Generators may have buried groups: ask the ledger which are still on their way."""
+        self._recounted = now
+        if self.ledger.books().outstanding != len(self.window.outstanding):
+            self.window.recount(self.ledger.outstanding_indices(), step)
+
+    def _not_stale(self, groups: list[Rollout], step: int) -> list[Rollout] | None:
+        stale = [r for r in groups if staleness(r.group, step) > self.config.staleness.max]
+        if not stale:
+            return groups
+        self._drop("stale", [r.entry for r in stale])
+        for r in groups:
+            if r not in stale:
+                self.window.add(r, step)
+        return None
+
+    def _check(self, entry: Entry) -> Rollout | None:
+        """Decode and judge one entry; None: it was dropped."""
+        if entry.index is not None and self._answered(entry.index):
+            log.warning("rollout %s is refused: index %d was answered before", entry.id, entry.index)
+            self.ledger.refuse([entry.id])
+            self.metrics.refused.labels("rollout").inc()
+            return None
+        try:
+            group = read_group(entry, self.admission)
+            if group.task.group_size != self.config.sampling.group_size:
+                raise MessageError(f"{group.task.group_size} samples, not sampling.group_size")
+        except MessageError as error:
+            log.warning("rollout %s is dropped as corrupt: %s", entry.id, error)
+            self._drop("corrupt", [entry])
+            return None
+        graded = [s for s in group.samples if s.grade.accuracy is not None]
+        if len(graded) < 2:
+            self._drop("ungraded", [entry])
+            return None
+        if sum(bool(np.isfinite(unpack_floats(s.logprobs)).all()) for s in graded) < 2:
+            log.warning("rollout %s is dropped: log-probabilities that are no finite numbers", entry.id)
+            self._drop("nonfinite", [entry])
+            return None
+        self.admission.observe(group)
+        return Rollout(entry, group)
+
+    def _answered(self, index: int) -> bool:
+        again = (r.entry.index for step in self.forced for r in step)
+        return index not in self.window.outstanding or index in self.window.ready or index in again
+
+    def _informative(self, ready: Rollout) -> bool:
+        """Whether dynamic sampling keeps the group; DAPO, arXiv 2503.14476, filters on accuracy, not on the reward."""
+        o = self.config.objective
+        if not o.dynamic_sampling:
+            return True
+        accuracy = statistics.fmean(s.grade.accuracy for s in ready.group.samples if s.grade.accuracy is not None)
+        low, high = o.accuracy_bounds
+        if 0.0 < accuracy < 1.0 and low <= accuracy <= high:
+            return True
+        limit = o.max_refills * self.config.learner.groups_per_step
+        if self._filtered.total() >= limit:
+            log.warning("%d groups were filtered for this step, as objective.max_refills allows: keeping one", limit)
+            return True
+        self._filtered["all_wrong" if accuracy == 0.0 else "all_right" if accuracy == 1.0 else "outside"] += 1
+        self._drop("filtered", [ready.entry])
+        return False
+
+    def take_filtered(self) -> Counter[str]:
+        """How many groups were filtered since the last call, by why: `all_right`, `all_wrong`, `outside`."""
+        filtered, self._filtered = self._filtered, Counter()
+        return filtered
+
+    def _drop(self, reason: str, entries: list[Entry]) -> None:
+        self.ledger.drop(reason, [e.id for e in entries])
+        self.metrics.dropped.labels(reason).inc(len(entries))
+        for e in entries:
+            if e.index is not None:
+                self.window.forget(e.index)
+
+
+def read_group(entry: Entry, admission: Admission) -> RolloutGroup:
+    """The entry's group, if it is one that this run's generators can have made. Raises MessageError."""
+    if entry.index is None:
+        raise MessageError("it was admitted by nobody")
+    group = RolloutGroup.decode(entry.payload)
+    task = group.task
+    if (task.run_id, task.index) != (admission.run_id, entry.index):
+        raise MessageError(f"a group of run {task.run_id!r}, index {task.index}, at index {entry.index}")
+    if digest_of(task.encode()) != entry.digest:
+        raise MessageError(f"its task is not the one that was admitted at index {entry.index}")
+    ids = np.concatenate([unpack_ids(part) for part in (task.prompt_ids, *(s.token_ids for s in group.samples))])
+    if ids.min() < 0 or ids.max() >= admission.vocabulary:
+        raise MessageError(f"token ids from {ids.min()} to {ids.max()}; the vocabulary ends at {admission.vocabulary}")
+    if max(s.n_tokens for s in group.samples) > admission.config.sampling.max_tokens:
+        raise MessageError("a completion is longer than sampling.max_tokens")
+    return group

@@ -1,0 +1,218 @@
+"""More than one learner rank: rank 0 decides, all ranks carry out the same calls in the same order.
+
+    rank 0      reference(...)      step(...)      snapshot(...)      save(...)      load(...)      stop()
+    others      follow(): receive the call, make it, wait for the next
+
+A call is one msgpack message broadcast over gloo (never pickled). Rank 0 returns the result; the others
+only take part in its collectives. All ranks gather weights before rank 0 sends any.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import msgpack
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from chorus.learner.training import checkpoint
+from chorus.learner.training.batch import TrainingSequence
+from chorus.learner.training.policy import Policy, freeze, load_policy, wire_names
+from chorus.learner.training.token_stats import StepFigures
+from chorus.learner.training.trainer import Trainer
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.messages import (
+    CanaryPoint,
+    Version,
+    pack_floats,
+    pack_ids,
+    unpack_floats,
+    unpack_ids,
+)
+from chorus.protocol.weights import (
+    BucketPlan,
+    describe,
+    new_buckets,
+    plan_buckets,
+)
+
+_IDLE_DEADLINE = timedelta(hours=6)  # followers wait for rank 0, which has deadlines of its own
+_CANARY_TOP = 5
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version's weights, in host memory: uint8 buckets laid out by `plan`.
+
+    `rounding`: nats by which bfloat16 rounds the canary's log-probabilities on average; 0 in float32.
+    """
+
+    version: Version
+    plan: BucketPlan
+    buckets: list[torch.Tensor]
+    canary: list[CanaryPoint]
+    rounding: float = 0.0
+
+
+def join() -> tuple[int, int, torch.device]:
+    """(rank, world size, device) as torchrun set them; a lone process is rank 0 of 1."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world > 1:
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=_IDLE_DEADLINE)
+    return int(os.environ.get("RANK", "0")), world, device
+
+
+class Crew:
+    """All ranks' model, optimizer and collectives behind calls that rank 0 makes."""
+
+    def __init__(self, config: RunConfig, device: torch.device, start_from: Path | None) -> None:
+        self.config = config
+        self.device = device
+        policy = load_policy(config, device)
+        reference = freeze(load_policy(config, device)) if config.objective.needs_reference else None
+        if dist.is_initialized():
+            for model in filter(None, (policy, reference)):
+                _shard(model, config, device)
+        self.trainer = Trainer(policy, config, device, reference)
+        self.manifest = checkpoint.load(start_from, policy, self.trainer.optimizer) if start_from is not None else None
+        parameters = wire_names(policy)
+        self._parameters = [p for _, p in parameters]
+        self._plan = plan_buckets(describe(parameters, config.model.dtype), config.learner.bucket_bytes)
+
+    # -- rank 0 ---------------------------------------------------------------------------------------
+
+    def reference(self, sequences: list[TrainingSequence]) -> list[np.ndarray]:
+        """The reference policy's log-probabilities of each sequence's completion tokens, [tokens] each."""
+        self._tell("reference", [_flatten(s) for s in sequences])
+        return self.trainer.reference_log_probabilities(sequences)
+
+    def step(self, minibatches: list[list[TrainingSequence]]) -> StepFigures:
+        """One training step on all ranks."""
+        self._tell("step", [[_flatten(s) for s in batch] for batch in minibatches])
+        return self.trainer.step(minibatches)
+
+    def snapshot(self, version: Version, prefixes: list[list[int]]) -> Snapshot:
+        """Copy the weights to host memory, with what the learner predicts after each prefix."""
+        self._tell("snapshot", prefixes)
+        buckets = self._gather(to_host=True)
+        return Snapshot(version, self._plan, buckets, *self._canary(prefixes))
+
+    def save(self, folder: Path, manifest: checkpoint.Manifest) -> Path:
+        self._tell("save", [str(folder), manifest.step])
+        return checkpoint.save(folder, self.trainer.policy, self.trainer.optimizer, manifest)
+
+    def load(self, path: Path) -> None:
+        """Policy and optimizer as this checkpoint holds them."""
+        self._tell("load", str(path))
+        checkpoint.load(path, self.trainer.policy, self.trainer.optimizer)
+
+    def stop(self) -> None:
+        self._tell("stop", None)
+
+    def _tell(self, call: str, argument: Any) -> None:
+        if dist.is_initialized():
+            data = torch.frombuffer(bytearray(msgpack.packb([call, argument]) or b""), dtype=torch.uint8)
+            dist.broadcast(torch.tensor([len(data)]), 0)
+            dist.broadcast(data, 0)
+
+    # -- the other ranks --------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Take part in rank 0's calls until it stops."""
+        while True:
+            length = torch.zeros(1, dtype=torch.int64)
+            dist.broadcast(length, 0)
+            data = torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(data, 0)
+            call, argument = msgpack.unpackb(data.numpy().tobytes())
+            if call == "step":
+                self.trainer.step([[_restore(s) for s in batch] for batch in argument])
+            elif call == "reference":
+                self.trainer.reference_log_probabilities([_restore(s) for s in argument])
+            elif call == "snapshot":
+                self._gather(to_host=False)
+                self._canary(argument)
+            elif call == "save":
+                folder, step = argument
+                placeholder = checkpoint.Manifest(step, 0, {})  # rank 0 writes the manifest
+                checkpoint.save(Path(folder), self.trainer.policy, self.trainer.optimizer, placeholder)
+            elif call == "load":
+                checkpoint.load(Path(argument), self.trainer.policy, self.trainer.optimizer)
+            else:
+                return
+
+    # -- all ranks --------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _gather(self, to_host: bool) -> list[torch.Tensor]:
+        """Gather every parameter, one after another; rank 0 copies each into its place in the buckets.
+
+        A blocking copy from a GPU would send float32 and round it with the host's cores.
+        """
+        buckets = new_buckets(self._plan, pinned=self.device.type == "cuda") if to_host else []
+        views = [view for bucket in self._plan.views(buckets) for _, view in bucket] if to_host else []
+        for k, parameter in enumerate(self._parameters):
+            full = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+            if to_host:
+                views[k].copy_(full, non_blocking=True)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return buckets
+
+    def _canary(self, prefixes: list[list[int]]) -> tuple[list[CanaryPoint], float]:
+        """What is predicted after each prefix, and by how much bfloat16 rounds that on average."""
+        width = max(map(len, prefixes), default=1)
+        at_once = max(1, self.trainer.config.learner.token_budget // width)
+        points: list[CanaryPoint] = []
+        rounding: list[float] = []
+        for start in range(0, len(prefixes), at_once):
+            part = prefixes[start : start + at_once]
+            logprobs, ids, rounded = self.trainer.top_log_probabilities(part, _CANARY_TOP)
+            points += [
+                CanaryPoint(prefix=pack_ids(prefix), token_ids=pack_ids(top), logprobs=pack_floats(values))
+                for prefix, top, values in zip(part, ids, logprobs, strict=True)
+            ]
+            rounding += rounded
+        return points, fmean(rounding or [0.0])
+
+
+def _shard(policy: Policy, config: RunConfig, device: torch.device) -> None:
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    half = config.model.dtype == "bfloat16"
+    precision = (
+        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else MixedPrecisionPolicy()
+    )
+    for layer in policy.hf.get_decoder().layers:
+        fully_shard(layer, mesh=mesh, mp_policy=precision)
+    fully_shard(policy, mesh=mesh, mp_policy=precision)
+
+
+def _flatten(s: TrainingSequence) -> list[Any]:
+    advantage = pack_floats(s.advantage) if isinstance(s.advantage, np.ndarray) else s.advantage
+    age = pack_ids(s.age) if isinstance(s.age, np.ndarray) else s.age
+    return [pack_ids(s.prompt), pack_ids(s.completion), pack_floats(s.behaviour), advantage, age]
+
+
+def _restore(fields: list[Any]) -> TrainingSequence:
+    prompt, completion, behaviour, advantage, age = fields
+    return TrainingSequence(
+        np.array(unpack_ids(prompt)),
+        np.array(unpack_ids(completion)),
+        unpack_floats(behaviour),
+        unpack_floats(advantage) if isinstance(advantage, bytes) else advantage,
+        unpack_ids(age) if isinstance(age, bytes) else age,
+    )

@@ -1,0 +1,128 @@
+"""The policy: a Hugging Face causal model that answers with log-probabilities instead of logits.
+
+The head runs only where a completion token is predicted, in chunks that are recomputed in the backward
+pass, so that [tokens, vocabulary] in float32 never exists for a whole micro-batch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM
+
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.exits import CannotGoOn, first_line
+
+_CHUNK_ELEMENTS = 2**25  # of one chunk of logits: 128 MiB in float32
+_CACHED_ELEMENTS = 2**17  # 512 KiB in float32, which a core's own cache holds
+
+
+class Policy(torch.nn.Module):
+    """Wraps the model so that FSDP sees one forward: everything that trains happens inside it."""
+
+    def __init__(self, hf: Any, temperature: float) -> None:
+        super().__init__()
+        self.hf = hf
+        self.temperature = temperature
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor | None,
+        index: torch.Tensor,
+        target: torch.Tensor | None = None,
+        top: int = 0,
+        entropy_gradient: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities at the sampling temperature, in float32.
+
+        Args:
+            input_ids: [rows, width]. position_ids: the same, or None for 0, 1, 2, ... in every row.
+            index: [n] flat positions at which the next token is predicted.
+            target: [n] next tokens. None: the `top` likeliest instead.
+
+        Returns:
+            (log-probability of the target [n], entropy [n], with gradient only where `entropy_gradient` asks for
+            it), or, without a target, (log-probabilities [n, top], token ids [n, top]).
+        """
+        hidden = self.hf.get_decoder()(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        hidden = hidden.reshape(-1, hidden.shape[-1])[index]
+        head = self.hf.get_output_embeddings()
+        if target is None:
+            best = self._log_softmax(head, hidden).topk(top, dim=-1)
+            return best.values, best.indices
+        rows = max(1, _CHUNK_ELEMENTS // head.weight.shape[0])
+        if len(index) <= rows:
+            return self._score(head, hidden, target, entropy_gradient)
+        parts = [
+            checkpoint(self._score, head, h, t, entropy_gradient, use_reentrant=False)
+            for h, t in zip(hidden.split(rows), target.split(rows), strict=True)
+        ]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])  # type: ignore[index]
+
+    def _log_softmax(self, head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        logits = head(hidden).float()
+        return torch.log_softmax(logits if self.temperature == 1.0 else logits / self.temperature, dim=-1)
+
+    def _score(
+        self, head: torch.nn.Module, hidden: torch.Tensor, target: torch.Tensor, entropy_gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        logp = self._log_softmax(head, hidden)
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+            entropy = _entropy(logp)
+        return logp.gather(-1, target.unsqueeze(-1)).squeeze(-1), entropy
+
+
+def _entropy(logp: torch.Tensor) -> torch.Tensor:
+    """[n] nats of the distributions logp [n, vocabulary]."""
+    if logp.device.type != "cpu":
+        return -(logp.exp() * logp).sum(-1)
+    rows = max(1, _CACHED_ELEMENTS // logp.shape[-1])  # whole, its two temporaries would be a third of the head's time
+    return torch.cat([-(part.exp() * part).sum(-1) for part in logp.split(rows)])
+
+
+def load_policy(config: RunConfig, device: torch.device) -> Policy:
+    """The model in float32 (bf16 runs train float32 master weights under autocast)."""
+    path = config.model.path
+    try:
+        hf: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        what = "no such folder or hub name" if not Path(path).exists() else "no model that can be loaded"
+        raise CannotGoOn(f"model.path {path}: {what} ({first_line(error)})") from None
+    hf.config.use_cache = False
+    if config.learner.gradient_checkpointing:
+        checkpoint_layers(hf)
+    return Policy(hf.to(device), config.sampling.temperature)
+
+
+def freeze(policy: Policy) -> Policy:
+    """A reference policy: the same weights for good."""
+    policy.requires_grad_(False)
+    policy.hf.eval()
+    return policy
+
+
+def checkpoint_layers(hf: Any) -> None:
+    """Keep only each layer's input and compute the rest again in backward.
+
+    transformers does so in training mode only, which also turns dropout on; that would make the learner's
+    log-probabilities others than the generators', so it is set to 0.
+    """
+    hf.gradient_checkpointing_enable({"use_reentrant": False})
+    hf.train()
+    for module in hf.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010, it is no tensor, as the types would have it
+
+
+def wire_names(policy: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    """Parameters under their Hugging Face names; a tied head is listed once, as the embedding."""
+    return [(name.removeprefix("hf."), p) for name, p in policy.named_parameters()]

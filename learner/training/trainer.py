@@ -1,0 +1,213 @@
+"""One training step: mini-batches, micro-batches, one optimizer step each.
+
+What a token's loss counts depends on the whole mini-batch (learner/objectives/aggregation.py), over all micro-batches
+and ranks, so the gradient does not depend on how the batch was cut. Every rank runs the same number of forward
+passes (FSDP gathers in each); a rank that is short of work repeats a micro-batch with weight 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from chorus.learner.objectives.aggregation import token_scales
+from chorus.learner.objectives.corrections import log_weight
+from chorus.learner.objectives.objective import Inputs, combine, correct
+from chorus.learner.objectives.segments import over_tokens
+from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut
+from chorus.learner.training.policy import Policy
+from chorus.learner.training.token_stats import StepFigures
+from chorus.protocol.config.run import RunConfig
+
+Scored = list[torch.Tensor]  # one [tokens] a micro-batch of this rank
+
+
+class Trainer:
+    """Owns the policy and its optimizer. The same steps on the same sequences give the same weights.
+
+    `reference`: a frozen policy, where the objective has a KL term.
+    """
+
+    def __init__(
+        self, policy: Policy, config: RunConfig, device: torch.device, reference: Policy | None = None
+    ) -> None:
+        self.policy = policy
+        self.reference = reference
+        self.config = config
+        self.device = device
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        c = config.learner
+        # foreach groups parameters of one kind into few kernels; it needs no per-parameter Python.
+        self.optimizer = torch.optim.AdamW(
+            policy.parameters(), lr=c.lr, betas=c.betas, eps=c.adam_eps, weight_decay=c.weight_decay, foreach=True
+        )
+
+    def step(self, minibatches: list[list[TrainingSequence]]) -> StepFigures:
+        """Train on each mini-batch in turn: one optimizer step each."""
+        figures = StepFigures(sequences=sum(map(len, minibatches)))
+        cuts = [cut(batch, self.config.learner.token_budget, self.config.learner.layout) for batch in minibatches]
+        proximal: list[Scored | None] = [None] * len(minibatches)
+        if self._needs_proximal_pass(len(minibatches)):
+            proximal = [self._log_probabilities(self.policy, self._mine(batches)[0]) for batches in cuts]
+        offset = 0
+        for batch, batches, prox in zip(minibatches, cuts, proximal, strict=True):
+            self._update(batches, self._scales(batch), prox, figures, offset)
+            offset += len(batch)
+        if self.world > 1:
+            figures.reduce(self.device)
+        return figures
+
+    def _needs_proximal_pass(self, updates: int) -> bool:
+        """With one update the current policy is the proximal one, except that its weights' mean must be known first."""
+        o = self.config.objective
+        return o.proximal == "recompute" and (updates > 1 or o.weight_normalise)
+
+    def _scales(self, batch: list[TrainingSequence]) -> np.ndarray:
+        o = self.config.objective
+        constant = o.length_constant or self.config.sampling.max_tokens
+        micro = o.micro_sequences if o.token_mean_scope == "micro" else None
+        return token_scales([len(s.completion) for s in batch], o.aggregation, constant, micro)
+
+    def _mine(self, batches: list[MicroBatch]) -> tuple[list[MicroBatch], list[float]]:
+        """This rank's share and each one's weight; all ranks get equally many."""
+        rounds = -(-len(batches) // self.world)
+        mine, weights = [], []
+        for k in range(rounds):
+            at = k * self.world + self.rank
+            mine.append(batches[min(at, len(batches) - 1)].to(self.device))
+            weights.append(1.0 if at < len(batches) else 0.0)
+        return mine, weights
+
+    @torch.no_grad()
+    def _log_probabilities(self, policy: Policy, batches: list[MicroBatch]) -> Scored:
+        return [self._forward(policy, b)[0] for b in batches]
+
+    def _forward(
+        self, policy: Policy, b: MicroBatch, entropy_gradient: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        with self._autocast():
+            return policy(b.input_ids, b.position_ids, b.index, b.target, entropy_gradient=entropy_gradient)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.config.model.dtype == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _update(
+        self, batches: list[MicroBatch], scales: np.ndarray, proximal: Scored | None, figures: StepFigures, offset: int
+    ) -> None:
+        objective = self.config.objective
+        if not batches:
+            figures.skipped_updates += 1
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        mine, weights = self._mine(batches)
+        weight_mean = 1.0
+        if objective.weight_normalise and proximal is not None:
+            weight_mean = self._weight_mean(mine, weights, proximal)
+        with_reference = self.reference is not None and objective.kl_in == "loss"
+        for k, (b, weight) in enumerate(zip(mine, weights, strict=True)):
+            reference = self._log_probabilities(self.reference, [b])[0] if with_reference and self.reference else None
+            logp, entropy = self._forward(self.policy, b, objective.entropy_coefficient != 0)
+            inputs = self._inputs(b, logp, entropy, scales, proximal[k] if proximal else None, reference)
+            outcome = combine(inputs, objective, weight_mean)
+            loss = outcome.loss * weight
+            (loss * self.world).backward()  # FSDP averages over ranks; the loss is a sum over them
+            if weight:
+                figures.loss += float(loss.detach())
+                figures.count(b, outcome.figures, offset)
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.learner.grad_clip)
+        figures.grad_norms.append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
+        if math.isfinite(figures.grad_norms[-1]):
+            figures.lr = self._warm_up()
+            self.optimizer.step()
+        else:
+            figures.skipped_updates += 1
+
+    def _warm_up(self) -> float:
+        """Set the next update's rate and return it; the optimizer, resumed or not, knows how many there have been."""
+        c = self.config.learner
+        done = next((int(state["step"]) for state in self.optimizer.state.values()), 0)
+        share = min(1.0, (done + 1) / max(1, c.warmup_steps * c.updates_per_step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = c.lr * share
+        return c.lr * share
+
+    def _inputs(
+        self,
+        b: MicroBatch,
+        logp: torch.Tensor,
+        entropy: torch.Tensor,
+        scales: np.ndarray,
+        proximal: torch.Tensor | None,
+        reference: torch.Tensor | None,
+    ) -> Inputs:
+        scale = torch.from_numpy(scales[[i for i, _ in b.origin]]).to(self.device, logp.dtype)
+        return Inputs(
+            logp=logp,
+            entropy=entropy,
+            behaviour=b.behaviour,
+            advantage=b.advantage,
+            age=b.age,
+            scale=over_tokens(scale, b.lengths),
+            lengths=b.lengths,
+            proximal=proximal,
+            reference=reference,
+        )
+
+    def _weight_mean(self, mine: list[MicroBatch], weights: list[float], proximal: Scored) -> float:
+        """The mean of the final w over the mini-batch's tokens, on all ranks."""
+        sums = torch.zeros(2, dtype=torch.float64)
+        for b, weight, prox in zip(mine, weights, proximal, strict=True):
+            w = correct(log_weight(prox, b.behaviour)[0], b.lengths, self.config.objective).weight
+            if weight and w is not None:
+                sums += torch.tensor([float(w.sum(dtype=torch.float64)), len(w)], dtype=torch.float64)
+        if self.world > 1:
+            sums = sums.to(self.device)
+            dist.all_reduce(sums)
+        return float(sums[0] / sums[1]) or 1.0
+
+    def reference_log_probabilities(self, sequences: list[TrainingSequence]) -> list[np.ndarray]:
+        """[completion tokens] of each sequence under the reference policy. A collective: all ranks call it."""
+        if self.reference is None:
+            raise ValueError("objective.kl_coefficient is 0, so there is no reference policy")
+        batches = cut(sequences, self.config.learner.token_budget, self.config.learner.layout)
+        starts = np.cumsum([0, *(len(s.completion) for s in sequences)])
+        flat = torch.zeros(int(starts[-1]), dtype=torch.float32)
+        if batches:
+            mine, weights = self._mine(batches)
+            for b, weight, logp in zip(mine, weights, self._log_probabilities(self.reference, mine), strict=True):
+                for i, where in b.origin if weight else ():
+                    flat[starts[i] : starts[i + 1]] = logp[where].cpu()
+        if self.world > 1:
+            on_device = flat.to(self.device)
+            dist.all_reduce(on_device)
+            flat = on_device.cpu()
+        return np.split(flat.numpy(), starts[1:-1])
+
+    @torch.no_grad()
+    def top_log_probabilities(
+        self, prefixes: list[list[int]], top: int
+    ) -> tuple[list[list[float]], list[list[int]], list[float]]:
+        """The `top` likeliest next tokens after each prefix. A collective under FSDP: all ranks call it.
+
+        Returns (log-probabilities [prefixes, top], token ids [prefixes, top], by how many nats bfloat16 rounds them
+        on average [prefixes]: their distance to the same without autocast, 0 in a float32 run).
+        """
+        width = max(map(len, prefixes))
+        # Padded on the right, where no prefix looks.
+        ids = torch.tensor([[*prefix, *[0] * (width - len(prefix))] for prefix in prefixes], device=self.device)
+        last = torch.tensor([k * width + len(prefix) - 1 for k, prefix in enumerate(prefixes)], device=self.device)
+        with self._autocast():
+            values, tokens = self.policy(ids, None, last, None, top)
+        rounding = [0.0] * len(prefixes)
+        if self.config.model.dtype == "bfloat16":
+            exact, _ = self.policy(ids, None, last.repeat_interleave(top), tokens.flatten())
+            rounding = (exact.view_as(values) - values).abs().mean(-1).tolist()
+        return values.tolist(), tokens.tolist(), rounding

@@ -1,0 +1,334 @@
+"""Weight broadcast: one link, one thread and one process group per generator replica.
+
+    publish(snapshot) ─▶ every link: newest version not yet sent?
+    link:   offer on Redis ─▶ group (once) ─▶ buckets ─▶ report ─▶ newest version? ...
+    watch:  members come (a link is made), restart their engine (a new group), go (the link ends)
+
+A snapshot is a copy in host memory, so training goes on while links send it. Each link sends the newest
+snapshot there is: a slow replica skips versions. A link that fails closes its group and offers again
+under a new name; nobody else notices. Threads share nothing but the newest snapshot and the reports.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+import torch
+
+from chorus.learner.training.distributed import Snapshot
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Keys, LedgerLostError, entries_of, lost
+from chorus.protocol.messages import (
+    GONE_AFTER_S,
+    Member,
+    MessageError,
+    SyncOffer,
+    SyncReport,
+    Tensor,
+    Version,
+)
+from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.weights import (
+    announce_group,
+    broadcast,
+    close_group,
+    host_store,
+    join_store,
+    open_group,
+    retract_group,
+)
+
+log = logging.getLogger("chorus.learner")
+_WATCH_S = 0.2
+_TELL_S = 1.0
+_FAILED_PAUSE_S = 0.5
+_REFUSALS = 5
+
+
+@dataclass
+class Link:
+    """The way to one replica. `synced`: the newest version whose canary passed there."""
+
+    member: Member
+    synced: Version | None = None
+    report: SyncReport | None = None  # of the last sync that went well
+    group: torch.distributed.ProcessGroup | None = None
+    group_name: str = ""
+    offered: tuple[str, str] | None = None  # group and version of the sync under way,
+    answer: SyncReport | None = None  # and its report
+    engine: int = 0
+    refusals: int = 0  # since the last sync that went well
+    gone: bool = False
+    thread: threading.Thread | None = None
+
+
+@dataclass
+class _Shared:
+    newest: Snapshot | None = None
+    closing: bool = False
+    failure: Exception | None = None  # of the watcher: the next caller gets it
+
+
+class Broadcaster:
+    """Keeps every member on the newest weights. Thread-safe; `close` ends all threads and groups."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        client: redis.Redis,
+        run_id: str,
+        backend: str,
+        device: torch.device,
+        metrics: LearnerMetrics,
+    ) -> None:
+        self.config = config
+        self.keys = Keys(run_id)
+        self.backend = backend
+        self.device = device
+        self.links: dict[str, Link] = {}
+        self._client = client
+        self._metrics = metrics
+        self._deadline_s = config.learner.sync_deadline_s
+        self._store = host_store(config.learner.host, config.learner.store_port, self._deadline_s)
+        self._shared = _Shared()
+        self._changed = threading.Condition()
+        self._attempts = itertools.count(1)  # a group's name is never used twice, nor by a generator that returns
+        self._told = 0.0
+        last = client.xrevrange(self.keys.reports, count=1)
+        self._last_report = last[0][0] if last else b"0"
+        self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._watcher.start()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """From now on this is the version that everybody should have. Returns at once.
+
+        Raises LedgerLostError or redis.RedisError where the watcher met one.
+        """
+        with self._changed:
+            self.check()
+            self._shared.newest = snapshot
+            self._changed.notify_all()
+
+    def wait_synced(self, at_least: int, deadline_s: float) -> int:
+        """Until `at_least` replicas have the newest version. Returns how many do; fewer at the deadline.
+
+        Raises as `publish` does.
+        """
+
+        def count() -> int:
+            newest = self._shared.newest
+            return sum(
+                newest is not None and not link.gone and link.synced == newest.version for link in self.links.values()
+            )
+
+        with self._metrics.waits.on("weights taken", "generators", deadline_s), self._changed:
+            self._changed.wait_for(lambda: self._shared.failure or count() >= at_least, timeout=deadline_s)
+            self.check()
+            return count()
+
+    def check(self) -> None:
+        """Raise what makes further syncs pointless: the ledger is gone, or everybody refuses the weights."""
+        if self._shared.failure is not None:
+            raise self._shared.failure
+
+    def close(self) -> None:
+        with self._changed:
+            self._shared.closing = True
+            self._changed.notify_all()
+        for thread in [self._watcher, *(link.thread for link in self.links.values())]:
+            if thread is not None:
+                thread.join(timeout=5.0)
+
+    # -- the watcher's thread -------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._shared.closing:
+            try:
+                self._read_members()
+                self._read_reports()
+                self._tell_waits()
+            except (redis.RedisError, LedgerLostError) as error:
+                with self._changed:
+                    self._shared.failure = error
+                    self._changed.notify_all()
+                return
+
+    def _tell_waits(self) -> None:
+        if time.monotonic() - self._told > _TELL_S:
+            self._told = time.monotonic()
+            self._client.hset(self.keys.waits, "learner", self._metrics.waits.report("learner").encode())
+
+    def _read_members(self) -> None:
+        if not self._client.exists(self.keys.fence):
+            raise lost(self.keys.run, f"no {self.keys.fence}")
+        now = time.time()
+        members: dict[bytes, bytes] = self._client.hgetall(self.keys.members)  # type: ignore[assignment]
+        with self._changed:
+            for name, data in members.items():
+                try:
+                    member = Member.decode(data)
+                    if member.generator_id.encode() != name:
+                        raise MessageError(f"it calls itself {member.generator_id!r}")
+                except MessageError as error:
+                    log.warning("member %r is unreadable and ignored: %s", name, error)
+                    self._metrics.refused.labels("member").inc()
+                    self._client.hdel(self.keys.members, name)
+                    continue
+                alive = member.alive(now)
+                if member.generator_id not in self.links and alive:
+                    self._start(member)
+                elif member.generator_id in self.links:
+                    link = self.links[member.generator_id]
+                    link.member = member
+                    link.gone = not alive
+                if now - member.last_seen > 20 * GONE_AFTER_S:
+                    self._client.hdel(self.keys.members, name)
+                    self._client.hdel(self.keys.waits, name)
+            for id in [id for id in self.links if id.encode() not in members]:
+                self.links.pop(id).gone = True
+            self._changed.notify_all()
+
+    def _start(self, member: Member) -> None:
+        link = Link(member)
+        self.links[member.generator_id] = link
+        link.thread = threading.Thread(target=self._serve, args=(link,), name=member.generator_id, daemon=True)
+        link.thread.start()
+
+    def _read_reports(self) -> None:
+        streams: Any = {self.keys.reports: self._last_report}
+        entries = entries_of(self._client.xread(streams, block=int(_WATCH_S * 1000)))
+        with self._changed:
+            for id, fields in entries:
+                self._last_report = id
+                try:
+                    report = SyncReport.decode(fields.get(b"d", b""))
+                except MessageError as error:
+                    log.warning("sync report %r is unreadable and ignored: %s", id, error)
+                    self._metrics.refused.labels("report").inc()
+                    continue
+                link = self.links.get(report.generator_id)
+                if link is None or (report.group, report.version) != link.offered:
+                    # Of a sync that was given up, or sent again: it says nothing about the one under way.
+                    log.info("sync report %r is ignored: %s of %s was not asked for", id, report.group, report.version)
+                    self._metrics.refused.labels("report").inc()
+                    continue
+                link.answer = report
+            self._changed.notify_all()
+
+    # -- each link's thread -----------------------------------------------------------------------------
+
+    def _serve(self, link: Link) -> None:
+        id = link.member.generator_id
+        while (snapshot := self._next(link)) is not None:
+            started = time.monotonic()
+            try:
+                with self._metrics.waits.on("sync", id, 2 * self._deadline_s, f"version {snapshot.version}"):
+                    report = self._send(link, snapshot)
+            except (RuntimeError, redis.RedisError, TimeoutError) as error:
+                report = None
+                log.warning("sync of %s to %s failed: %s", snapshot.version, id, error)
+            with self._changed:
+                if report is not None and report.ok:
+                    link.synced = snapshot.version
+                    link.report = report
+                    link.refusals = 0
+                    self._metrics.transfer_s.observe(time.monotonic() - started)
+                else:
+                    self._metrics.sync_failures.inc()
+                    self._close(link)
+                    if report is not None:
+                        self._count_refusal(link, report)
+                self._changed.notify_all()
+            if report is None or not report.ok:
+                time.sleep(_FAILED_PAUSE_S)
+        self._close(link)
+
+    def _count_refusal(self, link: Link, report: SyncReport) -> None:
+        """Weights that every generator refuses time and again will not be taken at the next try either."""
+        link.refusals += 1
+        if all(other.refusals >= _REFUSALS for other in self.links.values() if not other.gone):
+            self._shared.failure = CannotGoOn(
+                f"every generator has refused the weights {_REFUSALS} times; {link.member.generator_id} says: "
+                f"{report.detail}"
+            )
+
+    def _next(self, link: Link) -> Snapshot | None:
+        """Wait for something to send; None when the link is to end."""
+
+        def due() -> bool:
+            if self._shared.closing or link.member.generator_id not in self.links:
+                return True
+            if link.engine != link.member.engine and link.member.engine:
+                link.synced = None  # a new engine has forgotten everything
+            newest = self._shared.newest
+            return bool(newest and not link.gone and link.member.engine and newest.version.newer_than(link.synced))
+
+        with self._changed:
+            self._changed.wait_for(due)
+            if self._shared.closing or link.member.generator_id not in self.links:
+                return None
+            return self._shared.newest
+
+    def _send(self, link: Link, snapshot: Snapshot) -> SyncReport:
+        """Offer, meet, send, hear how it went. Raises RuntimeError or TimeoutError on any failure."""
+        member = link.member
+        if link.group is None or link.engine != member.engine:
+            self._close(link)
+            link.engine = member.engine
+            link.group_name = f"{snapshot.version.fence}:{member.generator_id}:{member.engine}:{next(self._attempts)}"
+            announce_group(self._store, link.group_name)
+        offer = self._offer(link, snapshot)
+        with self._changed:
+            link.offered, link.answer = (offer.group, offer.version), None
+        self._client.xadd(self.keys.offers(member.generator_id), {"d": offer.encode()}, maxlen=4)
+        group = link.group
+        if group is None:
+            store = join_store(self._store.host, self._store.port, self._deadline_s)
+            group = open_group(self.backend, store, link.group_name, 0, offer.world_size, self._deadline_s)
+            link.group = group
+        self._transmit(group, snapshot)
+        return self._await_report(link)
+
+    def _offer(self, link: Link, snapshot: Snapshot) -> SyncOffer:
+        tensors: list[Tensor] = [slot.tensor for slot in snapshot.plan.slots]
+        return SyncOffer(
+            version=str(snapshot.version),
+            group=link.group_name,
+            backend=self.backend,  # type: ignore[arg-type]
+            store_host=self.config.learner.host,
+            store_port=self._store.port,
+            world_size=1 + link.member.world_size,
+            timeout_s=self._deadline_s,
+            bucket_bytes=self.config.learner.bucket_bytes,
+            tensors=tensors,
+            temperature=self.config.sampling.temperature,
+            tolerance=self.config.logprob_tolerance(snapshot.rounding),
+            canary=snapshot.canary,
+        )
+
+    def _transmit(self, group: torch.distributed.ProcessGroup, snapshot: Snapshot) -> None:
+        for bucket in snapshot.buckets:
+            staged = bucket.to(self.device, non_blocking=True) if self.backend == "nccl" else bucket
+            broadcast(group, staged, self._deadline_s)
+
+    def _await_report(self, link: Link) -> SyncReport:
+        with self._changed:
+            self._changed.wait_for(lambda: link.answer is not None, timeout=self._deadline_s)
+            link.offered = None  # what comes now comes too late, or twice
+            if link.answer is None:
+                raise TimeoutError(f"no report within learner.sync_deadline_s = {self._deadline_s:g} s")
+            return link.answer
+
+    def _close(self, link: Link) -> None:
+        if link.group_name:
+            retract_group(self._store, link.group_name)
+        close_group(link.group)
+        link.group = None
+        link.group_name = ""

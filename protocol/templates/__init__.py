@@ -1,0 +1,1 @@
+"""Reasoning templates: what they say, how a completion keeps to one, how a run draws them."""

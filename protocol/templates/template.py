@@ -1,0 +1,82 @@
+"""A reasoning template: what a prompt says, and the markers that its format contract counts.
+
+A template turns a problem into a ChatML prompt; `score.py` scores the *form* of a completion (never its answer),
+`load.py` reads the TOML files, `sampling.py` draws. Source of the sampling rule, the layouts and the format rewards:
+prompt augmentation, arXiv 2602.03190.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+Category = Literal["deepseek", "free-form", "reflection", "explicit-cot"]
+Contract = Literal["count", "strict"]
+
+
+def _no_chat_markup(text: str) -> str:
+    if found := re.search(r"<\|.*?\|>", text):
+        raise ValueError(f"{found[0]!r} belongs to a chat format, which is added around these texts; remove it")
+    return text
+
+
+def _wrong_item(index: int, message: str) -> PydanticCustomError:
+    return PydanticCustomError("wrong_item", "{message}", {"message": message, "index": index})
+
+
+Text = Annotated[str, AfterValidator(_no_chat_markup)]
+
+
+class Template(BaseModel):
+    """One way of asking: the texts around a problem and the markers that a completion must hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # a file name and a metric's label
+    category: Category
+    system: Text
+    user_suffix: Text = ""  # follows the problem directly: it brings its own newline
+    prefill: Text = ""  # opens the assistant's turn; part of the prompt, never of the completion
+    markers: list[
+        Annotated[str, Field(min_length=1), AfterValidator(_no_chat_markup)]
+    ] = []  # empty: the format score is always 1.0
+    contract: Contract = "count"
+    answer_place: str  # where a reader finds the boxed answer, in words
+
+    @field_validator("markers")
+    @classmethod
+    def _can_all_occur_once(cls, markers: list[str], info: ValidationInfo) -> list[str]:
+        for i, marker in enumerate(markers):
+            if marker in markers[:i]:
+                raise _wrong_item(i, f"{marker!r} is listed twice; each marker counts once")
+            if marker in info.data.get("prefill", ""):
+                raise _wrong_item(
+                    i,
+                    f"{marker!r} stands in the prefill, which is prompt and not completion: writing it again would "
+                    "be a mistake, so it can't be a marker",
+                )
+        return markers
+
+    @field_validator("contract")
+    @classmethod
+    def _has_something_to_check(cls, contract: Contract, info: ValidationInfo) -> Contract:
+        if contract == "strict" and not info.data.get("markers", True):
+            raise ValueError("a strict contract needs markers; list them, or remove `contract`")
+        return contract
+
+
+def messages(template: Template, problem: str) -> list[dict[str, str]]:
+    """The chat messages of a prompt, without the prefill (which opens the assistant's turn)."""
+    return [
+        {"role": "system", "content": template.system},
+        {"role": "user", "content": problem + template.user_suffix},
+    ]
+
+
+def render_chatml(template: Template, problem: str) -> str:
+    """The whole prompt as ChatML text: system block, user block, assistant header, prefill."""
+    blocks = "".join(
+        f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages(template, problem)
+    )
+    return f"{blocks}<|im_start|>assistant\n{template.prefill}"

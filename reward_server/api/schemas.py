@@ -1,0 +1,135 @@
+"""Requests and responses of the HTTP interface."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from chorus.protocol.rewards import RewardSpec
+
+
+def _mend_surrogates(value: Any) -> Any:
+    """Text that UTF-8 can carry: models write lone surrogates, JSON lets them pass, no encoder takes them."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_mend_surrogates)]
+Kind = Literal["math", "choice", "text", "code", "reasoning_gym"]
+Verdict = Literal["correct", "wrong", "no_answer", "timeout", "error"]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ScriptTest(_Request):
+    """The program gets `input` on its standard input and must write `output`."""
+
+    input: Text
+    output: Text
+
+
+class FunctionTest(_Request):
+    """`function(*args)` must return `expected`; "Class.method" makes the class without arguments."""
+
+    function: Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)?$", max_length=200)]
+    args: list[Any]
+    expected: Any
+
+
+class GradeRequest(_Request):
+    """One completion (the model's text after the prompt, prefill excluded) and the gold answer or answers.
+
+    Kind `code` has tests instead of a gold: script tests or function tests, in any mixture. Kind `reasoning_gym` has
+    the name of an item as its first gold.
+    """
+
+    completion: Text
+    gold: Text | Annotated[list[Text], Field(min_length=1, max_length=64)] | None = Field(
+        default=None,
+        description="The answer or answers. Any of several may match; in mode `paper` the last alone counts.",
+    )
+    kind: Kind = "math"
+    template: Text | None = None
+    mode: Literal["train", "paper", "strict"] = "train"
+    options: list[Text] | None = Field(default=None, max_length=26)
+    tests: list[ScriptTest | FunctionTest] | None = Field(default=None, min_length=1, max_length=1000)
+    scoring: Literal["strict", "fractional"] = "strict"  # kind code: all tests or nothing; the share that passed
+
+
+class BatchRequest(_Request):
+    items: list[GradeRequest]
+
+
+class GradeResponse(BaseModel):
+    """`timeout` and `error` are the verifier's failures: accuracy and reward are null, never 0."""
+
+    verdict: Verdict
+    accuracy: float | None
+    format: float | None
+    reward: float | None
+    extracted: str | None
+    verifier: str
+    ms: float
+    reason: str | None = None  # of a timeout, an error, or a program that failed a test
+    refused: bool = Field(
+        default=False, description="an item of a batch that can't be graded here: asking again would only repeat it"
+    )
+
+
+class BatchResponse(BaseModel):
+    results: list[GradeResponse]
+
+
+class ExtractionResponse(BaseModel):
+    """Where the answer stood. Offsets count code points of the completion; ends are exclusive."""
+
+    rung: str = Field(description="which rung of the ladder found the answer; none: no rung did")
+    start: int | None = Field(description="where the answer begins; null when it does not stand there literally")
+    end: int | None
+    read_start: int = Field(description="where the text begins that the cuts left for the ladder")
+    read_end: int
+    cuts: list[str] = Field(description="what was cut away before the ladder, in words, in order")
+
+
+class ExplainResponse(GradeResponse):
+    """The grade and the way to it."""
+
+    extraction: ExtractionResponse | None = Field(description="null when the grader failed")
+    normalised: str | None
+    comparisons: list[dict[str, Any]]
+    markers: dict[str, int] | None  # how often each marker of the template occurs; exactly once pays
+    parts: dict[str, float | None]  # of the reward
+    composition: RewardSpec = Field(description="how this server makes the reward of its parts")
+
+
+class ClusterRequest(_Request):
+    completions: list[Text]
+    kind: Literal["math", "choice", "text", "reasoning_gym"] = "math"
+    mode: Literal["train", "paper", "strict"] = "train"
+
+
+class ClusterResponse(BaseModel):
+    clusters: list[int]
+    extracted: list[str | None]
+    method: Literal["equivalence", "text"]  # text: comparing them took longer than a grade may
+
+
+class RenderRequest(_Request):
+    template: Text
+    problem: Text
+
+
+class RenderResponse(BaseModel):
+    prompt: str
+    prefill: str
+
+
+class TemplatesResponse(BaseModel):
+    templates: list[dict[str, Any]]

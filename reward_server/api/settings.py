@@ -1,0 +1,25 @@
+"""What the server can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from chorus.protocol.rewards import RewardSpec
+
+
+class Settings(BaseModel):
+    """Configuration of one reward server; the defaults serve a laptop."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workers: int = Field(default=1, ge=1)
+    timeout_s: float = Field(default=5.0, gt=0.0)  # wall clock of one grade
+    memory_bytes: int = Field(default=3 << 29, ge=1 << 28)  # address space of one grader: 1.5 GiB
+    max_queue: int = Field(default=4096, ge=1)  # grades waiting or in progress, over all requests
+    max_batch: int = Field(default=1024, ge=1)  # items of one request
+    max_body_bytes: int = Field(default=32 << 20, ge=1024)
+    templates: tuple[Path, ...] = ()  # files or folders beside the built-in templates
+    reward: RewardSpec = RewardSpec()
+    token: str | None = Field(default=None, min_length=1)  # bearer token that /v1 asks for

@@ -1,0 +1,220 @@
+"""Programs: the last fenced block of a completion, run against tests in a sandbox and judged out here.
+
+A test is {"input", "output"} (a script with standard input and output) or {"function", "args", "expected"} (the
+program is imported, the function called; "Class.method" makes the class without arguments). Only the inputs go
+into the sandbox (`chorus.reward_server.sandbox`); what comes out is compared here, so that no program can print, patch
+or exit its way to a pass.
+
+    no block -> no_answer    every test passed -> correct    else wrong    the sandbox failed -> error
+    the grade's time ran out in a test that had kept its own limits -> timeout
+
+A program that does not compile, crashes, hangs or floods is wrong: that is a fact about the program, and none
+about the verifier. `strict` (default) pays 1 for all tests and stops at the first that fails (AceReason,
+arXiv 2505.16400); `fractional` pays the share that passed (ProRL, arXiv 2505.24864), and a test that breaks a
+time limit ends it: those behind count as failed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import textwrap
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from chorus.reward_server.sandbox.runner import COMPILE_FAILED
+from chorus.reward_server.sandbox.sandbox import Limits, Outcome, Room, SandboxError
+
+MAX_EXTRACTED_CHARS = 20_000  # what a response repeats of a program; all of it was run
+TOLERANCE = 1e-6  # relative or absolute, where the expected number is written as a decimal
+# Of the grade's limit: a test's CPU, its wall clock, all tests. What lies between the last two is for the start of
+# the sandbox on a busy machine; what lies behind the last, for the verdict to reach the pool before the pool kills.
+CPU_SHARE, WALL_SHARE, TOTAL_SHARE = 0.4, 0.6, 0.9
+_SHOWN_CHARS = 500  # of an output, in an explanation
+_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*([^`\n]*)")
+_DECIMAL = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+(?:\.\d*)?[eE][+-]?\d+)(?:[eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One test: passed or not, why, and what the program left."""
+
+    passed: bool
+    why: str
+    outcome: Outcome
+    expected: str
+    got: str
+
+
+def last_block(text: str) -> tuple[int, int] | None:
+    """Span of what the last closed fence (``` or ~~~, any language tag) encloses; None without one.
+
+    >>> text = "Try\\n```python\\nprint(1)\\n```\\nand be done."
+    >>> text[slice(*last_block(text))]
+    'print(1)\\n'
+    """
+    fence, start, found, at = "", 0, None, 0
+    for line in text.splitlines(keepends=True):
+        mark = _FENCE.match(line)
+        end = at + len(line)
+        if mark is not None and not fence:
+            fence, start = mark[1], end
+        elif mark is not None and mark[1].startswith(fence) and not line[mark.end(1) :].strip():
+            found, fence = (start, at), ""
+        at = end
+    return found
+
+
+def grade_code(item: dict[str, Any]) -> dict[str, Any]:
+    """Grade one item: completion, tests (JSON), scoring, sandbox (the mechanism), timeout_s.
+
+    Returns the fields of a result: a verdict, or a failure and its reason.
+    """
+    tests = json.loads(item["tests"])
+    span = last_block(item["completion"])
+    base = {"verifier": f"code: {item['sandbox']}", "extracted": None}
+    if span is None or not item["completion"][slice(*span)].strip():
+        explanation = {"extraction": None, "normalised": None, "comparisons": []}
+        reason = "the completion has no closed fenced block"
+        return base | {"verdict": "no_answer", "reason": reason, "explanation": explanation}
+    source = textwrap.dedent(item["completion"][slice(*span)])
+    try:
+        judged, reason = _run_all(source, tests, item)
+    except SandboxError as error:
+        return base | {"failure": "error", "reason": str(error)}
+    if reason is not None:
+        return base | {"failure": "timeout", "reason": reason}
+    passed, total = sum(test.passed for test in judged), len(tests)
+    result = base | {
+        "verdict": "correct" if passed == total else "wrong",
+        "accuracy": passed / total if item["scoring"] == "fractional" else float(passed == total),
+        "extracted": source[:MAX_EXTRACTED_CHARS],
+        "reason": None if passed == total else _first_failure(judged, total),
+    }
+    place = {"rung": "last_block", "start": span[0], "end": span[1], "cuts": []}
+    comparisons = [_explain(number, test) for number, test in enumerate(judged, 1)]
+    return result | {"explanation": {"extraction": place, "normalised": None, "comparisons": comparisons}}
+
+
+def _run_all(source: str, tests: list[dict[str, Any]], item: dict[str, Any]) -> tuple[list[Judged], str | None]:
+    """Every test up to the one that decides; or why the grade has no verdict."""
+    limit_s = item["timeout_s"]
+    limits = Limits(cpu_s=max(1, math.floor(limit_s * CPU_SHARE)), wall_s=limit_s * WALL_SHARE)
+    deadline = time.monotonic() + limit_s * TOTAL_SHARE
+    judged: list[Judged] = []
+    with Room(item["sandbox"], source, limits) as room:
+        for test in tests:
+            budget_s = deadline - time.monotonic()
+            told = {"stdin": test["input"]} if "input" in test else {key: test[key] for key in ("function", "args")}
+            outcome = room.run(told, budget_s) if budget_s > 0 else None
+            if outcome is None or (outcome.broke == "wall" and budget_s < limits.wall_s):
+                reason = f"the grade's {limit_s:g} s were over after {len(judged)} of {len(tests)} tests"
+                return judged, f"{reason}, each within its own limit; send fewer tests, or raise --timeout"
+            judged.append(_judge(test, outcome, limits))
+            hung = outcome.broke in ("cpu", "wall")
+            if outcome.exit == COMPILE_FAILED or (not judged[-1].passed and (hung or item["scoring"] == "strict")):
+                break
+    return judged, None
+
+
+def _judge(test: dict[str, Any], outcome: Outcome, limits: Limits) -> Judged:
+    """Whether what the program left is what the test expects."""
+    expected = test["output"] if "input" in test else json.dumps(test["expected"])
+    got = outcome.out if "input" in test else outcome.value
+    why = _ended_badly(outcome, limits)
+    if why is None and "input" in test:
+        why = None if same_output(got, expected) else "another output"
+    elif why is None:
+        why = None if _same_json(got, test["expected"]) else "another value" if got else "no value was returned"
+    return Judged(why is None, why or "as expected", outcome, expected, got)
+
+
+def _ended_badly(outcome: Outcome, limits: Limits) -> str | None:
+    last_line = (outcome.err.strip().splitlines() or [""])[-1][:_SHOWN_CHARS]
+    if outcome.broke is not None:
+        return {
+            "cpu": f"over its limit of {limits.cpu_s} s CPU",
+            "wall": f"over its limit of {limits.wall_s:g} s",
+            "output": f"over its limit of {limits.output_bytes} bytes of output",
+        }[outcome.broke]
+    if outcome.exit == COMPILE_FAILED:
+        return f"it does not compile: {last_line}"
+    if outcome.exit < 0:
+        return f"killed by signal {-outcome.exit}"
+    return f"exit status {outcome.exit}: {last_line}" if outcome.exit else None
+
+
+def same_output(got: str, expected: str) -> bool:
+    """Line by line, without trailing white space and empty lines at the end; decimals within TOLERANCE."""
+    got_lines, expected_lines = _lines(got), _lines(expected)
+    return len(got_lines) == len(expected_lines) and all(
+        a == b or _same_tokens(a.split(), b.split()) for a, b in zip(got_lines, expected_lines, strict=True)
+    )
+
+
+def same_value(got: Any, expected: Any) -> bool:
+    """JSON values: true is not 1, 2 and 2.0 are equal, a float is expected within TOLERANCE."""
+    if isinstance(got, bool) or isinstance(expected, bool):
+        return got is expected
+    if isinstance(expected, float) and isinstance(got, int | float):
+        return _close(got, expected)
+    if isinstance(expected, list) and isinstance(got, list):
+        return len(got) == len(expected) and all(map(same_value, got, expected))
+    if isinstance(expected, dict) and isinstance(got, dict):
+        return got.keys() == expected.keys() and all(same_value(got[key], expected[key]) for key in expected)
+    return got == expected
+
+
+def _same_json(got: str, expected: Any) -> bool:
+    try:
+        return same_value(json.loads(got), expected)
+    except (ValueError, RecursionError):  # the program wrote there itself: its text is not to be trusted either
+        return False
+
+
+def _same_tokens(got: list[str], expected: list[str]) -> bool:
+    return len(got) == len(expected) and all(map(_same_token, got, expected))
+
+
+def _same_token(got: str, expected: str) -> bool:
+    if got == expected or not _DECIMAL.fullmatch(expected):
+        return got == expected
+    return len(got) < 400 and re.fullmatch(r"[-+.\deE]+", got) is not None and _close(_float(got), float(expected))
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _close(got: float, expected: float) -> bool:
+    try:
+        return got == expected or math.isclose(got, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    except OverflowError:  # an integer that no float can hold
+        return False
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _first_failure(judged: list[Judged], total: int) -> str:
+    number, test = next((number, test) for number, test in enumerate(judged, 1) if not test.passed)
+    return f"test {number} of {total}: {test.why}"
+
+
+def _explain(number: int, test: Judged) -> dict[str, Any]:
+    return {
+        "test": number,
+        "equal": test.passed,
+        "reason": test.why,
+        "expected": test.expected[:_SHOWN_CHARS],
+        "got": test.got[:_SHOWN_CHARS],
+        "stderr": test.outcome.err[-_SHOWN_CHARS:],
+        "cpu_s": test.outcome.cpu_s,
+        "wall_s": test.outcome.wall_s,
+    }

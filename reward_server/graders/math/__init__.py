@@ -1,0 +1,1 @@
+"""When two mathematical texts are the same answer."""

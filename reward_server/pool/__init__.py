@@ -1,0 +1,1 @@
+"""Killable grader processes behind one queue."""

@@ -1,0 +1,110 @@
+"""A grader process, frames on its pipes: `python -m chorus.reward_server.pool.worker PARENT_PID TIMEOUT_S MEMORY_BYTES`
+
+    start -> libraries imported, warm-up grades, limits set -> {"ready"} -> items ... -> pipe closed -> exit
+
+It is written to be killed: it holds nothing but the items it was sent, each result leaves at once, and it
+dies with its parent (closed pipe, and PR_SET_PDEATHSIG for a parent that was killed while a grade runs).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+from chorus.reward_server.pool.frames import Frames, pack
+
+PR_SET_PDEATHSIG = 1
+CPU_GRACE_S = 2  # the wall clock limit comes first; the CPU limit is for a grader whose parent hangs
+
+
+class Channel:
+    """The pipes, taken away from stdin and stdout so that no library can print into a frame."""
+
+    def __init__(self) -> None:
+        self._in, self._out = os.dup(0), os.dup(1)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(2, 1)
+        self._frames = Frames()
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message; waits for it. None when the parent has closed the pipe."""
+        while (message := self._frames.next()) is None:
+            data = os.read(self._in, 1 << 20)
+            if not data:
+                return None
+            self._frames.add(data)
+        return message
+
+    def waiting(self) -> bool:
+        """Whether a message has arrived (or the pipe was closed); never waits."""
+        return self._frames.partial or bool(select.select([self._in], [], [], 0)[0])
+
+    def send(self, message: dict[str, Any]) -> None:
+        data = memoryview(pack(message))
+        while data:
+            data = data[os.write(self._out, data) :]
+
+
+def main(argv: list[str]) -> int:
+    """Serve until the parent closes the pipe. Returns the exit code."""
+    parent_pid, timeout_s, memory_bytes = int(argv[0]), float(argv[1]), int(argv[2])
+    _die_with(parent_pid)
+    # A Ctrl-C in the terminal must not kill what the server still drains. Not a session of its own: Linux shares the
+    # processor among sessions first (autogroups), and a grader of low priority would yield to nobody.
+    os.setpgid(0, 0)
+    channel = Channel()
+    from chorus.reward_server.graders.registry import run, warm_up
+
+    warm_up()
+    # After the import: what the libraries need is not the completion's to spend.
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    channel.send({"ready": os.getpid()})
+    while (message := channel.receive()) is not None:
+        if "drop" in message:
+            channel.send({"dropped": True})
+            continue
+        for item in message["items"]:
+            if channel.waiting():  # a drop, or the parent is gone: in both cases the rest is not ours any more
+                break
+            _refresh_cpu_limit(timeout_s)
+            started = time.perf_counter()
+            result = _guarded(run, item)
+            result["ms"] = (time.perf_counter() - started) * 1000
+            channel.send(result)
+    return 0
+
+
+def _guarded(run: Any, item: dict[str, Any]) -> dict[str, Any]:
+    """An item's own failure is its result; the process goes on."""
+    try:
+        return run(item)
+    except MemoryError:
+        return {"failure": "error", "reason": "the grade needed more memory than its limit"}
+    except RecursionError:
+        return {"failure": "error", "reason": "the expression is nested too deeply to compare"}
+    except Exception as error:
+        return {"failure": "error", "reason": f"the grader raised {type(error).__name__}"}
+
+
+def _die_with(parent_pid: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it died before the line above
+        sys.exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle: it drains first
+
+
+def _refresh_cpu_limit(timeout_s: float) -> None:
+    used = time.process_time()
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used + timeout_s + CPU_GRACE_S) + 1, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Chorus: reinforcement-learning post-training of reasoning models, as a service of separate processes."""
