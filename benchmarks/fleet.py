@@ -29,7 +29,7 @@ from chorus.deploy.placement import Placement, place, visible_cores
 from chorus.deploy.services import Chosen, reward_server_service, services_of, valkey_service
 from chorus.deploy.supervisor import Supervisor
 from chorus.learner.rollouts.admission import Admission
-from chorus.learner.training.distributed import Crew, Snapshot
+from chorus.learner.training.distributed import DistributedTrainer, Snapshot
 from chorus.learner.weight_sync import Broadcaster
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
@@ -49,7 +49,7 @@ class Fleet:
     supervisor: Supervisor
     ledger: LearnerLedger
     admission: Admission
-    crew: Crew
+    crew: DistributedTrainer
     broadcaster: Broadcaster
     step: int = 0
 
@@ -172,7 +172,7 @@ def _learner_side(
 ) -> Fleet:
     ledger = LearnerLedger(client, folder.name)
     LearnerLedger(client, folder.name, "eval", ledger.fence)  # the generator leases from both lanes
-    crew = Crew(config, torch.device("cpu"), None)
+    crew = DistributedTrainer(config, torch.device("cpu"), None)
     broadcaster = Broadcaster(config, client, folder.name, "gloo", crew.device, LearnerMetrics())
     return Fleet(config, placement, supervisor, ledger, Admission(config, folder.name), crew, broadcaster)
 

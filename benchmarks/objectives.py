@@ -16,7 +16,7 @@ from chorus.benchmarks.report import Row, at_least
 from chorus.benchmarks.runs import chorus_run
 from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.run_folder import folder
-from chorus.protocol.run_folder.folder import read_records
+from chorus.protocol.run_folder.folder import RunFolder
 
 GOAL = at_least(1.02)
 _STEPS = 30
@@ -29,7 +29,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     for name in names:
         steps = bench.steps if bench.quick else _STEPS
         run_dir = chorus_run(bench, f"objective-{name}", f"objective.name={name}", f"run.steps={steps}")
-        records = read_records(run_dir)
+        records = RunFolder(run_dir).records()
         edge = min(_EDGE, len(records) // 2)
         start, end = (
             statistics.fmean(_number(r, "reward") for r in part) for part in (records[:edge], records[-edge:])

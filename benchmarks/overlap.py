@@ -23,9 +23,10 @@ from chorus.benchmarks.models import starter
 from chorus.benchmarks.report import Row, at_most
 from chorus.benchmarks.runs import chorus_run, step_seconds
 from chorus.deploy.placement import place, visible_cores
-from chorus.learner.training.distributed import Crew
-from chorus.learner.training.experience import minibatches, prepare
+from chorus.learner.training.distributed import DistributedTrainer
+from chorus.learner.training.experience import make_experience, minibatches
 from chorus.protocol.config.load import load_config
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
 GOAL_OF_SYNCHRONOUS = at_most(0.7)
@@ -61,9 +62,9 @@ def _learner_alone(run_dir: Path) -> float:
     config = load_config(run_dir / "config.json")
     seconds: list[float] = []
     with on_cores(place(config, visible_cores(), gpus=[]).learner_cpus):
-        crew = Crew(config, torch.device("cpu"), None)
-        for _, path in stored_steps(run_dir):
-            prepared = prepare(read_step(path), config)
+        crew = DistributedTrainer(config, torch.device("cpu"), None)
+        for _, path in stored_steps(RunFolder(run_dir)):
+            prepared = make_experience(read_step(path), config)
             parts = minibatches(prepared, config.sampling.group_size, config.learner.updates_per_step)
             started = time.monotonic()
             crew.step(parts)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chorus.benchmarks.bench import RECIPE, WARM_UP_STEPS, Bench
-from chorus.protocol.run_folder.folder import read_records
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.processes import spawn_guarded
 
 _GRACE_S = 60.0
@@ -42,7 +42,7 @@ def chorus_run(bench: Bench, name: str, *overrides: str) -> Path:
 
 def steady(run_dir: Path) -> list[dict[str, Any]]:
     """The records of a run's steps without the warm-up. Raises ValueError where there are none."""
-    records = read_records(run_dir)[WARM_UP_STEPS:]
+    records = RunFolder(run_dir).records()[WARM_UP_STEPS:]
     if not records:
         raise ValueError(f"{run_dir}: no steps after the {WARM_UP_STEPS} of the warm-up; raise --steps")
     return records

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from chorus.deploy.progress import read_json, read_records
+from chorus.protocol.run_folder.files import read_json
+from chorus.protocol.run_folder.folder import RunFolder
 
 # Each panel: its title, and per curve the key in metrics.jsonl and the label.
 PANELS: list[tuple[str, list[tuple[str, str]]]] = [
@@ -18,13 +19,13 @@ PANELS: list[tuple[str, list[tuple[str, str]]]] = [
 ]
 
 
-def draw_learning_curves(run_dir: Path) -> Path:
+def draw_learning_curves(run: RunFolder) -> Path:
     """Write `learning_curves.png` into the run's folder; works for a run that is not over, too."""
     # Not the module-level pyplot: that would look for a screen, and keep every figure in memory.
     from matplotlib.figure import Figure
 
-    records = read_records(run_dir / "metrics.jsonl")
-    summary = read_json(run_dir / "summary.json")
+    records = run.records()
+    summary = read_json(run.summary)
     figure = Figure(figsize=(12, 9), layout="constrained")
     axes = figure.subplots(3, 2, sharex=True)
     steps = [record["step"] for record in records]
@@ -41,10 +42,9 @@ def draw_learning_curves(run_dir: Path) -> Path:
             panel.legend(fontsize=8)
     for panel in axes[-1]:
         panel.set_xlabel("step")
-    figure.suptitle(f"{run_dir.name}{_outcome(summary)}")
-    path = run_dir / "learning_curves.png"
-    figure.savefig(path, dpi=120)
-    return path
+    figure.suptitle(f"{run.name}{_outcome(summary)}")
+    figure.savefig(run.curves, dpi=120)
+    return run.curves
 
 
 def _held_out(panel: Any, steps: list[int], summary: dict[str, Any]) -> None:

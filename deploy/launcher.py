@@ -11,7 +11,6 @@ started), logs/, and what the learner writes. Services that the recipe names by 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -29,6 +28,8 @@ from chorus.deploy.progress import Progress
 from chorus.deploy.services import Chosen, reward_server_service, services_of, valkey_service
 from chorus.deploy.supervisor import Service, ServiceFailed, Supervisor
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.run_folder.files import read_json, write_json
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.processes import spawn_guarded
@@ -60,11 +61,11 @@ def run(
     exists so that tests can supervise scripted processes. Raises CannotGoOn.
     """
     placement = place(config, visible_cores(), visible_gpus())
-    run_dir = resume if resume is not None else _new_folder(config, recipe)
-    with _signals_as_exceptions(), Progress(run_dir) as progress:
-        supervisor = Supervisor(run_dir / "logs", progress.note)
+    folder = RunFolder(resume if resume is not None else _new_folder(config, recipe))
+    with _signals_as_exceptions(), Progress(folder) as progress:
+        supervisor = Supervisor(folder.logs, progress.note)
         try:
-            chosen = _prepare(config, recipe, run_dir, placement, resume is not None, progress.note)
+            chosen = _prepare(config, recipe, folder, placement, resume is not None, progress.note)
             _start(supervisor, chosen, services)
             while not supervisor.tick():
                 progress.update()
@@ -81,7 +82,7 @@ def run(
             status = os.EX_OK
         finally:
             _stop(supervisor)
-    _finish(run_dir, progress, status)
+    _finish(folder, progress, status)
     return status
 
 
@@ -103,13 +104,13 @@ def _new_folder(config: RunConfig, recipe: str) -> Path:
 def _prepare(
     config: RunConfig,
     recipe: str,
-    run_dir: Path,
+    run: RunFolder,
     placement: Placement,
     resumed: bool,
     note: Callable[[str], None],
 ) -> Chosen:
     """Choose addresses, build the starter if the model is one, write config.json and run.json."""
-    known = _what_is_known(run_dir) if resumed else {}
+    known = _what_is_known(run) if resumed else {}
     own_redis = known.get("own_redis", not config.redis.url)
     own_reward = known.get("own_reward_server", not config.reward.url)
     changes = {"generator": {"replicas": placement.replicas}, "redis": {}, "reward": {}}
@@ -125,24 +126,21 @@ def _prepare(
     }
     changes["run"] = {"name": config.run.name or Path(recipe).stem}
     resolved = _with(config, changes)
-    _write_json(run_dir / "config.json", resolved.model_dump(mode="json"))
+    write_json(run.config, resolved.model_dump(mode="json"))
     if config.model.path in STARTERS:
-        starter = _build_starter(run_dir, Path(config.run.dir) / ".cache", note)
+        starter = _build_starter(run, Path(config.run.dir) / ".cache", note)
         resolved = _with(resolved, {"model": {"path": str(starter)}})
-        _write_json(run_dir / "config.json", resolved.model_dump(mode="json"))
+        write_json(run.config, resolved.model_dump(mode="json"))
     known = {"recipe": recipe, "started_at": time.time(), **known}
-    _write_json(run_dir / "run.json", known | {"own_redis": own_redis, "own_reward_server": own_reward})
-    note(f"{run_dir}: {placement.describe()}")
-    return Chosen(resolved, run_dir, placement, own_redis, own_reward, resumed)
+    write_json(run.note, known | {"own_redis": own_redis, "own_reward_server": own_reward})
+    note(f"{run.path}: {placement.describe()}")
+    return Chosen(resolved, run, placement, own_redis, own_reward, resumed)
 
 
-def _what_is_known(run_dir: Path) -> dict[str, Any]:
-    try:
-        return json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CannotGoOn(
-            f"--resume {run_dir}: its run.json can't be read ({error}); give the folder of a run"
-        ) from None
+def _what_is_known(run: RunFolder) -> dict[str, Any]:
+    if not (known := read_json(run.note)):
+        raise CannotGoOn(f"--resume {run.path}: it has no run.json that can be read; give the folder of a run")
+    return known
 
 
 def _with(config: RunConfig, changes: dict[str, dict[str, Any]]) -> RunConfig:
@@ -151,17 +149,17 @@ def _with(config: RunConfig, changes: dict[str, dict[str, Any]]) -> RunConfig:
     return config.model_copy(update=sections)
 
 
-def _build_starter(run_dir: Path, cache: Path, note: Callable[[str], None]) -> Path:
+def _build_starter(run: RunFolder, cache: Path, note: Callable[[str], None]) -> Path:
     """In a process of its own, so that torch does not stay in this one's memory."""
     note("the starter policy: built now if it is not in the cache yet (two minutes, once)")
-    log = run_dir / "logs" / "starter.log"
+    log = run.logs / "starter.log"
     argv = [
         sys.executable,
         "-P",
         "-m",
         "chorus.cli.main",
         "starter",
-        str(run_dir / "config.json"),
+        str(run.config),
         "--cache",
         str(cache),
     ]
@@ -194,10 +192,10 @@ def _stop(supervisor: Supervisor) -> None:
         supervisor.kill()
 
 
-def _finish(run_dir: Path, progress: Progress, status: int) -> None:
-    if (run_dir / "metrics.jsonl").exists():
+def _finish(run: RunFolder, progress: Progress, status: int) -> None:
+    if run.metrics.exists():
         try:
-            draw_learning_curves(run_dir)
+            draw_learning_curves(run)
         except OSError as error:
             progress.note(f"learning_curves.png can't be written: {error.strerror}")
     progress.summary(status)
@@ -220,10 +218,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Whole or not at all: services read these files while the launcher may die."""
-    scratch = path.with_suffix(".new")
-    scratch.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    scratch.replace(path)

@@ -9,15 +9,15 @@ place, as `chorus run --resume` does, and the environment and `--set` still over
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from chorus.deploy.preflight import check_inputs
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.run_folder.files import write_json
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 
 # Weights as safetensors, and whatever text goes with them; never pickles.
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", type=Path, required=True, help="where models are built or fetched to, once")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
-    prepared = args.run_dir / "config.json"
+    prepared = RunFolder(args.run_dir).config
     again = prepared.is_file()
     config = load_config(prepared if again else args.recipe, args.overrides)
     check_inputs(config)
@@ -47,12 +47,13 @@ def prepare(config: RunConfig, recipe: Path, run_dir: Path, models: Path) -> Non
     name = config.run.model_copy(update={"name": config.run.name or recipe.stem})
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        if not (run_dir / "run.json").exists():
+        run = RunFolder(run_dir)
+        if not run.note.exists():
             # None of the services is `chorus run`'s own, should the run be resumed with it.
             note = {"recipe": str(recipe), "started_at": time.time(), "own_redis": False, "own_reward_server": False}
-            _write_json(run_dir / "run.json", note)
+            write_json(run.note, note)
         resolved = config.model_copy(update={"model": section, "run": name})
-        _write_json(run_dir / "config.json", resolved.model_dump(mode="json"))
+        write_json(run.config, resolved.model_dump(mode="json"))
     except OSError as error:
         raise CannotGoOn(f"--run-dir {run_dir}: {error.strerror}; give a folder that can be written") from None
 
@@ -82,10 +83,3 @@ def fetch_model(config: RunConfig, models: Path) -> str:
         raise CannotGoOn(
             f"model.path {path}: the hub does not give it to us ({first_line(error)}); is HF_TOKEN needed?"
         ) from None
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Whole or not at all: services read these files."""
-    scratch = path.with_suffix(".new")
-    scratch.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    scratch.replace(path)

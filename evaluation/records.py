@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from chorus.protocol.run_folder.files import read_lines, write_json
 from chorus.protocol.runtime.exits import CannotGoOn
 
 Key = tuple[str, str, int]  # benchmark, problem id, run
@@ -92,7 +93,7 @@ class Store:
         self._check_spec()
         path = self.folder / "answers.jsonl"
         _drop_torn_line(path)
-        self.done: set[Key] = {key_of(record) for record in read_jsonl(path)}
+        self.done: set[Key] = {key_of(record) for record in read_lines(path)}
         self._answers = path.open("a", encoding="utf-8")
         return self
 
@@ -133,26 +134,6 @@ def read_spec(folder: Path) -> Spec:
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
         raise CannotGoOn(f"{path}: can't be read as an evaluation ({reason}); give another folder") from None
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file that may still be written; none where there is no file."""
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _drop_torn_line(path: Path) -> None:

@@ -13,7 +13,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from chorus.evaluation.estimators import Average, bootstrap_interval, macro_micro, maj_at_k, pass_at_k
-from chorus.evaluation.records import Spec, read_jsonl, read_spec, write_json
+from chorus.evaluation.records import Spec, read_spec
+from chorus.protocol.run_folder.files import read_lines, write_json
 
 Record = dict[str, Any]
 
@@ -21,11 +22,11 @@ Record = dict[str, Any]
 def summarize(folder: Path) -> dict[str, Any]:
     """Compute and write `summary.json`. Benchmarks without an answer yet are left out."""
     spec = read_spec(folder)
-    records = read_jsonl(folder / "answers.jsonl")
+    records = read_lines(folder / "answers.jsonl")
     by_benchmark = {name: [r for r in records if r["benchmark"] == name] for name in spec.problems}
     present = {name: found for name, found in by_benchmark.items() if found}
     values = {name: list(_by_problem(found).values()) for name, found in present.items()}
-    sittings = read_jsonl(folder / "sittings.jsonl")
+    sittings = read_lines(folder / "sittings.jsonl")
     summary: dict[str, Any] = {
         "spec": spec.model_dump(mode="json"),
         "benchmarks": {name: _benchmark(spec, name, found) for name, found in present.items()},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import shutil
@@ -15,6 +14,9 @@ import redis
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import FencedError, LedgerLostError
+from chorus.protocol.run_folder import checkpoints
+from chorus.protocol.run_folder.files import write_json
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.runtime.redis import connect, lost
@@ -33,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logs.tell(run=args.run_id)
     config = load_config(args.config, args.overrides)
-    if args.resume and (steps := _finished(args.run_dir)) >= config.run.steps:
+    # A container that is started once more has nothing to do.
+    if args.resume and (steps := RunFolder(args.run_dir).finished_steps()) >= config.run.steps:
         print(f"chorus learner: {args.run_dir}: all {steps} steps are trained; for more, raise run.steps", flush=True)
         return os.EX_OK
     client = connect(config.redis.url)
@@ -65,20 +68,11 @@ def _too_much(config: RunConfig, error: Exception) -> str:
     )
 
 
-def _finished(run_dir: Path) -> int:
-    """Steps of a run that has come to its end, or 0. A container that is started once more has nothing to do."""
-    try:
-        return json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))["steps"]
-    except FileNotFoundError:
-        return 0
-
-
-def _note_start(run_dir: Path) -> None:
+def _note_start(run: RunFolder) -> None:
     """`chorus run` has noted when the services started; a learner started by hand notes its own start."""
-    note = run_dir / "run.json"
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if not note.exists():
-        note.write_text(json.dumps({"started_at": time.time()}) + "\n")
+    run.path.mkdir(parents=True, exist_ok=True)
+    if not run.note.exists():
+        write_json(run.note, {"started_at": time.time()})
 
 
 def _learn(config: RunConfig, args: argparse.Namespace, client: redis.Redis) -> int:
@@ -86,23 +80,25 @@ def _learn(config: RunConfig, args: argparse.Namespace, client: redis.Redis) -> 
     import torch
     import torch.distributed as dist
 
+    from chorus.learner.lifecycle import assemble
     from chorus.learner.loop import Learner
-    from chorus.learner.training import checkpoint, distributed
+    from chorus.learner.training import distributed
 
     torch.manual_seed(config.run.seed)
     rank, _, device = distributed.join()
+    run = RunFolder(args.run_dir)
     if rank == 0:
-        _note_start(args.run_dir)
+        _note_start(run)
         for text in config.objective.warnings:
             log.warning("objective: %s", text)
-    start_from = checkpoint.latest(args.run_dir / "checkpoints") if args.resume else None
-    crew = distributed.Crew(config, device, start_from)
+    start_from = checkpoints.latest(run.checkpoints) if args.resume else None
+    ranks = distributed.DistributedTrainer(config, device, start_from)
     try:
         if rank == 0:
-            Learner(config, args.run_dir, args.run_id, client, crew).run()
-            crew.stop()
+            Learner(assemble(config, run, args.run_id, client, ranks)).run()
+            ranks.stop()
         else:
-            crew.follow()
+            ranks.follow()
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -1,23 +1,19 @@
-"""Validation while a run trains, and which checkpoint it selects.
+"""Evaluations through the run's own generators, on a queue outside the training accounts: held out, and for validation.
 
     due at a step ─▶ checkpoint ─▶ asked under one template ─▶ a line of validation.jsonl ─▶ selected.json
 
 The selected checkpoint is the one with the highest sampled accuracy on the validation problems, the earlier one of
 two equals. Held-out problems and test suites never enter: they are for saying how good the selected one is. It
 stays when older checkpoints are pruned. All of it is on disk, so a resumed run selects what an unbroken one would.
-
-Evaluation through the run's own generators, on a lane outside the training books: held out, or for validation.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from chorus.learner.rollouts.admission import Admission
@@ -25,73 +21,98 @@ from chorus.learner.rollouts.collector import read_group
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import IndexTakenError, LearnerLedger
 from chorus.protocol.messages import MessageError, RolloutGroup, Task
-from chorus.protocol.run_folder.folder import read_records, write_json
+from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.run_folder.files import append_line, keep_lines, read_json, read_lines, write_json
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
-
-_RECORDS = "validation.jsonl"
-_SELECTED = "selected.json"
-
-
-def due(config: RunConfig, step: int) -> bool:
-    """Every `evaluation.every` steps, and after the last one."""
-    every = config.evaluation.every
-    return bool(every) and step > 0 and (step % every == 0 or step == config.run.steps)
-
-
-def read(run_dir: Path) -> list[dict[str, Any]]:
-    """The validations so far, in order."""
-    return read_records(run_dir, _RECORDS)
-
-
-def known(run_dir: Path, step: int) -> bool:
-    return any(r["step"] == step for r in read(run_dir))
-
-
-def record(run_dir: Path, config: RunConfig, result: Evaluation) -> int:
-    """Write a validation down; returns the step that is selected now."""
-    with (run_dir / _RECORDS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"template": config.validation_template, **result.as_dict()}) + "\n")
-    return _select(run_dir)
-
-
-def rewind(run_dir: Path, step: int) -> None:
-    """Forget the validations of steps that a crash undid; a line that it cut short goes, too."""
-    path = run_dir / _RECORDS
-    if not path.is_file():
-        return
-    kept = [r for r in read_records(run_dir, _RECORDS) if r["step"] <= step]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
-    partial.replace(path)
-    if kept:
-        _select(run_dir)
-    else:
-        (run_dir / _SELECTED).unlink(missing_ok=True)
-
-
-def selected_step(run_dir: Path) -> int | None:
-    path = run_dir / _SELECTED
-    return json.loads(path.read_text(encoding="utf-8"))["step"] if path.is_file() else None
-
-
-def summary(run_dir: Path) -> dict[str, Any]:
-    """The last validation and that of the selected step; empty where none was made."""
-    records = read_records(run_dir, _RECORDS)
-    chosen = selected_step(run_dir)
-    return {"last": records[-1], "selected": next(r for r in records if r["step"] == chosen)} if records else {}
-
-
-def _select(run_dir: Path) -> int:
-    records = read_records(run_dir, _RECORDS)
-    best = max(records, key=lambda r: (r["accuracy"], -r["step"]))
-    write_json(run_dir / _SELECTED, {"step": best["step"], "by": "validation accuracy, sampled", **best})
-    return best["step"]
-
 
 log = logging.getLogger("chorus.learner")
 _UNBOUNDED = 2**31
-Ask = Callable[[int, int], list[Task]]  # first index, least version -> tasks
 _BLOCK_S = 0.5
+Ask = Callable[[int, int], list[Task]]  # first index, least version -> tasks
+Progress = Callable[[str], None]
+
+
+class Evaluations:
+    """What a run asks beside its training, and what it has answered so far."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run: RunFolder,
+        admission: Admission,
+        ledger: LearnerLedger,
+        metrics: LearnerMetrics,
+    ) -> None:
+        self.config = config
+        self.run = run
+        self.admission = admission
+        self.ledger = ledger
+        self._metrics = metrics
+
+    def rewind(self, step: int) -> None:
+        """Forget the validations of steps that a crash undid."""
+        if keep_lines(self.run.validations, lambda record: record["step"] <= step):
+            self._select()
+        else:
+            self.run.selected.unlink(missing_ok=True)
+
+    def restore(self) -> None:
+        """The curriculum's stages hear of the validations so far."""
+        for past in self.validations():
+            self.admission.stages.take_validation(past["step"], past["accuracy"])
+
+    def validations(self) -> list[dict[str, Any]]:
+        """So far, in order."""
+        return read_lines(self.run.validations)
+
+    def asked(self, name: str) -> bool:
+        """Whether the held-out problems are still to be asked, `before` or `after`."""
+        return bool(self.config.evaluation.problems) and not self.run.evaluation(name).exists()
+
+    def evaluate(self, step: int, name: str, progress: Progress) -> dict[str, Any]:
+        """On the held-out problems, at the weights of `step`."""
+        result = self._ask("evaluation", name, step, self.admission.evaluation_tasks, progress).as_dict()
+        write_json(self.run.evaluation(name), result)
+        return result
+
+    def due(self, step: int) -> bool:
+        """Every `evaluation.every` steps, and after the last one."""
+        every = self.config.evaluation.every
+        return bool(every) and step > 0 and (step % every == 0 or step == self.config.run.steps)
+
+    def known(self, step: int) -> bool:
+        return any(r["step"] == step for r in self.validations())
+
+    def validate(self, step: int, progress: Progress) -> dict[str, Any]:
+        """On the validation problems, at the weights of `step`; may select another checkpoint."""
+        result = self._ask("validation", f"step {step}", step, self.admission.validation_tasks, progress).as_dict()
+        best = self.record(result)
+        self.admission.stages.take_validation(step, result["accuracy"])
+        log.info("validation at step %d: accuracy %.3f; selected: step %d", step, result["accuracy"], best)
+        return result
+
+    def record(self, result: dict[str, Any]) -> int:
+        """Write a validation down; returns the step that is selected now."""
+        append_line(self.run.validations, {"template": self.config.validation_template, **result})
+        return self._select()
+
+    def selected_step(self) -> int | None:
+        return read_json(self.run.selected).get("step")
+
+    def summary(self) -> dict[str, Any]:
+        """The last validation and that of the selected step; empty where none was made."""
+        records, chosen = self.validations(), self.selected_step()
+        return {"last": records[-1], "selected": next(r for r in records if r["step"] == chosen)} if records else {}
+
+    def _select(self) -> int:
+        best = max(self.validations(), key=lambda r: (r["accuracy"], -r["step"]))
+        write_json(self.run.selected, {"step": best["step"], "by": "validation accuracy, sampled", **best})
+        return best["step"]
+
+    def _ask(self, wait: str, detail: str, step: int, ask: Ask, progress: Progress) -> Evaluation:
+        with self._metrics.waits.on(wait, "generators", self.config.learner.collect_deadline_s, detail):
+            return evaluate(self.admission, self.ledger, step, ask, progress)
 
 
 @dataclass(frozen=True)

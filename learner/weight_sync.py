@@ -138,6 +138,10 @@ class Broadcaster:
         if self._shared.failure is not None:
             raise self._shared.failure
 
+    def members(self) -> list[Member]:
+        """The newest heartbeat of every generator that is there."""
+        return [link.member for link in list(self.links.values())]
+
     def close(self) -> None:
         with self._changed:
             self._shared.closing = True

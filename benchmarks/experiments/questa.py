@@ -24,12 +24,12 @@ from typing import Any
 from chorus.benchmarks import machine
 from chorus.benchmarks.runs import run_to_its_end
 from chorus.cli.evaluate.grading import local_grading
-from chorus.learner.training import checkpoint
 from chorus.problems.hints import hint_prefix, with_hint
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.load import load_config
 from chorus.protocol.messages import Problem
-from chorus.protocol.run_folder.folder import read_records
+from chorus.protocol.run_folder import checkpoints
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.templates.load import choose_templates
 from chorus.protocol.templates.template import render_chatml
 
@@ -216,7 +216,7 @@ def _measure_run(run_dir: Path, start: dict[str, Any]) -> None:
     if path.is_file():
         return
     _say(f"measuring {run_dir.name}")
-    last = checkpoint.latest(run_dir / "checkpoints")
+    last = checkpoints.latest(run_dir / "checkpoints")
     assert last is not None, f"{run_dir} has no checkpoint"
     counts = {}
     for side in ("train", "heldout"):
@@ -256,7 +256,7 @@ def report(folder: Path, start: dict[str, Any], arms: Sequence[str], seeds: Sequ
 def _rights(run_dir: Path) -> int:
     config = load_config(run_dir / "config.json")
     size = config.learner.groups_per_step * config.sampling.group_size
-    return sum(round((r["accuracy"] or 0.0) * size) for r in read_records(run_dir))
+    return sum(round((r["accuracy"] or 0.0) * size) for r in RunFolder(run_dir).records())
 
 
 def _share(counts: Counts) -> float:

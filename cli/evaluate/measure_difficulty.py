@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from chorus.cli.evaluate import eval as evaluate
-from chorus.evaluation.records import read_jsonl
 from chorus.problems.pass_rates import Measured
+from chorus.protocol.run_folder.files import read_lines
 from chorus.protocol.runtime.exits import CannotGoOn
 
 SAMPLES = 8  # a problem; QuestA, arXiv 2507.13266
@@ -64,7 +64,7 @@ def measure(answers: Path, model: str, hint_ratio: float) -> list[Measured]:
     Samples that the grader failed on are not counted, neither as right nor as wrong.
     """
     found: list[Measured] = []
-    for record in read_jsonl(answers / "answers.jsonl"):
+    for record in read_lines(answers / "answers.jsonl"):
         graded = [s["accuracy"] for s in record["samples"] if s["accuracy"] is not None]
         if graded:
             right = sum(accuracy == 1 for accuracy in graded)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chorus.cli.inspect.live import live_books
 from chorus.protocol.ledger import Books
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
 
 UNBALANCED = 1
@@ -53,7 +54,7 @@ def format_books(run_id: str, books: Books) -> str:
 
 def audit_folder(run_dir: Path) -> int:
     """Check a finished run's own files: every group trained once, and as many as its books say."""
-    from chorus.learner.training.checkpoint import read_manifest
+    from chorus.protocol.run_folder.checkpoints import read_manifest
     from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
     summary_file = run_dir / "summary.json"
@@ -66,7 +67,7 @@ def audit_folder(run_dir: Path) -> int:
     faults: list[str] = []
     seen: Counter[int] = Counter()
     entries: list[str] = []
-    for step, path in stored_steps(run_dir):
+    for step, path in stored_steps(RunFolder(run_dir)):
         try:
             rows = read_step(path)
         except (OSError, EOFError, ValueError, zlib.error) as error:

@@ -23,6 +23,7 @@ from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import Grade, Sample, Task, unpack_ids
 from chorus.protocol.rewards import RewardSpec, compose
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> int:
     if not (args.run / "config.json").is_file():
         raise CannotGoOn(f"{args.run}: there is no config.json in it; give the folder of a run")
     config = load_config(args.run / "config.json")
-    steps = [(step, path) for step, path in stored_steps(args.run) if _within(step, args.steps)]
+    steps = [(step, path) for step, path in stored_steps(RunFolder(args.run)) if _within(step, args.steps)]
     if not steps:
         raise CannotGoOn(f"{args.run}: no stored rollouts{f' in steps {args.steps}' if args.steps else ''}")
     outcome = asyncio.run(_regrade(config, steps, _decoder(args.run, config), args))

@@ -59,13 +59,13 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
         raise CannotGoOn(f"{run_dir}: there is no config.json in it; give the folder of a run")
     import torch
 
-    from chorus.learner.training.distributed import Crew
-    from chorus.learner.training.experience import minibatches, prepare
-    from chorus.protocol.run_folder.folder import read_records
+    from chorus.learner.training.distributed import DistributedTrainer
+    from chorus.learner.training.experience import make_experience, minibatches
+    from chorus.protocol.run_folder.folder import RunFolder
     from chorus.protocol.run_folder.rollouts import read_step
 
     config = load_config(run_dir / "config.json")
-    records = {r["step"]: r for r in read_records(run_dir)}
+    records = {r["step"]: r for r in RunFolder(run_dir).records()}
     start, folder = _checkpoint_before(run_dir, step)
     shards = {n: run_dir / "rollouts" / f"step-{n:06d}.msgpack.gz" for n in range(start + 1, step + 1)}
     _check(run_dir, step, records, shards)
@@ -73,11 +73,11 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     torch.set_num_threads(threads)
     try:
         torch.manual_seed(config.run.seed)
-        crew = Crew(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"), folder)
+        crew = DistributedTrainer(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"), folder)
         done = []
         for n, shard in shards.items():
             groups = read_step(shard)
-            prepared = prepare(groups, config, n - 1, crew.reference)
+            prepared = make_experience(groups, config, n - 1, crew.reference)
             parts = minibatches(prepared, config.sampling.group_size, config.learner.updates_per_step)
             result = crew.step(parts)
             grad_norm = max(result.grad_norms, default=0.0)

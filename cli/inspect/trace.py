@@ -19,6 +19,7 @@ import redis
 from chorus.protocol.ledger import Keys
 from chorus.protocol.ledger.keys import TASK_GROUP, admission_index
 from chorus.protocol.messages import MessageError, RolloutGroup, Task
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import connect
 
@@ -112,7 +113,7 @@ def from_folder(run_dir: Path, index: int) -> list[Event]:
     """A group that was trained, from the stored rollouts, the step records and the checkpoints' manifests."""
     from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
-    for step, path in stored_steps(run_dir):
+    for step, path in stored_steps(RunFolder(run_dir)):
         for ready in read_step(path):
             if ready.group.task.index == index:
                 events = _of_group(ready.group, ready.entry.id)

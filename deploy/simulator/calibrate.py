@@ -9,7 +9,6 @@ version inside it, is taken off first; so is that of a pause which came before t
 from __future__ import annotations
 
 import gzip
-import json
 import statistics
 import zlib
 from collections.abc import Sequence
@@ -25,7 +24,8 @@ from chorus.learner.metrics.summary import good_syncs
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import RolloutGroup
-from chorus.protocol.run_folder.folder import read_records
+from chorus.protocol.run_folder.files import read_json
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import glance
@@ -57,16 +57,15 @@ class Fit:
 
 def calibrate(run_dir: Path) -> Calibration:
     """Raises CannotGoOn where the folder holds no run that has trained a step."""
-    if not (run_dir / "config.json").is_file():
-        raise CannotGoOn(f"{run_dir}: there is no config.json in it; give the folder of a run")
-    config = load_config(run_dir / "config.json")
-    records, steps = read_records(run_dir), _read_rollouts(run_dir)
+    run = RunFolder(run_dir).existing()
+    config = load_config(run.config)
+    records, steps = run.records(), _read_rollouts(run)
     if not records or not steps:
         what = "metrics.jsonl" if not records else "rollouts/"
         raise CannotGoOn(f"{run_dir}: its {what} holds no step yet; calibrate on a run that has trained a few")
     if len(records) > 2 * _WARM_UP_STEPS:
         records = records[_WARM_UP_STEPS:]
-    pause_s, sync_s = _syncs(run_dir, config) or (0.0, 0.0)
+    pause_s, sync_s = _syncs(run, config) or (0.0, 0.0)
     groups = [group for step in steps for group in step]
     overtaken = _overtaken(groups, records, pause_s)
     fit = fit_engine(groups, pause_s * (overtaken + np.array([_version_changes(g) for g in groups])))
@@ -87,7 +86,7 @@ def calibrate(run_dir: Path) -> Calibration:
 
 def stored_lengths(run_dir: Path) -> list[list[int]]:
     """[groups][samples], tokens. Raises CannotGoOn where the folder holds no rollouts."""
-    if groups := [group for step in _read_rollouts(run_dir) for group in step]:
+    if groups := [group for step in _read_rollouts(RunFolder(run_dir)) for group in step]:
         return _lengths(groups)
     raise CannotGoOn(f"{run_dir}: there are no rollouts in it; give the folder of a run that has trained a step")
 
@@ -207,10 +206,10 @@ def _notes(pace: Pace, fit: Fit) -> dict[str, str]:
     return notes
 
 
-def _read_rollouts(run_dir: Path) -> list[list[RolloutGroup]]:
+def _read_rollouts(run: RunFolder) -> list[list[RolloutGroup]]:
     """[steps][groups]; a file that is being written is left out."""
     found = []
-    for _, path in list(stored_steps(run_dir))[-_STEPS_READ:]:
+    for _, path in list(stored_steps(run))[-_STEPS_READ:]:
         try:
             found.append([ready.group for ready in read_step(path)])
         except (OSError, EOFError, zlib.error, gzip.BadGzipFile, ValueError):
@@ -218,15 +217,15 @@ def _read_rollouts(run_dir: Path) -> list[list[RolloutGroup]]:
     return [step for step in found if step]
 
 
-def _syncs(run_dir: Path, config: RunConfig) -> tuple[float, float] | None:
+def _syncs(run: RunFolder, config: RunConfig) -> tuple[float, float] | None:
     """(an engine's pause, the whole sync), medians in seconds: from the summary, or from Redis while the run is on."""
     try:
-        weights = json.loads((run_dir / "summary.json").read_text())["weights"]
+        weights = read_json(run.summary)["weights"]
         return float(weights["pause_seconds_p50"]), float(weights["seconds_p50"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
     try:
-        reports = good_syncs(glance(config.redis.url), run_dir.name) if config.redis.url else []
+        reports = good_syncs(glance(config.redis.url), run.name) if config.redis.url else []
     except redis.RedisError:
         return None
     if not reports:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chorus.evaluation.records import read_jsonl
+from chorus.protocol.run_folder.files import read_json, read_lines
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
 
 # What tells two runs of one recipe apart: names, addresses, places.
@@ -64,26 +65,26 @@ class Arm:
 
 def read_run(folder: Path) -> Run:
     """Raises CannotGoOn for a folder without a run, or one that has trained no step."""
-    config = _read_json(folder / "config.json")
+    run = RunFolder(folder)
+    config = read_json(run.config)
     if not config:
         raise CannotGoOn(f"{folder}: there is no config.json of a run in it; give the folders of runs")
-    by_step = {r["step"]: r for r in read_jsonl(folder / "metrics.jsonl") if isinstance(r.get("step"), int)}
-    if not by_step:
+    if not (records := run.records()):
         raise CannotGoOn(f"{folder}: its metrics.jsonl has no step yet; leave this run out")
     return Run(
         folder=folder,
         config=_flat(config),
-        records=[by_step[step] for step in sorted(by_step)],
-        validations=read_jsonl(folder / "validation.jsonl"),
-        summary=_read_json(folder / "summary.json"),
-        selected=_read_json(folder / "selected.json").get("step"),
-        evaluations=[s for path in sorted(folder.glob("evals/*/summary.json")) if (s := _read_json(path))],
+        records=records,
+        validations=read_lines(run.validations),
+        summary=read_json(run.summary),
+        selected=read_json(run.selected).get("step"),
+        evaluations=[s for path in sorted(run.evaluations.glob("*/summary.json")) if (s := read_json(path))],
     )
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
     """The summary of an evaluation. Raises CannotGoOn."""
-    if not (summary := _read_json(folder / "summary.json")) or "spec" not in summary:
+    if not (summary := read_json(folder / "summary.json")) or "spec" not in summary:
         raise CannotGoOn(f"--eval {folder}: there is no summary.json of `chorus eval` in it")
     return summary
 
@@ -139,12 +140,3 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, part in value.items():
         flat |= _flat(part, f"{prefix}{key}.") if isinstance(part, Mapping) else {f"{prefix}{key}": part}
     return flat
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Empty where there is no such file, or none that holds an object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

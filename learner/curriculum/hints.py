@@ -35,6 +35,7 @@ from chorus.problems.hints import answer_in_hint, hint_prefix, hint_refusal, wit
 from chorus.protocol.config.curriculum import OnlineHints, Stage
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import Problem
+from chorus.protocol.run_folder.files import append_line, write_whole
 from chorus.protocol.runtime.exits import CannotGoOn
 
 Fits = Callable[[str], bool]  # whether the prompt is short enough, with this text as the problem's
@@ -100,11 +101,8 @@ class Hints:
         return [end for _, end in encoded["offset_mapping"]]
 
 
-FILE = "hints.jsonl"
-
-
 class OnlineRatios:
-    """`steps`: of the run. `open` it on the run's folder before the run admits anything."""
+    """`steps`: of the run. `open` it on the run's hints.jsonl before the run admits anything."""
 
     def __init__(self, config: OnlineHints, steps: int) -> None:
         self.config = config
@@ -114,12 +112,12 @@ class OnlineRatios:
         self._seen: set[int] = set()
         self._file: Path | None = None
 
-    def open(self, run_dir: Path) -> None:
+    def open(self, file: Path) -> None:
         """Take up what earlier learners of this run have observed; a line that a crash cut short is forgotten.
 
         Raises CannotGoOn for any other line that is no observation.
         """
-        self._file = run_dir / FILE
+        self._file = file
         text = self._file.read_text(encoding="utf-8") if self._file.is_file() else ""
         whole, _, rest = text.rpartition("\n")
         for number, line in enumerate(whole.splitlines(), 1):
@@ -130,7 +128,7 @@ class OnlineRatios:
             except (ValueError, TypeError, KeyError) as error:
                 raise CannotGoOn(f"{self._file}:{number}: no observation ({error}); remove the line") from None
         if rest:
-            self._file.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
+            write_whole(self._file, f"{whole}\n" if whole else "")
 
     def bound(self, step: int) -> float:
         """The largest ratio of a group that is admitted for `step`, from 1: a multiple of `move`."""
@@ -162,8 +160,7 @@ class OnlineRatios:
 
     def _append(self, line: dict[str, Any]) -> None:
         if self._file is not None:
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_line(self._file, line)
 
 
 class Probe:

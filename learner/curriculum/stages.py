@@ -14,7 +14,6 @@ first: about staleness.target + 1 steps. A plateau and a fall of entropy count o
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +23,9 @@ from typing import Any
 from chorus.learner.curriculum.sampler import Pool
 from chorus.protocol.config.curriculum import EntropyFall, Plateau, Stage
 from chorus.protocol.messages import Problem
+from chorus.protocol.run_folder.files import write_json
 from chorus.protocol.runtime.exits import CannotGoOn
 
-FILE = "stages.json"
 _WATCHED = ("step", "stage_number", "accuracy", "probe_accuracy", "validation_accuracy", "entropy")
 
 
@@ -42,7 +41,7 @@ class Start:
 
 
 class Stages:
-    """`pools[k]` are the problems of `stages[k]`. `open` it on the run's folder before the run admits anything."""
+    """`pools[k]` are the problems of `stages[k]`. `open` it on the run's stages.json before the run admits anything."""
 
     def __init__(self, stages: Sequence[Stage], pools: Sequence[Pool]) -> None:
         self.stages = stages
@@ -52,9 +51,9 @@ class Stages:
         self._file: Path | None = None
         self._records: list[dict[str, Any]] = []
 
-    def open(self, run_dir: Path) -> None:
-        """Take up the starts that an earlier learner of this run has written. Raises CannotGoOn."""
-        self._file = run_dir / FILE
+    def open(self, file: Path) -> None:
+        """Take up the starts that an earlier learner of this run has written to `file`. Raises CannotGoOn."""
+        self._file = file
         if not self._file.is_file():
             return
         try:
@@ -112,18 +111,9 @@ class Stages:
         self.starts.append(start)
 
     def _write(self, starts: list[Start]) -> None:
-        """Whole or not at all, and on the disk before it returns."""
-        if self._file is None:
-            return
-        partial = self._file.with_name(f"{FILE}.partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps([asdict(s) for s in starts], indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(self._file)
-        descriptor = os.open(self._file.parent, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        """On the disk before it returns: a task of the new stage is admitted next."""
+        if self._file is not None:
+            write_json(self._file, [asdict(s) for s in starts], durable=True)
 
 
 def ended(stage: Stage, steps: int, records: Sequence[dict[str, Any]]) -> str | None:

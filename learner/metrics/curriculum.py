@@ -43,7 +43,7 @@ def labels(admission: Admission) -> Labels:
     return found
 
 
-def step_figures(groups: list[Rollout], admission: Admission) -> dict[str, Any]:
+def step_metrics(groups: list[Rollout], admission: Admission) -> dict[str, Any]:
     curriculum = admission.config.curriculum
     if not curriculum.stages:
         return {}

@@ -65,7 +65,7 @@ def distinct_n(sequences: Sequence[np.ndarray], n: int) -> float | None:
     return len(np.unique(grams)) / len(grams)
 
 
-def group_figures(texts: Sequence[str], ids: Sequence[np.ndarray], template: Template | None) -> dict[str, float]:
+def group_metrics(texts: Sequence[str], ids: Sequence[np.ndarray], template: Template | None) -> dict[str, float]:
     """The figures of one problem's samples."""
     solutions = [solution_steps(text, template) for text in texts]
     figures = {
@@ -79,7 +79,7 @@ def group_figures(texts: Sequence[str], ids: Sequence[np.ndarray], template: Tem
     return figures
 
 
-def step_figures(groups: list[Rollout], templates: Mapping[str, Template], decode: Decode) -> dict[str, Any]:
+def step_metrics(groups: list[Rollout], templates: Mapping[str, Template], decode: Decode) -> dict[str, Any]:
     """Means over the groups of a step: {"diversity": {...}, "diversity_by_template": {name: {...}}}."""
     chosen = groups[:: math.ceil(len(groups) / MAX_GROUPS)] if groups else []
     by_template: dict[str, list[dict[str, float]]] = {}
@@ -87,21 +87,21 @@ def step_figures(groups: list[Rollout], templates: Mapping[str, Template], decod
         name = ready.group.task.template
         ids = [unpack_ids(sample.token_ids) for sample in ready.group.samples]
         texts = decode([row.tolist() for row in ids])
-        by_template.setdefault(name, []).append(group_figures(texts, ids, templates.get(name)))
+        by_template.setdefault(name, []).append(group_metrics(texts, ids, templates.get(name)))
     return {
-        "diversity": mean_figures([figures for part in by_template.values() for figures in part]),
-        "diversity_by_template": {name: mean_figures(part) for name, part in sorted(by_template.items())},
+        "diversity": mean_metrics([figures for part in by_template.values() for figures in part]),
+        "diversity_by_template": {name: mean_metrics(part) for name, part in sorted(by_template.items())},
     }
 
 
-def mean_figures(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def mean_metrics(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Key by key, over the rows that have it."""
     keys = dict.fromkeys(key for row in rows for key in row)
     return {key: statistics.fmean(row[key] for row in rows if key in row) for key in keys}
 
 
-def summary_figures(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary_metrics(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """For summary.json: the diversity of the first and of the last tenth of the steps."""
     measured = [record["diversity"] for record in records if record.get("diversity")]
     tenth = max(1, len(measured) // 10)
-    return {"first": mean_figures(measured[:tenth]), "last": mean_figures(measured[-tenth:])} if measured else {}
+    return {"first": mean_metrics(measured[:tenth]), "last": mean_metrics(measured[-tenth:])} if measured else {}

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from chorus.learner.training.experience import Prepared
-from chorus.learner.training.token_stats import AGES, StepFigures, TokenSums
+from chorus.learner.training.experience import Experience
+from chorus.learner.training.token_stats import AGES, StepStats, TokenSums
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import RolloutGroup, Sample, Task, staleness, unpack_ids
@@ -47,8 +47,8 @@ def step_record(
     step: int,
     config: RunConfig,
     groups: list[Rollout],
-    prepared: Prepared,
-    figures: StepFigures,
+    experience: Experience,
+    stats: StepStats,
     around: Surroundings,
     labels: Labels | None = None,
 ) -> dict[str, Any]:
@@ -58,87 +58,87 @@ def step_record(
         "step": step,
         "steps": config.run.steps,
         "time": time.time(),
-        **_sample_figures(range(len(prepared.samples)), prepared, figures, config),
-        **_policy_figures(config, figures),
-        **_weight_figures(figures.by_sequence),
-        "w_p99": figures.w_quantile(0.99),
-        **_group_figures(prepared, config.sampling.group_size),
-        **_staleness_figures(groups, prepared, figures, step),
-        **_flow_figures(groups, prepared, figures, around),
-        **{name: _parts(label, prepared, figures, config) for name, label in breakdowns.items()},
+        **_sample_stats(range(len(experience.samples)), experience, stats, config),
+        **_policy_stats(config, stats),
+        **_weight_stats(stats.by_sequence),
+        "w_p99": stats.w_quantile(0.99),
+        **_group_stats(experience, config.sampling.group_size),
+        **_staleness_stats(groups, experience, stats, step),
+        **_flow_stats(groups, experience, stats, around),
+        **{name: _parts(label, experience, stats, config) for name, label in breakdowns.items()},
         "by_staleness": {
-            f"{age}{'+' if age == AGES - 1 else ''}": _by_age(figures, age)
+            f"{age}{'+' if age == AGES - 1 else ''}": _by_age(stats, age)
             for age in range(AGES)
-            if figures.by_age.tokens([age])
+            if stats.by_age.tokens([age])
         },
     }
 
 
-def _sample_figures(rows: Sequence[int], prepared: Prepared, figures: StepFigures, config: RunConfig) -> dict[str, Any]:
+def _sample_stats(rows: Sequence[int], experience: Experience, stats: StepStats, config: RunConfig) -> dict[str, Any]:
     """Rewards, lengths and entropy of some of the step's samples."""
-    samples = [prepared.samples[k][1] for k in rows]
+    samples = [experience.samples[k][1] for k in rows]
     graded = [s for s in samples if s.grade.accuracy is not None]
     formats = [s.grade.format for s in samples if s.grade.format is not None]
     lengths = [s.n_tokens for s in samples]
     return {
-        "reward": _mean([float(prepared.rewards[k]) for k in rows if math.isfinite(prepared.rewards[k])]),
+        "reward": _mean([float(experience.rewards[k]) for k in rows if math.isfinite(experience.rewards[k])]),
         "accuracy": _mean([s.grade.accuracy for s in graded]),
         "format": _mean(formats),
-        "overlong_penalty": _mean([float(prepared.penalties[k]) for k in rows])
-        if prepared.penalties is not None
+        "overlong_penalty": _mean([float(experience.penalties[k]) for k in rows])
+        if experience.penalties is not None
         else None,
         "format_full": _mean([float(f == 1.0) for f in formats]),
-        "entropy": figures.by_sequence.mean("entropy", rows),
+        "entropy": stats.by_sequence.mean("entropy", rows),
         "response_tokens_mean": _mean(lengths),
         "response_tokens_p95": float(np.quantile(lengths, 0.95)) if lengths else None,
         "response_tokens_max": max(lengths, default=0),
         "response_tokens_right": _mean([s.n_tokens for s in graded if s.grade.accuracy == 1.0]),
         "response_tokens_wrong": _mean([s.n_tokens for s in graded if s.grade.accuracy != 1.0]),
         "truncated": _mean([float(s.finish_reason == "length") for s in samples]),
-        "no_end": _mean([float(_has_no_end(*prepared.samples[k])) for k in rows]),
+        "no_end": _mean([float(_has_no_end(*experience.samples[k])) for k in rows]),
         "repetition": _mean([repetition(unpack_ids(s.token_ids)) for s in samples]),
     }
 
 
 def _parts(
-    label: Callable[[Task], str | None], prepared: Prepared, figures: StepFigures, config: RunConfig
+    label: Callable[[Task], str | None], experience: Experience, stats: StepStats, config: RunConfig
 ) -> dict[str, Any]:
-    found = [label(group.task) for group, _ in prepared.samples]
+    found = [label(group.task) for group, _ in experience.samples]
     return {
-        name: _part([k for k, other in enumerate(found) if other == name], prepared, figures, config)
+        name: _part([k for k, other in enumerate(found) if other == name], experience, stats, config)
         for name in sorted({name for name in found if name is not None})
     }
 
 
-def _part(rows: list[int], prepared: Prepared, figures: StepFigures, config: RunConfig) -> dict[str, Any]:
-    sums = figures.by_sequence
+def _part(rows: list[int], experience: Experience, stats: StepStats, config: RunConfig) -> dict[str, Any]:
+    sums = stats.by_sequence
     return {
         "samples": len(rows),
-        **_sample_figures(rows, prepared, figures, config),
-        "advantage_abs": _mean([abs(float(prepared.advantages[k])) for k in rows]),
+        **_sample_stats(rows, experience, stats, config),
+        "advantage_abs": _mean([abs(float(experience.advantages[k])) for k in rows]),
         **_clipping(sums, rows),
         "mismatch_k1": sums.mean("mismatch_k1", rows),
         **_divergences(config, sums, rows),
-        **_weight_figures(sums, rows),
+        **_weight_stats(sums, rows),
     }
 
 
-def _policy_figures(config: RunConfig, figures: StepFigures) -> dict[str, Any]:
-    sums = figures.by_sequence
+def _policy_stats(config: RunConfig, stats: StepStats) -> dict[str, Any]:
+    sums = stats.by_sequence
     return {
-        "loss": figures.loss,
-        "lr": figures.lr,
-        "grad_norm": max(figures.grad_norms, default=0.0),
-        "updates": len(figures.grad_norms),
-        "updates_skipped": figures.skipped_updates,
-        "logprob": figures.mean("logprob"),
-        "ratio_mean": figures.mean("ratio"),
-        "ratio_off_max": figures.ratio_off_max,
-        "mismatch_k1": figures.mean("mismatch_k1"),
-        "mismatch_abs": figures.mean("mismatch_abs"),
+        "loss": stats.loss,
+        "lr": stats.lr,
+        "grad_norm": max(stats.grad_norms, default=0.0),
+        "updates": len(stats.grad_norms),
+        "updates_skipped": stats.skipped_updates,
+        "logprob": stats.mean("logprob"),
+        "ratio_mean": stats.mean("ratio"),
+        "ratio_off_max": stats.ratio_off_max,
+        "mismatch_k1": stats.mean("mismatch_k1"),
+        "mismatch_abs": stats.mean("mismatch_abs"),
         **_clipping(sums),
         **_divergences(config, sums),
-        "nonfinite_fraction": figures.mean("nonfinite"),
+        "nonfinite_fraction": stats.mean("nonfinite"),
     }
 
 
@@ -156,7 +156,7 @@ def _divergences(config: RunConfig, sums: TokenSums, rows: Rows = slice(None)) -
     }
 
 
-def _weight_figures(sums: TokenSums, rows: Rows = slice(None)) -> dict[str, Any]:
+def _weight_stats(sums: TokenSums, rows: Rows = slice(None)) -> dict[str, Any]:
     """Of w = proximal / behaviour, before caps."""
     low, high = sums.w_range(rows)
     return {
@@ -171,45 +171,45 @@ def _weight_figures(sums: TokenSums, rows: Rows = slice(None)) -> dict[str, Any]
     }
 
 
-def _by_age(figures: StepFigures, age: int) -> dict[str, Any]:
-    sums = figures.by_age
+def _by_age(stats: StepStats, age: int) -> dict[str, Any]:
+    sums = stats.by_age
     return {
         "tokens": sums.tokens([age]),
-        **_weight_figures(sums, [age]),
-        "w_p99": figures.w_quantile(0.99, [age]),
+        **_weight_stats(sums, [age]),
+        "w_p99": stats.w_quantile(0.99, [age]),
         "mismatch_k1": sums.mean("mismatch_k1", [age]),
         **_clipping(sums, [age]),
     }
 
 
-def _group_figures(prepared: Prepared, group_size: int) -> dict[str, Any]:
+def _group_stats(experience: Experience, group_size: int) -> dict[str, Any]:
     """Of the groups that were trained; those that dynamic sampling replaced are counted apart."""
-    accuracy = np.array([np.nan if s.grade.accuracy is None else s.grade.accuracy for _, s in prepared.samples])
+    accuracy = np.array([np.nan if s.grade.accuracy is None else s.grade.accuracy for _, s in experience.samples])
     means = [float(np.nanmean(g)) for g in accuracy.reshape(-1, group_size) if np.isfinite(g).any()]
-    rewards = prepared.rewards.reshape(-1, group_size)
+    rewards = experience.rewards.reshape(-1, group_size)
     equal = sum(bool(np.isfinite(g).any() and np.nanmax(g) == np.nanmin(g)) for g in rewards)
-    seed = prepared.disagreement
+    seed = experience.disagreement
     counts, _ = np.histogram(means, bins=_HISTOGRAM_BINS, range=(0, 1))
     return {
         "groups_all_right": _mean([float(m == 1.0) for m in means]),
         "groups_all_wrong": _mean([float(m == 0.0) for m in means]),
         "accuracy_histogram": counts.tolist(),
         "zero_advantage_groups": equal,
-        "advantage_mean": float(prepared.advantages.mean()),
-        "advantage_std": float(prepared.advantages.std()),
-        "advantage_max": float(np.abs(prepared.advantages).max()),
-        "kl_reward": prepared.kl_reward,
+        "advantage_mean": float(experience.advantages.mean()),
+        "advantage_std": float(experience.advantages.std()),
+        "advantage_max": float(np.abs(experience.advantages).max()),
+        "kl_reward": experience.kl_reward,
         "seed_factor_mean": float(seed.factors.mean()) if seed else None,
         "seed_factor_min": float(seed.factors.min()) if seed else None,
         "seed_clusters_mean": float(seed.clusters.mean()) if seed else None,
     }
 
 
-def _staleness_figures(groups: list[Rollout], prepared: Prepared, figures: StepFigures, step: int) -> dict[str, Any]:
+def _staleness_stats(groups: list[Rollout], experience: Experience, stats: StepStats, step: int) -> dict[str, Any]:
     ages = [staleness(r.group, step - 1) for r in groups]
-    tokens = [np.broadcast_to(s.age, len(s.completion)) for s in prepared.sequences]
+    tokens = [np.broadcast_to(s.age, len(s.completion)) for s in experience.sequences]
     lag = np.concatenate(tokens) if tokens else np.empty(0)
-    mixed = [float(len({run[:2] for run in s.versions}) > 1) for _, s in prepared.samples]
+    mixed = [float(len({run[:2] for run in s.versions}) > 1) for _, s in experience.samples]
     return {
         "staleness_mean": statistics.fmean(ages),
         "staleness_max": max(ages),
@@ -219,10 +219,10 @@ def _staleness_figures(groups: list[Rollout], prepared: Prepared, figures: StepF
     }
 
 
-def _flow_figures(
-    groups: list[Rollout], prepared: Prepared, figures: StepFigures, around: Surroundings
+def _flow_stats(
+    groups: list[Rollout], experience: Experience, stats: StepStats, around: Surroundings
 ) -> dict[str, Any]:
-    grades = [s.grade for _, s in prepared.samples]
+    grades = [s.grade for _, s in experience.samples]
     filtered = around.filtered or Counter()
     seen = len(groups) + filtered.total()
     return {
@@ -230,12 +230,12 @@ def _flow_figures(
         "groups_waiting": around.waiting,
         "groups_filtered": dict(filtered),
         "filter_accepted": len(groups) / seen if seen else None,
-        "samples_masked": prepared.masked,
-        "samples_overlong": prepared.overlong,
+        "samples_masked": experience.masked,
+        "samples_overlong": experience.overlong,
         "verifier_failures": sum(g.accuracy is None for g in grades),
         "verifier_ms_mean": _mean([g.ms for g in grades]),
-        "trained_tokens": figures.tokens,
-        "tokens_per_second": figures.tokens / around.seconds,
+        "trained_tokens": stats.tokens,
+        "tokens_per_second": stats.tokens / around.seconds,
         "generated_tokens_per_second": around.generator_tokens / around.seconds,
         "seconds": around.seconds,
         "wait_seconds": around.wait_s,

@@ -6,19 +6,19 @@ like any other.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import redis
 
+from chorus.learner.metrics.diversity import summary_metrics
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Books, Keys
 from chorus.protocol.messages import Member, MessageError, SyncReport
-from chorus.protocol.run_folder.folder import read_records
+from chorus.protocol.run_folder.files import read_json
+from chorus.protocol.run_folder.folder import RunFolder
 
 
 def _mean(values: list[Any]) -> float | None:
@@ -26,13 +26,12 @@ def _mean(values: list[Any]) -> float | None:
 
 
 def summarize(
-    run_dir: Path, config: RunConfig, client: redis.Redis, run_id: str, books: Books, generated_tokens: int
+    run: RunFolder, config: RunConfig, reports: list[SyncReport], books: Books, generated_tokens: int
 ) -> dict[str, Any]:
     """The run in one page; the keys are fixed, tools read them."""
-    records = read_records(run_dir)
-    reports = good_syncs(client, run_id)
-    before, after = (_evaluation(run_dir, name) for name in ("before", "after"))
-    started = json.loads((run_dir / "run.json").read_text())["started_at"]
+    records = run.records()
+    before, after = (read_json(run.evaluation(name)) for name in ("before", "after"))
+    started = read_json(run.note)["started_at"]
     seconds = sum(r["seconds"] for r in records)
     return {
         "recipe": config.run.name,
@@ -74,6 +73,7 @@ def summarize(
         "samples_masked": sum(r["samples_masked"] for r in records),
         "alarms": [text for r in records for text in r.get("alarms", ())],
         "ratio_off_max": max((r["ratio_off_max"] for r in records), default=None),
+        "diversity": summary_metrics(records),
     }
 
 
@@ -87,11 +87,6 @@ def good_syncs(client: redis.Redis, run_id: str) -> list[SyncReport]:
         except MessageError:
             continue
     return [r for r in reports if r.ok]
-
-
-def _evaluation(run_dir: Path, name: str) -> dict[str, Any]:
-    path = run_dir / f"evaluation-{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 class FleetClock:

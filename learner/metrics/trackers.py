@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.metrics.step import TAGS
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
 
 log = logging.getLogger("chorus.learner")
@@ -38,15 +39,15 @@ class Tracker(Protocol):
 class Trackers:
     """Refuses at once, with CannotGoOn, a tracker whose package is not installed."""
 
-    def __init__(self, config: RunConfig, run_dir: Path, run_id: str, first_step: int = 1) -> None:
+    def __init__(self, config: RunConfig, run: RunFolder, run_id: str, first_step: int = 1) -> None:
         wanted = config.trackers
         self._makers: list[tuple[str, Callable[[], Tracker]]] = []
         if wanted.tensorboard:
             _needs("tensorboard", "trackers.tensorboard", "install chorus-rl[learner], or set it to false")
-            self._makers.append(("TensorBoard", lambda: TensorBoard(run_dir / "tensorboard", first_step)))
+            self._makers.append(("TensorBoard", lambda: TensorBoard(run.tensorboard, first_step)))
         if wanted.wandb:
             _needs("wandb", "trackers.wandb", "install chorus-rl[wandb], or leave it empty")
-            self._makers.append(("Weights & Biases", lambda: WeightsAndBiases(config, run_dir, run_id)))
+            self._makers.append(("Weights & Biases", lambda: WeightsAndBiases(config, run.path, run_id)))
         self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_QUEUE_RECORDS)
         self._thread = threading.Thread(target=self._work, name="trackers", daemon=True)
         if self._makers:

@@ -25,7 +25,9 @@ from chorus.learner.rollouts.template_sampler import TemplateDraw
 from chorus.problems.rendering import Renderer, load_tokenizer
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import Problem, RolloutGroup, Sampling, Task, pack_ids
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.templates.load import choose_templates
 from chorus.protocol.templates.template import Template
@@ -89,10 +91,10 @@ class Admission:
             pools.append(Pool(chosen, stage, config.run.seed, config.learner.groups_per_step))
         return Stages(config.curriculum.all_stages, pools)
 
-    def open(self, run_dir: Path) -> None:
+    def open(self, run: RunFolder) -> None:
         """Take up what earlier learners of this run have left; before anything is admitted."""
-        self.stages.open(run_dir)
-        self.online.open(run_dir)
+        self.stages.open(run.stages)
+        self.online.open(run.hints)
 
     def _fits(self, text: str, templates: Mapping[str, Template]) -> bool:
         """Whether a problem's text fits under each of these templates."""
@@ -137,6 +139,10 @@ class Admission:
             self.probe.add(known)
         elif self.stages.of(task.index).hint_ratio == "online":
             self.online.observe(task.index, task.problem_id, task.hint_ratio, statistics.fmean(known))
+
+    def observe_step(self, groups: list[Rollout]) -> None:
+        """A step was trained: adaptive weights of templates follow it."""
+        self.draw.observe(groups)
 
     def evaluation_tasks(self, first_index: int, min_version: int) -> list[Task]:
         """Held-out problems, templates in equal shares: each `samples` times sampled, then once greedily."""

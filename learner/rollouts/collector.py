@@ -172,6 +172,16 @@ class Collector:
         self._drop("filtered", [ready.entry])
         return False
 
+    @property
+    def waiting(self) -> int:
+        """Finished groups that the next step can take."""
+        return len(self.window.ready)
+
+    def trained(self, groups: list[Rollout]) -> None:
+        """Their slots are free."""
+        for rollout in groups:
+            self.window.forget(rollout.group.task.index)
+
     def take_filtered(self) -> Counter[str]:
         """How many groups were filtered since the last call, by why: `all_right`, `all_wrong`, `outside`."""
         filtered, self._filtered = self._filtered, Counter()

@@ -4,7 +4,7 @@ A draw is a function of the run's seed, the epoch and the problem's id, under we
 step a group is admitted for and, where the recipe says `adaptive`, of the rollouts of the steps before:
 
     observe(step, groups) after every step ─▶ variance by template over the last `window` steps ─▶ weights
-    restore(run_dir, step) at a resume reads the same steps from the run's stored rollouts: same weights
+    restore(run, step) at a resume reads the same steps from the run's stored rollouts: same weights
 
 So there is no state to save: what a resumed run needs is on disk before its steps train.
 """
@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.rewards import compose
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.templates.sampling import adapted, base_weights, draw
 from chorus.protocol.templates.template import Template
@@ -77,9 +77,9 @@ class TemplateDraw:
                 step.setdefault(ready.group.task.template, []).append(float(np.var(known)))
         self._seen.append(step)
 
-    def restore(self, run_dir: Path, step: int) -> None:
+    def restore(self, run: RunFolder, step: int) -> None:
         """Observe again what the run had observed after `step`."""
         self._seen.clear()
-        for number, path in stored_steps(run_dir):
+        for number, path in stored_steps(run):
             if step - self._window < number <= step:
                 self.observe(read_step(path))

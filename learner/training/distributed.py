@@ -27,7 +27,7 @@ from torch.distributed.tensor import DTensor
 from chorus.learner.training import checkpoint
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.policy import Policy, freeze, load_policy, wire_names
-from chorus.learner.training.token_stats import StepFigures
+from chorus.learner.training.token_stats import StepStats
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import (
@@ -76,7 +76,7 @@ def join() -> tuple[int, int, torch.device]:
     return int(os.environ.get("RANK", "0")), world, device
 
 
-class Crew:
+class DistributedTrainer:
     """All ranks' model, optimizer and collectives behind calls that rank 0 makes."""
 
     def __init__(self, config: RunConfig, device: torch.device, start_from: Path | None) -> None:
@@ -100,7 +100,7 @@ class Crew:
         self._tell("reference", [_flatten(s) for s in sequences])
         return self.trainer.reference_log_probabilities(sequences)
 
-    def step(self, minibatches: list[list[TrainingSequence]]) -> StepFigures:
+    def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
         """One training step on all ranks."""
         self._tell("step", [[_flatten(s) for s in batch] for batch in minibatches])
         return self.trainer.step(minibatches)

@@ -16,13 +16,14 @@ from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import RolloutGroup, Sample, unpack_floats, unpack_ids
 from chorus.protocol.rewards import compose
+from chorus.protocol.runtime.exits import CannotGoOn
 
 log = logging.getLogger("chorus.learner")
 Reference = Callable[[list[TrainingSequence]], list[np.ndarray]]  # log-probabilities of the completion tokens
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Experience:
     """`sequences[k]` belongs to `samples[k]`; rewards, advantages [samples]; reward NaN where the verifier failed.
 
     penalties: what each sample paid of the soft overlong penalty, 0 or negative, or None where there is none.
@@ -42,7 +43,9 @@ class Prepared:
     disagreement: Disagreement | None = None
 
 
-def prepare(groups: list[Rollout], config: RunConfig, version: int = 0, reference: Reference | None = None) -> Prepared:
+def make_experience(
+    groups: list[Rollout], config: RunConfig, version: int = 0, reference: Reference | None = None
+) -> Experience:
     """The learner's composition of the reward is the authoritative one. Masked samples keep their place,
     with no completion tokens: nothing of them reaches the loss or the token count.
 
@@ -71,7 +74,7 @@ def prepare(groups: list[Rollout], config: RunConfig, version: int = 0, referenc
         penalties=kl_penalties,
     )
     advantages = ADVANTAGES[config.objective.advantage](batch, config.objective)
-    return Prepared(
+    return Experience(
         [replace(s, advantage=_plain(a)) for s, a in zip(sequences, advantages, strict=True)],
         samples,
         rewards,
@@ -121,7 +124,15 @@ def _plain(advantage: float | np.ndarray) -> float | np.ndarray:
     return float(advantage)
 
 
-def minibatches(prepared: Prepared, group_size: int, updates: int) -> list[list[TrainingSequence]]:
-    """Split by groups, in order, into `updates` equal parts."""
-    per_update = len(prepared.sequences) // group_size // updates * group_size
-    return [prepared.sequences[k * per_update : (k + 1) * per_update] for k in range(updates)]
+def minibatches(experience: Experience, group_size: int, updates: int) -> list[list[TrainingSequence]]:
+    """Split by groups, in order, into `updates` equal parts. Raises CannotGoOn where they would not be equal: what is
+    left over would be acknowledged without being trained."""
+    groups, rest = divmod(len(experience.sequences), group_size)
+    if rest or not groups or groups % updates:
+        raise CannotGoOn(
+            f"a step of {groups} groups can't be split into learner.updates_per_step = {updates} equal updates; it was "
+            "recorded under another recipe, or lost a group: resume with that recipe, or a learner.updates_per_step "
+            f"that divides {groups}"
+        )
+    per_update = groups // updates * group_size
+    return [experience.sequences[k * per_update : (k + 1) * per_update] for k in range(updates)]

@@ -66,7 +66,7 @@ class TokenSums:
 
 
 @dataclass
-class StepFigures:
+class StepStats:
     """One step on all ranks. Rows of `by_sequence` are the step's sequences in order, of `by_age` the buckets."""
 
     sequences: int

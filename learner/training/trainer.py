@@ -21,7 +21,7 @@ from chorus.learner.objectives.objective import Inputs, combine, correct
 from chorus.learner.objectives.segments import over_tokens
 from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut
 from chorus.learner.training.policy import Policy
-from chorus.learner.training.token_stats import StepFigures
+from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
 
 Scored = list[torch.Tensor]  # one [tokens] a micro-batch of this rank
@@ -48,9 +48,9 @@ class Trainer:
             policy.parameters(), lr=c.lr, betas=c.betas, eps=c.adam_eps, weight_decay=c.weight_decay, foreach=True
         )
 
-    def step(self, minibatches: list[list[TrainingSequence]]) -> StepFigures:
+    def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
         """Train on each mini-batch in turn: one optimizer step each."""
-        figures = StepFigures(sequences=sum(map(len, minibatches)))
+        figures = StepStats(sequences=sum(map(len, minibatches)))
         cuts = [cut(batch, self.config.learner.token_budget, self.config.learner.layout) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)
         if self._needs_proximal_pass(len(minibatches)):
@@ -100,7 +100,7 @@ class Trainer:
         return contextlib.nullcontext()
 
     def _update(
-        self, batches: list[MicroBatch], scales: np.ndarray, proximal: Scored | None, figures: StepFigures, offset: int
+        self, batches: list[MicroBatch], scales: np.ndarray, proximal: Scored | None, figures: StepStats, offset: int
     ) -> None:
         objective = self.config.objective
         if not batches:

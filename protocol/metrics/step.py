@@ -45,7 +45,7 @@ _ONE_REWARD = "Groups whose samples got one reward: nothing to learn where the b
 _SEED = "SEED-GRPO: what a group's advantages were multiplied by, since its answers differ"
 _LAG = "Steps between the weights that sampled a token and those it trains"
 
-STEP_FIGURES: tuple[Figure, ...] = (
+STEP_METRICS: tuple[Figure, ...] = (
     *_rows(
         "reward",
         ("reward", "reward", "Composed reward, mean over the last step's samples"),
@@ -139,7 +139,7 @@ STEP_FIGURES: tuple[Figure, ...] = (
 )
 
 _OF_TEMPLATE = "of the last step that had the template"
-TEMPLATE_FIGURES: tuple[Figure, ...] = _rows(
+TEMPLATE_METRICS: tuple[Figure, ...] = _rows(
     "template",
     ("samples", "template_samples", f"Samples {_OF_TEMPLATE}"),
     ("reward", "template_reward", f"Composed reward, mean {_OF_TEMPLATE}"),
@@ -170,7 +170,7 @@ TEMPLATE_FIGURES: tuple[Figure, ...] = _rows(
 )
 
 _OF_PART = "of the last step that had the part; by domain, level or hint, where the problems differ in it"
-PART_FIGURES: tuple[Figure, ...] = _rows(
+PART_METRICS: tuple[Figure, ...] = _rows(
     "part",
     ("samples", "part_samples", f"Samples {_OF_PART}"),
     ("reward", "part_reward", f"Composed reward, mean {_OF_PART}"),
@@ -178,7 +178,7 @@ PART_FIGURES: tuple[Figure, ...] = _rows(
     ("response_tokens_mean", "part_completion_tokens", f"Length of a completion, mean {_OF_PART}"),
 )
 
-AGE_FIGURES: tuple[Figure, ...] = _rows(
+AGE_METRICS: tuple[Figure, ...] = _rows(
     "staleness",
     ("tokens", "age_tokens", "Trained tokens of the last step, by their staleness in steps"),
     *(
@@ -191,7 +191,7 @@ AGE_FIGURES: tuple[Figure, ...] = _rows(
     ("clip_low_fraction", "age_clipped_ratio", "Share of tokens clipped, by staleness in steps", {"side": "low"}),
 )
 
-TAGS = {figure.key: figure.tag for figure in STEP_FIGURES}
+TAGS = {figure.key: figure.tag for figure in STEP_METRICS}
 
 
 class StepGauges:
@@ -200,13 +200,13 @@ class StepGauges:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._gauges: dict[str, Gauge] = {}
-        for figure in STEP_FIGURES:
+        for figure in STEP_METRICS:
             self._make(figure)
-        for figure in TEMPLATE_FIGURES:
+        for figure in TEMPLATE_METRICS:
             self._make(figure, "template")
-        for figure in PART_FIGURES:
+        for figure in PART_METRICS:
             self._make(figure, "by", "part")
-        for figure in AGE_FIGURES:
+        for figure in AGE_METRICS:
             self._make(figure, "age")
         self._weight = Gauge(
             "chorus_learner_template_weight", "Chance of a template to be drawn next", ["template"], registry=registry
@@ -220,7 +220,7 @@ class StepGauges:
         self._parts: dict[str, set[str]] = {by: set() for by in BREAKDOWNS}
 
     def set(self, record: Mapping[str, Any]) -> None:
-        for figure in STEP_FIGURES:
+        for figure in STEP_METRICS:
             self._show(figure, _value(record, figure.key))
         for by in BREAKDOWNS:
             for name, part in record.get(f"by_{by}", {}).items():
@@ -228,7 +228,7 @@ class StepGauges:
                     self._show_part(by, name, part)
         for age in AGES:
             part = record["by_staleness"].get(age, {"tokens": 0})
-            for figure in AGE_FIGURES:
+            for figure in AGE_METRICS:
                 self._show(figure, _value(part, figure.key), age=age)
         for name, weight in record.get("template_weights", {}).items():
             if self._known("template", name):
@@ -239,10 +239,10 @@ class StepGauges:
 
     def _show_part(self, by: str, name: str, part: Mapping[str, Any]) -> None:
         if by == "template":
-            for figure in TEMPLATE_FIGURES:
+            for figure in TEMPLATE_METRICS:
                 self._show(figure, _value(part, figure.key), template=name)
         else:
-            for figure in PART_FIGURES:
+            for figure in PART_METRICS:
                 self._show(figure, _value(part, figure.key), by=by, part=name)
 
     def _make(self, figure: Figure, *more: str) -> None:

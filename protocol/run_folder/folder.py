@@ -1,19 +1,130 @@
-"""A run's folder: every path in it, one atomic writer, one reader of JSON and of JSON lines."""
+"""A run's folder: every path in it, and what its records say.
+
+<run>/config.json       resolved configuration             stages.json, hints.jsonl     the curriculum's decisions
+      run.json          how and when it was started        rollouts/                    what was trained (rollouts.py)
+      status.json       what the learner does just now     checkpoints/                 (checkpoints.py)
+      metrics.jsonl     one record a step                  evals/, tensorboard/, logs/, redis/
+      evaluation-before.json, evaluation-after.json        learning_curves.png
+      validation.jsonl, selected.json                      summary.json                 last: the run is over
+"""
 
 from __future__ import annotations
 
-import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chorus.protocol.run_folder.files import append_line, keep_lines, read_json, read_lines
+from chorus.protocol.runtime.exits import CannotGoOn
 
-def append_record(run_dir: Path, record: dict[str, Any]) -> None:
-    """A figure that is no finite number becomes null, since JSON has no word for it, and `not_finite` names it."""
-    if bad := not_finite(record):
-        record = {**_nulled(record), "not_finite": bad}
-    with (run_dir / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's namespace on Redis."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def note(self) -> Path:
+        """The recipe's path, when the run was started, which services are `chorus run`'s own."""
+        return self.path / "run.json"
+
+    @property
+    def status(self) -> Path:
+        """{phase, detail}: for a person who watches."""
+        return self.path / "status.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def validations(self) -> Path:
+        return self.path / "validation.jsonl"
+
+    @property
+    def selected(self) -> Path:
+        """The step whose checkpoint validation has chosen."""
+        return self.path / "selected.json"
+
+    @property
+    def stages(self) -> Path:
+        return self.path / "stages.json"
+
+    @property
+    def hints(self) -> Path:
+        return self.path / "hints.jsonl"
+
+    @property
+    def curves(self) -> Path:
+        return self.path / "learning_curves.png"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def rollouts(self) -> Path:
+        return self.path / "rollouts"
+
+    @property
+    def evaluations(self) -> Path:
+        """Of `chorus eval`, a folder each."""
+        return self.path / "evals"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def redis(self) -> Path:
+        """The embedded Valkey's append-only file."""
+        return self.path / "redis"
+
+    def evaluation(self, name: str) -> Path:
+        """`before` or `after`."""
+        return self.path / f"evaluation-{name}.json"
+
+    def existing(self) -> RunFolder:
+        """Itself. Raises CannotGoOn where there is no run in it."""
+        if not self.config.is_file():
+            raise CannotGoOn(f"{self.path}: there is no config.json in it; give the folder of a run")
+        return self
+
+    def records(self) -> list[dict[str, Any]]:
+        """metrics.jsonl, one record a step in order; the last one counts where a step was trained again."""
+        by_step = {row["step"]: row for row in read_lines(self.metrics) if isinstance(row.get("step"), int)}
+        return [by_step[step] for step in sorted(by_step)]
+
+    def append_record(self, record: dict[str, Any]) -> None:
+        """A number that is not finite becomes null, since JSON has no word for it, and `not_finite` names it."""
+        if bad := not_finite(record):
+            record = {**_nulled(record), "not_finite": bad}
+        append_line(self.metrics, record)
+
+    def rewind_records(self, step: int) -> None:
+        """Forget the steps that a crash undid; they will be trained and recorded again."""
+        keep_lines(self.metrics, lambda record: record["step"] <= step)
+
+    def finished_steps(self) -> int:
+        """Steps of a run that has come to its end, or 0."""
+        return read_json(self.summary).get("steps", 0)
 
 
 def not_finite(value: Any, name: str = "") -> list[str]:
@@ -30,30 +141,3 @@ def _nulled(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_nulled(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_records(run_dir: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    """Records in step order; a line that a crash cut short is skipped."""
-    path = run_dir / name
-    records = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
-
-
-def rewind_records(run_dir: Path, step: int) -> None:
-    """Forget the steps that a crash undid; they will be trained and recorded again."""
-    kept = [r for r in read_records(run_dir) if r["step"] <= step]
-    partial = run_dir / "metrics.jsonl.partial"
-    partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
-    partial.rename(run_dir / "metrics.jsonl")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.rename(path)

@@ -14,16 +14,20 @@ import msgpack
 
 from chorus.protocol.ledger import Entry, Rollout
 from chorus.protocol.messages import RolloutGroup
+from chorus.protocol.run_folder.files import write_whole
+from chorus.protocol.run_folder.folder import RunFolder
 
 
-def write_step(run_dir: Path, step: int, groups: list[Rollout]) -> Path:
+def step_file(run: RunFolder, step: int) -> Path:
+    return run.rollouts / f"step-{step:06d}.msgpack.gz"
+
+
+def write_step(run: RunFolder, step: int, groups: list[Rollout]) -> Path:
     """Store one step's groups, before it trains; a rewound step writes the same file again."""
-    path = run_dir / "rollouts" / f"step-{step:06d}.msgpack.gz"
+    path = step_file(run, step)
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with gzip.open(partial, "wb", compresslevel=1) as file:
-        file.write(msgpack.packb([[r.entry.id, r.entry.payload] for r in groups]) or b"")
-    partial.rename(path)
+    rows = msgpack.packb([[r.entry.id, r.entry.payload] for r in groups]) or b""
+    write_whole(path, gzip.compress(rows, compresslevel=1))
     return path
 
 
@@ -37,7 +41,7 @@ def read_step(path: Path) -> list[Rollout]:
     return [Rollout(Entry(id, group.task.index, payload), group) for id, payload, group in groups]
 
 
-def stored_steps(run_dir: Path) -> Iterator[tuple[int, Path]]:
+def stored_steps(run: RunFolder) -> Iterator[tuple[int, Path]]:
     """(step, file) in order."""
-    for path in sorted((run_dir / "rollouts").glob("step-*.msgpack.gz")):
+    for path in sorted(run.rollouts.glob("step-*.msgpack.gz")):
         yield int(path.name.split("-")[1].split(".")[0]), path

@@ -199,10 +199,11 @@ class Chaos:
 
     def report(self, seconds: float) -> dict[str, Any]:
         from chorus.cli.inspect.audit import audit_folder
+        from chorus.protocol.run_folder.folder import RunFolder
         from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
         ledger = json.loads((self.fleet.run_dir / "summary.json").read_text())["ledger"]
-        groups = [r.group for _, path in stored_steps(self.fleet.run_dir) for r in read_step(path)]
+        groups = [r.group for _, path in stored_steps(RunFolder(self.fleet.run_dir)) for r in read_step(path)]
         trained = Counter(group.task.index for group in groups)
         dropped = sum(ledger["dropped"].values())
         return {

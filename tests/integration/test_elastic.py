@@ -27,6 +27,7 @@ from scriptedlive import start_generator, start_scripted_run
 from chorus.protocol.ledger import Books
 from chorus.protocol.ledger.keys import TASK_GROUP, Keys
 from chorus.protocol.messages import Member
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
 pytestmark = pytest.mark.slow
@@ -257,7 +258,7 @@ def test_the_run_ends_with_every_group_trained_exactly_once(story: LiveRun) -> N
     the_process(story, "chorus.cli.main", "learner").kill()  # its next start finds the new number of steps
     assert story.finish(120) == 0, story.tail()
     ledger = story.summary()["ledger"]
-    trained = Counter(r.entry.index for _, path in stored_steps(story.folder) for r in read_step(path))
+    trained = Counter(r.entry.index for _, path in stored_steps(RunFolder(story.folder)) for r in read_step(path))
     assert set(trained.values()) == {1}
     assert ledger["outstanding"] == 0
     assert ledger["admitted"] == len(trained) + sum(ledger["dropped"].values())

@@ -20,9 +20,9 @@ from scripted_run import RECIPE
 from scriptedlive import SUPPORT, environment
 
 from chorus.cli.main import main
-from chorus.evaluation.records import read_jsonl
 from chorus.problems.rendering import Renderer, load_tokenizer
 from chorus.problems.sources import load_problems
+from chorus.protocol.run_folder.files import read_lines
 from chorus.protocol.runtime.exits import CANNOT_GO_ON
 from chorus.protocol.templates.load import choose_templates
 
@@ -89,7 +89,7 @@ def test_sampled_answers_are_clustered_by_the_verifiers_equality(
     assert main([*asked, "--out", str(tmp_path)]) == 0
     b = json.loads((tmp_path / "summary.json").read_text())["benchmarks"]["chain"]
     assert b["maj_at"]["4"] == b["pass_at"]["4"] == pytest.approx(2 / 3)
-    assert {tuple(r["clusters"]) for r in read_jsonl(tmp_path / "answers.jsonl")} == {(0, 0, 0, 0)}
+    assert {tuple(r["clusters"]) for r in read_lines(tmp_path / "answers.jsonl")} == {(0, 0, 0, 0)}
 
 
 def test_sampled_answers_are_drawn_at_the_top_p_that_is_asked_for_and_greedy_ones_know_none(
@@ -120,7 +120,7 @@ def test_a_top_p_that_is_no_share_is_one_line_and_status_3(
 def test_a_real_vllm_answers_greedily_as_transformers_does(device: str, policy: Path, tmp_path: Path) -> None:
     how = ["--runs", "2", "--max-tokens", str(MAX_TOKENS), "--dtype", "float32", "--vllm-arg=--enforce-eager"]
     assert main(["eval", str(policy), "--problems", SOURCE, "--limit", "8", *how, "--out", str(tmp_path)]) == 0
-    records = read_jsonl(tmp_path / "answers.jsonl")
+    records = read_lines(tmp_path / "answers.jsonl")
     assert len(records) == 16
     expected = _greedy(policy, load_tokenizer(str(policy)), 8, device)
     for run in (0, 1):
@@ -182,7 +182,7 @@ def test_a_run_answers_for_an_evaluation_validates_and_keeps_the_checkpoint_that
 ) -> None:
     _evaluated_by_its_generators(validating, tmp_path)
     assert validating.finish() == 0, validating.tail()
-    records = read_jsonl(validating.folder / "validation.jsonl")
+    records = read_lines(validating.folder / "validation.jsonl")
     assert [r["step"] for r in records] == [2, 4, 6, 7]
     assert {(r["problems"], r["samples"], r["template"]) for r in records} == {(4, 2, "qwen-math")}
     best = max(records, key=lambda r: (r["accuracy"], -r["step"]))
@@ -217,4 +217,4 @@ def _evaluated_by_its_generators(run: LiveRun, folder: Path) -> None:
         time.sleep(0.2)  # weights were on their way, or the learner was evaluating: let it go on a little
     spec = json.loads((out / "eval.json").read_text())
     assert spec["weights"].endswith(f".{spec['step']}")
-    assert len(read_jsonl(out / "answers.jsonl")) == 5
+    assert len(read_lines(out / "answers.jsonl")) == 5

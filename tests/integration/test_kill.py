@@ -18,6 +18,7 @@ import pytest
 from liverun import QUICK, ROOT, LiveRun, end_run, start_run
 from otherhost import OtherHost, listening
 
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
 STEPS = 60
@@ -144,7 +145,7 @@ def test_the_run_ends_with_every_group_trained_exactly_once(story: LiveRun) -> N
     assert summary["steps"] == STEPS
     assert ledger["outstanding"] == 0
     assert ledger["admitted"] == ledger["trained"] + sum(ledger["dropped"].values())
-    trained = Counter(r.entry.index for _, path in stored_steps(story.folder) for r in read_step(path))
+    trained = Counter(r.entry.index for _, path in stored_steps(RunFolder(story.folder)) for r in read_step(path))
     assert set(trained.values()) == {1}, "trained twice in the surviving lineage"
     assert len(trained) == STEPS * 8
     assert summary["weights"]["logprob_gap_mean"] <= 1e-3

@@ -42,7 +42,7 @@ from chorus.protocol.runtime.exits import CannotGoOn
 chorus.deploy.supervisor.RESTART_DELAY_S = 0.1
 
 def scripted(chosen: Chosen) -> list[Service]:
-    env = {"PATH": "/usr/bin:/bin", "RUN": str(chosen.run_dir)}
+    env = {"PATH": "/usr/bin:/bin", "RUN": str(chosen.run.path)}
     record = 'echo "$0 $$ $*" >> "$RUN/starts"; '
     def service(name, script, **more):
         return Service(name, name, ("sh", "-c", record + script, name), env, grace_s=2.0, **more)

@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 
 from chorus.cli.main import main
 from chorus.learner.rollouts.admission import Admission
-from chorus.learner.training import checkpoint
-from chorus.learner.training.distributed import Crew
-from chorus.learner.training.experience import minibatches, prepare
+from chorus.learner.training.distributed import DistributedTrainer
+from chorus.learner.training.experience import make_experience, minibatches
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.run_folder import checkpoints
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
 
@@ -57,7 +58,7 @@ def test_with_staleness_0_all_importance_ratios_are_1(on_policy: LiveRun) -> Non
 
 
 def test_every_token_was_sampled_by_the_weights_that_its_step_trained(on_policy: LiveRun) -> None:
-    for step, path in stored_steps(on_policy.folder):
+    for step, path in stored_steps(RunFolder(on_policy.folder)):
         for ready in read_step(path):
             assert {run[1] for s in ready.group.samples for run in s.versions} == {step - 1}
 
@@ -69,15 +70,17 @@ def test_a_step_trained_again_from_its_stored_rollouts_gives_the_same_loss_and_w
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the learner had it
     try:
-        crew = Crew(config, torch.device("cpu"), folder / "step-000002")
+        crew = DistributedTrainer(config, torch.device("cpu"), folder / "step-000002")
         groups = read_step(on_policy.folder / "rollouts" / "step-000003.msgpack.gz")
-        parts = minibatches(prepare(groups, config, 2), config.sampling.group_size, config.learner.updates_per_step)
+        parts = minibatches(
+            make_experience(groups, config, 2), config.sampling.group_size, config.learner.updates_per_step
+        )
         result = crew.step(parts)
     finally:
         torch.set_num_threads(threads)
     assert result.loss == recorded[3]["loss"]
     replayed = crew.trainer.policy.state_dict()
-    later = Crew(config, torch.device("cpu"), folder / "step-000003")
+    later = DistributedTrainer(config, torch.device("cpu"), folder / "step-000003")
     for name, tensor in later.trainer.policy.state_dict().items():
         assert torch.equal(tensor, replayed[name]), name
 
@@ -97,7 +100,7 @@ def test_the_same_seed_draws_the_same_problems_and_templates(on_policy: LiveRun)
     config = config_of(on_policy)
     admission = Admission(config, "again")
     drawn = [admission.at(k)[1] for k in range(32)]
-    for _, path in stored_steps(on_policy.folder):
+    for _, path in stored_steps(RunFolder(on_policy.folder)):
         for ready in read_step(path):
             task = ready.group.task
             assert (task.problem_id, task.template) == (drawn[task.index].problem.id, drawn[task.index].template)
@@ -117,10 +120,10 @@ def test_held_out_problems_are_never_drawn(on_policy: LiveRun) -> None:
 def test_the_export_is_the_checkpoint(on_policy: LiveRun) -> None:
     from transformers import AutoModelForCausalLM
 
-    path = checkpoint.latest(on_policy.folder / "checkpoints")
+    path = checkpoints.latest(on_policy.folder / "checkpoints")
     assert path is not None
     exported = AutoModelForCausalLM.from_pretrained(path / "huggingface").state_dict()
-    crew = Crew(config_of(on_policy), torch.device("cpu"), path)
+    crew = DistributedTrainer(config_of(on_policy), torch.device("cpu"), path)
     for name, tensor in crew.trainer.policy.hf.state_dict().items():
         assert torch.equal(tensor, exported[name]), name
 
@@ -172,7 +175,7 @@ def test_a_collapse_can_go_back_to_an_earlier_checkpoint_and_on_with_new_problem
     assert "step 3: back to the weights and the optimizer of step 1" in (run.folder / "logs/learner.log").read_text()
     assert "alarms.on_collapse = rollback ended the run after step 6 (it went back 1 times before)" in run.tail()
     folders = sorted((run.folder / "checkpoints").glob("step-*"))
-    manifests = {m.step: m for m in map(checkpoint.read_manifest, folders)}
+    manifests = {m.step: m for m in map(checkpoints.read_manifest, folders)}
     assert {step: m.rolled_back_to for step, m in manifests.items()} == dict.fromkeys(range(1, 7)) | {3: 1}
     weights = [load_file(folder / "huggingface" / "model.safetensors") for folder in folders]
     assert all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])

@@ -26,6 +26,7 @@ from scripted_run import RECIPE
 from chorus.protocol.config.load import load_config
 from chorus.protocol.ledger import Books, Keys, read_books
 from chorus.protocol.messages import Member, SyncReport
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.runtime.processes import Guarded
 from chorus.protocol.runtime.redis import await_redis
@@ -112,7 +113,7 @@ class SpreadRun:
 
     def _each_trained(self, what: str) -> list[Any]:
         found = []
-        for _, path in stored_steps(self.folder):
+        for _, path in stored_steps(RunFolder(self.folder)):
             groups = [r.group for r in read_step(path)]
             found += [g.task.index if what == "index" else g.generator_id for g in groups]
         return found

@@ -10,6 +10,7 @@ from typing import Any
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Entry, Rollout
 from chorus.protocol.messages import Grade, RolloutGroup, Sample, Sampling, Task, Timing, pack_floats, pack_ids
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import write_step
 
 
@@ -59,5 +60,5 @@ def run_folder(folder: Path, config: RunConfig, steps: Sequence[list[Rollout]]) 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
     for number, groups in enumerate(steps, 1):
-        write_step(folder, number, groups)
+        write_step(RunFolder(folder), number, groups)
     return folder

@@ -92,7 +92,7 @@ def _trained(run_dir: Path) -> int:
 
 
 def _run(folder: Path, arm: int, seed: int, steps: int, starter: Path) -> Path:
-    """Start a run, or go on with one that has a checkpoint. Raises RuntimeError when it fails."""
+    """Start a run, or go on with one that has a checkpoints. Raises RuntimeError when it fails."""
     name = f"templates-{arm}-seed-{seed}"
     begun = next((f for f in _folders(folder, arm, seed) if any(f.glob("checkpoints/*/manifest.json"))), None)
     settings: dict[str, object] = {"run.steps": steps, "learner.keep_checkpoints": KEPT}
@@ -129,13 +129,13 @@ def _measure_start(folder: Path, starter: Path) -> None:
 
 def _measure(run_dir: Path) -> None:
     """Measure the run's new checkpoints into curves.json; afterwards only the last checkpoint is kept."""
-    from chorus.learner.training import checkpoint
+    from chorus.protocol.run_folder import checkpoints
 
     path = run_dir / "curves.json"
     records = json.loads(path.read_text()) if path.is_file() else []
     measured = {record["step"] for record in records}
     found = sorted(m.parent for m in (run_dir / "checkpoints").glob("step-*/manifest.json"))
-    new = {step: f for f in found if (step := checkpoint.read_manifest(f).step) not in measured}
+    new = {step: f for f in found if (step := checkpoints.read_manifest(f).step) not in measured}
     if not new:
         return
     from chorus.benchmarks.experiments.prompt_augmentation.evaluate import evaluate
@@ -144,7 +144,7 @@ def _measure(run_dir: Path) -> None:
     points = evaluate([f / "huggingface" for f in new.values()], ARMS[13])
     records += [{"step": step} | point for step, point in zip(new, points, strict=True)]
     path.write_text(json.dumps(records, indent=2) + "\n")
-    checkpoint.prune(run_dir / "checkpoints", 1)
+    checkpoints.prune(run_dir / "checkpoints", 1)
 
 
 def _say(text: str) -> None:

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from chorus.cli.evaluate.grading import local_grading
-from chorus.learner.metrics.diversity import group_figures, mean_figures
+from chorus.learner.metrics.diversity import group_metrics, mean_metrics
 from chorus.problems.arithmetic import load_arithmetic
 from chorus.problems.rendering import load_tokenizer
 from chorus.protocol.messages import Problem
@@ -136,7 +136,7 @@ def _figures(
     greedy = [g for k, g in enumerate(grades) if k % size == SAMPLES and g["accuracy"] is not None]
     entropies = [e for row in answers for answer in row[:SAMPLES] for e in answer.entropies]
     groups = [
-        group_figures(
+        group_metrics(
             [a.text for a in row[:SAMPLES]],
             [torch.tensor(a.ids, dtype=torch.int32).numpy() for a in row[:SAMPLES]],
             question.template,
@@ -148,5 +148,5 @@ def _figures(
         "greedy": fmean(g["accuracy"] for g in greedy),
         "format": fmean(g["format"] for g in sampled),
         "entropy": fmean(entropies),
-        **mean_figures(groups),
+        **mean_metrics(groups),
     }

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from chorus.benchmarks import machine
-from chorus.protocol.run_folder.folder import read_records
+from chorus.protocol.run_folder.folder import RunFolder
 
 SMOOTH = 5  # steps: a training curve is a running mean
 NEAR = 0.005  # nats: where the entropy counts as having come to its lowest
@@ -50,7 +50,7 @@ class Experiment:
         return json.loads((self.folder / "start.json").read_text())
 
     def records(self, run_dir: Path) -> list[dict[str, Any]]:
-        return [r for r in read_records(run_dir) if r["step"] <= self.steps]
+        return [r for r in RunFolder(run_dir).records() if r["step"] <= self.steps]
 
 
 def draw(experiment: Experiment, path: Path) -> Path:

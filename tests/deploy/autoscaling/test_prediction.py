@@ -22,7 +22,7 @@ from chorus.deploy.simulator.calibrate import calibrate
 from chorus.deploy.simulator.forecast import forecast
 from chorus.deploy.simulator.pace import groups_of
 from chorus.protocol.config.load import load_config
-from chorus.protocol.run_folder.folder import read_records
+from chorus.protocol.run_folder.folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 TOLERANCE = 0.15
@@ -76,7 +76,7 @@ def measured(run: LiveRun, generators: int) -> float:
     first = run.step() + 3
     last = first + STEPS[generators]
     run.wait_step(last, 60)
-    ended = {r["step"]: r["time"] for r in read_records(run.folder)}
+    ended = {r["step"]: r["time"] for r in RunFolder(run.folder).records()}
     return STEPS[generators] * 16 / (ended[last] - ended[first])
 
 

@@ -11,7 +11,7 @@ import pytest
 from chorus.benchmarks import objectives
 from chorus.benchmarks.bench import Bench
 from chorus.benchmarks.report import Row
-from chorus.protocol.run_folder.folder import append_record
+from chorus.protocol.run_folder.folder import RunFolder
 
 NAN = float("nan")
 
@@ -23,7 +23,7 @@ def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **of_the_third: Any) ->
             "step": step, "reward": 1.0 + step / 10, "accuracy": 0.5, "entropy": 0.4, "seconds": 1.0, "alarms": [],
             "updates_skipped": 0, "by_template": {"boxed": {"entropy": 0.3}},
         }  # fmt: skip
-        append_record(tmp_path, record | (of_the_third if step == 3 else {}))
+        RunFolder(tmp_path).append_record(record | (of_the_third if step == 3 else {}))
     monkeypatch.setattr(objectives, "chorus_run", lambda *_: tmp_path)
     bench = Bench(
         folder=tmp_path, cache=tmp_path, repeats=1, steps=10, staleness=1, quick=False, say=lambda _: None,

@@ -12,8 +12,8 @@ from storedrun import grade, group, run_folder
 from tinymodel import TEMPLATE
 
 from chorus.cli.inspect.replay import replay
-from chorus.learner.training.distributed import Crew
-from chorus.learner.training.experience import minibatches, prepare
+from chorus.learner.training.distributed import DistributedTrainer
+from chorus.learner.training.experience import make_experience, minibatches
 from chorus.protocol.config.run import RunConfig
 
 STEPS = 4
@@ -40,10 +40,10 @@ def test_the_replayed_loss_is_the_recorded_one(objective: dict[str, Any], tiny_m
     torch.manual_seed(config.run.seed)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    crew = Crew(config, torch.device("cpu"), None)
+    crew = DistributedTrainer(config, torch.device("cpu"), None)
     with (folder / "metrics.jsonl").open("w") as file:
         for n, groups in enumerate(steps, 1):  # as the learner trains them: by weights of step n - 1
-            parts = minibatches(prepare(groups, config, n - 1, crew.reference), 2, 1)
+            parts = minibatches(make_experience(groups, config, n - 1, crew.reference), 2, 1)
             result = crew.step(parts)
             file.write(json.dumps({"step": n, "loss": result.loss, "grad_norm": max(result.grad_norms)}) + "\n")
     torch.set_num_threads(threads)

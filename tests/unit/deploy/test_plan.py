@@ -21,7 +21,7 @@ from chorus.deploy.simulator.pace import EngineSpeed, Lengths, Pace, groups_of
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, Rollout
 from chorus.protocol.messages import SyncReport, Timing
-from chorus.protocol.run_folder.folder import append_record
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
 
 Configure = Callable[..., RunConfig]
@@ -252,7 +252,7 @@ def run(tmp_path: Path, recipe: Callable[..., RunConfig]) -> Path:
     folder = storedrun.run_folder(tmp_path / "run", recipe(), [groups[:7], groups[7:]])
     for step in range(1, 8):
         figures = {"step": step, "time": 2000.0 + step, "seconds": 3.0, "wait_seconds": 1.0, "trained_tokens": 100}
-        append_record(folder, figures | {"groups": 10, "groups_filtered": {}})
+        RunFolder(folder).append_record(figures | {"groups": 10, "groups_filtered": {}})
     (folder / "summary.json").write_text('{"weights": {"seconds_p50": 0.5, "pause_seconds_p50": 0.2}}')
     return folder
 
@@ -295,7 +295,9 @@ def test_the_pause_before_a_group_s_first_token_is_no_time_of_the_engine(run: Pa
     timing = Timing(started=2002.95, generated=2002.95 + 0.2 + 10 * 0.026, graded=2005.0)
     samples = [s.model_copy(update={"versions": [(1, 3, 10)]}) for s in ready.group.samples]
     group = ready.group.model_copy(update={"task": task, "timing": timing, "samples": samples})
-    storedrun.write_step(run, 2, [replace(ready, group=group, entry=replace(ready.entry, payload=group.encode()))])
+    storedrun.write_step(
+        RunFolder(run), 2, [replace(ready, group=group, entry=replace(ready.entry, payload=group.encode()))]
+    )
     known = calibrate(run)
     assert known.pace.fresh
     assert known.pace.engine.step_s(2) == pytest.approx(0.026, rel=0.02)

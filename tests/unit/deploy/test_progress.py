@@ -12,6 +12,7 @@ from rich.console import Console
 
 from chorus.deploy.curves import draw_learning_curves
 from chorus.deploy.progress import Progress, clock, sparkline, step_line, who_waits
+from chorus.protocol.run_folder.folder import RunFolder
 
 SUMMARY = {
     "steps": 3,
@@ -54,7 +55,7 @@ def screen() -> io.StringIO:
 
 
 def progress_on(screen: io.StringIO, run_dir: Path, terminal: bool = False) -> Progress:
-    return Progress(run_dir, Console(file=screen, force_terminal=terminal, width=120, highlight=False))
+    return Progress(RunFolder(run_dir), Console(file=screen, force_terminal=terminal, width=120, highlight=False))
 
 
 def test_without_a_terminal_each_step_is_one_plain_line(tmp_path: Path, screen: io.StringIO) -> None:
@@ -163,7 +164,7 @@ def test_a_run_that_was_stopped_says_how_to_go_on(tmp_path: Path, screen: io.Str
 def test_the_curves_are_a_picture(tmp_path: Path) -> None:
     append(tmp_path, *(record(step) for step in range(1, 6)), record(6, entropy=None, accuracy=None))
     (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
-    path = draw_learning_curves(tmp_path)
+    path = draw_learning_curves(RunFolder(tmp_path))
     assert path == tmp_path / "learning_curves.png"
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size > 20_000
@@ -171,4 +172,4 @@ def test_the_curves_are_a_picture(tmp_path: Path) -> None:
 
 def test_curves_can_be_drawn_of_a_run_without_a_summary(tmp_path: Path) -> None:
     append(tmp_path, record(1))
-    assert draw_learning_curves(tmp_path).exists()
+    assert draw_learning_curves(RunFolder(tmp_path)).exists()

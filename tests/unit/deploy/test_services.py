@@ -13,13 +13,14 @@ from chorus.deploy.placement import place
 from chorus.deploy.services import Chosen, reward_server_service, services_of, valkey_service
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.rewards import RewardSpec
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.reward_server import main
 
 Configure = Callable[..., RunConfig]
 
 
 def chosen(config: RunConfig, run_dir: Path, gpus: list[int] | None = None, resumed: bool = False) -> Chosen:
-    return Chosen(config, run_dir, place(config, [0, 1], gpus or []), True, True, resumed)
+    return Chosen(config, RunFolder(run_dir), place(config, [0, 1], gpus or []), True, True, resumed)
 
 
 def test_on_two_cores_threads_are_bound_by_role(configure: Configure, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from evaluating import Recited, Reciter, TextGrading, decode, questions, spec
 
-from chorus.evaluation.records import Spec, Store, read_jsonl
+from chorus.evaluation.records import Spec, Store
 from chorus.evaluation.runner import Progress, Question, answer_all, check_room, digests
 from chorus.evaluation.summary import summarize
+from chorus.protocol.run_folder.files import read_lines
 from chorus.protocol.runtime.exits import CannotGoOn
 
 
@@ -31,7 +32,7 @@ async def test_greedy_runs_pass_over_all_problems_one_after_another(tmp_path: Pa
     await ask(tmp_path, spec(n=2), questions(4), engine, at_once=1)
     assert [problem for problem, *_ in engine.asked] == [0, 1, 2, 3, 0, 1, 2, 3]
     assert {(n, temperature, top_p) for _, n, temperature, _, top_p in engine.asked} == {(1, 0.0, 1.0)}
-    records = read_jsonl(tmp_path / "answers.jsonl")
+    records = read_lines(tmp_path / "answers.jsonl")
     assert {(r["id"], r["run"]) for r in records} == {(f"sums/{i}", run) for i in range(4) for run in (0, 1)}
     assert all(r["samples"][0]["accuracy"] == 1.0 and r["clusters"] is None for r in records)
 
@@ -40,7 +41,7 @@ async def test_sampled_answers_are_asked_for_once_a_problem_and_clustered(tmp_pa
     engine = Reciter(lambda i, n: [Recited([0])] * 2 + [Recited([1])] * (n - 2))
     await ask(tmp_path, spec(decoding="sampled", n=5, temperature=0.7, top_p=0.95), questions(2), engine)
     assert [(n, temperature, top_p) for _, n, temperature, _, top_p in engine.asked] == [(5, 0.7, 0.95)] * 2
-    first, second = sorted(read_jsonl(tmp_path / "answers.jsonl"), key=lambda r: r["id"])
+    first, second = sorted(read_lines(tmp_path / "answers.jsonl"), key=lambda r: r["id"])
     assert first["clusters"] == [0, 0, 2, 2, 2]
     assert [s["accuracy"] for s in second["samples"]] == [0.0, 0.0, 1.0, 1.0, 1.0]
 
@@ -59,7 +60,7 @@ async def test_a_killed_evaluation_asks_only_what_it_has_not_written_down(tmp_pa
         await ask(tmp_path, spec(n=2), questions(5), Reciter(right, fails_after=4), at_once=2)
     path = tmp_path / "answers.jsonl"
     before = path.read_text()
-    done = {(r["id"], r["run"]) for r in read_jsonl(path)}
+    done = {(r["id"], r["run"]) for r in read_lines(path)}
     assert 0 < len(done) < 10
     path.write_text(before + torn)  # what a kill leaves of a line
     engine = Reciter(right)
@@ -67,7 +68,7 @@ async def test_a_killed_evaluation_asks_only_what_it_has_not_written_down(tmp_pa
     assert len(engine.asked) == 10 - len(done)
     assert (seen[-1].asked, seen[-1].wanted) == (10, 10)
     assert path.read_text().startswith(before)
-    keys = [(r["id"], r["run"]) for r in read_jsonl(path)]
+    keys = [(r["id"], r["run"]) for r in read_lines(path)]
     assert sorted(keys) == sorted({(f"sums/{i}", run) for i in range(5) for run in (0, 1)})
     assert summarize(tmp_path)["answers"] == 10
 

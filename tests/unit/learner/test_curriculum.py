@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from tinymodel import TEMPLATE
 
-from chorus.learner.metrics.curriculum import labels, step_figures
+from chorus.learner.metrics.curriculum import labels, step_metrics
 from chorus.learner.rollouts.admission import Admission
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Entry, Rollout
 from chorus.protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids, unpack_ids
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
 
 OTHER = "simplerl"
@@ -199,7 +200,7 @@ ONLINE = [{"name": "online", "hint_ratio": "online"}]
 
 def test_online_hints_follow_what_came_back_and_fall_to_none_by_the_end(tiny_model: Path, tmp_path: Path) -> None:
     some = admission(tiny_model, tmp_path, [row(0), row(1)], ONLINE, {"online": {"start": 0.25}}, steps=100)
-    some.open(tmp_path)
+    some.open(RunFolder(tmp_path))
     before = {t.problem_id: t for t in (some.task(k, 0) for k in range(2))}
     assert {t.hint_ratio for t in before.values()} == {0.25}
     some.observe(group(before["p0"], 0.0, 0.0).group)
@@ -208,7 +209,7 @@ def test_online_hints_follow_what_came_back_and_fall_to_none_by_the_end(tiny_mod
     assert after == {"p0": 0.375, "p1": 0.125}
     assert {some.task(k, 0, 81).hint_ratio for k in range(4)} == {0.0}
     resumed = admission(tiny_model, tmp_path, [row(0), row(1)], ONLINE, {"online": {"start": 0.25}}, steps=100)
-    resumed.open(tmp_path)
+    resumed.open(RunFolder(tmp_path))
     assert {t.problem_id: t.hint_ratio for t in (resumed.task(k, 0, 3) for k in range(2, 4))} == after
 
 
@@ -218,7 +219,7 @@ def test_an_online_hint_that_holds_the_answer_is_lowered_and_counted(tiny_model:
     task = some.task(0, 0)
     assert 0 < task.hint_ratio < 0.5
     assert " 7" not in some.hints.prefix(some.problems[0], task.hint_ratio)
-    figures = step_figures([group(task, 1.0, 0.0)], some)
+    figures = step_metrics([group(task, 1.0, 0.0)], some)
     assert figures["hints_lowered"]["answer_in_hint"] >= 2
     assert 0.5 < figures["answer_in_hint"] < 1
 
@@ -233,24 +234,24 @@ def test_a_step_says_its_stage_its_hints_and_the_probe_apart(tiny_model: Path, t
     ready = [group(t, 1.0, 0.0) for t in hinted] + [group(probe[0], 0.0, 0.0), group(probe[1], 0.0, 1.0)]
     for r in ready:
         some.observe(r.group)
-    figures = step_figures(ready, some)
+    figures = step_metrics(ready, some)
     assert (figures["stage"], figures["stage_number"]) == ("half", 0)
     assert figures["hint_ratio"] == 0.25
     assert figures["hint_characters"] == len(SOLUTION) // 2
     assert (figures["probe_groups"], figures["probe_accuracy"], figures["probe_solved"]) == (2, 0.25, 0.5)
-    assert step_figures(ready, some)["probe_groups"] == 0, "each step's own"
+    assert step_metrics(ready, some)["probe_groups"] == 0, "each step's own"
     by = labels(some)
     assert set(by) == {"by_hint", "by_domain", "by_level"}
     assert {by["by_hint"](t) for t in tasks} == {"0", "0.5"}
     assert {by["by_domain"](t) for t in tasks} == {"math", "code"}
     some.stages.advance(1, 38)
-    assert step_figures([group(tasks[37], 1.0, 0.0), group(tasks[39], 1.0, 0.0)], some)["stage"] == "half"
-    assert step_figures([group(tasks[38], 1.0, 0.0)], some)["stage"] == "alone"
+    assert step_metrics([group(tasks[37], 1.0, 0.0), group(tasks[39], 1.0, 0.0)], some)["stage"] == "half"
+    assert step_metrics([group(tasks[38], 1.0, 0.0)], some)["stage"] == "alone"
 
 
 def test_a_run_without_a_curriculum_records_nothing_of_one(tiny_model: Path, tmp_path: Path) -> None:
     some = admission(tiny_model, tmp_path, [row(0)], [])
     ready = [group(some.task(0, 0), 1.0, 0.0)]
     some.observe(ready[0].group)
-    assert step_figures(ready, some) == {}
+    assert step_metrics(ready, some) == {}
     assert labels(some) == {}

@@ -9,7 +9,6 @@ from typing import Any
 
 import redis
 
-from chorus.learner.curriculum.hints import FILE
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
 from chorus.protocol.config.run import RunConfig
@@ -17,6 +16,7 @@ from chorus.protocol.ledger import Keys, LearnerLedger, Rollout
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids
 from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.run_folder.folder import RunFolder
 
 GROUPS = 2
 STAGES = [{"name": "half", "hint_ratio": 0.5, "steps": 2}, {"name": "online", "hint_ratio": "online"}]
@@ -44,7 +44,7 @@ class Life:
         )
         self.client = client
         self.admission = Admission(self.config, "run")
-        self.admission.open(folder)
+        self.admission.open(RunFolder(folder))
         self.ledger = LearnerLedger(client, "run")
         self.ledger.rewind(done)
         self.collector = Collector(self.config, self.ledger, self.admission, LearnerMetrics())
@@ -128,7 +128,7 @@ def test_online_hints_learn_also_from_the_groups_that_the_filter_drops(
 ) -> None:
     life = Life(client, tiny_model, tmp_path, {"name": "dapo", "max_refills": 2})
     trained = {r.group.task.index for _ in range(6) for r in life.step(0.0, 0.0)}
-    observed = {json.loads(line)["index"] for line in (tmp_path / FILE).read_text().splitlines()}
+    observed = {json.loads(line)["index"] for line in (tmp_path / "hints.jsonl").read_text().splitlines()}
     assert observed - trained, "groups that were dropped because all of their samples are wrong"
     again = Life(client, tiny_model, tmp_path, {"name": "dapo"}, done=life.done)
     tasks = [again.admission.task(k, 0, 4) for k in range(again.collector.next_index, again.collector.next_index + 5)]

@@ -14,10 +14,10 @@ from chorus.learner.metrics.diversity import (
     MAX_GROUPS,
     distinct_n,
     entropy_nats,
-    group_figures,
+    group_metrics,
     solution_steps,
-    step_figures,
-    summary_figures,
+    step_metrics,
+    summary_metrics,
 )
 from chorus.protocol.messages import pack_ids
 from chorus.protocol.templates.load import load_templates
@@ -72,7 +72,7 @@ def test_large_token_ids_do_not_collide_when_n_grams_are_packed() -> None:
 
 def test_a_groups_figures() -> None:
     ids = [np.array(row, np.int32) for row in ([1, 2], [1, 2], [1, 3], [4, 4])]
-    figures = group_figures(["x = 1", "X=1", "x = 2", "x = 3"], ids, None)
+    figures = group_metrics(["x = 1", "X=1", "x = 2", "x = 3"], ids, None)
     assert figures["distinct_solutions"] == 3
     assert figures["distinct_solutions_ratio"] == 0.75
     assert figures["solution_entropy"] == pytest.approx(1.5 * math.log(2))
@@ -87,7 +87,7 @@ def ready(template: str, rows: list[list[int]]) -> Any:
 
 def test_a_steps_figures_are_means_over_its_groups_and_by_template() -> None:
     groups = [ready("abel", [[1], [1]]), ready("abel", [[1], [2]]), ready("formal", [[3], [4]])]
-    record = step_figures(cast(Any, groups), TEMPLATES, lambda ids: [str(row) for row in ids])
+    record = step_metrics(cast(Any, groups), TEMPLATES, lambda ids: [str(row) for row in ids])
     assert record["diversity"]["distinct_solutions"] == pytest.approx(5 / 3)
     assert record["diversity_by_template"]["abel"]["distinct_solutions"] == 1.5
     assert record["diversity_by_template"]["formal"]["distinct_solutions"] == 2.0
@@ -100,12 +100,12 @@ def test_a_large_step_is_measured_on_a_bounded_number_of_groups() -> None:
         asked.append(ids[0][0])
         return [""] * len(ids)
 
-    step_figures(cast(Any, [ready("abel", [[k], [k]]) for k in range(1000)]), TEMPLATES, decode)
+    step_metrics(cast(Any, [ready("abel", [[k], [k]]) for k in range(1000)]), TEMPLATES, decode)
     assert len(asked) == MAX_GROUPS
     assert max(asked) > 900  # from the whole step, not from its head
 
 
 def test_the_summary_compares_the_first_with_the_last_tenth() -> None:
     records = [{"diversity": {"distinct_solutions": float(k)}} for k in range(20)]
-    assert summary_figures(records) == {"first": {"distinct_solutions": 0.5}, "last": {"distinct_solutions": 18.5}}
-    assert summary_figures([{"step": 1}]) == {}
+    assert summary_metrics(records) == {"first": {"distinct_solutions": 0.5}, "last": {"distinct_solutions": 18.5}}
+    assert summary_metrics([{"step": 1}]) == {}

@@ -14,6 +14,7 @@ from storedrun import grade, group
 from chorus.learner.rollouts.template_sampler import MIN_GROUPS, TemplateDraw
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import write_step
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.templates.load import load_templates
@@ -131,13 +132,13 @@ def test_a_resumed_run_has_the_adaptive_weights_of_the_run_that_was_never_cut(tm
     random, weights = Random(0), []
     for number in range(1, 8):
         groups = step_of(number, {name: [float(random.random() < 0.5) for _ in range(8)] for name in THREE})
-        write_step(tmp_path, number, groups)  # also those after the checkpoint, which the crash undid
+        write_step(RunFolder(tmp_path), number, groups)  # also those after the checkpoint, which the crash undid
         live.observe(groups)
         weights.append(live.weights(number + 1))
     assert len({tuple(w.values()) for w in weights}) > 3
     for durable in (1, 2, 5):
         resumed = drawn(names=THREE, adaptive={"window": 3})
-        resumed.restore(tmp_path, durable)
+        resumed.restore(RunFolder(tmp_path), durable)
         assert resumed.weights(durable + 1) == weights[durable - 1]
 
 
@@ -146,5 +147,5 @@ def test_a_run_that_is_not_adaptive_reads_no_rollouts_at_a_resume(tmp_path: Path
     folder.mkdir()
     (folder / "step-000001.msgpack.gz").write_bytes(b"not to be read")
     draw = drawn(names=THREE)
-    draw.restore(tmp_path, 1)
+    draw.restore(RunFolder(tmp_path), 1)
     assert draw.weights(2) == dict.fromkeys(THREE, 1 / 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from chorus.protocol.run_folder.folder import append_record, read_records, rewind_records
+from chorus.protocol.run_folder.folder import RunFolder
 
 RECORD = {
     "step": 1,
@@ -21,7 +21,7 @@ def _refuse(word: str) -> None:
 
 
 def test_a_figure_that_is_no_number_is_written_as_null_and_named(tmp_path: Path) -> None:
-    append_record(tmp_path, RECORD)
+    RunFolder(tmp_path).append_record(RECORD)
     written = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=_refuse)
     assert written == {
         "step": 1,
@@ -35,6 +35,6 @@ def test_a_figure_that_is_no_number_is_written_as_null_and_named(tmp_path: Path)
 
 def test_a_record_of_numbers_is_written_as_it_is_and_survives_a_rewind(tmp_path: Path) -> None:
     for step in (1, 2):
-        append_record(tmp_path, {"step": step, "loss": 0.25})
-    rewind_records(tmp_path, 1)
-    assert read_records(tmp_path) == [{"step": 1, "loss": 0.25}]
+        RunFolder(tmp_path).append_record({"step": step, "loss": 0.25})
+    RunFolder(tmp_path).rewind_records(1)
+    assert RunFolder(tmp_path).records() == [{"step": 1, "loss": 0.25}]

@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from chorus.learner.training.batch import TrainingSequence
-from chorus.learner.training.distributed import Crew
+from chorus.learner.training.distributed import DistributedTrainer
 from chorus.learner.training.policy import Policy, checkpoint_layers, wire_names
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.load import load_config
@@ -79,7 +79,7 @@ def test_bfloat16_gives_nearly_float32_s_gradient() -> None:
 def test_a_snapshot_that_is_returned_holds_the_weights(dtype: str, tmp_path: Path) -> None:
     LlamaForCausalLM(SHAPE).save_pretrained(tmp_path)
     config = load_config(RECIPE, [f"model.path={tmp_path}", f"model.dtype={dtype}"])
-    crew = Crew(config, torch.device("cuda"), None)
+    crew = DistributedTrainer(config, torch.device("cuda"), None)
     torch.cuda._sleep(10**9)  # cycles: the copies are queued behind it
     snapshot = crew.snapshot(Version(fence=1, step=1), [])
     buckets = [bucket.clone() for bucket in snapshot.buckets]

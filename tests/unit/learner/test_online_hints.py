@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chorus.learner.curriculum.hints import FILE, OnlineRatios
+from chorus.learner.curriculum.hints import OnlineRatios
 from chorus.protocol.config.curriculum import OnlineHints
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -20,7 +20,7 @@ EARLY = 1  # the bound is still max
 def ratios(folder: Path | None = None, **fields: float) -> OnlineRatios:
     found = OnlineRatios(OnlineHints.model_validate(fields), STEPS)
     if folder is not None:
-        found.open(folder)
+        found.open(folder / "hints.jsonl")
     return found
 
 
@@ -87,28 +87,28 @@ def test_a_resumed_learner_knows_every_ratio_and_takes_no_group_twice(tmp_path: 
     assert [again.wanted(id, EARLY) for id in "pqr"] == [0.625, 0.375, 0.5]
     again.observe(3, "p", 0.625, 0.0)  # read once more after the crash
     assert again.wanted("p", EARLY) == 0.625
-    assert len((tmp_path / FILE).read_text().splitlines()) == 2
+    assert len((tmp_path / "hints.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_line_that_a_crash_cut_short_is_forgotten_and_the_next_one_is_whole(tmp_path: Path) -> None:
     ratios(tmp_path).observe(3, "p", 0.5, 0.0)
-    with (tmp_path / FILE).open("a") as file:
+    with (tmp_path / "hints.jsonl").open("a") as file:
         file.write('{"index": 4, "id": "p", "ne')
     again = ratios(tmp_path)
     assert again.wanted("p", EARLY) == 0.625
     again.observe(4, "p", 0.625, 1.0)
-    assert [json.loads(line)["next"] for line in (tmp_path / FILE).read_text().splitlines()] == [0.625, 0.5]
+    assert [json.loads(line)["next"] for line in (tmp_path / "hints.jsonl").read_text().splitlines()] == [0.625, 0.5]
 
 
 def test_a_damaged_file_is_refused_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text('{"index": 4, "id": "p", "next": 0.5}\n{"index": 5}\n')
+    (tmp_path / "hints.jsonl").write_text('{"index": 4, "id": "p", "next": 0.5}\n{"index": 5}\n')
     with pytest.raises(CannotGoOn, match=r"hints.jsonl:2: no observation \('next'\); remove the line"):
         ratios(tmp_path)
 
 
 def test_what_is_logged_says_from_where_to_where_and_why(tmp_path: Path) -> None:
     ratios(tmp_path).observe(7, "p", 0.5, 0.125)
-    assert json.loads((tmp_path / FILE).read_text()) == {
+    assert json.loads((tmp_path / "hints.jsonl").read_text()) == {
         "index": 7,
         "id": "p",
         "ratio": 0.5,

@@ -12,7 +12,7 @@ from rollouts import ready, sample
 
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.training.batch import cut
-from chorus.learner.training.experience import prepare
+from chorus.learner.training.experience import make_experience
 from chorus.problems.rendering import load_tokenizer
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import unpack_ids
@@ -43,7 +43,7 @@ def test_a_prompt_ends_with_the_prefill_and_only_the_completion_is_trained(
     completions = [[5, 6, 7], [8, 9]]
     made = ready([sample(a, ids) for a, ids in zip((1.0, 0.0), completions, strict=True)])
     group = made.group.model_copy(update={"task": task})
-    [micro] = cut(prepare([replace(made, group=group)], config).sequences, 10_000, layout)
+    [micro] = cut(make_experience([replace(made, group=group)], config).sequences, 10_000, layout)
     ids = micro.input_ids.flatten().numpy()
     trained = micro.index.numpy() + 1  # a position's loss is that of the token behind it
     assert ids[trained].tolist() == micro.target.tolist() == [5, 6, 7, 8, 9]

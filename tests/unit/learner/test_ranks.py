@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from chorus.learner.objectives.objective import FIGURES
 from chorus.learner.training.batch import TrainingSequence, cut
-from chorus.learner.training.distributed import Crew
+from chorus.learner.training.distributed import DistributedTrainer
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import Version
 
@@ -30,8 +30,8 @@ from test_ranks import FOLLOWED, OBJECTIVES, config_for, minibatches, outcome_of
 rank, world, device = ranks.join()
 results = {}
 for name in OBJECTIVES:  # both ranks make the same calls, so that gradients can be gathered
-    results[name] = outcome_of(ranks.Crew(config_for(sys.argv[2], int(sys.argv[4]), name), device, None))
-crew = ranks.Crew(config_for(sys.argv[2], int(sys.argv[4]), FOLLOWED), device, None)
+    results[name] = outcome_of(ranks.DistributedTrainer(config_for(sys.argv[2], int(sys.argv[4]), name), device, None))
+crew = ranks.DistributedTrainer(config_for(sys.argv[2], int(sys.argv[4]), FOLLOWED), device, None)
 if rank == 0:  # as a run does it: rank 0 calls, the others follow
     results["reference"] = [torch.from_numpy(r) for r in crew.reference([s for part in minibatches() for s in part])]
     results["followed"] = [crew.step(minibatches()).loss, snapshot_of(crew)]
@@ -88,7 +88,7 @@ def minibatches() -> list[list[TrainingSequence]]:
     return [rows[:5], rows[5:]]
 
 
-def outcome_of(crew: Crew) -> dict[str, Any]:
+def outcome_of(crew: DistributedTrainer) -> dict[str, Any]:
     """What two updates make, and the gradient of the second one."""
     result = crew.step(minibatches())
     gradients = [
@@ -106,7 +106,7 @@ def outcome_of(crew: Crew) -> dict[str, Any]:
     }
 
 
-def snapshot_of(crew: Crew) -> torch.Tensor:
+def snapshot_of(crew: DistributedTrainer) -> torch.Tensor:
     """All weights as the generators would get them, in one float32 vector."""
     snapshot = crew.snapshot(Version(fence=1, step=1), [[1, 2, 3]])
     assert len(snapshot.canary) == 1
@@ -139,7 +139,10 @@ def check(result: dict[str, Any], expected: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def whole(model: str) -> dict[str, dict[str, Any]]:
     """Every mini-batch as one micro-batch, on one process."""
-    return {name: outcome_of(Crew(config_for(model, 4096, name), torch.device("cpu"), None)) for name in OBJECTIVES}
+    return {
+        name: outcome_of(DistributedTrainer(config_for(model, 4096, name), torch.device("cpu"), None))
+        for name in OBJECTIVES
+    }
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -149,7 +152,7 @@ def test_the_result_does_not_depend_on_how_the_batch_was_cut(
 ) -> None:
     config = config_for(model, budget, objective)
     assert [len(cut(batch, budget, "padded")) for batch in minibatches()] == parts
-    check(outcome_of(Crew(config, torch.device("cpu"), None)), whole[objective])
+    check(outcome_of(DistributedTrainer(config, torch.device("cpu"), None)), whole[objective])
 
 
 def test_two_ranks_equal_one(model: str, whole: dict[str, dict[str, Any]], tmp_path: Path) -> None:
@@ -163,21 +166,21 @@ def test_two_ranks_equal_one(model: str, whole: dict[str, dict[str, Any]], tmp_p
     loss, weights = results["followed"]
     assert loss == pytest.approx(whole[FOLLOWED]["loss"], abs=1e-5)
     torch.testing.assert_close(weights, whole[FOLLOWED]["weights"], atol=2e-5, rtol=0)
-    alone = Crew(config_for(model, 4096, FOLLOWED), torch.device("cpu"), None)
+    alone = DistributedTrainer(config_for(model, 4096, FOLLOWED), torch.device("cpu"), None)
     for a, b in zip(results["reference"], alone.reference([s for part in minibatches() for s in part]), strict=True):
         torch.testing.assert_close(a, torch.from_numpy(b), atol=1e-5, rtol=0)
 
 
 def test_a_rank_without_work_of_its_own_changes_nothing(model: str) -> None:
     """A lone micro-batch: the second of two ranks repeats it with weight 0 (checked here by its absence)."""
-    crew = Crew(config_for(model, 4096), torch.device("cpu"), None)
+    crew = DistributedTrainer(config_for(model, 4096), torch.device("cpu"), None)
     crew.trainer.world, crew.trainer.rank = 2, 1
     mine, weights = crew.trainer._mine(cut(minibatches()[0], 4096, "padded"))
     assert (len(mine), weights) == (1, [0.0])
 
 
 def test_the_reference_policy_stays_what_the_policy_was(model: str) -> None:
-    crew = Crew(config_for(model, 4096, "grpo, reference in the loss"), torch.device("cpu"), None)
+    crew = DistributedTrainer(config_for(model, 4096, "grpo, reference in the loss"), torch.device("cpu"), None)
     batch = [s for part in minibatches() for s in part]
     before = crew.reference(batch)
     first, second = crew.step(minibatches()), crew.step(minibatches())
@@ -188,7 +191,7 @@ def test_the_reference_policy_stays_what_the_policy_was(model: str) -> None:
 
 
 def test_a_mini_batch_without_tokens_is_skipped_and_counted(model: str) -> None:
-    crew = Crew(config_for(model, 4096), torch.device("cpu"), None)
+    crew = DistributedTrainer(config_for(model, 4096), torch.device("cpu"), None)
     before = snapshot_of(crew)
     empty = [TrainingSequence(s.prompt, s.completion[:0], s.behaviour[:0], 1.0) for s in minibatches()[0]]
     result = crew.step([empty])
@@ -199,6 +202,6 @@ def test_a_mini_batch_without_tokens_is_skipped_and_counted(model: str) -> None:
 def test_gradient_checkpointing_and_entropy_leave_the_gradient_as_it_is(model: str) -> None:
     config = config_for(model, 4096, "reinforce_pp, entropy")
     learner = config.learner.model_copy(update={"gradient_checkpointing": True})
-    plain = outcome_of(Crew(config, torch.device("cpu"), None))
-    saving = outcome_of(Crew(config.model_copy(update={"learner": learner}), torch.device("cpu"), None))
+    plain = outcome_of(DistributedTrainer(config, torch.device("cpu"), None))
+    saving = outcome_of(DistributedTrainer(config.model_copy(update={"learner": learner}), torch.device("cpu"), None))
     check(saving, plain)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tinymodel import save_tiny_model
 
-from chorus.learner.training.distributed import Crew
+from chorus.learner.training.distributed import DistributedTrainer
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import Version, unpack_floats
 
@@ -34,7 +34,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_snapshot_says_how_far_bfloat16_is_off(model: Path) -> None:
-    crews = {dtype: Crew(config(model, dtype), torch.device("cpu"), None) for dtype in ("float32", "bfloat16")}
+    crews = {
+        dtype: DistributedTrainer(config(model, dtype), torch.device("cpu"), None) for dtype in ("float32", "bfloat16")
+    }
     exact, rounded = (crew.snapshot(Version(fence=1, step=0), PREFIXES) for crew in crews.values())
     assert exact.rounding == 0.0
     assert 1e-5 < rounded.rounding < 0.1
@@ -47,7 +49,7 @@ def test_a_snapshot_says_how_far_bfloat16_is_off(model: Path) -> None:
 def test_prefixes_of_any_length_are_looked_at_together_as_each_by_itself(
     model: Path, dtype: str, token_budget: int
 ) -> None:
-    crew = Crew(config(model, dtype, token_budget=token_budget), torch.device("cpu"), None)
+    crew = DistributedTrainer(config(model, dtype, token_budget=token_budget), torch.device("cpu"), None)
     version = Version(fence=1, step=0)
     prefixes = [*PREFIXES, [7]]
     together = crew.snapshot(version, prefixes)

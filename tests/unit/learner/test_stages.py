@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chorus.learner.curriculum.sampler import Chosen, Pool
-from chorus.learner.curriculum.stages import FILE, Stages, ended
+from chorus.learner.curriculum.stages import Stages, ended
 from chorus.protocol.config.curriculum import Stage
 from chorus.protocol.messages import Problem
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -30,7 +30,7 @@ def plan(*stages: Stage, pools: Sequence[int] = (10, 10, 10), folder: Path | Non
     made = [Pool(Chosen(problems(n, s.name)), s, seed, GROUPS) for s, n in zip(stages, pools, strict=False)]
     found = Stages(stages, made)
     if folder is not None:
-        found.open(folder)
+        found.open(folder / "stages.json")
     return found
 
 
@@ -146,7 +146,7 @@ def test_a_resumed_run_is_in_its_stage_and_draws_the_same_from_there(tmp_path: P
     again = plan(*three, folder=tmp_path)
     assert again.starts == first.starts
     assert [again.at(k) for k in range(60)] == [first.at(k) for k in range(60)]
-    assert [s["name"] for s in json.loads((tmp_path / FILE).read_text())] == ["a", "b", "c"]
+    assert [s["name"] for s in json.loads((tmp_path / "stages.json").read_text())] == ["a", "b", "c"]
 
 
 def test_steps_that_a_crash_undid_begin_no_stage_a_second_time(tmp_path: Path) -> None:
@@ -166,6 +166,6 @@ def test_stages_of_another_recipe_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("[{]")
+    (tmp_path / "stages.json").write_text("[{]")
     with pytest.raises(CannotGoOn, match=r"stages.json: can't be read .*restore it, or start a new run"):
         plan(stage("a", steps=1), stage("b"), folder=tmp_path)

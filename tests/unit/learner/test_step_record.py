@@ -13,8 +13,8 @@ from rollouts import ready, sample
 from chorus.learner.metrics.step_record import Surroundings, repetition, step_record
 from chorus.learner.objectives.objective import FIGURES
 from chorus.learner.training.batch import MicroBatch, cut
-from chorus.learner.training.experience import Prepared, prepare
-from chorus.learner.training.token_stats import StepFigures
+from chorus.learner.training.experience import Experience, make_experience
+from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.run import RewardSection, RunConfig
 from chorus.protocol.ledger import Rollout
@@ -36,10 +36,10 @@ GROUPS = [
 ]
 
 
-def measured(prepared: Prepared, w: dict[int, float], entropy: dict[int, float]) -> StepFigures:
+def measured(experience: Experience, w: dict[int, float], entropy: dict[int, float]) -> StepStats:
     """What a trainer would have counted: these weights by age, these entropies by sequence."""
-    figures = StepFigures(sequences=len(prepared.sequences))
-    for b in cut(prepared.sequences, 16, "padded"):
+    figures = StepStats(sequences=len(experience.sequences))
+    for b in cut(experience.sequences, 16, "padded"):
         figures.count(b, table(b, w, entropy), 0)
     figures.grad_norms = [0.5]
     return figures
@@ -56,10 +56,10 @@ def table(b: MicroBatch, w: dict[int, float], entropy: dict[int, float]) -> torc
 
 
 def record(groups: list[Rollout] = GROUPS, config: RunConfig = CONFIG) -> dict:
-    prepared = prepare(groups, config, version=2)
-    figures = measured(prepared, {0: 1.0, 2: 3.0}, {0: 0.5, 1: 0.1, 2: 0.3, 3: 9.9})
+    experience = make_experience(groups, config, version=2)
+    figures = measured(experience, {0: 1.0, 2: 3.0}, {0: 0.5, 1: 0.1, 2: 0.3, 3: 9.9})
     around = Surroundings(1.0, 4.0, 0.25, 400, 3, Counter(all_right=2))
-    return step_record(3, config, groups, prepared, figures, around)
+    return step_record(3, config, groups, experience, figures, around)
 
 
 def test_entropy_is_a_token_mean_over_all_and_within_each_template() -> None:
@@ -92,12 +92,12 @@ def test_the_spread_of_the_weights_is_told_by_age_and_by_template() -> None:
 
 
 def test_figures_of_random_tokens_are_those_of_their_sequences_and_ages() -> None:
-    prepared = prepare(GROUPS, CONFIG, version=2)
-    figures = StepFigures(sequences=4)
+    experience = make_experience(GROUPS, CONFIG, version=2)
+    figures = StepStats(sequences=4)
     g = torch.Generator().manual_seed(0)
     w_of: dict[int, list[float]] = {}
     by_age: dict[int, list[float]] = {}
-    for b in cut(prepared.sequences, 16, "padded"):  # one sequence at a time, or two
+    for b in cut(experience.sequences, 16, "padded"):  # one sequence at a time, or two
         values = torch.rand(len(FIGURES), len(b.target), generator=g, dtype=torch.float64) + 0.1
         figures.count(b, values, 0)
         w = values[FIGURES.index("w")].tolist()
@@ -116,15 +116,15 @@ def test_figures_of_random_tokens_are_those_of_their_sequences_and_ages() -> Non
 
 def test_divergences_clipping_and_rejection_are_told_by_template() -> None:
     config = CONFIG.model_copy(update={"objective": ObjectiveConfig.model_validate({"kl_coefficient": 0.1})})
-    prepared = prepare(GROUPS, CONFIG, version=2)
-    figures = StepFigures(sequences=4)
+    experience = make_experience(GROUPS, CONFIG, version=2)
+    figures = StepStats(sequences=4)
     names = ("dual_clip", "mismatch_k1", "proximal_k2", "reference_k3", "w_k1", "w_k2", "rejected")
-    for b in cut(prepared.sequences, 16, "padded"):
+    for b in cut(experience.sequences, 16, "padded"):
         values = torch.zeros(len(FIGURES), len(b.target))
         for i, where in b.origin:
             values[[FIGURES.index(name) for name in names], where] = float(i)  # of sequences 0, 1 and 2
         figures.count(b, values, 0)
-    r = step_record(3, config, GROUPS, prepared, figures, SLOW)
+    r = step_record(3, config, GROUPS, experience, figures, SLOW)
     for part, mean in ((r["by_template"]["a"], 10 / 13), (r["by_template"]["b"], 2.0), (r, 14 / 15)):
         for name in names:
             key = {"dual_clip": "dual_clip_fraction", "rejected": "rejected_fraction"}.get(name, name)
@@ -137,8 +137,8 @@ def test_what_seed_grpo_made_of_the_answers_is_told() -> None:
         ready([sample(1.0, cluster=0), sample(0.0, cluster=1)], 0, "a"),  # two answers: 1 - alpha
         ready([sample(1.0, cluster=4), sample(1.0, cluster=4)], 1, "b"),
     ]
-    prepared = prepare(groups, config)
-    r = step_record(1, config, groups, prepared, measured(prepared, {0: 1.0}, dict.fromkeys(range(4), 0.1)), SLOW)
+    experience = make_experience(groups, config)
+    r = step_record(1, config, groups, experience, measured(experience, {0: 1.0}, dict.fromkeys(range(4), 0.1)), SLOW)
     assert r["seed_factor_min"] == pytest.approx(1 - 0.0417)
     assert r["seed_factor_mean"] == pytest.approx(1 - 0.0417 / 2)
     assert r["seed_clusters_mean"] == 1.5
@@ -171,8 +171,8 @@ def test_the_overlong_part_of_the_reward_is_told_apart_by_template() -> None:
 
 def test_a_step_in_which_nothing_could_be_trained_is_still_written_as_json() -> None:
     groups = [ready([sample(None), sample(None)])]
-    prepared = prepare(groups, CONFIG)
-    r = step_record(1, CONFIG, groups, prepared, StepFigures(sequences=2), Surroundings(0.0, 1.0))
+    experience = make_experience(groups, CONFIG)
+    r = step_record(1, CONFIG, groups, experience, StepStats(sequences=2), Surroundings(0.0, 1.0))
     assert json.loads(json.dumps(r, allow_nan=False))["entropy"] is None
     assert r["by_staleness"] == {}
 
@@ -184,12 +184,12 @@ def test_repetition_counts_runs_of_tokens() -> None:
 
 
 def test_every_exported_figure_is_a_key_of_the_record() -> None:
-    from chorus.protocol.metrics.step import AGE_FIGURES, AGES, PART_FIGURES, STEP_FIGURES, TEMPLATE_FIGURES
+    from chorus.protocol.metrics.step import AGE_METRICS, AGES, PART_METRICS, STEP_METRICS, TEMPLATE_METRICS
 
     r = record()
-    elsewhere = {f.key for f in STEP_FIGURES if f.tag in ("diversity", "curriculum")}  # other modules add these
-    assert {f.key for f in STEP_FIGURES} - elsewhere - set(r) == set()
-    assert [f.key for f in PART_FIGURES if f.key not in r["by_template"]["a"]] == []
-    assert [f.key for f in TEMPLATE_FIGURES if f.key not in r["by_template"]["a"]] == []
-    assert [f.key for f in AGE_FIGURES if f.key not in r["by_staleness"]["0"]] == []
+    elsewhere = {f.key for f in STEP_METRICS if f.tag in ("diversity", "curriculum")}  # other modules add these
+    assert {f.key for f in STEP_METRICS} - elsewhere - set(r) == set()
+    assert [f.key for f in PART_METRICS if f.key not in r["by_template"]["a"]] == []
+    assert [f.key for f in TEMPLATE_METRICS if f.key not in r["by_template"]["a"]] == []
+    assert [f.key for f in AGE_METRICS if f.key not in r["by_staleness"]["0"]] == []
     assert set(r["by_staleness"]) <= set(AGES)

@@ -16,6 +16,7 @@ import pytest
 from chorus.learner.metrics import trackers
 from chorus.learner.metrics.trackers import Trackers, scalars
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
 
 RECORD: dict[str, Any] = {
@@ -83,7 +84,7 @@ def test_every_number_gets_a_heading_and_what_was_not_measured_is_left_out() -> 
 
 def test_tensorboard_holds_what_was_written_at_its_step_and_time(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    tracked = Trackers(config(tensorboard=True), tmp_path, "run")
+    tracked = Trackers(config(tensorboard=True), RunFolder(tmp_path), "run")
     tracked.write(RECORD)
     tracked.write(RECORD | {"step": 4, "entropy": 0.25})
     tracked.close()
@@ -95,7 +96,7 @@ def test_tensorboard_holds_what_was_written_at_its_step_and_time(tmp_path: Path)
 def test_after_a_resume_tensorboard_shows_the_new_steps_where_old_ones_were_undone(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     for first, entropy in ((1, 0.5), (2, 0.75)):
-        tracked = Trackers(config(tensorboard=True), tmp_path, "run", first)
+        tracked = Trackers(config(tensorboard=True), RunFolder(tmp_path), "run", first)
         for step in range(first, 4):
             tracked.write(RECORD | {"step": step, "entropy": entropy})
         tracked.close()
@@ -111,7 +112,7 @@ def read_events(folder: Path, *tags: str) -> list[list[tuple[int, float, float]]
 
 
 def test_weights_and_biases_gets_the_same_numbers_and_no_password(tmp_path: Path, wandb: list[FakeRun]) -> None:
-    tracked = Trackers(config(wandb="chorus"), tmp_path, "demo 1")
+    tracked = Trackers(config(wandb="chorus"), RunFolder(tmp_path), "demo 1")
     tracked.write(RECORD)
     tracked.close()
     [run] = wandb
@@ -122,7 +123,7 @@ def test_weights_and_biases_gets_the_same_numbers_and_no_password(tmp_path: Path
 
 
 def test_weights_and_biases_is_imported_only_where_it_is_asked_for(tmp_path: Path, wandb: list[FakeRun]) -> None:
-    tracked = Trackers(config(), tmp_path, "run")
+    tracked = Trackers(config(), RunFolder(tmp_path), "run")
     tracked.write(RECORD)
     tracked.close()
     assert wandb == []
@@ -136,7 +137,7 @@ def test_a_tracker_whose_package_is_missing_is_refused_with_the_mend(
     with pytest.raises(
         CannotGoOn, match=rf"trackers\.{package} is set, but the package {package} .* install chorus-rl"
     ):
-        Trackers(config(**wanted), tmp_path, "run")
+        Trackers(config(**wanted), RunFolder(tmp_path), "run")
 
 
 def test_a_tracker_that_fails_is_left_out_with_one_warning_and_the_other_goes_on(
@@ -144,7 +145,7 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning_and_the_other_goes_on
 ) -> None:
     monkeypatch.setattr(trackers, "TensorBoard", failing)
     monkeypatch.setattr(trackers, "_needs", lambda *_: None)
-    tracked = Trackers(config(tensorboard=True, wandb="p"), tmp_path, "run")
+    tracked = Trackers(config(tensorboard=True, wandb="p"), RunFolder(tmp_path), "run")
     with caplog.at_level(logging.WARNING):
         for step in range(3):
             tracked.write(RECORD | {"step": step})
@@ -171,7 +172,7 @@ def test_a_tracker_that_hangs_delays_neither_a_step_nor_the_end(
     monkeypatch.setattr(trackers, "TensorBoard", stuck(release))
     monkeypatch.setattr(trackers, "_needs", lambda *_: None)
     monkeypatch.setattr(trackers, "_QUEUE_RECORDS", 5)
-    tracked = Trackers(config(tensorboard=True), tmp_path, "run")
+    tracked = Trackers(config(tensorboard=True), RunFolder(tmp_path), "run")
     started = time.monotonic()
     with caplog.at_level(logging.WARNING):
         for step in range(20):

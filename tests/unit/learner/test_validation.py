@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from chorus.learner import validation
-from chorus.learner.training import checkpoint
-from chorus.learner.validation import Evaluation
+from chorus.learner.validation import Evaluation, Evaluations
 from chorus.protocol.config.load import ConfigError, load_config
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.run_folder.checkpoints import prune
+from chorus.protocol.run_folder.folder import RunFolder
 
 RECIPE = """
 [run]
@@ -34,7 +35,13 @@ def config(folder: Path, every: int = 4, heldout: str = '"some"', names: str = '
     return load_config(path)
 
 
-def result(step: int, accuracy: float) -> Evaluation:
+def evaluations(folder: Path, **recipe: Any) -> Evaluations:
+    """As far as its files go: nobody is asked."""
+    nobody: Any = None
+    return Evaluations(config(folder, **recipe), RunFolder(folder), nobody, nobody, nobody)
+
+
+def result(step: int, accuracy: float) -> dict[str, Any]:
     return Evaluation(
         step=step,
         problems=8,
@@ -46,7 +53,7 @@ def result(step: int, accuracy: float) -> Evaluation:
         truncated=0.0,
         ungraded=0,
         seconds=1.0,
-    )
+    ).as_dict()
 
 
 def checkpoints(folder: Path, *steps: int) -> Path:
@@ -63,51 +70,52 @@ def with_weights(folder: Path) -> list[str]:
 
 
 def test_a_validation_is_due_every_so_many_steps_and_after_the_last(tmp_path: Path) -> None:
-    some = config(tmp_path, every=4)
-    assert [step for step in range(11) if validation.due(some, step)] == [4, 8, 10]
-    assert not any(validation.due(config(tmp_path, every=0), step) for step in range(11))
+    some = evaluations(tmp_path)
+    assert [step for step in range(11) if some.due(step)] == [4, 8, 10]
+    assert not any(evaluations(tmp_path, every=0).due(step) for step in range(11))
 
 
 def test_the_best_on_validation_is_selected_and_the_earlier_one_of_equals(tmp_path: Path) -> None:
-    some = config(tmp_path)
-    chosen = [validation.record(tmp_path, some, result(step, a)) for step, a in ((4, 0.5), (8, 0.7), (10, 0.7))]
+    some = evaluations(tmp_path)
+    chosen = [some.record(result(step, a)) for step, a in ((4, 0.5), (8, 0.7), (10, 0.7))]
     assert chosen == [4, 8, 8]
-    assert validation.selected_step(tmp_path) == 8
-    summary = validation.summary(tmp_path)
+    assert some.selected_step() == 8
+    summary = some.summary()
     assert (summary["last"]["step"], summary["selected"]["step"]) == (10, 8)
     assert summary["selected"]["template"] == "qwen-math"
 
 
 def test_the_selected_checkpoint_outlives_pruning_until_a_better_one_is_selected(tmp_path: Path) -> None:
-    some = config(tmp_path)
+    some = evaluations(tmp_path)
     folder = checkpoints(tmp_path, 4, 8, 10)
-    validation.record(tmp_path, some, result(4, 0.9))
-    checkpoint.prune(folder, 1, validation.selected_step(tmp_path))
+    some.record(result(4, 0.9))
+    prune(folder, 1, some.selected_step())
     assert with_weights(folder) == ["step-000004", "step-000010"]
-    validation.record(tmp_path, some, result(10, 0.95))
-    checkpoint.prune(folder, 1, validation.selected_step(tmp_path))
+    some.record(result(10, 0.95))
+    prune(folder, 1, some.selected_step())
     assert with_weights(folder) == ["step-000010"]
     assert len(list(folder.glob("*/manifest.json"))) == 3  # the audit reads them
 
 
 def test_a_rewound_run_forgets_the_validations_of_what_was_undone(tmp_path: Path) -> None:
-    some = config(tmp_path)
-    validation.record(tmp_path, some, result(4, 0.5))
-    validation.record(tmp_path, some, result(8, 0.7))
+    some = evaluations(tmp_path)
+    some.record(result(4, 0.5))
+    some.record(result(8, 0.7))
     with (tmp_path / "validation.jsonl").open("a") as file:
         file.write('{"step": 10, "accu')
-    validation.rewind(tmp_path, 4)
-    assert validation.selected_step(tmp_path) == 4
-    assert validation.known(tmp_path, 4)
-    assert not validation.known(tmp_path, 8)
-    validation.rewind(tmp_path, 0)
-    assert validation.selected_step(tmp_path) is None
-    assert validation.summary(tmp_path) == {}
+    some.rewind(4)
+    assert some.selected_step() == 4
+    assert some.known(4)
+    assert not some.known(8)
+    some.rewind(0)
+    assert some.selected_step() is None
+    assert some.summary() == {}
 
 
 def test_a_run_without_validation_selects_nothing(tmp_path: Path) -> None:
-    validation.rewind(tmp_path, 0)
-    assert validation.selected_step(tmp_path) is None
+    some = evaluations(tmp_path)
+    some.rewind(0)
+    assert some.selected_step() is None
 
 
 def test_validation_without_problems_is_refused_with_the_mend(tmp_path: Path) -> None:

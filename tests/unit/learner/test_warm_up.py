@@ -11,11 +11,11 @@ from tinymodel import save_tiny_model
 
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.checkpoint import Manifest
-from chorus.learner.training.distributed import Crew
+from chorus.learner.training.distributed import DistributedTrainer
 from chorus.protocol.config.run import RunConfig
 
 
-def crew_of(model: Path, start_from: Path | None = None) -> Crew:
+def crew_of(model: Path, start_from: Path | None = None) -> DistributedTrainer:
     config = RunConfig.model_validate(
         {
             "model": {"path": str(model), "dtype": "float32"},
@@ -24,7 +24,7 @@ def crew_of(model: Path, start_from: Path | None = None) -> Crew:
             "learner": {"lr": 1e-3, "warmup_steps": 2, "updates_per_step": 2, "adam_eps": 1e-5},
         }
     )
-    return Crew(config, torch.device("cpu"), start_from)
+    return DistributedTrainer(config, torch.device("cpu"), start_from)
 
 
 def minibatches() -> list[list[TrainingSequence]]:

@@ -16,7 +16,7 @@ from chorus.protocol.ledger import Keys, LearnerLedger
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.metrics.ledger import LedgerCollector
 from chorus.protocol.metrics.processes import GeneratorMetrics, LearnerMetrics
-from chorus.protocol.metrics.step import MAX_PARTS, STEP_FIGURES, StepGauges
+from chorus.protocol.metrics.step import MAX_PARTS, STEP_METRICS, StepGauges
 from chorus.protocol.metrics.waits import WaitShare
 from chorus.protocol.runtime.redis import glance
 
@@ -225,7 +225,7 @@ def test_a_ledger_that_was_flushed_is_not_up(client: redis.Redis) -> None:
 
 def test_no_figure_has_two_names_for_one_key_and_labels_agree() -> None:
     by_name: dict[str, set[tuple[str, ...]]] = {}
-    for figure in STEP_FIGURES:
+    for figure in STEP_METRICS:
         by_name.setdefault(figure.name, set()).add(tuple(figure.labels))
     assert [name for name, labels in by_name.items() if len(labels) > 1] == []
-    assert len({f.key for f in STEP_FIGURES}) == len(STEP_FIGURES)
+    assert len({f.key for f in STEP_METRICS}) == len(STEP_METRICS)

@@ -1,0 +1,214 @@
+"""A learner's start, its checkpoints, its way back and its end.
+
+    assemble: join ledger (new fence) ─▶ rewind to the checkpoint ─▶ restore what earlier learners left
+    begin:    first weights to everybody ─▶ evaluate
+    ...       steps (loop.py) with checkpoints, validations, and the way back where a policy collapsed
+    end:      last weights taken ─▶ evaluate ─▶ summary
+
+After a crash the same walk begins at the newest checkpoint: what it holds is acknowledged, what came after it is undone
+and trained again from the recorded entries, in the recorded order.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+import redis
+
+from chorus.learner.interfaces import Groups, Ledger, Ranks, WeightSync
+from chorus.learner.metrics.recorder import Recorder
+from chorus.learner.metrics.summary import good_syncs, summarize
+from chorus.learner.metrics.trackers import Trackers
+from chorus.learner.rollouts.admission import Admission
+from chorus.learner.rollouts.collector import Collector
+from chorus.learner.training.distributed import DistributedTrainer
+from chorus.learner.validation import Evaluations
+from chorus.learner.weight_sync import Broadcaster
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import LearnerLedger
+from chorus.protocol.messages import CANARY_POINTS, Version
+from chorus.protocol.metrics.ledger import LedgerCollector
+from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.run_folder import checkpoints
+from chorus.protocol.run_folder.checkpoints import Manifest
+from chorus.protocol.run_folder.files import write_json
+from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.redis import glance
+
+log = logging.getLogger("chorus.learner")
+
+
+@dataclass
+class Parts:
+    """All that a learner works with, and where it stands.
+
+    done: steps trained. untold: entries trained since the last checkpoint, by step.
+    """
+
+    config: RunConfig
+    run: RunFolder
+    run_id: str
+    client: redis.Redis
+    metrics: LearnerMetrics
+    admission: Admission
+    groups: Groups
+    ranks: Ranks
+    ledger: Ledger
+    weights: WeightSync
+    recorder: Recorder
+    evaluations: Evaluations
+    done: int = 0
+    untold: dict[int, list[str]] = field(default_factory=dict)
+
+
+def assemble(config: RunConfig, run: RunFolder, run_id: str, client: redis.Redis, ranks: DistributedTrainer) -> Parts:
+    """Take over the run: from now on this learner alone may change its ledger. Ledger and files agree with the
+    checkpoint that `ranks` started from, and what earlier learners left is taken up."""
+    metrics = LearnerMetrics(config.learner.metrics_port)
+    admission = Admission(config, run_id)
+    ledger = LearnerLedger(client, run_id)
+    done = ranks.manifest.step if ranks.manifest else 0
+    trackers = Trackers(config, run, run_id, done + 1)
+    evaluations = Evaluations(config, run, admission, LearnerLedger(client, run_id, "eval", ledger.fence), metrics)
+    recorder = Recorder(config, run, admission, metrics, trackers)
+    _introduce(metrics, config, run_id, ledger.fence, done)
+
+    if ranks.manifest is not None:
+        ledger.durable(done, ranks.manifest.all_entries)
+    ledger.rewind(done)
+    run.rewind_records(done)
+    evaluations.rewind(done)
+
+    admission.draw.restore(run, done)
+    admission.open(run)
+    recorder.restore(since=max(checkpoints.rollbacks(run.checkpoints), default=0))
+    evaluations.restore()
+    groups = Collector(config, ledger, admission, metrics)
+    groups.restore(done)
+    backend = "nccl" if ranks.device.type == "cuda" and not config.shares_a_gpu else "gloo"
+    weights = Broadcaster(config, client, run_id, backend, ranks.device, metrics)
+    return Parts(
+        config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations, done
+    )
+
+
+def _introduce(metrics: LearnerMetrics, config: RunConfig, run_id: str, fence: int, done: int) -> None:
+    """What holds for the whole of this start."""
+    metrics.run.labels(run_id, config.run.name).set(1)
+    metrics.fence.set(fence)
+    metrics.step.set(done)
+    metrics.durable_step.set(done)
+    metrics.steps_planned.set(config.run.steps)
+    if config.learner.metrics_port:
+        metrics.registry.register(LedgerCollector(glance(config.redis.url), run_id))
+
+
+class Lifecycle:
+    """Everything a learner does beside its steps."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def begin(self) -> None:
+        """Give everybody the weights, and evaluate. Raises CannotGoOn where no generator takes them in time."""
+        p = self.parts
+        self.publish(self._first_prefixes())
+        self.say("waiting", "for a generator with fresh weights")
+        deadline_s = p.config.generator.start_deadline_s + p.config.learner.sync_deadline_s
+        if p.weights.wait_synced(1, deadline_s) == 0:
+            raise CannotGoOn(
+                f"no generator had passed the weight check after {deadline_s:g} s; see the generators' logs"
+            )
+        if not p.done:
+            self._evaluate("before")
+        self.validate()  # a crash may have come between the checkpoint and its validation
+
+    def end(self) -> None:
+        """Evaluate the last weights and sum the run up."""
+        p = self.parts
+        p.weights.wait_synced(1, p.config.learner.sync_deadline_s)
+        self._evaluate("after")
+        tokens = p.recorder.generated_tokens(p.weights.members())
+        told = summarize(p.run, p.config, good_syncs(p.client, p.run_id), p.ledger.books(), tokens)
+        write_json(p.run.summary, told | {"validation": p.evaluations.summary()})
+        self.say("done", "")
+
+    def close(self) -> None:
+        self.parts.weights.close()
+        self.parts.recorder.close()
+
+    def publish(self, prefixes: list[list[int]]) -> None:
+        """Offer the weights as they are. `prefixes`: what the weight check asks about."""
+        version = Version(fence=self.parts.ledger.fence, step=self.parts.done)
+        logs.tell(version=str(version))
+        self.parts.weights.publish(self.parts.ranks.snapshot(version, prefixes))
+
+    def checkpoint(self, rolled_back_to: int | None = None) -> None:
+        """Write one, then acknowledge what it holds: in this order, so that a crash between the two loses nothing."""
+        p = self.parts
+        manifest = Manifest(p.done, p.ledger.fence, p.untold, rolled_back_to)
+        with p.metrics.checkpoint_s.time():
+            p.ranks.save(p.run.checkpoints, manifest)
+        p.metrics.durable_step.set(p.done)
+        p.ledger.durable(p.done, manifest.all_entries)
+        p.untold = {}
+        p.ledger.trim()
+        self._prune()
+
+    def collapsed(self, why: str) -> None:
+        """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end.
+
+        What was trained stays trained in the accounts: the way back undoes weights, and no group comes again.
+        """
+        p = self.parts
+        answer, asked = p.config.alarms.on_collapse, p.config.alarms.max_rollbacks
+        back = checkpoints.oldest(p.run.checkpoints) if answer == "rollback" else None
+        gone_back = len(checkpoints.rollbacks(p.run.checkpoints))
+        if back is None or gone_back >= asked:
+            self.checkpoint()
+            missing = f"it went back {gone_back} times before" if back else "there is no checkpoint to go back to"
+            raise CannotGoOn(
+                f"alarms.on_collapse = {answer} ended the run after step {p.done}"
+                f"{f' ({missing})' if answer == 'rollback' else ''}: {why}. "
+                "Its checkpoint is written; to go on anyway: --resume with --set alarms.on_collapse=warn"
+            )
+        target = checkpoints.read_manifest(back).step
+        log.warning("step %d: back to the weights and the optimizer of step %d: %s", p.done, target, why)
+        p.ranks.load(back)
+        p.evaluations.ledger.fence = p.ledger.advance()
+        p.metrics.fence.set(p.ledger.fence)
+        self.checkpoint(rolled_back_to=target)
+        p.recorder.forget_alarms()
+        self.publish(self._first_prefixes())
+
+    def validate(self) -> None:
+        """Where it is due and not done yet. Nothing is published meanwhile: all answers are of this step's weights."""
+        p = self.parts
+        if not p.evaluations.due(p.done) or p.evaluations.known(p.done):
+            return
+        started = time.monotonic()
+        result = p.evaluations.validate(p.done, lambda detail: self.say(f"validating step {p.done}", detail))
+        self._prune()  # of the one that was selected until now
+        p.recorder.evaluated(p.done, "validation", result)
+        p.recorder.leave_out(time.monotonic() - started)
+
+    def say(self, phase: str, detail: str) -> None:
+        """What a person who watches sees."""
+        write_json(self.parts.run.status, {"phase": phase, "detail": detail})
+
+    def _evaluate(self, name: str) -> None:
+        p = self.parts
+        if p.evaluations.asked(name):
+            result = p.evaluations.evaluate(p.done, name, lambda detail: self.say(f"evaluating {name}", detail))
+            p.recorder.evaluated(p.done, name, result)
+
+    def _first_prefixes(self) -> list[list[int]]:
+        return [self.parts.admission.at(k)[1].ids for k in range(CANARY_POINTS)]
+
+    def _prune(self) -> None:
+        p = self.parts
+        checkpoints.prune(p.run.checkpoints, p.config.learner.keep_checkpoints, p.evaluations.selected_step())

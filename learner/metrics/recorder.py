@@ -1,0 +1,129 @@
+"""What becomes of a step's metrics: one record, seen by the alarms, kept in metrics.jsonl, shown everywhere else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from chorus.learner.metrics import curriculum, diversity
+from chorus.learner.metrics.alarms import NAMES, Alarms
+from chorus.learner.metrics.step_record import Surroundings, step_record
+from chorus.learner.metrics.summary import FleetClock
+from chorus.learner.metrics.trackers import Trackers
+from chorus.learner.rollouts.admission import Admission
+from chorus.learner.training.experience import Experience
+from chorus.learner.training.token_stats import StepStats
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Rollout
+from chorus.protocol.messages import Member, staleness
+from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.run_folder.folder import RunFolder
+
+log = logging.getLogger("chorus.learner")
+_SHOWN = ("reward", "accuracy", "format", "entropy", "staleness_mean", "seconds", "learner_wait_ratio")
+
+
+@dataclass(frozen=True)
+class Around:
+    """What the loop knows of a step beside its tokens.
+
+    started: monotonic seconds. waited_s: of the step, for its groups. waiting: finished groups that the next step can
+    take. filtered: groups that dynamic sampling replaced, by why. members: the generators' newest heartbeats.
+    """
+
+    started: float
+    waited_s: float
+    waiting: int
+    filtered: Counter[str]
+    members: list[Member]
+
+
+class Recorder:
+    """Feed it every step in order. `alarms.active` are those that hold after the newest one."""
+
+    def __init__(
+        self, config: RunConfig, run: RunFolder, admission: Admission, metrics: LearnerMetrics, trackers: Trackers
+    ) -> None:
+        self.config = config
+        self.run = run
+        self.alarms = Alarms(config.alarms, config.objective.loss)
+        self._admission = admission
+        self._metrics = metrics
+        self._trackers = trackers
+        self._fleet = FleetClock()
+        self._labels = curriculum.labels(admission)
+        self._recorded_at = 0.0
+
+    def restore(self, since: int) -> None:
+        """Take up the records of earlier learners; alarms look at those after step `since`, the last way back."""
+        for record in self.run.records():
+            self._admission.stages.take(record)
+            if record["step"] > since:
+                self.alarms.look(record)
+
+    def forget_alarms(self) -> None:
+        """The policy is another one from here on."""
+        self.alarms = Alarms(self.config.alarms, self.config.objective.loss)
+
+    def record(
+        self, step: int, groups: list[Rollout], experience: Experience, stats: StepStats, around: Around
+    ) -> None:
+        """Before the checkpoint, so that a step which a checkpoint holds has its line."""
+        record = step_record(step, self.config, groups, experience, stats, self._surroundings(around), self._labels)
+        record |= curriculum.step_metrics(groups, self._admission)
+        decode = self._admission.tokenizer.batch_decode
+        record |= diversity.step_metrics(
+            groups, self._admission.templates, lambda ids: decode(ids, skip_special_tokens=True)
+        )
+        if self.config.templates.adaptive:
+            record["template_weights"] = self._admission.draw.weights(step + 1)
+        record["alarms"] = self.alarms.look(record)
+        for text in record["alarms"]:
+            log.warning("%s", text)
+        self._admission.stages.take(record)
+        self.run.append_record(record)
+        log.info("step %d of %d: %s", step, self.config.run.steps, _in_words(record))
+        self._metrics.step_done(record, [(r.group, staleness(r.group, step - 1)) for r in groups])
+        self._metrics.alarms(NAMES, self.alarms.active)
+        self._trackers.write(record)
+
+    def _surroundings(self, around: Around) -> Surroundings:
+        now = time.monotonic()
+        seconds = now - (self._recorded_at or around.started)  # a checkpoint counts with the step after it
+        self._recorded_at = now
+        generated = self._fleet.tokens.total()
+        waiting = self._fleet.wait_ratio(around.members)
+        return Surroundings(
+            wait_s=around.waited_s,
+            seconds=seconds,
+            generator_wait_ratio=waiting,
+            generator_tokens=max(0, self._fleet.tokens.total() - generated),
+            waiting=around.waiting,
+            filtered=around.filtered,
+        )
+
+    def leave_out(self, seconds: float) -> None:
+        """Time that belongs to no step."""
+        self._recorded_at += seconds
+
+    def evaluated(self, step: int, name: str, result: dict[str, Any]) -> None:
+        log.info("evaluation %s: %s", name, json.dumps(result))
+        self._metrics.evaluated(name, result)
+        self._trackers.write({"step": step, "evaluation": {name: result}})
+
+    def generated_tokens(self, members: list[Member]) -> int:
+        """By all generators that this start has seen."""
+        self._fleet.wait_ratio(members)
+        return self._fleet.tokens.total()
+
+    def close(self) -> None:
+        self._trackers.close()
+
+
+def _in_words(record: dict[str, Any]) -> str:
+    """For those who see nothing but this process's log."""
+    return ", ".join(f"{name} {record[name]:.3g}" for name in _SHOWN if isinstance(record.get(name), int | float))

@@ -1,0 +1,89 @@
+"""Checkpoints as folders: which are whole, what their manifests say, which may go. Nothing here needs torch.
+
+    <run>/checkpoints/step-000040/
+        state/           model and optimizer, torch.distributed.checkpoint (any number of ranks can load it)
+        huggingface/     the policy as a Hugging Face folder
+        manifest.json    written last; a folder without it is no checkpoint
+
+The manifest names the rollout entries trained since the checkpoint before. Only after it is on disk are they
+acknowledged on the ledger; a crash between the two is mended at resume, since that is idempotent.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from chorus.protocol.run_folder.files import write_json
+
+_MANIFEST = "manifest.json"
+STATE, EXPORT = "state", "huggingface"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`entries`: rollout entry ids trained since the checkpoint before, by step and in order.
+
+    `rolled_back_to`: the policy had collapsed at `step`, and the checkpoint holds the state of that earlier one.
+    """
+
+    step: int
+    fence: int
+    entries: dict[int, list[str]]
+    rolled_back_to: int | None = None
+
+    @property
+    def all_entries(self) -> list[str]:
+        return [id for step in sorted(self.entries) for id in self.entries[step]]
+
+
+def folder_of(checkpoints: Path, step: int) -> Path:
+    return checkpoints / f"step-{step:06d}"
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Make a checkpoint of the folder `path`: on the disk before it returns."""
+    write_json(path / _MANIFEST, asdict(manifest), durable=True)
+
+
+def read_manifest(path: Path) -> Manifest:
+    fields = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    entries = {int(k): v for k, v in fields["entries"].items()}
+    return Manifest(fields["step"], fields["fence"], entries, fields.get("rolled_back_to"))
+
+
+def whole(checkpoints: Path) -> list[Path]:
+    """All checkpoints in the order of their steps, also those whose state was pruned."""
+    return sorted(path for path in checkpoints.glob("step-*") if (path / _MANIFEST).is_file())
+
+
+def loadable(checkpoints: Path) -> list[Path]:
+    """Those that pruning has left their state."""
+    return [path for path in whole(checkpoints) if (path / STATE).is_dir()]
+
+
+def latest(checkpoints: Path) -> Path | None:
+    """The newest whole checkpoint."""
+    return max(whole(checkpoints), default=None)
+
+
+def oldest(checkpoints: Path) -> Path | None:
+    """The oldest checkpoint that can be loaded."""
+    return min(loadable(checkpoints), default=None)
+
+
+def rollbacks(checkpoints: Path) -> list[int]:
+    """The steps at which the run went back to an earlier checkpoint."""
+    manifests = map(read_manifest, whole(checkpoints))
+    return [m.step for m in manifests if m.rolled_back_to is not None]
+
+
+def prune(checkpoints: Path, keep: int, selected: int | None = None) -> None:
+    """Keep the newest `keep` checkpoints, that of the selected step, and every manifest: the audit of a finished run
+    reads them."""
+    for path in whole(checkpoints)[:-keep]:
+        if path != folder_of(checkpoints, selected or 0):
+            for part in (STATE, EXPORT):
+                shutil.rmtree(path / part, ignore_errors=True)
