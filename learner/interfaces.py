@@ -18,7 +18,12 @@ from chorus.protocol.run_folder.checkpoints import Manifest
 
 
 class Ranks(Protocol):
-    """The model and its optimizer, on however many ranks (training/distributed.py)."""
+    """The model and its optimizer, on however many ranks (training/distributed.py).
+
+    manifest: of the checkpoint that they started from; None: from the model's own weights.
+    """
+
+    manifest: Manifest | None
 
     def reference(self, sequences: list[TrainingSequence]) -> list[np.ndarray]: ...
     def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats: ...

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import redis
@@ -23,9 +24,7 @@ from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.metrics.trackers import Trackers
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
-from chorus.learner.training.distributed import DistributedTrainer
 from chorus.learner.validation import Evaluations
-from chorus.learner.weight_sync import Broadcaster
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
 from chorus.protocol.messages import CANARY_POINTS, Version
@@ -65,9 +64,19 @@ class Parts:
     untold: dict[int, list[str]] = field(default_factory=dict)
 
 
-def assemble(config: RunConfig, run: RunFolder, run_id: str, client: redis.Redis, ranks: DistributedTrainer) -> Parts:
+def assemble(
+    config: RunConfig,
+    run: RunFolder,
+    run_id: str,
+    client: redis.Redis,
+    ranks: Ranks,
+    weight_sync: Callable[[LearnerMetrics], WeightSync],
+) -> Parts:
     """Take over the run: from now on this learner alone may change its ledger. Ledger and files agree with the
-    checkpoint that `ranks` started from, and what earlier learners left is taken up."""
+    checkpoint that `ranks` started from, and what earlier learners left is taken up.
+
+    Raises CannotGoOn for what this configuration can't go on with, before anything of the run is changed.
+    """
     metrics = LearnerMetrics(config.learner.metrics_port)
     admission = Admission(config, run_id)
     ledger = LearnerLedger(client, run_id)
@@ -89,8 +98,7 @@ def assemble(config: RunConfig, run: RunFolder, run_id: str, client: redis.Redis
     evaluations.restore()
     groups = Collector(config, ledger, admission, metrics)
     groups.restore(done)
-    backend = "nccl" if ranks.device.type == "cuda" and not config.shares_a_gpu else "gloo"
-    weights = Broadcaster(config, client, run_id, backend, ranks.device, metrics)
+    weights = weight_sync(metrics)
     return Parts(
         config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations, done
     )

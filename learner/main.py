@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import redis
@@ -83,6 +84,7 @@ def _learn(config: RunConfig, args: argparse.Namespace, client: redis.Redis) -> 
     from chorus.learner.lifecycle import assemble
     from chorus.learner.loop import Learner
     from chorus.learner.training import distributed
+    from chorus.learner.weight_sync import Broadcaster
 
     torch.manual_seed(config.run.seed)
     rank, _, device = distributed.join()
@@ -95,7 +97,16 @@ def _learn(config: RunConfig, args: argparse.Namespace, client: redis.Redis) -> 
     ranks = distributed.DistributedTrainer(config, device, start_from)
     try:
         if rank == 0:
-            Learner(assemble(config, run, args.run_id, client, ranks)).run()
+            backend = "nccl" if device.type == "cuda" and not config.shares_a_gpu else "gloo"
+            parts = assemble(
+                config,
+                run,
+                args.run_id,
+                client,
+                ranks,
+                partial(Broadcaster, config, client, args.run_id, backend, device),
+            )
+            Learner(parts).run()
             ranks.stop()
         else:
             ranks.follow()

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,6 +22,14 @@ from chorus.protocol.runtime.exits import CannotGoOn
 log = logging.getLogger("chorus.learner")
 _BLOCK_S = 0.5
 _RECOUNT_S = 5.0
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """Why a group can't be trained: the reason under which it is dropped, and a sentence."""
+
+    reason: str
+    text: str
 
 
 class Collector:
@@ -54,16 +63,33 @@ class Collector:
         self._recounted = time.monotonic()
 
     def restore(self, durable_step: int) -> None:
-        """What an earlier learner left: recorded steps come again first, in the order they had."""
+        """What an earlier learner left: recorded steps come again first, in the order they had.
+
+        Raises CannotGoOn where such a step is not whole under this configuration; nothing is dropped then.
+        """
         self.window.recount(self.ledger.outstanding_indices(), durable_step)
         entries = {e.id: e for e in self.ledger.reread()}
         for step, ids in self.ledger.recorded().items():
-            if step <= durable_step or not all(id in entries for id in ids):
-                continue
-            self.forced.append([r for r in (self._check(entries.pop(id)) for id in ids) if r])
+            if step > durable_step and all(id in entries for id in ids):
+                self.forced.append(self._whole(step, [entries.pop(id) for id in ids]))
+        for rollout in (r for step in self.forced for r in step):
+            self.admission.observe(rollout.group)
         for entry in entries.values():
             if (ready := self._check(entry)) and self._informative(ready):
                 self.window.add(ready, durable_step)
+
+    def _whole(self, step: int, entries: list[Entry]) -> list[Rollout]:
+        """A recorded step's groups, if every one of them can be trained again."""
+        found = [self._judge(entry) for entry in entries]
+        faults = [fault for fault in found if isinstance(fault, _Fault)]
+        if faults or not found or len(found) % self.config.learner.updates_per_step:
+            why = faults[0].text if faults else f"it has {len(found)} groups"
+            raise CannotGoOn(
+                f"step {step} was recorded before the last stop and can't be trained again as it was under this "
+                f"configuration ({why}): resume with the settings that the run had (sampling, learner.groups_per_step, "
+                "learner.updates_per_step), and change them for a new run whose model.path is a checkpoint of this one"
+            )
+        return [rollout for rollout in found if isinstance(rollout, Rollout)]
 
     def admit(self, step: int, steps_left: int) -> None:
         """Fill the free slots, but never with more groups than the rest of the run can train."""
@@ -126,29 +152,33 @@ class Collector:
         return None
 
     def _check(self, entry: Entry) -> Rollout | None:
-        """Decode and judge one entry; None: it was dropped."""
+        """Judge one entry; None: it was refused or dropped."""
         if entry.index is not None and self._answered(entry.index):
             log.warning("rollout %s is refused: index %d was answered before", entry.id, entry.index)
             self.ledger.refuse([entry.id])
             self.metrics.refused.labels("rollout").inc()
             return None
+        found = self._judge(entry)
+        if isinstance(found, _Fault):
+            log.warning("rollout %s is dropped as %s: %s", entry.id, found.reason, found.text)
+            self._drop(found.reason, [entry])
+            return None
+        self.admission.observe(found.group)
+        return found
+
+    def _judge(self, entry: Entry) -> Rollout | _Fault:
+        """Whether a group can be trained; changes nothing."""
         try:
             group = read_group(entry, self.admission)
             if group.task.group_size != self.config.sampling.group_size:
                 raise MessageError(f"{group.task.group_size} samples, not sampling.group_size")
         except MessageError as error:
-            log.warning("rollout %s is dropped as corrupt: %s", entry.id, error)
-            self._drop("corrupt", [entry])
-            return None
+            return _Fault("corrupt", str(error))
         graded = [s for s in group.samples if s.grade.accuracy is not None]
         if len(graded) < 2:
-            self._drop("ungraded", [entry])
-            return None
+            return _Fault("ungraded", f"{len(graded)} samples with a verdict")
         if sum(bool(np.isfinite(unpack_floats(s.logprobs)).all()) for s in graded) < 2:
-            log.warning("rollout %s is dropped: log-probabilities that are no finite numbers", entry.id)
-            self._drop("nonfinite", [entry])
-            return None
-        self.admission.observe(group)
+            return _Fault("nonfinite", "log-probabilities that are no finite numbers")
         return Rollout(entry, group)
 
     def _answered(self, index: int) -> bool:

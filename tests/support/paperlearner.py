@@ -1,0 +1,160 @@
+"""A learner whose model is a list: what was trained, in order. Its ledger, collector, admission and folder are the real
+ones; hands answer what is queued whenever the learner looks whether waiting has a point."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import redis
+
+from chorus.learner.lifecycle import Parts, assemble
+from chorus.learner.loop import Learner
+from chorus.learner.training.batch import TrainingSequence
+from chorus.learner.training.distributed import Snapshot
+from chorus.learner.training.token_stats import StepStats
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.ledger import Keys, entries_of
+from chorus.protocol.ledger.keys import TASK_GROUP
+from chorus.protocol.messages import Grade, Member, RolloutGroup, Sample, Task, Timing, Version, pack_floats, pack_ids
+from chorus.protocol.run_folder import checkpoints
+from chorus.protocol.run_folder.checkpoints import Manifest
+from chorus.protocol.run_folder.folder import RunFolder
+
+RUN = "run"
+Hook = Callable[[str], None]  # called before every change of the world, with its name
+
+
+class PaperRanks:
+    """`trained`: admission indices in the order of their training, as the weights remember them."""
+
+    def __init__(self, start_from: Path | None, hook: Hook) -> None:
+        self.manifest = checkpoints.read_manifest(start_from) if start_from else None
+        self.trained: list[int] = json.loads((start_from / "state" / "trained").read_text()) if start_from else []
+        self._hook = hook
+
+    def reference(self, sequences: list[TrainingSequence]) -> list[np.ndarray]:
+        return [np.zeros(len(s.completion)) for s in sequences]
+
+    def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
+        self._hook("train")
+        sequences = [s for batch in minibatches for s in batch]
+        self.trained += dict.fromkeys(round(-float(s.behaviour[0]) * 1000) for s in sequences)
+        return StepStats(sequences=len(sequences))
+
+    def snapshot(self, version: Version, prefixes: list[list[int]]) -> Snapshot:
+        plan: Any = None
+        return Snapshot(version, plan, [], [])
+
+    def save(self, folder: Path, manifest: Manifest) -> Path:
+        path = checkpoints.folder_of(folder, manifest.step)
+        (path / "state").mkdir(parents=True, exist_ok=True)
+        (path / "state" / "trained").write_text(json.dumps(self.trained))
+        self._hook("manifest")
+        checkpoints.write_manifest(path, manifest)
+        return path
+
+    def load(self, path: Path) -> None:
+        self.trained = json.loads((path / "state" / "trained").read_text())
+
+
+class Hands:
+    """Generators and weight sync in one: every version is taken at once, every queued task answered."""
+
+    def __init__(self, client: redis.Redis, run: RunFolder, hook: Hook, accuracies: tuple[float, ...]) -> None:
+        self.client = client
+        self.run = run
+        self.published: list[Version] = []
+        self._hook = hook
+        self._accuracies = accuracies
+
+    def publish(self, snapshot: Snapshot) -> None:
+        self._hook("publish")
+        self.published.append(snapshot.version)
+
+    def wait_synced(self, at_least: int, deadline_s: float) -> int:
+        return at_least
+
+    def check(self) -> None:
+        for lane in ("train", "eval"):
+            keys = Keys(RUN, lane)
+            reply = self.client.xreadgroup(TASK_GROUP, "hand", {keys.tasks: ">"}, count=99)
+            for id, fields in entries_of(reply):
+                task = Task.decode(fields[b"d"])
+                self.client.xack(keys.tasks, TASK_GROUP, id)
+                self.client.xadd(keys.rollouts, {"i": task.index, "d": self.answer(task)})
+
+    def answer(self, task: Task) -> bytes:
+        accuracies = (self._accuracies * task.group_size)[: task.group_size]
+        samples = [
+            Sample(
+                token_ids=pack_ids([5, 6]),
+                logprobs=pack_floats([-task.index / 1000] * 2),
+                versions=[(1, self.published[-1].step, 2)],
+                finish_reason="stop",
+                grade=Grade(verdict="any", accuracy=accuracy, format=1.0, reward=None),
+            )
+            for accuracy in accuracies
+        ]
+        timing = Timing(started=1.0, generated=2.0, graded=3.0)
+        return RolloutGroup(task=task, generator_id="g", attempt=1, samples=samples, timing=timing).encode()
+
+    def members(self) -> list[Member]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def config_of(model: Path, folder: Path, **sections: dict[str, Any]) -> RunConfig:
+    folder.mkdir(exist_ok=True)
+    train = folder / "train.jsonl"
+    rows = [{"id": f"p{k}", "problem": f"{k}?", "answer": "7"} for k in range(40)]
+    train.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe: dict[str, dict[str, Any]] = {
+        "run": {"steps": 3},
+        "model": {"path": str(model), "context": 400},
+        "problems": {"train": [str(train)], "max_prompt_tokens": 300},
+        "templates": {"names": ["qwen-math"]},
+        "sampling": {"group_size": 2, "max_tokens": 16},
+        "staleness": {"target": 1, "max": 4},
+        "learner": {"groups_per_step": 2, "collect_deadline_s": 5.0, "checkpoint_every": 2},
+        "trackers": {"tensorboard": False},
+    }
+    return RunConfig.model_validate({name: recipe.get(name, {}) | sections.get(name, {}) for name in recipe | sections})
+
+
+def start(
+    client: redis.Redis,
+    config: RunConfig,
+    folder: Path,
+    hook: Hook = lambda name: None,
+    accuracies: tuple[float, ...] = (1.0, 0.0),
+) -> tuple[Learner, Parts]:
+    """A learner start on what lies in the folder and on the ledger."""
+    run = RunFolder(folder)
+    run.note.write_text('{"started_at": 0}')
+    ranks = PaperRanks(checkpoints.latest(run.checkpoints), hook)
+    hands = Hands(client, run, hook, accuracies)
+    parts = assemble(config, run, RUN, client, ranks, lambda metrics: hands)
+    _hooked(parts.ledger, ("record", "trained", "durable", "trim"), hook)
+    _hooked(parts.groups, ("admit",), hook)
+    _hooked(parts.recorder, ("record",), hook)
+    _hooked(parts.evaluations.ledger, ("read",), lambda name: hands.check())
+    return Learner(parts), parts
+
+
+def _hooked(part: Any, names: tuple[str, ...], hook: Hook) -> None:
+    for name in names:
+        setattr(part, name, _after_the_hook(getattr(part, name), name, hook))
+
+
+def _after_the_hook(real: Callable[..., Any], name: str, hook: Hook) -> Callable[..., Any]:
+    def called(*args: Any) -> Any:
+        hook(name)
+        return real(*args)
+
+    return called

@@ -1,0 +1,154 @@
+"""The order of a step, and what a learner does beside its steps: without a model, an engine or another process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+import redis
+from paperlearner import config_of, start
+
+from chorus.protocol.run_folder import checkpoints
+from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.runtime.exits import CannotGoOn
+
+
+def test_a_step_is_recorded_before_it_trains_and_published_before_its_metrics_and_its_checkpoint(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+    config = config_of(tiny_model, tmp_path, run={"steps": 1})
+    learner, _ = start(client, config, tmp_path, seen.append)
+    learner.life.begin()
+    seen.clear()
+    learner.step()
+    first = seen.index("record")
+    assert [name for name in seen[first:] if name != "admit"] == [
+        *("record", "train", "trained", "publish"),
+        *("record", "manifest", "durable", "trim"),
+    ]
+    assert seen.index("trained") < seen.index("admit", first) < seen.index("publish"), "freed credits are used at once"
+
+
+def test_a_whole_run_trains_every_group_once_and_sums_itself_up(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    learner, parts = start(client, config_of(tiny_model, tmp_path), tmp_path)
+    learner.run()
+    run = RunFolder(tmp_path)
+    assert run.finished_steps() == 3
+    assert [r["step"] for r in run.records()] == [1, 2, 3]
+    assert [checkpoints.read_manifest(path).step for path in checkpoints.whole(run.checkpoints)] == [2, 3]
+    assert sorted(parts.ranks.trained) == list(range(6))  # type: ignore[attr-defined]
+    books = parts.ledger.books()
+    assert (books.durable, books.outstanding, books.difference) == (6, 0, 0)
+    assert json.loads(run.status.read_text()) == {"phase": "done", "detail": ""}
+
+
+class Killed(BaseException):
+    """What no handler of the learner's catches: a `kill -9`."""
+
+
+def test_a_learner_killed_before_any_change_of_the_world_is_followed_by_one_that_loses_and_doubles_nothing(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    held = tmp_path / "held.jsonl"
+    held.write_text('{"problem": "40?", "answer": "7"}\n')
+    validating = {"every": 2, "validation_problems": 1, "samples": 1}
+    k = 0
+    while True:
+        client.flushall()
+        folder = tmp_path / str(k)
+        config = config_of(tiny_model, folder, evaluation=validating, problems={"validation": [str(held)]})
+        changes = count()
+
+        def dies(name: str, changes: Iterator[int] = changes, last: int = k) -> None:
+            if next(changes) == last:
+                raise Killed(name)
+
+        learner, _ = start(client, config, folder, dies)
+        try:
+            learner.run()
+        except Killed:
+            again, parts = start(client, config, folder)
+            again.run()
+        else:
+            break
+        assert sorted(parts.ranks.trained) == list(range(6)), f"killed before change {k}"  # type: ignore[attr-defined]
+        entries = [id for path in checkpoints.whole(folder / "checkpoints") for id in _entries(path)]
+        assert len(entries) == len(set(entries)) == 6
+        books = parts.ledger.books()
+        assert (books.admitted, books.durable, books.outstanding, books.difference) == (6, 6, 0, 0)
+        assert [r["step"] for r in RunFolder(folder).records()] == [1, 2, 3]
+        assert [v["step"] for v in parts.evaluations.validations()] == [2, 3]
+        k += 1
+    assert k > 20, "every change of three steps was tried"
+
+
+def _entries(path: Path) -> list[str]:
+    return checkpoints.read_manifest(path).all_entries
+
+
+def test_a_collapse_goes_back_to_the_oldest_checkpoint_and_on_with_the_next_problems(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    alarms = {"on_collapse": "rollback", "entropy_floor": 5.0, "entropy_steps": 4, "max_rollbacks": 1}
+    config = config_of(tiny_model, tmp_path, run={"steps": 6}, alarms=alarms, learner={"checkpoint_every": 2})
+    learner, parts = start(client, config, tmp_path)
+    _entropy_of_one(parts)
+    learner.run()
+    run = RunFolder(tmp_path)
+    assert checkpoints.rollbacks(run.checkpoints) == [4]
+    assert checkpoints.read_manifest(checkpoints.folder_of(run.checkpoints, 4)).rolled_back_to == 2
+    trained = parts.ranks.trained  # type: ignore[attr-defined]
+    assert sorted(trained) == [0, 1, 2, 3, 8, 9, 10, 11], "steps 3 and 4 are undone in the weights, and come no more"
+    assert parts.ledger.books().durable == 12
+    assert parts.weights.published[-1].fence > parts.weights.published[0].fence  # type: ignore[attr-defined]
+
+
+def test_a_collapse_that_stops_the_run_leaves_its_checkpoint(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    alarms = {"on_collapse": "stop", "entropy_floor": 5.0, "entropy_steps": 2}
+    config = config_of(tiny_model, tmp_path, run={"steps": 9}, alarms=alarms, learner={"checkpoint_every": 9})
+    learner, parts = start(client, config, tmp_path)
+    _entropy_of_one(parts)
+    with pytest.raises(
+        CannotGoOn, match=r"alarms.on_collapse = stop ended the run after step 2: entropy is 1, below 5"
+    ):
+        learner.run()
+    assert [checkpoints.read_manifest(p).step for p in checkpoints.whole(tmp_path / "checkpoints")] == [2]
+    assert parts.ledger.books().durable == 4
+
+
+def _entropy_of_one(parts: object) -> None:
+    """The paper model has no tokens to measure: every record says an entropy of 1 nat."""
+    recorder = parts.recorder  # type: ignore[attr-defined]
+    look = recorder.alarms.look
+    recorder.alarms.look = lambda record: look(record | {"entropy": 1.0})
+
+
+def test_a_recorded_step_that_this_configuration_can_not_train_is_refused_and_the_old_one_goes_on(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    config = config_of(tiny_model, tmp_path, learner={"checkpoint_every": 9})
+    calls = iter(range(99))
+
+    def dies_in_step_2(name: str) -> None:
+        if name == "train" and next(calls) == 1:
+            raise Killed
+
+    learner, _ = start(client, config, tmp_path, dies_in_step_2)
+    with pytest.raises(Killed):
+        learner.run()
+    uneven = {"updates_per_step": 4, "groups_per_step": 4}
+    for section, changed in (("sampling", {"max_tokens": 1}), ("sampling", {"group_size": 4}), ("learner", uneven)):
+        other = config_of(tiny_model, tmp_path, **{section: changed})
+        with pytest.raises(CannotGoOn, match=r"step 1 was recorded before the last stop and can't be trained again"):
+            start(client, other, tmp_path)
+    again, parts = start(client, config, tmp_path)
+    again.run()
+    assert sorted(parts.ranks.trained) == list(range(6))  # type: ignore[attr-defined]
