@@ -1,5 +1,5 @@
 """A learner whose model is a list: what was trained, in order. Its ledger, collector, admission and folder are the real
-ones; hands answer what is queued whenever the learner looks whether waiting has a point."""
+ones; hands answer what is queued whenever the learner reads."""
 
 from __future__ import annotations
 
@@ -79,6 +79,9 @@ class Hands:
         return at_least
 
     def check(self) -> None:
+        pass
+
+    def work(self) -> None:
         for lane in ("train", "eval"):
             keys = Keys(RUN, lane)
             reply = self.client.xreadgroup(TASK_GROUP, "hand", {keys.tasks: ">"}, count=99)
@@ -143,7 +146,8 @@ def start(
     _hooked(parts.ledger, ("record", "trained", "durable", "trim"), hook)
     _hooked(parts.groups, ("admit",), hook)
     _hooked(parts.recorder, ("record",), hook)
-    _hooked(parts.evaluations.ledger, ("read",), lambda name: hands.check())
+    for ledger in (parts.ledger, parts.evaluations.ledger):
+        _hooked(ledger, ("read",), lambda name: hands.work())
     return Learner(parts), parts
 
 
