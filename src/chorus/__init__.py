@@ -10,16 +10,12 @@ Nothing is imported before one of these is asked for: agents and all of vLLM's p
 need none of it. docs/python.md shows each of them at work.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False  # type checkers take it for true; typing itself need not be imported
 
 if __name__ != "chorus":
     raise ImportError(f"{__name__}: import chorus instead, or modules would exist twice; leave `src` out")
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from chorus.deploy.api import start
     from chorus.protocol.config.load import load_config
     from chorus.protocol.config.run import RunConfig
@@ -41,7 +37,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module 'chorus' has no attribute {name!r}; it offers {', '.join(__all__)}")
     from importlib import import_module
@@ -51,5 +47,5 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def __dir__() -> list[str]:
+def __dir__():
     return sorted({*globals(), *__all__})
