@@ -15,7 +15,7 @@ TORCH := $(shell sed -n 's/^torch==//p' $(LOCK) 2>/dev/null)
 # Used only where pip, asked as it is set up here, does not know the CPU build of torch.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help platform install lock demo test fuzz chaos kube-test compose-test lint format bench gpu-test clean
+.PHONY: help platform install lock demo test fuzz chaos kube-test compose-test dist lint format bench gpu-test clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -89,6 +89,14 @@ kube-test: install $(KUBE)/.installed  ## the Kubernetes manifests against the A
 compose-test: install  ## the stack of docker-compose.yml on an engine of its own, from nothing to nothing; needs root
 	$(BIN)/python tests/deploy/compose/drive.py
 
+# From the sdist, unpacked elsewhere: it must be whole, and a stale build/ here has no say. --no-build-isolation takes the
+# pinned setuptools, without a network.
+DIST := dist
+dist: install  ## sdist and wheel into dist/
+	rm -rf $(DIST)
+	$(BIN)/python -c 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])' $(DIST)
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir $(DIST) $(DIST)/*.tar.gz
+
 lint: install  ## ruff, ruff format, pyright, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -109,5 +117,5 @@ gpu-test: platform  ## the tests that need one or more CUDA devices, with vllm f
 	.venv-gpu/bin/python -m pytest -m gpu
 
 clean:  ## remove .venv, caches and built files; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

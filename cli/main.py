@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "main",
         "run a recipe on this machine: starts everything, shows progress, stops everything",
     ),
+    "recipes": ("chorus.cli.recipes", "main", "list the recipes that come with Chorus"),
+    "init": ("chorus.cli.init", "main", "write one of these recipes into a file of yours, with comments"),
     "learner": ("chorus.learner.main", "main", "the learner alone, or one rank of it under torchrun"),
     "generator": ("chorus.generator.main", "main", "one generator: an agent and its vLLM server"),
     "reward-server": ("chorus.reward_server.main", "main", "the verifier service"),

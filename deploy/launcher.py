@@ -53,15 +53,16 @@ def run(
     recipe: str,
     *,
     resume: Path | None = None,
+    made: Path | None = None,
     services: Callable[[Chosen], list[Service]] = services_of,
 ) -> int:
     """Carry out a run in the foreground; returns the exit status. Call it from the main thread.
 
-    `resume` is the folder of a run that was cut short; `config` is then that of its config.json. `services`
-    exists so that tests can supervise scripted processes. Raises CannotGoOn.
+    `resume` is the folder of a run that was cut short; `config` is then that of its config.json. `made` is one that
+    `new_folder` made. `services` exists so that tests can supervise scripted processes. Raises CannotGoOn.
     """
     placement = place(config, visible_cores(), visible_gpus())
-    folder = RunFolder(resume if resume is not None else _new_folder(config, recipe))
+    folder = RunFolder(resume or made or new_folder(config, recipe))
     with _signals_as_exceptions(), Progress(folder) as progress:
         supervisor = Supervisor(folder.logs, progress.note)
         try:
@@ -86,7 +87,8 @@ def run(
     return status
 
 
-def _new_folder(config: RunConfig, recipe: str) -> Path:
+def new_folder(config: RunConfig, recipe: str) -> Path:
+    """Make the folder of a new run, with `logs` in it. Raises CannotGoOn."""
     prefix = config.run.name or Path(recipe).stem
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for n in range(1, 1000):

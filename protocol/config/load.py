@@ -24,8 +24,15 @@ class ConfigError(ValueError):
     """A configuration that can't be used. The message is one line and names the mend."""
 
 
-def load_config(path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> RunConfig:
-    """Read a recipe (.toml) or a run's resolved configuration (.json). Raises ConfigError."""
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ
+) -> RunConfig:
+    """Read a recipe (.toml) or a run's resolved configuration (.json). Raises ConfigError.
+
+    `overrides` are written as for `--set`: "learner.lr=2e-6". They win over variables of the environment
+    (CHORUS_LEARNER__LR), which win over the file.
+    """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
         fields = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

@@ -27,12 +27,14 @@ import os
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chorus.protocol.runtime import guard
 
 START_DEADLINE_S = 20.0
+_controls: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
 class SpawnError(RuntimeError):
@@ -47,6 +49,7 @@ class Guarded:
         self.pid = pid  # of the command itself
         self._warden = warden
         self._control = control
+        _controls.add(control)
 
     def poll(self) -> int | None:
         """The command's exit status, None while anything of it runs; negative: killed by that signal."""
@@ -157,3 +160,12 @@ def _await_start(name: str, control: socket.socket, warden: subprocess.Popen[byt
 def _as_status(code: int | None) -> int | None:
     """Like a shell, the guards exit with 128 + n where signal n ended the command."""
     return 128 - code if code is not None and 128 < code < 192 else code
+
+
+def _after_fork() -> None:
+    """A child of the parent must not hold the sockets by whose end the guards know that the parent is gone."""
+    for control in list(_controls):
+        control.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -14,14 +14,14 @@ from chorus.protocol.templates.template import Template
 PACKAGE_TEMPLATES = Path(__file__).parent
 
 
-def load_templates(extra: Sequence[Path] = ()) -> dict[str, Template]:
+def load_templates(extra: Sequence[str | Path] = ()) -> dict[str, Template]:
     """Name to template, sorted by name: the package's thirteen and those in `extra` (TOML files or folders).
 
     Raises ValueError, with the file and the line or field, for a file that cannot be read as a template,
     whose stem is not its name, or whose name is already taken.
     """
     found: dict[str, tuple[Template, Path]] = {}
-    for path in _files([PACKAGE_TEMPLATES, *extra]):
+    for path in _files([PACKAGE_TEMPLATES, *map(Path, extra)]):
         template = _load(path)
         if template.name in found:
             where = _place(path, path.read_text(encoding="utf-8"), "name")

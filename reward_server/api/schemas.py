@@ -93,8 +93,8 @@ class ExtractionResponse(BaseModel):
     rung: str = Field(description="which rung of the ladder found the answer; none: no rung did")
     start: int | None = Field(description="where the answer begins; null when it does not stand there literally")
     end: int | None
-    read_start: int = Field(description="where the text begins that the cuts left for the ladder")
-    read_end: int
+    read_start: int = Field(default=0, description="where the text begins that the cuts left for the ladder")
+    read_end: int | None = Field(default=None, description="null: the end of the completion (kind code cuts nothing)")
     cuts: list[str] = Field(description="what was cut away before the ladder, in words, in order")
 
 

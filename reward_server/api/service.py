@@ -50,6 +50,7 @@ class Service:
             timeout_s=settings.timeout_s,
             memory_bytes=settings.memory_bytes,
             max_queue=settings.max_queue,
+            spares=settings.spares,
             on_restart=lambda reason: self.metrics.worker_restarts.labels(reason).inc(),
         )
         self.metrics.workers.set(settings.workers)

@@ -15,6 +15,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     workers: int = Field(default=1, ge=1)
+    spares: int = Field(default=1, ge=0)  # warm graders that take over where one was killed
     timeout_s: float = Field(default=5.0, gt=0.0)  # wall clock of one grade
     memory_bytes: int = Field(default=3 << 29, ge=1 << 28)  # address space of one grader: 1.5 GiB
     max_queue: int = Field(default=4096, ge=1)  # grades waiting or in progress, over all requests

@@ -5,7 +5,7 @@
                         |  died: the job in progress is tried once more, then `error`; the rest requeued
                         '- replaced by the warm spare, and a new spare is started
 
-Invariants: of the graders that live or start there are always `workers` + 1; a job is finished exactly once;
+Invariants: of the graders that live or start there are always `workers` + `spares`; a job is finished exactly once;
 a grader has at most one chunk; the job in progress is always the first of its chunk without a result.
 Everything runs on the event loop, nothing waits for a process. A job that takes longer than SLOW_S gives the
 jobs behind it back to the queue, and after YIELD_S it runs only where nobody else wants the core: that is all by
@@ -52,6 +52,7 @@ class GraderPool:
     timeout_s: float
     memory_bytes: int
     max_queue: int
+    spares: int = 1
     on_restart: Callable[[RestartReason], None] = lambda reason: None
     failed: str | None = None
     _queue: deque[Job] = field(default_factory=deque)
@@ -64,8 +65,8 @@ class GraderPool:
     _closed: bool = False
 
     def start(self) -> None:
-        """Start the graders and the spare; returns at once (`ready` says when they are warm)."""
-        for _ in range(self.workers + 1):
+        """Start the graders and the spares; returns at once (`ready` says when they are warm)."""
+        for _ in range(self.workers + self.spares):
             self._launch()
 
     @property

@@ -1,0 +1,146 @@
+"""`chorus.start`: a run from Python, its steps as they come, and nothing left of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from freeport import free_port
+from scripted_run import RECIPE
+
+import chorus
+from chorus.deploy import api
+from chorus.deploy.api import RunFailed
+from chorus.protocol.config.load import ConfigError
+from chorus.protocol.runtime.exits import CannotGoOn
+
+SUPPORT = Path(__file__).parents[1] / "support"
+SCRIPTED = (sys.executable, str(SUPPORT / "scripted_start.py"))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "my.toml"
+    path.write_text(RECIPE.format(runs=tmp_path / "runs", steps=1000, model=tiny_model, replicas=1))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return path
+
+
+def of_the_run(folder: Path) -> list[int]:
+    """Processes that have the run's folder on their command line, which all of them have, or in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(folder) in " ".join(process.cmdline()) and process.pid != os.getpid():
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def eventually_gone(folder: Path, deadline_s: float = 30.0) -> None:
+    end = time.monotonic() + deadline_s
+    while left := of_the_run(folder):
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_the_steps_of_a_run_come_one_by_one_and_nothing_is_left(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "_COMMAND", (*SCRIPTED, "engines"))
+    monkeypatch.setenv("CHORUS_LEARNER__LR", "0.002")  # read once, with the recipe
+    with chorus.start("my.toml", ["run.steps=3"]) as run:
+        assert re.fullmatch(r"my-\d{8}-\d{6}", run.folder.name)
+        came = []
+        for record in run:
+            if not came:
+                assert run.running
+                assert of_the_run(run.folder)
+            came.append(record)
+        assert [record["step"] for record in came] == [1, 2, 3]
+        lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+        assert came == [json.loads(line) for line in lines] == list(run)
+        assert run.wait(10)["steps"] == 3
+        assert not run.running
+    assert json.loads((run.folder / "config.json").read_text())["learner"]["lr"] == 0.002
+    assert "step 3/3" in (run.folder / "logs" / "run.log").read_text()
+    eventually_gone(run.folder)
+
+
+def test_a_run_that_fails_raises_its_own_words_and_one_that_is_stopped_does_not(recipe: Path) -> None:
+    config = chorus.load_config(recipe, [f"redis.url=redis://127.0.0.1:{free_port()}/0"])
+    stopped, failing = chorus.start(config), chorus.start(config)
+    assert stopped.folder != failing.folder
+    stopped.stop()
+    assert (list(stopped), stopped.wait(1), stopped.running) == ([], {}, False)
+    with pytest.raises(RunFailed, match=r"^redis\.url redis://127\.0\.0\.1:.* \(log: .*run\.log\)$"):
+        list(failing)
+    with pytest.raises(RunFailed):
+        failing.wait(10)
+    eventually_gone(recipe.parent / "runs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({}, CannotGoOn, "give a recipe or a RunConfig, or resume="),
+        ({"config": "nowhere.toml"}, ConfigError, r"nowhere\.toml: can't be read"),
+        ({"config": "my.toml", "overrides": ["learner.l=1"]}, ConfigError, r"learner\.l is not a known key"),
+        ({"config": "my.toml", "overrides": ["model.path=no/such/model/here"]}, CannotGoOn, "no such folder"),
+        ({"resume": "nowhere"}, CannotGoOn, r"there is no config\.json in it"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_said_at_once_and_no_folder_is_made(
+    recipe: Path, arguments: dict, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        chorus.start(**arguments)
+    assert not (recipe.parent / "runs").exists()
+
+
+# The forked child lives on when its parent is killed, and has inherited all that the parent had open.
+SCRIPT = """
+import os, sys, time
+import chorus
+from chorus.deploy import api
+api._COMMAND = tuple(sys.argv[1:])
+run = chorus.start("my.toml")
+if os.fork() == 0:
+    os.close(1)
+    time.sleep(120)
+    os._exit(0)
+print(run.folder, flush=True)
+time.sleep(120)
+"""
+
+
+def test_a_killed_interpreter_takes_its_run_along_even_when_a_forked_child_lives_on(recipe: Path) -> None:
+    script = subprocess.Popen([sys.executable, "-c", SCRIPT, *SCRIPTED, "sleepers"], stdout=subprocess.PIPE, text=True)
+    children: list[psutil.Process] = []
+    try:
+        assert script.stdout is not None
+        folder = Path(script.stdout.readline().strip())
+        end = time.monotonic() + 60
+        while not any("sleep 600" in " ".join(psutil.Process(pid).cmdline()) for pid in of_the_run(folder)):
+            assert time.monotonic() < end, (folder / "logs" / "run.log").read_text()
+            time.sleep(0.1)
+        children = [c for c in psutil.Process(script.pid).children() if "guard.py" not in " ".join(c.cmdline())]
+        assert len(children) == 1
+        os.kill(script.pid, signal.SIGKILL)
+        script.wait(10)
+        eventually_gone(folder)
+        assert children[0].is_running()
+    finally:
+        script.kill()
+        for child in children:
+            child.kill()
+    assert not list(recipe.parent.glob("runs/*/metrics.jsonl"))
