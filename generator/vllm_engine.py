@@ -104,7 +104,7 @@ class VllmEngine:
         replicas = self.config.placement.generator_gpus
         if not replicas:
             return []
-        share = self.config.generator.gpu_memory or (0.4 if self.config.shares_a_gpu else 0.85)
+        share = self.config.generator.gpu_memory or (0.4 if self.config.shares_gpu_memory else 0.85)
         return ["--tensor-parallel-size", str(len(replicas[0])), "--gpu-memory-utilization", str(share)]
 
     async def _wait_healthy(self, log_begin: int) -> None:
