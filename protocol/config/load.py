@@ -28,7 +28,7 @@ class ConfigError(ValueError):
 def load_config(path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> RunConfig:
     """Read a recipe (.toml) or a run's resolved configuration (.json). Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # an editor's byte order mark is passed over
         fields = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"recipe {path}: can't be read ({error.strerror}); give the path of a recipe") from None
@@ -38,10 +38,26 @@ def load_config(path: Path, overrides: Sequence[str] = (), environment: Mapping[
         raise ConfigError(f"recipe {path}: a {type(fields).__name__} where sections were expected")
     fields = _merged(fields, _from_environment(environment))
     fields = _merged(fields, _parse_overrides(overrides))
+    _check_text("", fields)
     try:
         return RunConfig(**fields)
     except ValidationError as error:
         raise ConfigError(f"recipe {path}: {_explain(error)}") from None
+
+
+def _check_text(where: str, value: Any) -> None:
+    """Bytes of a command line that are no UTF-8, and half of a surrogate pair in JSON, can be written to no file."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            _check_text(f"{where}.{key}" if where else str(key), below)
+    elif isinstance(value, list):
+        for below in value:
+            _check_text(where, below)
+    elif isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{ascii(where)[1:-1]}: {ascii(value)} is no text; write it in UTF-8") from None
 
 
 def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -160,6 +160,17 @@ def test_variables_that_name_no_section_are_not_ours(recipe: Path, name: str) ->
     assert load_config(recipe, (), {name: "anything"}) == load_config(recipe, (), {})
 
 
+def test_bytes_that_are_no_text_are_refused(recipe: Path, tmp_path: Path) -> None:
+    assert refusal(recipe, ["run.name=a\udcff"]) == r"run.name: 'a\udcff' is no text; write it in UTF-8"
+    (tmp_path / "config.json").write_text(json.dumps(REQUIRED | {"problems": {"train": ["a", "\ud83d"]}}))
+    assert r"problems.train: '\ud83d' is no text" in refusal(tmp_path / "config.json")
+
+
+def test_a_byte_order_mark_before_a_recipe_is_passed_over(recipe: Path) -> None:
+    recipe.write_text(RECIPE, encoding="utf-8-sig")
+    assert load_config(recipe, (), {}).model.path == "model"
+
+
 def test_without_an_environment_that_of_the_process_holds(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHORUS_RUN__SEED", "11")
     assert load_config(recipe).run.seed == 11
