@@ -57,7 +57,7 @@ def _check_text(where: str, value: Any) -> None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise ConfigError(f"{ascii(where)[1:-1]}: {ascii(value)} is no text; write it in UTF-8") from None
+            raise ConfigError(f"{ascii(where)[1:-1]}: {value!a} is no text; write it in UTF-8") from None
 
 
 def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
