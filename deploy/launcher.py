@@ -25,7 +25,7 @@ from chorus.deploy.curves import draw_learning_curves
 from chorus.deploy.placement import Placement, place, visible_cores, visible_gpus
 from chorus.deploy.preflight import STARTERS
 from chorus.deploy.progress import Progress
-from chorus.deploy.services import Chosen, reward_server_service, services_of, valkey_service
+from chorus.deploy.services import Chosen, reward_server_service, service_environment, services_of, valkey_service
 from chorus.deploy.supervisor import Service, ServiceFailed, Supervisor
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.files import read_json, write_json
@@ -165,7 +165,7 @@ def _build_starter(run: RunFolder, cache: Path, note: Callable[[str], None]) -> 
         "--cache",
         str(cache),
     ]
-    builder = spawn_guarded(argv, name="starter", log=log)
+    builder = spawn_guarded(argv, name="starter", log=log, env=service_environment())
     try:
         status = builder.wait(STARTER_DEADLINE_S)
     finally:

@@ -9,11 +9,17 @@ training on what was generated; on a single GPU they share it.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.run import Gpu, RunConfig
 from chorus.protocol.runtime.exits import CannotGoOn
+
+_UUID = re.compile(r"\(UUID: ([^)]+)\)")
+_TRACES = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg", "/dev/kfd")  # of a GPU's driver
 
 
 @dataclass(frozen=True)
@@ -22,8 +28,8 @@ class Placement:
 
     learner_cpus: list[int]
     generator_cpus: list[list[int]]
-    learner_gpus: list[int]
-    generator_gpus: list[list[int]]
+    learner_gpus: list[Gpu]
+    generator_gpus: list[list[Gpu]]
     learner_ranks: int
 
     @property
@@ -43,10 +49,10 @@ class Placement:
         )
 
 
-def place(config: RunConfig, cores: list[int], gpus: list[int]) -> Placement:
+def place(config: RunConfig, cores: list[int], gpus: Sequence[Gpu]) -> Placement:
     """The recipe's placement, completed for these cores and GPUs. Raises CannotGoOn where it does not fit."""
     wanted = config.placement
-    learner_gpus, generator_gpus = _gpus(config, gpus)
+    learner_gpus, generator_gpus = _gpus(config, list(gpus))
     replicas = len(generator_gpus) or len(wanted.generator_cpus or ()) or config.generator.replicas
     if generator_gpus:
         # The GPU does the work; the cores only feed it.
@@ -69,18 +75,61 @@ def visible_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def visible_gpus() -> list[int]:
-    """CUDA's device numbers as this process would see them, from the driver's tool: torch takes seconds."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [int(part) for part in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if part.strip().isdigit()]
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
+    """CUDA's names of the devices that this process would see, as CUDA_VISIBLE_DEVICES gives them (numbers, UUIDs of
+    cards or of MIG instances), else the driver's numbers. Raises CannotGoOn for names that lead to no device.
+
+    The driver's tool is asked: torch takes seconds.
+    """
+    text = environment.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return list(range(len([name for name in _driver_s_names() or [] if name.startswith("GPU-")])))
+    wanted: list[Gpu] = []
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        if name in ("-1", "NoDevFiles", "none", "void"):  # CUDA takes none from here on
+            break
+        if not name.isdecimal() and not name.startswith(("GPU-", "MIG-")):
+            raise CannotGoOn(
+                f"CUDA_VISIBLE_DEVICES={text}: {name!r} names no GPU; give numbers, GPU-UUIDs or MIG-UUIDs as "
+                "`nvidia-smi -L` lists them, or nothing to run on the CPU"
+            )
+        wanted.append(int(name) if name.isdecimal() else name)
+    if wanted:
+        _check_visible(text, wanted)
+    return wanted
+
+
+def _check_visible(text: str, wanted: list[Gpu]) -> None:
+    """CUDA itself passes in silence over what it does not know, and over everything after it."""
+    names = _driver_s_names()
+    if names is None:
+        if any(Path(trace).exists() for trace in _TRACES):
+            return  # a driver without its tool, as some images have it
+        raise CannotGoOn(
+            f"CUDA_VISIBLE_DEVICES={text}: there is no GPU driver on this machine; unset it to run on the CPU"
+        )
+    cards = sum(name.startswith("GPU-") for name in names)
+    for n, name in enumerate(wanted):
+        found = name < cards if isinstance(name, int) else any(known.startswith(name) for known in names)
+        if not found:
+            here = f"nvidia-smi lists {', '.join(names) or 'none'}"
+            raise CannotGoOn(f"CUDA_VISIBLE_DEVICES={text}: there is no GPU {name} here ({here}); name one of these")
+        if name in wanted[:n]:
+            raise CannotGoOn(
+                f"CUDA_VISIBLE_DEVICES={text}: {name} is named twice, and CUDA then sees none; name it once"
+            )
+
+
+def _driver_s_names() -> list[str] | None:
+    """UUIDs of all cards and MIG instances; None where there is no tool that tells."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
-        return []
-    return list(range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines())))
+        return None
+    return _UUID.findall(listed.stdout)
 
 
-def _gpus(config: RunConfig, gpus: list[int]) -> tuple[list[int], list[list[int]]]:
+def _gpus(config: RunConfig, gpus: list[Gpu]) -> tuple[list[Gpu], list[list[Gpu]]]:
     wanted = config.placement
     if wanted.learner_gpus is None and wanted.generator_gpus is None:
         return _choose_gpus(gpus, config)
@@ -93,7 +142,7 @@ def _gpus(config: RunConfig, gpus: list[int]) -> tuple[list[int], list[list[int]
     return wanted.learner_gpus, wanted.generator_gpus
 
 
-def _choose_gpus(gpus: list[int], config: RunConfig) -> tuple[list[int], list[list[int]]]:
+def _choose_gpus(gpus: list[Gpu], config: RunConfig) -> tuple[list[Gpu], list[list[Gpu]]]:
     if not gpus:
         return [], []
     if len(gpus) == 1:
@@ -119,11 +168,14 @@ def _split(cores: list[int], replicas: int) -> tuple[list[int], list[list[int]]]
     return cores[half:], [ours[n * size : (n + 1) * size] for n in range(replicas)]
 
 
-def _check(key: str, wanted: list[int], present: list[int], what: str) -> None:
-    missing = sorted(set(wanted) - set(present))
+def _check(key: str, wanted: Sequence[Gpu], present: Sequence[Gpu], what: str) -> None:
+    missing = [name for name in dict.fromkeys(wanted) if name not in present]
     if missing:
-        raise CannotGoOn(f"{key}: no {what} {_listed(missing)} here; there are {_listed(present) or 'none'}")
+        raise CannotGoOn(
+            f"{key}: no {what} {_listed(missing)} here; there are {_listed(present) or 'none'}: name these, or leave "
+            "`[placement]` out"
+        )
 
 
-def _listed(numbers: list[int]) -> str:
-    return ",".join(map(str, numbers))
+def _listed(names: Sequence[Gpu]) -> str:
+    return ",".join(map(str, names))

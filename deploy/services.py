@@ -11,6 +11,7 @@ from chorus.deploy.placement import Placement
 from chorus.deploy.supervisor import Service
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.runtime.environment import child_environment, with_caches
 from chorus.protocol.runtime.exits import CannotGoOn
 
 
@@ -56,14 +57,14 @@ def valkey_service(chosen: Chosen) -> Service:
             "noeviction",
         ),
     )
-    return Service("redis", "redis", argv, _environment())
+    return Service("redis", "redis", argv, _environment(chosen))
 
 
 def reward_server_service(chosen: Chosen) -> Service:
     address = urlsplit(chosen.config.reward.url)
     argv = _chorus("reward-server", "--host", str(address.hostname), "--port", str(address.port))
     argv += ("--recipe", str(chosen.run.config))
-    return Service("reward-server", "reward-server", argv, _environment())
+    return Service("reward-server", "reward-server", argv, _environment(chosen))
 
 
 def services_of(chosen: Chosen) -> list[Service]:
@@ -73,7 +74,7 @@ def services_of(chosen: Chosen) -> list[Service]:
 
 def _generator(chosen: Chosen, n: int) -> Service:
     cpus, name = chosen.placement.generator_cpus[n], f"gen-{n}"
-    env = _environment()
+    env = _environment(chosen)
     argv = _chorus("generator", *_run_arguments(chosen), "--name", name)
     argv += ("--log", str(chosen.run.logs / f"{name}-vllm.log"))
     if chosen.config.generator.metrics_port:
@@ -94,7 +95,7 @@ def _generator(chosen: Chosen, n: int) -> Service:
 
 def _learner(chosen: Chosen) -> Service:
     placement = chosen.placement
-    env = _environment()
+    env = _environment(chosen)
     command = ("learner", *_run_arguments(chosen), "--run-dir", str(chosen.run.path))
     if placement.learner_ranks > 1:
         argv = (
@@ -130,15 +131,16 @@ def _chorus(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "chorus.cli.main", *arguments)
 
 
-def _environment() -> dict[str, str]:
-    """Ours without the variables that override configuration: config.json has them in it already.
+def _environment(chosen: Chosen) -> dict[str, str]:
+    """What a service gets of ours (protocol/runtime/environment.py), and where it may write."""
+    return with_caches(service_environment(), chosen.run_dir / "cache")
 
-    What the services start is on a safe path like themselves: a folder of the user's never hides a module.
-    """
+
+def service_environment() -> dict[str, str]:
+    """Without the variables that override configuration: config.json has them in it already."""
     sections = tuple(f"CHORUS_{name.upper()}" for name in RunConfig.model_fields)
-    kept = {
+    return {
         key: value
-        for key, value in os.environ.items()
+        for key, value in child_environment(os.environ).items()
         if key.upper() not in sections and not key.upper().startswith(tuple(f"{s}__" for s in sections))
     }
-    return kept | {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}

@@ -21,6 +21,7 @@ from chorus.generator.engine import Completion, EngineError, EngineGone
 from chorus.generator.vllm_log import last_error
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import CANARY_POINTS, CanaryPoint, SyncOffer, Version, unpack_floats, unpack_ids
+from chorus.protocol.runtime.environment import child_environment, socket_folder, with_caches
 from chorus.protocol.runtime.processes import Guarded, bind_tree, spawn_guarded
 
 _HEALTH_INTERVAL_S = 0.25
@@ -47,7 +48,9 @@ class VllmEngine:
         """Start the server and wait until it is healthy. Raises EngineError after the start deadline."""
         await self.stop()
         port = _free_port()
-        env = os.environ | {
+        env = with_caches(child_environment(os.environ), self._log.absolute().parent / "cache")
+        env |= socket_folder(env)
+        env |= {
             "VLLM_SERVER_DEV_MODE": "1",  # the control endpoints
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
@@ -101,7 +104,7 @@ class VllmEngine:
         replicas = self.config.placement.generator_gpus
         if not replicas:
             return []
-        share = self.config.generator.gpu_memory or (0.4 if self.config.shares_a_gpu else 0.85)
+        share = self.config.generator.gpu_memory or (0.4 if self.config.shares_gpu_memory else 0.85)
         return ["--tensor-parallel-size", str(len(replicas[0])), "--gpu-memory-utilization", str(share)]
 
     async def _wait_healthy(self, log_begin: int) -> None:

@@ -13,20 +13,30 @@ from typing import Any
 
 from chorus.protocol.runtime.exits import first_line
 
+_BYTE_ORDER_MARK = "\ufeff"
+
 Row = tuple[str, Any]  # where it stands (`file:line`), what stands there
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
-    """One JSON value a line; empty lines are passed over, and counted."""
+    """One JSON value a line; empty lines are passed over, and counted.
+
+    A byte order mark is passed over wherever a line begins: files that have one may have been put together.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     number = 0
     with opener(path, "rt", encoding="utf-8") as lines:
         try:
             for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield f"{path}:{number}", _json(line, f"{path}:{number}")
-        except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
+                text = line.lstrip(_BYTE_ORDER_MARK)
+                if text.strip():
+                    yield f"{path}:{number}", _json(text, f"{path}:{number}")
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"problems {path}: can't be read after line {number} ({error}); mend the file") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"problems {path}: can't be read after line {number} ({error}); save the file as UTF-8"
+            ) from error
 
 
 def _json(line: str, where: str) -> Any:

@@ -134,6 +134,8 @@ def _problem(where: str, row: Any, default_id: str, renamed: dict[str, str]) -> 
         "kind": kind,
         "domain": row.get("domain") or row.get("subject"),
     }
+    for field, value in fields.items():
+        _check_text(where, field, value)
     try:
         return Problem.model_validate(fields)
     except ValidationError as error:
@@ -154,7 +156,20 @@ def _tests(where: str, given: Any) -> str:
             f"problems {where}: kind 'code' is graded by tests; give `tests`, a list of objects such as "
             '{"input": "2", "output": "3"}'
         )
+    _check_text(where, "tests", given)
     return json.dumps(given)
+
+
+def _check_text(where: str, column: str, value: Any) -> None:
+    """JSON can say half of a surrogate pair (`"\\ud83d"`), which no tokenizer takes and no file can hold."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])[1:-1]
+        raise ValueError(
+            f"problems {where}: {column} holds {half}, half of a surrogate pair, which is no character; write the "
+            "whole character, or remove the row"
+        ) from None
 
 
 def _existing(spec: str) -> Path:

@@ -164,9 +164,10 @@ def _write(path: Path, placed: Sequence[Placed]) -> None:
     """
     rows = (p.row | p.problem.model_dump(exclude_none=True) for p in placed)
     text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    data = text.encode(errors="backslashreplace")  # half of a surrogate pair stays what it is in JSON: an escape
     scratch = path.with_name(path.name + ".new")
     try:
-        scratch.write_bytes(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
+        scratch.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
         scratch.replace(path)
     except OSError as error:
         raise CannotGoOn(f"--write {path}: {error.strerror}; give a file that can be written") from None

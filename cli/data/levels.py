@@ -93,7 +93,11 @@ def _write(path: Path, lines: list[dict[str, Any]]) -> None:
     """Whole or not at all."""
     scratch = path.with_name(path.name + ".new")
     try:
-        scratch.write_text("".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines), "utf-8")
+        scratch.write_text(
+            "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines),
+            "utf-8",
+            "backslashreplace",
+        )
         scratch.replace(path)
     except OSError as error:
         raise CannotGoOn(f"{path}: {error.strerror}; give a file that can be written") from None

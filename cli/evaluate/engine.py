@@ -11,14 +11,14 @@ from pathlib import Path
 from chorus.evaluation.records import Spec
 from chorus.generator.engine import Completion, Engine, EngineGone
 from chorus.generator.vllm_engine import VllmEngine
-from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.run import Gpu, RunConfig
 from chorus.protocol.runtime.exits import CannotGoOn
 
 RESTARTS = 3
 
 
 def engine_config(
-    path: str, spec: Spec, at_once: int, kv_cache_gib: float, gpus: Sequence[int], further: Sequence[str]
+    path: str, spec: Spec, at_once: int, kv_cache_gib: float, gpus: Sequence[Gpu], further: Sequence[str]
 ) -> RunConfig:
     """What generator/engine.py needs to know of a run, for a run that only answers."""
     generator = {

@@ -27,6 +27,7 @@ from chorus.evaluation.summary import summarize, table
 from chorus.generator.engine import EngineError
 from chorus.problems.hints import HintUnit
 from chorus.problems.rendering import Renderer, load_tokenizer
+from chorus.protocol.config.run import Gpu
 from chorus.protocol.ledger import FencedError, LedgerLostError
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import connect
@@ -162,7 +163,7 @@ def _spec(
     name: str,
     suite: Suite,
     questions: list[Question],
-    gpus: list[int],
+    gpus: list[Gpu],
 ) -> Spec:
     greedy = args.samples is None
     problems, prompts = digests(questions)

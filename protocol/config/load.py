@@ -11,7 +11,8 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -34,7 +35,7 @@ def load_config(
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # an editor's byte order mark is passed over
         fields = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"recipe {path}: can't be read ({error.strerror}); give the path of a recipe") from None
@@ -44,10 +45,26 @@ def load_config(
         raise ConfigError(f"recipe {path}: a {type(fields).__name__} where sections were expected")
     fields = _merged(fields, _from_environment(environment))
     fields = _merged(fields, _parse_overrides(overrides))
+    _check_text("", fields)
     try:
         return RunConfig(**fields)
     except ValidationError as error:
         raise ConfigError(f"recipe {path}: {_explain(error)}") from None
+
+
+def _check_text(where: str, value: Any) -> None:
+    """Bytes of a command line that are no UTF-8, and half of a surrogate pair in JSON, can be written to no file."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            _check_text(f"{where}.{key}" if where else str(key), below)
+    elif isinstance(value, list):
+        for below in value:
+            _check_text(where, below)
+    elif isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{ascii(where)[1:-1]}: {value!a} is no text; write it in UTF-8") from None
 
 
 def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,26 +77,33 @@ def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """CHORUS_SECTION__KEY=value, and CHORUS_SECTION={"key": value}; what is no section's name is not ours."""
+    """CHORUS_SECTION__KEY=value, and CHORUS_SECTION={"key": value}; what is no section's name is not ours.
+
+    A key of its own wins over the same key in a section's JSON, in whatever order they were exported.
+    """
     nested: dict[str, Any] = {}
-    for name, text in environment.items():
+    for name in sorted(environment, key=lambda name: (name.count("__"), name)):
         first, *rest = name.lower().removeprefix(_PREFIX).split("__")
         if not name.lower().startswith(_PREFIX) or (first not in RunConfig.model_fields and not rest):
             continue
+        text = environment[name]
         if first not in RunConfig.model_fields:
             raise ConfigError(
                 f"{name}: there is no section {first}; name keys as CHORUS_SECTION__KEY, of the sections "
                 f"{', '.join(RunConfig.model_fields)}"
             )
         if not rest and not text.lstrip().startswith("{"):
-            raise ConfigError(f"{name}: name keys as CHORUS_SECTION__KEY, or give the section as JSON")
-        _put(nested, name, [first, *rest], _structure(name, text))
+            raise ConfigError(
+                f"{name}: this names a section, and its value is none; name a key as {name}__KEY, or give the "
+                "section as JSON"
+            )
+        _put(nested, name, [first, *rest], _structure(name, [first, *rest], text))
     return nested
 
 
-def _structure(name: str, text: str) -> Any:
+def _structure(name: str, path: Sequence[str], text: str) -> Any:
     """Lists and objects as JSON; everything else stays a text, which its field reads."""
-    if not text.lstrip().startswith(("[", "{")):
+    if _is_text(path) or not text.lstrip().startswith(("[", "{")):
         return text
     try:
         return json.loads(text)
@@ -106,12 +130,39 @@ def _parse_overrides(items: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {item}: write it as section.key=value")
         # `--set seed=3` is the everyday one; it means run.seed.
         path = ["run", key] if key in RunSection.model_fields else key.split(".")
-        try:
-            parsed = tomllib.loads(f"v = {value}")["v"]
-        except tomllib.TOMLDecodeError:
-            parsed = value
-        _put(nested, f"--set {item}", path, parsed)
+        _put(nested, f"--set {item}", path, _value(path, value))
     return nested
+
+
+def _value(path: Sequence[str], text: str) -> Any:
+    """A TOML value, or the text as it is written: where it is no TOML, and where a key that holds a text is given a
+    number, a date or the like (`--set run.name=2026`)."""
+    try:
+        parsed = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed if isinstance(parsed, str) or not _is_text(path) else text
+
+
+def _is_text(path: Sequence[str]) -> bool:
+    """Whether the key holds a text and nothing else."""
+    kind: Any = RunConfig
+    for part in path:
+        fields = getattr(kind, "model_fields", {})
+        if part in fields:
+            kind = _without_none(fields[part].annotation)
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        else:
+            return False
+    return kind is str
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+    return kinds[0] if len(kinds) == 1 else annotation
 
 
 def _explain(error: ValidationError) -> str:

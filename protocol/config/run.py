@@ -6,9 +6,10 @@ where and what to do.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from chorus.protocol.config.curriculum import CurriculumSection
 from chorus.protocol.config.objective import ObjectiveConfig
@@ -143,11 +144,23 @@ class RedisSection(Section):
     url: str = Field(default="", description="empty: `chorus run` starts an embedded Valkey")
 
 
+def _gpu(name: int | str) -> int | str:
+    """A GPU as CUDA_VISIBLE_DEVICES names it: by number, or by the UUID of a card or of a MIG instance."""
+    if isinstance(name, str) and name.isdecimal():
+        return int(name)
+    if (isinstance(name, int) and name < 0) or (isinstance(name, str) and not re.fullmatch(r"(GPU|MIG)-[\w/-]+", name)):
+        raise ValueError("a GPU is named by its number, by GPU-UUID or by MIG-UUID, as `nvidia-smi -L` lists them")
+    return name
+
+
+Gpu = Annotated[int | str, AfterValidator(_gpu)]
+
+
 class PlacementSection(Section):
     """Left out, the launcher chooses for 0, 1, 2, 4 or 8 GPUs and prints its choice."""
 
-    learner_gpus: list[int] | None = None
-    generator_gpus: list[list[int]] | None = Field(default=None, description="one list a replica; longer than 1: TP")
+    learner_gpus: list[Gpu] | None = None
+    generator_gpus: list[list[Gpu]] | None = Field(default=None, description="one list a replica; longer than 1: TP")
     learner_cpus: list[int] | None = None
     generator_cpus: list[list[int]] | None = None
     learner_ranks: int | None = Field(default=None, ge=1, description="None: one a GPU, one on CPU")
@@ -278,10 +291,20 @@ class RunConfig(Section):
         return self.generator.groups_in_flight or min(at_once, self.capacity)
 
     @property
+    def shares_gpu_memory(self) -> bool:
+        """Learner and generator on one device, or on one MIG instance."""
+        return bool(set(self.placement.learner_gpus or ()) & self._sampling_gpus)
+
+    @property
     def shares_a_gpu(self) -> bool:
-        """Learner and generator on one device: NCCL refuses that, so weights go through the host (gloo)."""
-        replicas = self.placement.generator_gpus or []
-        return bool(set(self.placement.learner_gpus or ()) & {gpu for replica in replicas for gpu in replica})
+        """Learner and generator on one card: NCCL refuses that, so weights go through the host (gloo). Nothing here
+        tells which cards two MIG instances are of: they are taken for one."""
+        names = [*(self.placement.learner_gpus or ()), *self._sampling_gpus]
+        return self.shares_gpu_memory or sum(str(name).startswith("MIG-") for name in names) > 1
+
+    @property
+    def _sampling_gpus(self) -> set[int | str]:
+        return {gpu for replica in self.placement.generator_gpus or [] for gpu in replica}
 
     @property
     def validation_template(self) -> str:

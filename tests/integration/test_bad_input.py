@@ -124,7 +124,9 @@ def test_an_environment_variable_that_is_no_section_is_refused(
     recipe: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHORUS_LEARNER", "fast")
-    assert 'parsing value for field "learner"' in refused("run", recipe)
+    line = refused("run", recipe)
+    assert "CHORUS_LEARNER: this names a section" in line
+    assert "name a key as CHORUS_LEARNER__KEY, or give the section as JSON" in line
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from chorus.deploy.placement import place
+from chorus.deploy import placement as placement_module
+from chorus.deploy.placement import place, visible_gpus
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -84,3 +88,92 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(CannotGoOn, match=message):
         place(configure(placement=wanted), [0, 1], gpus)
+
+
+CARD, OTHER, SLICE = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "GPU-0aa4", "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f"
+LISTED = f"""GPU 0: NVIDIA H100 80GB HBM3 (UUID: {CARD})
+GPU 1: NVIDIA H100 80GB HBM3 (UUID: {OTHER})
+  MIG 1g.10gb     Device  0: (UUID: {SLICE})
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose driver lists two cards, one of them with a MIG instance."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\ncat <<'LIST'\n{LISTED}LIST\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (None, [0, 1]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("1,0", [1, 0]),
+        (f"{CARD},{OTHER}", [CARD, OTHER]),
+        (f" {CARD} , {SLICE} ", [CARD, SLICE]),
+        ("GPU-8932f937", ["GPU-8932f937"]),
+        (f"MIG-c6d4,{CARD},-1,7", ["MIG-c6d4", CARD]),
+    ],
+)
+def test_gpus_are_seen_as_the_environment_names_them(text: str | None, seen: list[int | str]) -> None:
+    assert visible_gpus({} if text is None else {"CUDA_VISIBLE_DEVICES": text}) == seen
+
+
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("gpu0", r"CUDA_VISIBLE_DEVICES=gpu0: 'gpu0' names no GPU; give numbers, GPU-UUIDs or MIG-UUIDs"),
+        ("0,2", rf"there is no GPU 2 here \(nvidia-smi lists {CARD}, .*\); name one of these"),
+        ("GPU-dead", r"there is no GPU GPU-dead here"),
+        ("0,0", r"0 is named twice, and CUDA then sees none; name it once"),
+    ],
+)
+def test_names_that_lead_to_no_gpu_are_refused(text: str, line: str) -> None:
+    with pytest.raises(CannotGoOn, match=line):
+        visible_gpus({"CUDA_VISIBLE_DEVICES": text})
+
+
+@pytest.mark.parametrize("text", [CARD, SLICE, "0"])
+def test_gpus_named_where_there_is_no_driver_are_refused(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(placement_module, "_TRACES", (str(tmp_path / "driver"),))
+    with pytest.raises(CannotGoOn, match="there is no GPU driver on this machine; unset it to run on the CPU"):
+        visible_gpus({"CUDA_VISIBLE_DEVICES": text})
+    (tmp_path / "driver").write_text("")
+    assert [str(name) for name in visible_gpus({"CUDA_VISIBLE_DEVICES": text})] == [text]
+
+
+def test_gpus_named_by_uuid_are_placed_by_their_names(configure: Configure) -> None:
+    placement = place(configure(), [0, 1], [CARD, OTHER, SLICE])
+    assert (placement.learner_gpus, placement.generator_gpus) == ([CARD], [[OTHER], [SLICE]])
+    assert f"learner on GPU {CARD}" in placement.describe()
+    wanted = {"learner_gpus": [OTHER], "generator_gpus": [[CARD], ["2"]]}
+    assert place(configure(placement=wanted), [0, 1], [2, CARD, OTHER]).generator_gpus == [[CARD], [2]]
+    with pytest.raises(CannotGoOn, match=rf"placement.generator_gpus: no GPU 2 here; there are {CARD}"):
+        place(configure(placement=wanted), [0, 1], [CARD, OTHER])
+
+
+@pytest.mark.parametrize("name", ["gpu0", "GPU-", "-1", -1, "GPU-1;rm"])
+def test_a_recipe_names_gpus_by_number_or_uuid(configure: Configure, name: object) -> None:
+    with pytest.raises(ValidationError, match=r"by its number, by GPU-UUID or by MIG-UUID"):
+        configure(placement={"learner_gpus": [name], "generator_gpus": [[0]]})
+
+
+@pytest.mark.parametrize(
+    ("learner", "generator", "memory", "card"),
+    [(0, 0, True, True), (0, 1, False, False), (CARD, OTHER, False, False), ("MIG-a", "MIG-b", False, True)],
+)
+def test_mig_instances_share_no_memory_but_perhaps_a_card(
+    configure: Configure, learner: object, generator: object, memory: bool, card: bool
+) -> None:
+    config = configure(placement={"learner_gpus": [learner], "generator_gpus": [[generator]]})
+    assert (config.shares_gpu_memory, config.shares_a_gpu) == (memory, card)

@@ -88,3 +88,32 @@ def test_the_embedded_redis_writes_down_what_it_acknowledges(configure: Configur
     assert (given["--appendonly"], given["--appendfsync"]) == ("yes", "everysec")
     assert given["--maxmemory-policy"] == "noeviction"
     assert Path(given["--dir"]) == tmp_path / "redis"
+
+
+def test_services_get_the_environment_less_what_harms_them(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harmful = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "VLLM_API_KEY", "PYTHONOPTIMIZE")
+    for name in harmful:
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth1")
+    config = configure(redis={"url": "redis://127.0.0.1:6390/0"}, reward={"url": "http://127.0.0.1:4321"})
+    run = chosen(config, tmp_path)
+    for service in (*services_of(run), valkey_service(run), reward_server_service(run)):
+        assert not set(harmful) & set(service.env)
+        assert service.env["NCCL_SOCKET_IFNAME"] == "eth1"
+
+
+def test_services_have_their_caches_in_the_run_s_folder_where_the_home_can_not_be_written(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/proc/nobody")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for service in services_of(chosen(configure(), tmp_path)):
+        assert service.env["XDG_CACHE_HOME"] == str(tmp_path / "cache")
+
+
+def test_gpus_named_by_uuid_are_handed_on_as_they_are(configure: Configure, tmp_path: Path) -> None:
+    run = Chosen(configure(), tmp_path, place(configure(), [0, 1], ["GPU-1a", "MIG-2b"]), True, True, False)
+    generator, learner = services_of(run)
+    assert (learner.env["CUDA_VISIBLE_DEVICES"], generator.env["CUDA_VISIBLE_DEVICES"]) == ("GPU-1a", "MIG-2b")

@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestServer
 
 from chorus.generator.vllm_engine import VllmEngine
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.processes import SpawnError
 
 CONFIG = RunConfig.model_validate(
     {
@@ -45,3 +46,33 @@ async def test_a_request_says_how_its_samples_are_drawn(tmp_path: Path, asked: d
     assert [(c.token_ids, c.logprobs, c.versions) for c in completions] == [([5, 6], [-0.5, -0.25], [(1, 4, 2)])] * 3
     sampling = {"n": 3, "max_tokens": 8, "temperature": 0.7, "top_p": top_p, "logprobs": 0, "detokenize": False}
     assert bodies == [{"model": "policy", "token_ids": [1, 2], "sampling_params": sampling}]
+
+
+async def test_vllm_gets_the_environment_less_what_harms_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, str] = {}
+
+    def spawn(argv: list[str], *, env: dict[str, str], **_: Any) -> None:
+        given.update(env)
+        raise SpawnError("not today")
+
+    monkeypatch.setattr("chorus.generator.vllm_engine.spawn_guarded", spawn)
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    for name, value in {
+        "VLLM_API_KEY": "secret",
+        "VLLM_PLUGINS": "theirs",
+        "WORLD_SIZE": "2",
+        "HF_HOME": "/hub",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setenv("HOME", "/proc/nobody")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(SpawnError):
+        await VllmEngine(CONFIG, tmp_path / "logs" / "vllm.log").start()
+    assert "VLLM_API_KEY" not in given
+    assert "WORLD_SIZE" not in given
+    assert (given["VLLM_PLUGINS"], given["HF_HOME"], given["TMPDIR"]) == ("theirs,chorus", "/hub", str(long))
+    assert given["PYTHONSAFEPATH"] == "1"
+    assert len(given["VLLM_RPC_BASE_PATH"]) <= 70
+    assert given["XDG_CACHE_HOME"] == str(tmp_path / "logs" / "cache")

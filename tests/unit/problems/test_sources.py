@@ -78,6 +78,49 @@ def test_a_bad_row_is_refused_with_its_file_and_line(tmp_path: Path, row: Any, n
         load_problems(write(tmp_path / "set.jsonl", GOOD, row))
 
 
+@pytest.mark.parametrize("name", ["set.jsonl", "set.jsonl.gz"])
+def test_a_byte_order_mark_is_passed_over_at_the_head_and_where_files_were_put_together(tmp_path: Path, name: str):
+    spec = write(
+        tmp_path / name,
+        "\ufeff" + json.dumps(GOOD),
+        "\ufeff",
+        "\ufeff" + json.dumps({"problem": "\ufeffq", "answer": 2}),
+    )
+    assert [problem.problem for problem in load_problems(spec)] == [GOOD["problem"], "\ufeffq"]
+
+
+def test_a_file_in_another_encoding_is_refused_with_the_mend(tmp_path: Path):
+    (tmp_path / "set.jsonl").write_text(json.dumps(GOOD) + "\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"set\.jsonl: can't be read after line 0 .*; save the file as UTF-8"):
+        load_problems(str(tmp_path / "set.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        (r'{"problem": "1 \ud83d", "answer": "1"}', r"problem holds \\ud83d, half of a surrogate pair"),
+        (r'{"problem": "p", "answer": "\udc00"}', r"answers holds \\udc00"),
+        (r'{"problem": "p", "answers": ["1", "\ud83d!"]}', r"answers holds"),
+        (r'{"problem": "p", "answer": "1", "solution": "\ude00\ud83d"}', r"solution holds \\ude00"),
+        (r'{"problem": "p", "answer": "1", "id": "\ud83d"}', r"id holds"),
+        (r'{"problem": "p", "answer": "1", "subject": "\ud83d"}', r"domain holds"),
+        (r'{"problem": "p", "kind": "code", "tests": [{"input": "\ud83d", "output": "1"}]}', r"tests holds"),
+        (r'{"problem": "p", "kind": "code", "tests": "[{\"input\": \"\\ud83d\"}]"}', r"tests holds"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_with_its_file_and_line(tmp_path: Path, row: str, named: str):
+    with pytest.raises(
+        ValueError, match=rf"set\.jsonl:2: {named}.*; write the whole character, or remove the row"
+    ) as error:
+        load_problems(write(tmp_path / "set.jsonl", GOOD, row))
+    str(error.value).encode()  # can be printed
+
+
+def test_a_whole_pair_and_half_of_one_in_a_column_that_is_not_used_are_no_harm(tmp_path: Path):
+    row = r'{"problem": "\ud83d\ude00", "answer": "1", "note": "\ud83d"}'
+    assert load_problems(write(tmp_path / "set.jsonl", row))[0].problem == "😀"
+
+
 def test_an_id_that_occurs_twice_is_refused_with_both_places(tmp_path: Path):
     spec = write(tmp_path / "set.jsonl", GOOD | {"id": "a"}, GOOD | {"id": "b"}, GOOD | {"id": "a"})
     with pytest.raises(ValueError, match=r"set\.jsonl:3: id 'a' is also at .*set\.jsonl:1"):

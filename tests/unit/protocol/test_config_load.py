@@ -1,0 +1,237 @@
+"""A recipe is its file, then the environment, then `--set`; a `RunConfig` built in code is what the code says."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chorus.protocol.config.load import ConfigError, load_config
+from chorus.protocol.config.run import RunConfig
+
+RECIPE = """
+[model]
+path = "model"
+context = 4096
+[problems]
+train = ["train.jsonl"]
+[templates]
+names = ["qwen-math", "abel"]
+weights = { qwen-math = 2.0 }
+[sampling]
+max_tokens = 512
+[learner]
+lr = 1e-3
+weight_decay = 0.5
+"""
+REQUIRED: dict[str, dict[str, Any]] = {
+    "model": {"path": "model"},
+    "problems": {"train": ["train.jsonl"]},
+    "templates": {"names": ["qwen-math", "abel"]},
+}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "song.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def refusal(path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as error:
+        load_config(path, overrides, environment or {})
+    (line,) = str(error.value).splitlines()
+    return line
+
+
+def test_set_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the_defaults(recipe: Path) -> None:
+    environment = {"CHORUS_LEARNER__LR": "2e-3", "CHORUS_LEARNER__GRAD_CLIP": "2"}
+    config = load_config(recipe, ["learner.lr=3e-3"], environment)
+    assert (config.learner.lr, config.learner.grad_clip, config.learner.weight_decay) == (3e-3, 2.0, 0.5)
+    assert config.learner.adam_eps == 1e-8
+    assert load_config(recipe, (), environment).learner.lr == 2e-3
+    assert load_config(recipe, (), {}).learner.lr == 1e-3
+
+
+def test_one_key_of_a_section_leaves_its_other_keys_as_the_file_has_them(recipe: Path) -> None:
+    config = load_config(recipe, ["templates.weights.abel=3"], {"CHORUS_TEMPLATES__CHAT": "model"})
+    assert config.templates.weights == {"qwen-math": 2.0, "abel": 3.0}
+    assert config.templates.chat == "model"
+    assert config.templates.names == ["qwen-math", "abel"]
+
+
+def test_a_list_replaces_the_file_s_list(recipe: Path) -> None:
+    environment = {"CHORUS_PROBLEMS__TRAIN": '["a.jsonl", "b.jsonl"]'}
+    assert load_config(recipe, (), environment).problems.train == ["a.jsonl", "b.jsonl"]
+    assert load_config(recipe, ['problems.train=["c.jsonl"]'], environment).problems.train == ["c.jsonl"]
+
+
+def test_the_environment_holds_sections_and_lists_of_lists_as_json(recipe: Path) -> None:
+    environment = {
+        "CHORUS_LEARNER": '{"betas": [0.8, 0.9], "lr": 0.25}',
+        "CHORUS_PLACEMENT__GENERATOR_GPUS": "[[1], [2, 3]]",
+    }
+    config = load_config(recipe, (), environment)
+    assert config.learner.betas == (0.8, 0.9)
+    assert config.learner.lr == 0.25
+    assert config.learner.weight_decay == 0.5, "the section's JSON is laid over the file's section"
+    assert config.placement.generator_gpus == [[1], [2, 3]]
+
+
+@pytest.mark.parametrize("order", [("CHORUS_LEARNER", "CHORUS_LEARNER__LR"), ("CHORUS_LEARNER__LR", "CHORUS_LEARNER")])
+def test_a_key_of_its_own_wins_over_its_section_s_json_in_any_order(recipe: Path, order: tuple[str, str]) -> None:
+    values = {"CHORUS_LEARNER": '{"lr": 0.25, "grad_clip": 4}', "CHORUS_LEARNER__LR": "0.75"}
+    config = load_config(recipe, (), {name: values[name] for name in order})
+    assert (config.learner.lr, config.learner.grad_clip) == (0.75, 4.0)
+
+
+def test_keys_nest_as_deep_as_the_configuration_does(recipe: Path) -> None:
+    environment = {"CHORUS_CURRICULUM__HINTS__ONLINE__START": "0.25", "CHORUS_TEMPLATES__WEIGHTS__ABEL": "0.5"}
+    config = load_config(recipe, ["curriculum.hints.online.max=0.5"], environment)
+    assert (config.curriculum.hints.online.start, config.curriculum.hints.online.max) == (0.25, 0.5)
+    assert config.templates.weights == {"qwen-math": 2.0, "abel": 0.5}
+
+
+@pytest.mark.parametrize("name", ["CHORUS_RUN__SEED", "chorus_run__seed", "Chorus_Run__Seed"])
+def test_names_of_variables_are_read_in_any_case(recipe: Path, name: str) -> None:
+    assert load_config(recipe, (), {name: "7"}).run.seed == 7
+
+
+def test_a_key_of_the_run_needs_no_section_in_set(recipe: Path) -> None:
+    assert (
+        load_config(recipe, ["seed=3", "steps=5"], {}).run.model_dump()
+        == RunConfig.model_validate(REQUIRED | {"run": {"seed": 3, "steps": 5}}).run.model_dump()
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["2026", "1e5", "0x10", "true", "2026-11-22", "07:30:00", "inf", "[a]", "1_000", "a b"]
+)
+def test_a_text_is_taken_as_it_is_written_where_the_key_holds_one(recipe: Path, text: str) -> None:
+    assert load_config(recipe, [f"run.name={text}"], {}).run.name == text
+    assert load_config(recipe, (), {"CHORUS_RUN__NAME": text}).run.name == text
+
+
+def test_a_quoted_text_loses_its_quotes_in_set(recipe: Path) -> None:
+    assert load_config(recipe, ['run.name="2026"'], {}).run.name == "2026"
+
+
+def test_numbers_stay_numbers_where_the_key_holds_one(recipe: Path) -> None:
+    config = load_config(
+        recipe, ["run.seed=2026", "templates.weights.abel=2"], {"CHORUS_TRACKERS__TENSORBOARD": "false"}
+    )
+    assert config.run.seed == 2026
+    assert config.templates.weights["abel"] == 2.0
+    assert config.trackers.tensorboard is False
+    assert "run.seed: Input should be a valid integer" in refusal(recipe, ["run.seed=fast"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        (
+            {"CHORUS_SINGER__LOUD": "1"},
+            "CHORUS_SINGER__LOUD: there is no section singer; name keys as CHORUS_SECTION__KEY",
+        ),
+        ({"CHORUS_LEARNER": "fast"}, "CHORUS_LEARNER: this names a section, and its value is none; name a key as"),
+        ({"CHORUS_LEARNER": "{fast"}, "CHORUS_LEARNER: not JSON (Expecting property name"),
+        ({"CHORUS_LEARNER__BETAS": "[0.1"}, "CHORUS_LEARNER__BETAS: not JSON ("),
+        ({"CHORUS_LEARNER__LRR": "1"}, "learner.lrr is not a known key; known here: adam_eps, betas, "),
+        ({"CHORUS_LEARNER__LR": "fast"}, "learner.lr: Input should be a valid number"),
+        (
+            {"CHORUS_LEARNER__LR__DEEP": "1", "CHORUS_LEARNER__LR": "1"},
+            "LR__DEEP: lr has a value already; it can't hold",
+        ),
+    ],
+)
+def test_a_variable_that_can_not_be_right_is_refused(recipe: Path, environment: dict[str, str], line: str) -> None:
+    assert line in refusal(recipe, (), environment)
+
+
+@pytest.mark.parametrize("name", ["CHORUS_LOG", "CHORUS_REWARD_TOKEN", "CHORUS_TEST_ENGINE", "LEARNER__LR", "CHORUS"])
+def test_variables_that_name_no_section_are_not_ours(recipe: Path, name: str) -> None:
+    assert load_config(recipe, (), {name: "anything"}) == load_config(recipe, (), {})
+
+
+def test_bytes_that_are_no_text_are_refused(recipe: Path, tmp_path: Path) -> None:
+    assert refusal(recipe, ["run.name=a\udcff"]) == r"run.name: 'a\udcff' is no text; write it in UTF-8"
+    (tmp_path / "config.json").write_text(json.dumps(REQUIRED | {"problems": {"train": ["a", "\ud83d"]}}))
+    assert r"problems.train: '\ud83d' is no text" in refusal(tmp_path / "config.json")
+
+
+def test_a_byte_order_mark_before_a_recipe_is_passed_over(recipe: Path) -> None:
+    recipe.write_text(RECIPE, encoding="utf-8-sig")
+    assert load_config(recipe, (), {}).model.path == "model"
+
+
+def test_without_an_environment_that_of_the_process_holds(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHORUS_RUN__SEED", "11")
+    assert load_config(recipe).run.seed == 11
+
+
+# Values that may stand beside each other, so that any mixture of them is a configuration.
+SETTINGS: dict[tuple[str, str], st.SearchStrategy[Any]] = {
+    ("run", "name"): st.text(max_size=9),
+    ("run", "seed"): st.integers(),
+    ("run", "steps"): st.integers(min_value=1),
+    ("model", "dtype"): st.sampled_from(["float32", "bfloat16"]),
+    ("model", "context"): st.integers(min_value=4096),
+    ("problems", "heldout"): st.lists(st.text(), max_size=3),
+    ("templates", "weights"): st.dictionaries(st.sampled_from(["qwen-math", "abel"]), st.floats(0.5, 9)),
+    ("sampling", "temperature"): st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    ("learner", "lr"): st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    ("learner", "betas"): st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    ("alarms", "clip_fraction"): st.none() | st.floats(0, 1),
+    ("objective", "name"): st.sampled_from(["grpo", "dapo", "gspo", "cispo"]),
+    ("generator", "vllm_args"): st.lists(st.text(), max_size=3),
+    ("placement", "generator_gpus"): st.none() | st.lists(st.lists(st.integers(0, 7)), max_size=3),
+    ("trackers", "tensorboard"): st.booleans(),
+}
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> RunConfig:
+    fields = {section: dict(keys) for section, keys in REQUIRED.items()}
+    for section, key in draw(st.sets(st.sampled_from(sorted(SETTINGS)))):
+        fields.setdefault(section, {})[key] = draw(SETTINGS[section, key])
+    return RunConfig.model_validate(fields)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(config=configurations())
+def test_what_config_json_holds_is_read_as_the_same_configuration(config: RunConfig, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(config.model_dump_json(indent=2))
+    assert load_config(path, (), {}) == config
+    path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=True))
+    assert load_config(path, (), {}) == config
+
+
+@settings(deadline=None, max_examples=30)
+@given(config=configurations(), seed=st.integers())
+def test_a_configuration_built_in_code_ignores_the_environment(config: RunConfig, seed: int) -> None:
+    variables = {"CHORUS_RUN__SEED": str(seed), "CHORUS_LEARNER": '{"lr": 123.0}', "CHORUS_MODEL__PATH": "another"}
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        assert RunConfig.model_validate(config.model_dump()) == config
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@settings(deadline=None, max_examples=50)
+@given(text=st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=12))
+def test_any_text_reaches_a_key_that_holds_a_text(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "texts.toml"
+    path.write_text(RECIPE)
+    assert load_config(path, (), {"CHORUS_RUN__NAME": text}).run.name == text
+    if not text.lstrip().startswith(("'", '"')):
+        assert load_config(path, [f"run.name={text}"], {}).run.name == text
