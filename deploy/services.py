@@ -133,7 +133,7 @@ def _chorus(*arguments: str) -> tuple[str, ...]:
 
 def _environment(chosen: Chosen) -> dict[str, str]:
     """What a service gets of ours (protocol/runtime/environment.py), and where it may write."""
-    return with_caches(service_environment(), chosen.run_dir / "cache")
+    return with_caches(service_environment(), chosen.run.path / "cache")
 
 
 def service_environment() -> dict[str, str]:
