@@ -114,6 +114,6 @@ def test_services_have_their_caches_in_the_run_s_folder_where_the_home_can_not_b
 
 
 def test_gpus_named_by_uuid_are_handed_on_as_they_are(configure: Configure, tmp_path: Path) -> None:
-    run = Chosen(configure(), tmp_path, place(configure(), [0, 1], ["GPU-1a", "MIG-2b"]), True, True, False)
+    run = Chosen(configure(), RunFolder(tmp_path), place(configure(), [0, 1], ["GPU-1a", "MIG-2b"]), True, True, False)
     generator, learner = services_of(run)
     assert (learner.env["CUDA_VISIBLE_DEVICES"], generator.env["CUDA_VISIBLE_DEVICES"]) == ("GPU-1a", "MIG-2b")
