@@ -9,7 +9,6 @@ What is missing is the loop: nothing trains, so that one half can be looked at a
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
 from chorus.protocol.messages import RolloutGroup, SyncReport, Task, Version
 from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.runtime.processes import free_port
 
 _GENERATE_DEADLINE_S = 600.0
 _CANARY_POINTS = 6  # as many as the learner's loop sends
@@ -139,8 +139,8 @@ def open_fleet(bench: Bench, name: str, config: RunConfig) -> Iterator[Fleet]:
     placement = place(config, visible_cores(), gpus=[])
     config = config.model_copy(
         update={
-            "redis": config.redis.model_copy(update={"url": f"redis://127.0.0.1:{_free_port()}/0"}),
-            "reward": config.reward.model_copy(update={"url": f"http://127.0.0.1:{_free_port()}"}),
+            "redis": config.redis.model_copy(update={"url": f"redis://127.0.0.1:{free_port()}/0"}),
+            "reward": config.reward.model_copy(update={"url": f"http://127.0.0.1:{free_port()}"}),
         }
     )
     (folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
@@ -175,9 +175,3 @@ def _learner_side(
     crew = DistributedTrainer(config, torch.device("cpu"), None)
     broadcaster = Broadcaster(config, client, folder.name, "gloo", crew.device, LearnerMetrics())
     return Fleet(config, placement, supervisor, ledger, Admission(config, folder.name), crew, broadcaster)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

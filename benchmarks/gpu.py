@@ -43,22 +43,19 @@ def measure(bench: Bench) -> Iterator[Row]:
     name = torch.cuda.get_device_name()
     shape = Qwen2Config.from_dict(_SHAPE.to_dict() | _SMALL) if bench.quick else _SHAPE
     peaks: dict[str, list[float]] = {}
-    rates: dict[str, list[float]] = {}
-    for layout, checkpointing in (("packed", False), ("packed", True), ("padded", False)):
+    for checkpointing in (False, True):
         config = bench.config(
-            f"learner.layout={layout}", f"learner.gradient_checkpointing={str(checkpointing).lower()}",
+            f"learner.gradient_checkpointing={str(checkpointing).lower()}",
             "learner.lr=1e-8", "model.dtype=bfloat16", "learner.token_budget=8192",
         )  # fmt: skip
-        way = f"{layout}{', checkpointed layers' if checkpointing else ''}"
+        way = "checkpointed layers" if checkpointing else "all kept"
         ours, bare, peak = _compare(bench, way, shape, config)
-        rates[way], peaks[way] = ours, peak
+        peaks[way] = peak
         note = f"{name}, {_SEQUENCES} sequences, {sum(s.length for s in _sequences()):,} tokens a step"
         yield Row(f"gpu: step / bare step, {way}", "tokens/s", ours, bare, at_least(0.9), note)
         estimate = [_estimate(bench.folder, shape, config)] * len(peak)
         yield Row(f"gpu: peak memory / the dry run's estimate, {way}", "GiB", peak, estimate)
-    yield Row("gpu: packed / padded", "tokens/s", rates["packed"], rates["padded"])
-    checkpointed = "packed, checkpointed layers"
-    yield Row("gpu: peak with / without checkpointed layers", "GiB", peaks[checkpointed], peaks["packed"])
+    yield Row("gpu: peak with / without checkpointed layers", "GiB", peaks["checkpointed layers"], peaks["all kept"])
 
 
 def _compare(
@@ -89,7 +86,7 @@ def _measured(shape: Qwen2Config, config: RunConfig, bare_steps: bool) -> tuple[
         checkpoint_layers(model)
     policy, batch = Policy(model, 1.0), _sequences()
     trainer = Trainer(policy, config, device)
-    cuts = [b.to(device) for b in cut(batch, config.learner.token_budget, config.learner.layout)] if bare_steps else []
+    cuts = [b.to(device) for b in cut(batch, config.learner.token_budget)] if bare_steps else []
     for step in range(_STEPS + 1):
         if step == 1:  # the first one warms up
             torch.cuda.synchronize()
@@ -108,7 +105,7 @@ def _bare_step(trainer: Trainer, cuts: list) -> None:
     trainer.optimizer.zero_grad(set_to_none=True)
     for b in cuts:
         with torch.autocast("cuda", dtype=torch.bfloat16):
-            logp, _ = trainer.policy(b.input_ids, b.position_ids, b.index, b.target)
+            logp, _ = trainer.policy(b.input_ids, b.index, b.target)
         (-(b.advantage * logp).sum() / total).backward()
     torch.nn.utils.clip_grad_norm_(trainer.policy.parameters(), trainer.config.learner.grad_clip)
     trainer.optimizer.step()

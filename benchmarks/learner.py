@@ -43,7 +43,7 @@ def _compare(bench: Bench, name: str, model: LlamaForCausalLM, config: RunConfig
     steps = 1 if bench.quick else _STEPS
     batch = WorkedSolutions(config).sequences(groups)
     trainer = Trainer(Policy(copy.deepcopy(model), config.sampling.temperature), config, torch.device("cpu"))
-    bare, cuts = BareLoop(model, config), cut(batch, config.learner.token_budget, config.learner.layout)
+    bare, cuts = BareLoop(model, config), cut(batch, config.learner.token_budget)
     tokens = steps * sum(sequence.length for sequence in batch)
     ours: list[float] = []
     peer: list[float] = []

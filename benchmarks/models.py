@@ -97,7 +97,7 @@ def _warm_up(bench: Bench, model: LlamaForCausalLM, tokenizer: Path, steps: int)
     loop, worked = BareLoop(model, config), WorkedSolutions(config)
     for step in range(1, steps + 1):
         sequences = worked.sequences(_WARM_UP_GROUPS, advantage=1.0)
-        loss = loop.step(cut(sequences, config.learner.token_budget, "padded"))
+        loss = loop.step(cut(sequences, config.learner.token_budget))
         if step % 25 == 0:
             bench.say(f"warm-up step {step} of {steps}: loss {loss:.3f}")
 

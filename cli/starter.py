@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from chorus.protocol.config.load import load_config
+from chorus.starter.resolve import build_for
 
 
 def main(argv: list[str]) -> int:
@@ -16,16 +17,5 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
     config = load_config(args.recipe, args.overrides)
-    if config.model.path == "smollm2":
-        from chorus.starter.smollm2 import build_smollm2
-
-        print(build_smollm2(args.cache))
-    else:
-        from chorus.starter.build import build_starter
-        from chorus.starter.courses import CHAINS, COURSES
-
-        extra = [Path(f) for f in config.templates.files]
-        names = config.model.starter_templates or config.templates.names
-        course = COURSES.get(config.model.path, CHAINS)
-        print(build_starter(args.cache, names, 0, extra_templates=extra, course=course))
+    print(build_for(config, args.cache))
     return os.EX_OK

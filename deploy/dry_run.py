@@ -199,7 +199,7 @@ def activation_bytes(config: RunConfig, path: str, parameters: float) -> float |
     """What one micro-batch of learner.token_budget tokens keeps for backward; None: no shape is known.
 
     An estimate for decoders like Llama and Qwen with an attention that does not keep its scores: on an H100 the peak
-    was 1 % above it, and 9 % in packed rows, whose attention has a mask (docs/results.md).
+    was 1 % above it (docs/results.md).
     """
     try:
         shape = _shape(path)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ from typing import Any
 
 from chorus.deploy.curves import draw_learning_curves
 from chorus.deploy.placement import Placement, place, visible_cores, visible_gpus
-from chorus.deploy.preflight import STARTERS
 from chorus.deploy.progress import Progress
 from chorus.deploy.services import Chosen, reward_server_service, service_environment, services_of, valkey_service
 from chorus.deploy.supervisor import Service, ServiceFailed, Supervisor
@@ -32,8 +30,9 @@ from chorus.protocol.run_folder.files import read_json, write_json
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.protocol.runtime.processes import spawn_guarded
+from chorus.protocol.runtime.processes import free_port, spawn_guarded
 from chorus.protocol.runtime.redis import await_redis
+from chorus.starter.resolve import BUILT
 
 REDIS_DEADLINE_S = 30.0
 STARTER_DEADLINE_S = 900.0
@@ -117,11 +116,11 @@ def _prepare(
     own_reward = known.get("own_reward_server", not config.reward.url)
     changes = {"generator": {"replicas": placement.replicas}, "redis": {}, "reward": {}}
     if own_redis:
-        changes["redis"]["url"] = f"redis://127.0.0.1:{_free_port()}/0"
+        changes["redis"]["url"] = f"redis://127.0.0.1:{free_port()}/0"
     else:
         await_redis(config.redis.url)
     if own_reward:
-        changes["reward"]["url"] = f"http://127.0.0.1:{_free_port()}"
+        changes["reward"]["url"] = f"http://127.0.0.1:{free_port()}"
     changes["placement"] = {
         "learner_gpus": placement.learner_gpus or None,
         "generator_gpus": placement.generator_gpus or None,
@@ -129,7 +128,7 @@ def _prepare(
     changes["run"] = {"name": config.run.name or Path(recipe).stem}
     resolved = _with(config, changes)
     write_json(run.config, resolved.model_dump(mode="json"))
-    if config.model.path in STARTERS:
+    if config.model.path in BUILT:
         starter = _build_starter(run, Path(config.run.dir) / ".cache", note)
         resolved = _with(resolved, {"model": {"path": str(starter)}})
         write_json(run.config, resolved.model_dump(mode="json"))
@@ -214,9 +213,3 @@ def _signals_as_exceptions() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -11,9 +11,8 @@ from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.templates.load import choose_templates
-from chorus.starter.courses import COURSES
+from chorus.starter.resolve import BUILT
 
-STARTERS = (*COURSES, "smollm2")  # model.path values that mean: build it here
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -37,7 +36,7 @@ def check_inputs(config: RunConfig) -> None:
 
 def _check_model(path: str) -> None:
     folder = Path(path)
-    if path in STARTERS:
+    if path in BUILT:
         return
     if folder.is_dir():
         for name in ("config.json", "tokenizer.json"):
@@ -48,8 +47,7 @@ def _check_model(path: str) -> None:
                 )
     elif folder.exists() or not _HUB_NAME.fullmatch(path):
         raise CannotGoOn(
-            f"model.path {path}: no such folder; give a Hugging Face folder, a hub name, or one of "
-            f"{', '.join(STARTERS)}"
+            f"model.path {path}: no such folder; give a Hugging Face folder, a hub name, or one of {', '.join(BUILT)}"
         )
 
 

@@ -18,10 +18,8 @@ from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.files import write_json
 from chorus.protocol.run_folder.folder import RunFolder
-from chorus.protocol.runtime.exits import CannotGoOn, first_line
-
-# Weights as safetensors, and whatever text goes with them; never pickles.
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
+from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.starter.resolve import resolve
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def prepare(config: RunConfig, recipe: Path, run_dir: Path, models: Path) -> None:
     """Fetch the model, then write the run's folder. Raises CannotGoOn."""
-    section = config.model.model_copy(update={"path": fetch_model(config, models)})
+    section = config.model.model_copy(update={"path": resolve(config, models)})
     name = config.run.model_copy(update={"name": config.run.name or recipe.stem})
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -56,30 +54,3 @@ def prepare(config: RunConfig, recipe: Path, run_dir: Path, models: Path) -> Non
         write_json(run.config, resolved.model_dump(mode="json"))
     except OSError as error:
         raise CannotGoOn(f"--run-dir {run_dir}: {error.strerror}; give a folder that can be written") from None
-
-
-def fetch_model(config: RunConfig, models: Path) -> str:
-    """The model's folder: built below `models`, fetched from the hub to there, or as it is. Raises CannotGoOn."""
-    path = config.model.path
-    if path == "smollm2":
-        from chorus.starter.smollm2 import build_smollm2
-
-        try:
-            return str(build_smollm2(models))
-        except ValueError as error:
-            raise CannotGoOn(f"model.path {path}: {error}") from None
-    if path == "starter":
-        from chorus.starter.build import build_starter
-
-        names = config.model.starter_templates or config.templates.names
-        return str(build_starter(models, names, extra_templates=[Path(file) for file in config.templates.files]))
-    if Path(path).is_dir():
-        return path
-    from huggingface_hub import snapshot_download
-
-    try:
-        return snapshot_download(path, cache_dir=models / "hub", allow_patterns=_HUB_FILES)
-    except Exception as error:  # hub clients raise what they like
-        raise CannotGoOn(
-            f"model.path {path}: the hub does not give it to us ({first_line(error)}); is HF_TOKEN needed?"
-        ) from None

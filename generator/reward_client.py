@@ -15,7 +15,7 @@ from chorus.protocol.messages import Grade, Task
 from chorus.protocol.runtime.exits import CannotGoOn
 
 log = logging.getLogger("chorus.generator")
-_UNREACHABLE = Grade(verdict="error", accuracy=None, format=None, reward=None)
+_UNREACHABLE = Grade(verdict="error", accuracy=None, format=None)
 
 
 class Grader(Protocol):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from chorus.generator.vllm_log import last_error
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import CANARY_POINTS, CanaryPoint, SyncOffer, Version, unpack_floats, unpack_ids
 from chorus.protocol.runtime.environment import child_environment, socket_folder, with_caches
-from chorus.protocol.runtime.processes import Guarded, bind_tree, spawn_guarded
+from chorus.protocol.runtime.processes import Guarded, bind_tree, free_port, spawn_guarded
 
 _HEALTH_INTERVAL_S = 0.25
 _GONE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
@@ -47,7 +46,7 @@ class VllmEngine:
     async def start(self) -> None:
         """Start the server and wait until it is healthy. Raises EngineError after the start deadline."""
         await self.stop()
-        port = _free_port()
+        port = free_port()
         env = with_caches(child_environment(os.environ), self._log.absolute().parent / "cache")
         env |= socket_folder(env)
         env |= {
@@ -272,9 +271,3 @@ def _version(text: str) -> tuple[int, int]:
         return -1, -1  # the weights the server was started with: never verified, so never committed
     version = Version.parse(text)
     return version.fence, version.step
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

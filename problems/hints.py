@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from chorus.protocol.messages import Problem
 
@@ -29,6 +31,12 @@ _SENTENCE = re.compile(r".+?(?:[.!?]\s+|\Z)", re.DOTALL)
 def solution_block(solution: str) -> str:
     """The clean solution: surrounding quotes removed, and what a reasoning model thought before it."""
     return solution.strip("\"'").rpartition("</think>")[2]
+
+
+def token_ends(tokenizer: Any, text: str) -> list[int]:
+    """The place after each token of a text, in characters; `tokenizer`: a fast one of transformers."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return [end for _, end in encoded["offset_mapping"]]
 
 
 def hint_prefix(problem: Problem, ratio: float, unit: HintUnit = "characters", ends: TokenEnds | None = None) -> str:
@@ -92,3 +100,23 @@ def _stands_in(answer: str, text: str) -> bool:
     before = r"(?<!\w)(?<!\d[.,])" if answer[:1].isalnum() else ""
     after = r"(?!\w|[.,]\d)" if answer[-1:].isalnum() else ""
     return bool(answer) and re.search(before + re.escape(answer) + after, " ".join(text.split())) is not None
+
+
+def hinted(
+    problems: Sequence[Problem], ratio: float, unit: HintUnit, tokenizer: Any, reject_if_answer_in_hint: bool = True
+) -> tuple[list[tuple[Problem, str]], Counter[str]]:
+    """Each problem with the text that asks it at this ratio, and the reasons why others can't be asked that way.
+
+    A training run leaves the same problems out where its `curriculum.hints.reject_if_answer_in_hint` is the same.
+    """
+    if not ratio:
+        return [(problem, problem.problem) for problem in problems], Counter()
+    asked: list[tuple[Problem, str]] = []
+    refused: Counter[str] = Counter()
+    for problem in problems:
+        prefix = hint_prefix(problem, ratio, unit, partial(token_ends, tokenizer))
+        if (reason := hint_refusal(problem, prefix, reject_if_answer_in_hint)) is not None:
+            refused[reason] += 1
+        else:
+            asked.append((problem, with_hint(problem.problem, prefix)))
+    return asked, refused

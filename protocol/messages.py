@@ -201,7 +201,6 @@ class Grade(BaseModel):
     verdict: str
     accuracy: float | None
     format: float | None
-    reward: float | None
     extracted: str | None = None
     cluster: int | None = None
     ms: float = 0.0
@@ -263,6 +262,7 @@ class RolloutGroup(Message):
         return self
 
 
+MemberState = Literal["joining", "syncing", "ready", "quarantined", "draining"]
 GONE_AFTER_S = 15.0  # without a heartbeat
 
 
@@ -272,7 +272,7 @@ class Member(Message):
     SCHEMA: ClassVar[str] = "chorus.member/1"
 
     generator_id: str
-    state: Literal["joining", "syncing", "ready", "draining", "quarantined"]
+    state: MemberState
     engine: int
     world_size: int
     version: VersionText | None

@@ -16,7 +16,6 @@ from typing import get_args
 
 from chorus.cli.evaluate.engine import engine_config, started_vllm
 from chorus.cli.evaluate.grading import local_grading
-from chorus.cli.evaluate.hints import hinted
 from chorus.cli.evaluate.model import Model, find_model
 from chorus.deploy.placement import visible_cores, visible_gpus
 from chorus.evaluation.fleet import Fleet, open_fleet
@@ -25,7 +24,7 @@ from chorus.evaluation.runner import Engine, Progress, Question, answer_all, che
 from chorus.evaluation.suite import Benchmark, Suite, load_suite, read_problems
 from chorus.evaluation.summary import summarize, table
 from chorus.generator.engine import EngineError
-from chorus.problems.hints import HintUnit
+from chorus.problems.hints import HintUnit, hinted
 from chorus.problems.rendering import Renderer, load_tokenizer
 from chorus.protocol.config.run import Gpu
 from chorus.protocol.ledger import FencedError, LedgerLostError

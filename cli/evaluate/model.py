@@ -12,6 +12,7 @@ from transformers import AutoConfig
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
+from chorus.starter.resolve import BUILT, build
 
 CACHE = Path("runs/.cache")
 DEFAULT_CONTEXT = 4096
@@ -56,24 +57,11 @@ def find_model(named: str, checkpoint: str, template: str) -> Model:
         return _of_run(folder, checkpoint)
     if checkpoint != "last":
         raise CannotGoOn(f"--checkpoint {checkpoint}: {named} is no run's folder, so it has no checkpoints")
-    if named in ("starter", "smollm2"):
-        return Model(str(_built(named, template)), named)
+    if named in BUILT:
+        return Model(str(build(named, CACHE, [template])), named)
     if not (folder / "config.json").is_file() and (folder.exists() or named.startswith((".", "/"))):
         raise CannotGoOn(f"MODEL {named}: no model there; give a Hugging Face folder, a hub name or a run's folder")
     return Model(named, folder.name)
-
-
-def _built(named: str, template: str) -> Path:
-    try:
-        if named == "smollm2":
-            from chorus.starter.smollm2 import build_smollm2
-
-            return build_smollm2(CACHE)
-        from chorus.starter.build import build_starter
-
-        return build_starter(CACHE, [template], 0)
-    except ValueError as error:
-        raise CannotGoOn(f"MODEL {named}: {error}") from None
 
 
 def _of_run(folder: Path, checkpoint: str) -> Model:

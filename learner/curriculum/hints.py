@@ -25,13 +25,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from chorus.problems.hints import answer_in_hint, hint_prefix, hint_refusal, with_hint
+from chorus.problems.hints import answer_in_hint, hint_prefix, hint_refusal, token_ends, with_hint
 from chorus.protocol.config.curriculum import OnlineHints, Stage
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import Problem
@@ -54,7 +55,7 @@ class Hints:
 
     def prefix(self, problem: Problem, ratio: float) -> str:
         """What of the solution is given; empty at ratio 0."""
-        return hint_prefix(problem, ratio, self.config.unit, self._token_ends) if ratio else ""
+        return hint_prefix(problem, ratio, self.config.unit, partial(token_ends, self.tokenizer)) if ratio else ""
 
     def text(self, problem: Problem, ratio: float) -> str:
         """What the user says."""
@@ -95,10 +96,6 @@ class Hints:
         key = f"{self.seed}\0probe\0{problem_id}".encode()
         number = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
         return number < self.config.probe_share * 2**64
-
-    def _token_ends(self, text: str) -> list[int]:
-        encoded: Any = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return [end for _, end in encoded["offset_mapping"]]
 
 
 class OnlineRatios:

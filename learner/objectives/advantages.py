@@ -22,15 +22,14 @@ class Batch:
     """One step's samples, groups in order and of equal size.
 
     rewards [samples], NaN: not graded; lengths [samples]: completion tokens that reach the loss, 0 for masked ones;
-    clusters [samples]: equal numbers within a group are equal answers, -1: not known; mean_logprob [samples]: of the
-    behaviour policy, a token; penalties: a sample's KL penalty a token, already times its coefficient, or None.
+    clusters [samples]: equal numbers within a group are equal answers, -1: not known; penalties: a
+    sample's KL penalty a token, already times its coefficient, or None.
     """
 
     rewards: np.ndarray
     lengths: np.ndarray
     group_size: int
     clusters: np.ndarray
-    mean_logprob: np.ndarray
     penalties: list[np.ndarray] | None = None
 
     def totals(self) -> np.ndarray:
@@ -83,52 +82,26 @@ def rloo(rewards: np.ndarray) -> np.ndarray:
     return dr_grpo(rewards) * (size / (size - 1) if size > 1 else 0.0)
 
 
-def semantic_entropy(masses: np.ndarray, form: str) -> float:
-    """Entropy of the answers' clusters, in nats.
-
-    Args:
-        masses: [clusters], positive, sum 1.
-        form: `rao`: -sum p log p. `average`: the plain mean of -log p over the clusters.
-    """
-    surprise = -np.log(masses)
-    return float((masses * surprise).sum() if form == "rao" else surprise.mean())
+def semantic_entropy(masses: np.ndarray) -> float:
+    """Entropy of the answers' clusters, in nats. masses: [clusters], positive, sum 1."""
+    return float(-(masses * np.log(masses)).sum())
 
 
-def seed_factor(
-    clusters: np.ndarray,
-    mean_logprob: np.ndarray,
-    *,
-    alpha: float,
-    form: str,
-    gamma: float,
-    entropy: str,
-    mass: str,
-) -> float:
+def seed_factor(clusters: np.ndarray, alpha: float) -> float:
     """What SEED-GRPO multiplies a group's advantages by: 1 where all answers agree, less where they differ.
 
-    arXiv 2505.12346. Its functional forms are known by name only, so the formulas are a reading of them.
+    arXiv 2505.12346, by second hand: 1 - alpha * entropy / log(samples), with the entropy of the clusters' shares.
 
     Args:
         clusters: [samples] of one group, the graded ones.
-        mean_logprob: [samples], for `mass="likelihood"`: a cluster's share of the softmax over the group.
-        alpha: x = alpha * entropy / log(samples).
-        form: `linear` 1 - x, `exponential` exp(-x), `focal` (1 - x) ** gamma.
-        entropy: see `semantic_entropy`. mass: `count` (a cluster's share of the samples) or `likelihood`.
 
     Returns:
         The factor, never below 0; 1 for fewer than two samples.
     """
     if len(clusters) < 2:
         return 1.0
-    weight = np.full(len(clusters), 1.0)
-    if mass == "likelihood":
-        weight = np.exp(mean_logprob - mean_logprob.max())
-    _, inverse = np.unique(clusters, return_inverse=True)
-    masses = np.bincount(inverse, weights=weight / weight.sum())
-    x = alpha * semantic_entropy(masses, entropy) / math.log(len(clusters))
-    if form == "exponential":
-        return math.exp(-x)
-    return max(0.0, 1.0 - x) ** (gamma if form == "focal" else 1.0)
+    _, counts = np.unique(clusters, return_counts=True)
+    return max(0.0, 1.0 - alpha * semantic_entropy(counts / len(clusters)) / math.log(len(clusters)))
 
 
 def whiten(values: list[np.ndarray], use: np.ndarray, *, unbiased: bool, epsilon: float) -> list[np.ndarray]:
@@ -210,25 +183,10 @@ class Disagreement:
 
 
 def disagreement(batch: Batch, c: ObjectiveConfig) -> Disagreement:
-    """Of samples with a grade and a cluster, and, where likelihoods are the clusters' masses, with a likelihood."""
-    usable = np.isfinite(batch.rewards) & (batch.clusters >= 0)
-    if c.seed_mass == "likelihood":
-        usable &= np.isfinite(batch.mean_logprob)  # one NaN would take the whole group's softmax with it
-    of_group = usable.reshape(-1, batch.group_size)
-    clusters = [row[used] for row, used in zip(batch.clusters.reshape(of_group.shape), of_group, strict=True)]
-    likely = [row[used] for row, used in zip(batch.mean_logprob.reshape(of_group.shape), of_group, strict=True)]
-    factors = [
-        seed_factor(
-            answers,
-            logp,
-            alpha=c.seed_alpha,
-            form=c.seed_form,
-            gamma=c.seed_gamma,
-            entropy=c.seed_entropy,
-            mass=c.seed_mass,
-        )
-        for answers, logp in zip(clusters, likely, strict=True)
-    ]
+    """Of samples with a grade and a cluster."""
+    usable = (np.isfinite(batch.rewards) & (batch.clusters >= 0)).reshape(-1, batch.group_size)
+    clusters = [row[used] for row, used in zip(batch.clusters.reshape(usable.shape), usable, strict=True)]
+    factors = [seed_factor(answers, c.seed_alpha) for answers in clusters]
     return Disagreement(np.array(factors), np.array([len(np.unique(answers)) for answers in clusters]))
 
 

@@ -1,8 +1,7 @@
 """From rollout groups to micro-batches of tensors.
 
-Two layouts of the same tokens. `padded`: sequences sorted by length, right-padded, no attention mask (a
-causal model's real tokens never see what stands to their right). `packed`: sequences end to end in one row with
-restarting positions, which attention has to mask. Measured, padded is the faster one (docs/adr/0006).
+Sequences are sorted by length and right-padded, without an attention mask: a causal model's real tokens never see what
+stands to their right. Rows packed end to end were slower, on CPU and GPU (docs/adr/0006).
 """
 
 from __future__ import annotations
@@ -37,13 +36,12 @@ class TrainingSequence:
 class MicroBatch:
     """One forward pass. `n` is the number of completion tokens in it.
 
-    input_ids [rows, width]; position_ids [rows, width] or None (0, 1, 2, ...); index [n]: flat positions
-    whose next token is predicted; target [n], behaviour [n], advantage [n], age [n]; lengths [sequences]:
-    completion tokens of each; origin: which sequences, and where each one's tokens lie among the n.
+    input_ids [rows, width]; index [n]: flat positions whose next token is predicted; target [n], behaviour [n],
+    advantage [n], age [n]; lengths [sequences]: completion tokens of each; origin: which sequences, and where each
+    one's tokens lie among the n.
     """
 
     input_ids: torch.Tensor
-    position_ids: torch.Tensor | None
     index: torch.Tensor
     target: torch.Tensor
     behaviour: torch.Tensor
@@ -55,7 +53,6 @@ class MicroBatch:
     def to(self, device: torch.device) -> MicroBatch:
         return MicroBatch(
             input_ids=self.input_ids.to(device),
-            position_ids=self.position_ids.to(device) if self.position_ids is not None else None,
             index=self.index.to(device),
             target=self.target.to(device),
             behaviour=self.behaviour.to(device),
@@ -66,7 +63,7 @@ class MicroBatch:
         )
 
 
-def cut(sequences: Sequence[TrainingSequence], token_budget: int, layout: str) -> list[MicroBatch]:
+def cut(sequences: Sequence[TrainingSequence], token_budget: int) -> list[MicroBatch]:
     """Cut into micro-batches of at most `token_budget` tokens, padding included (at least one sequence each).
 
     Sequences without completion tokens have nothing to train on and are left out.
@@ -74,46 +71,33 @@ def cut(sequences: Sequence[TrainingSequence], token_budget: int, layout: str) -
     order = sorted((i for i, s in enumerate(sequences) if len(s.completion)), key=lambda i: (-sequences[i].length, i))
     batches: list[MicroBatch] = []
     members: list[int] = []
-    cost = 0
     for i in order:
-        length = sequences[i].length
-        # padded rows are as wide as the first (longest) one; a packed row just grows
-        grown = cost + length if layout == "packed" else sequences[(members or [i])[0]].length * (len(members) + 1)
-        if members and grown > token_budget:
-            batches.append(_tensors(sequences, members, layout))
-            members, grown = [], length
+        # Rows are as wide as the first, the longest one.
+        if members and sequences[members[0]].length * (len(members) + 1) > token_budget:
+            batches.append(_tensors(sequences, members))
+            members = []
         members.append(i)
-        cost = grown
     if members:
-        batches.append(_tensors(sequences, members, layout))
+        batches.append(_tensors(sequences, members))
     return batches
 
 
-def _tensors(sequences: Sequence[TrainingSequence], members: list[int], layout: str) -> MicroBatch:
-    lengths = [sequences[i].length for i in members]
-    packed = layout == "packed"
-    rows, width = (1, sum(lengths)) if packed else (len(members), max(lengths))
-    ids = np.zeros((rows, width), dtype=np.int64)
-    positions = np.zeros((rows, width), dtype=np.int64) if packed else None
+def _tensors(sequences: Sequence[TrainingSequence], members: list[int]) -> MicroBatch:
+    width = max(sequences[i].length for i in members)
+    ids = np.zeros((len(members), width), dtype=np.int64)
     index, origin = [], []
-    start = n = 0
+    n = 0
     for row, i in enumerate(members):
         s = sequences[i]
-        begin = start if packed else row * width
-        flat = ids.reshape(-1)
-        flat[begin : begin + len(s.prompt)] = s.prompt
-        flat[begin + len(s.prompt) : begin + s.length] = s.completion
-        if positions is not None:
-            positions[0, begin : begin + s.length] = np.arange(s.length)
-        first = begin + len(s.prompt) - 1
+        ids[row, : len(s.prompt)] = s.prompt
+        ids[row, len(s.prompt) : s.length] = s.completion
+        first = row * width + len(s.prompt) - 1
         index.append(np.arange(first, first + len(s.completion)))
         origin.append((i, slice(n, n + len(s.completion))))
         n += len(s.completion)
-        start += s.length
     chosen = [sequences[i] for i in members]
     return MicroBatch(
         input_ids=torch.from_numpy(ids),
-        position_ids=torch.from_numpy(positions) if positions is not None else None,
         index=torch.from_numpy(np.concatenate(index)),
         target=torch.from_numpy(np.concatenate([s.completion for s in chosen]).astype(np.int64)),
         behaviour=torch.from_numpy(np.concatenate([s.behaviour for s in chosen]).astype(np.float32)),

@@ -70,7 +70,6 @@ def make_experience(
         lengths=np.array([len(s.completion) for s in sequences]),
         group_size=config.sampling.group_size,
         clusters=np.array([-1 if s.grade.cluster is None else s.grade.cluster for _, s in samples]),
-        mean_logprob=np.array([float(unpack_floats(s.logprobs).mean()) if s.n_tokens else 0.0 for _, s in samples]),
         penalties=kl_penalties,
     )
     advantages = ADVANTAGES[config.objective.advantage](batch, config.objective)

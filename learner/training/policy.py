@@ -32,7 +32,6 @@ class Policy(torch.nn.Module):
     def forward(
         self,
         input_ids: torch.Tensor,
-        position_ids: torch.Tensor | None,
         index: torch.Tensor,
         target: torch.Tensor | None = None,
         top: int = 0,
@@ -41,7 +40,7 @@ class Policy(torch.nn.Module):
         """Log-probabilities at the sampling temperature, in float32.
 
         Args:
-            input_ids: [rows, width]. position_ids: the same, or None for 0, 1, 2, ... in every row.
+            input_ids: [rows, width], right-padded.
             index: [n] flat positions at which the next token is predicted.
             target: [n] next tokens. None: the `top` likeliest instead.
 
@@ -49,9 +48,7 @@ class Policy(torch.nn.Module):
             (log-probability of the target [n], entropy [n], with gradient only where `entropy_gradient` asks for
             it), or, without a target, (log-probabilities [n, top], token ids [n, top]).
         """
-        hidden = self.hf.get_decoder()(
-            input_ids=input_ids, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
+        hidden = self.hf.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
         hidden = hidden.reshape(-1, hidden.shape[-1])[index]
         head = self.hf.get_output_embeddings()
         if target is None:

@@ -51,7 +51,7 @@ class Trainer:
     def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
         """Train on each mini-batch in turn: one optimizer step each."""
         figures = StepStats(sequences=sum(map(len, minibatches)))
-        cuts = [cut(batch, self.config.learner.token_budget, self.config.learner.layout) for batch in minibatches]
+        cuts = [cut(batch, self.config.learner.token_budget) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)
         if self._needs_proximal_pass(len(minibatches)):
             proximal = [self._log_probabilities(self.policy, self._mine(batches)[0]) for batches in cuts]
@@ -92,7 +92,7 @@ class Trainer:
         self, policy: Policy, b: MicroBatch, entropy_gradient: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         with self._autocast():
-            return policy(b.input_ids, b.position_ids, b.index, b.target, entropy_gradient=entropy_gradient)
+            return policy(b.input_ids, b.index, b.target, entropy_gradient=entropy_gradient)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.config.model.dtype == "bfloat16":
@@ -177,7 +177,7 @@ class Trainer:
         """[completion tokens] of each sequence under the reference policy. A collective: all ranks call it."""
         if self.reference is None:
             raise ValueError("objective.kl_coefficient is 0, so there is no reference policy")
-        batches = cut(sequences, self.config.learner.token_budget, self.config.learner.layout)
+        batches = cut(sequences, self.config.learner.token_budget)
         starts = np.cumsum([0, *(len(s.completion) for s in sequences)])
         flat = torch.zeros(int(starts[-1]), dtype=torch.float32)
         if batches:

@@ -19,6 +19,14 @@ from pydantic import ValidationError
 from chorus.protocol.config.run import RunConfig, RunSection
 
 _PREFIX = "chorus_"
+# Keys of earlier versions, each with the one value that its absence means.
+_FORMER = {
+    ("learner", "layout"): "padded",
+    ("objective", "seed_form"): "linear",
+    ("objective", "seed_gamma"): 2.0,
+    ("objective", "seed_entropy"): "rao",
+    ("objective", "seed_mass"): "count",
+}
 
 
 class ConfigError(ValueError):
@@ -43,6 +51,7 @@ def load_config(
         raise ConfigError(f"recipe {path}: {error}") from None
     if not isinstance(fields, dict):
         raise ConfigError(f"recipe {path}: a {type(fields).__name__} where sections were expected")
+    _without_former_keys(path, fields)
     fields = _merged(fields, _from_environment(environment))
     fields = _merged(fields, _parse_overrides(overrides))
     _check_text("", fields)
@@ -65,6 +74,16 @@ def _check_text(where: str, value: Any) -> None:
             value.encode()
         except UnicodeEncodeError:
             raise ConfigError(f"{ascii(where)[1:-1]}: {value!a} is no text; write it in UTF-8") from None
+
+
+def _without_former_keys(path: Path, fields: dict[str, Any]) -> None:
+    """A run's configuration of before is read as it was meant. Raises ConfigError where that can't be had any more."""
+    for (section, key), usual in _FORMER.items():
+        part = fields.get(section)
+        if isinstance(part, dict) and key in part and (value := part.pop(key)) != usual:
+            raise ConfigError(
+                f"recipe {path}: {section}.{key} = {value!r} is not offered any more; remove it, which means {usual!r}"
+            )
 
 
 def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,10 +49,6 @@ class ObjectiveConfig(BaseModel):
     reward_scale: float = Field(default=1.0, gt=0, description="batch_normalised: rewards are multiplied by this")
     reward_bound: float | None = Field(default=None, gt=0, description="batch_normalised: and then clipped to +- this")
     seed_alpha: float = Field(default=0.0417, ge=0, description="seed_grpo: how much disagreement takes away")
-    seed_form: Literal["linear", "exponential", "focal"] = "linear"
-    seed_gamma: float = Field(default=2.0, gt=0, description="seed_grpo, focal: exponent")
-    seed_entropy: Literal["rao", "average"] = "rao"
-    seed_mass: Literal["count", "likelihood"] = "count"
 
     loss: str = Field(description=" | ".join(LOSSES))
     clip_low: float | None = Field(default=None, gt=0, description="none: no bound")

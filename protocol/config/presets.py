@@ -105,9 +105,6 @@ PRESETS: dict[str, Preset] = {
         values={
             "advantage": ("seed_grpo", "arXiv 2505.12346"),
             "seed_alpha": (0.0417, "a re-implementation; the paper's is not known to us"),
-            "seed_form": ("linear", "one of the paper's three, by its name"),
-            "seed_entropy": ("rao", "a re-implementation; the paper has `average`"),
-            "seed_mass": ("count", "arXiv 2505.12346"),
             **_ppo(0.2, 0.2, "as dr_grpo"),
             "aggregation": ("dr-const", "as dr_grpo, on which its advantages build"),
             "proximal": _BEHAVIOUR,

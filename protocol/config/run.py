@@ -69,7 +69,6 @@ class LearnerSection(Section):
     warmup_steps: int = Field(default=0, ge=0, description="over the first so many, lr rises linearly to its value")
     grad_clip: float = Field(default=1.0, gt=0)
     token_budget: int = Field(default=16384, ge=1, description="tokens of one micro-batch, padding included")
-    layout: Literal["padded", "packed"] = Field(default="padded", description="of micro-batches (docs/adr/0006)")
     gradient_checkpointing: bool = Field(
         default=False, description="keep each layer's input only and compute it again in backward"
     )

@@ -10,16 +10,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import redis
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from chorus.protocol.ledger import Books, Keys, LedgerLostError, read_books
-from chorus.protocol.messages import GONE_AFTER_S, Member, MessageError
+from chorus.protocol.messages import GONE_AFTER_S, Member, MemberState, MessageError
 
-MEMBER_STATES = ("joining", "syncing", "ready", "quarantined", "draining", "gone", "unreadable")
+MEMBER_STATES = (*get_args(MemberState), "gone", "unreadable")
 # Exported from the start: of a counter that appears with its first drop, Prometheus would not see that drop.
 _REASONS = ("attempts", "corrupt", "copy", "filtered", "nonfinite", "stale", "ungraded")
 _OUTSTANDING = {

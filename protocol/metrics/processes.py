@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,7 +22,7 @@ from prometheus_client import (
     start_http_server,
 )
 
-from chorus.protocol.messages import RolloutGroup
+from chorus.protocol.messages import MemberState, RolloutGroup
 from chorus.protocol.metrics.step import StepGauges
 from chorus.protocol.metrics.waits import Waits, WaitShare
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -33,7 +33,7 @@ _TOKENS = tuple(2**n for n in range(3, 17))
 _OUTCOMES = ("committed", "twin", "unverified", "no_weights", "failed", "interrupted", "lease_lost", "buried")
 _RESULTS = ("ok", "canary_failed", "failed", "outdated", "unreadable")
 _FINISHES = ("stop", "length", "abort", "other")
-GENERATOR_STATES = ("joining", "syncing", "ready", "quarantined", "draining")
+GENERATOR_STATES: tuple[str, ...] = get_args(MemberState)
 
 
 def new_registry() -> CollectorRegistry:

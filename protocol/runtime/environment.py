@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import chorus
 from chorus.protocol.runtime.exits import CannotGoOn
 
 # name, or beginning* -> what it does to a child
@@ -67,6 +66,7 @@ PASSED: dict[str, str] = {
 }
 ALWAYS = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
 OUR_PLUGIN = "chorus"
+_PACKAGE = Path(__file__).parents[2]  # not resolved: where `chorus` is imported from
 _SOCKET_LIMIT = 107  # bytes in the address of a Unix socket, without its final zero
 _SOCKET_NAME = 1 + 36  # vLLM names a socket by a UUID
 
@@ -113,7 +113,7 @@ def _search_path(text: str) -> str:
 
 def _holds_this_package(folder: Path) -> bool:
     place = folder / "chorus"
-    return place.is_dir() and place.samefile(Path(chorus.__file__).parent)
+    return place.is_dir() and place.samefile(_PACKAGE)
 
 
 def with_caches(environment: Mapping[str, str], folder: Path) -> dict[str, str]:

@@ -132,6 +132,13 @@ def spawn_guarded(
     return Guarded(name, pid, warden, ours)
 
 
+def free_port() -> int:
+    """A port of this machine's loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def bind_tree(pid: int, cpus: set[int]) -> None:
     """Let a process, its threads and all that it has started use `cpus` alone; what has ended is passed over."""
     with contextlib.suppress(OSError):

@@ -17,16 +17,15 @@ PACKAGE_TEMPLATES = Path(__file__).parent
 def load_templates(extra: Sequence[str | Path] = ()) -> dict[str, Template]:
     """Name to template, sorted by name: the package's thirteen and those in `extra` (TOML files or folders).
 
-    Raises ValueError, with the file and the line or field, for a file that cannot be read as a template,
+    Raises ValueError, with the file and the field, for a file that cannot be read as a template,
     whose stem is not its name, or whose name is already taken.
     """
     found: dict[str, tuple[Template, Path]] = {}
     for path in _files([PACKAGE_TEMPLATES, *map(Path, extra)]):
         template = _load(path)
         if template.name in found:
-            where = _place(path, path.read_text(encoding="utf-8"), "name")
             raise ValueError(
-                f"template {where}: the name {template.name!r} is already taken by {found[template.name][1]}; "
+                f"template {path}: the name {template.name!r} is already taken by {found[template.name][1]}; "
                 "rename the file and its `name`"
             )
         found[template.name] = (template, path)
@@ -59,21 +58,19 @@ def _files(places: Iterable[Path]) -> list[Path]:
 
 
 def _load(path: Path) -> Template:
-    """Every refusal begins with `template FILE:LINE:`, or `template FILE:` where no line is to blame."""
+    """Every refusal begins with `template FILE:`, and names the field, or the line where it is no TOML."""
     try:
-        text = path.read_text(encoding="utf-8")
-        template = Template.model_validate(tomllib.loads(text))
+        template = Template.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except UnicodeDecodeError as error:
         raise ValueError(f"template {path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"template {_toml_place(path, str(error))}") from None
     except ValidationError as error:
-        problems = [_explain(path, text, e) for e in error.errors()]
+        problems = [_explain(path, e) for e in error.errors()]
         raise ValueError("; ".join(f"template {problem}" for problem in problems)) from None
     if template.name != path.stem:
-        where = _place(path, text, "name")
         raise ValueError(
-            f"template {where}: name is {template.name!r}, but the file is called {path.stem!r}; make them equal"
+            f"template {path}: name is {template.name!r}, but the file is called {path.stem!r}; make them equal"
         )
     return template
 
@@ -86,46 +83,12 @@ def _toml_place(path: Path, message: str) -> str:
     return f"{path}: not valid TOML: {message}"
 
 
-def _explain(path: Path, text: str, error: ErrorDetails) -> str:
-    """`file:line: field: message`; a field that is missing has no line."""
+def _explain(path: Path, error: ErrorDetails) -> str:
+    """`file: field: message`."""
     field, *rest = error["loc"]
-    index = error.get("ctx", {}).get("index") if error["type"] == "wrong_item" else next(iter(rest), None)
-    place = _place(path, text, str(field), index if isinstance(index, int) else None)
     if error["type"] == "extra_forbidden":
-        return f"{place}: {field}: not a known key; known: {', '.join(Template.model_fields)}"
+        return f"{path}: {field}: not a known key; known: {', '.join(Template.model_fields)}"
     if error["type"] == "missing":
         return f"{path}: {field}: missing; every template needs it"
     item = "".join(f"[{part}]" for part in rest)
-    return f"{place}: {field}{item}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r:.80})"
-
-
-def _place(path: Path, text: str, field: str, index: int | None = None) -> str:
-    """`file:line` of a top-level key, or of an item of its array; `file` where it is not written."""
-    lines = text.split("\n")
-    quote = ""  # inside a text of several lines nothing is a key
-    for number, line in enumerate(lines, 1):
-        if not quote and re.match(rf"""\s*["']?{re.escape(field)}["']?\s*=""", line):
-            return f"{path}:{number if index is None else _item_line(lines, number, field, index)}"
-        for mark in ("'''", '"""'):
-            if line.count(mark) % 2 and quote in ("", mark):
-                quote = "" if quote else mark
-                break
-    return str(path)
-
-
-def _item_line(lines: list[str], first: int, field: str, index: int) -> int:
-    """The line of an array's item; the array begins on line `first`.
-
-    The file is read up to each line, with the array closed there: that shows how many items it has by then.
-    """
-    seen, begins = 0, first
-    for number in range(first, len(lines) + 1):
-        for closing in ("", "\n]"):
-            try:
-                items = tomllib.loads("\n".join(lines[:number]) + closing)[field]
-            except tomllib.TOMLDecodeError:  # within a text, or a bracket too many
-                continue
-            if len(items) > index:
-                return begins if index == seen else number  # behind another one it stands on that one's last line
-            seen, begins = len(items), number + 1
-    return first
+    return f"{path}: {field}{item}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r:.80})"

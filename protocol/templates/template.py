@@ -9,7 +9,6 @@ import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
 
 Category = Literal["deepseek", "free-form", "reflection", "explicit-cot"]
 Contract = Literal["count", "strict"]
@@ -19,10 +18,6 @@ def _no_chat_markup(text: str) -> str:
     if found := re.search(r"<\|.*?\|>", text):
         raise ValueError(f"{found[0]!r} belongs to a chat format, which is added around these texts; remove it")
     return text
-
-
-def _wrong_item(index: int, message: str) -> PydanticCustomError:
-    return PydanticCustomError("wrong_item", "{message}", {"message": message, "index": index})
 
 
 Text = Annotated[str, AfterValidator(_no_chat_markup)]
@@ -49,10 +44,9 @@ class Template(BaseModel):
     def _can_all_occur_once(cls, markers: list[str], info: ValidationInfo) -> list[str]:
         for i, marker in enumerate(markers):
             if marker in markers[:i]:
-                raise _wrong_item(i, f"{marker!r} is listed twice; each marker counts once")
+                raise ValueError(f"{marker!r} is listed twice; each marker counts once")
             if marker in info.data.get("prefill", ""):
-                raise _wrong_item(
-                    i,
+                raise ValueError(
                     f"{marker!r} stands in the prefill, which is prompt and not completion: writing it again would "
                     "be a mistake, so it can't be a marker",
                 )

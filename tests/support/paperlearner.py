@@ -98,7 +98,7 @@ class Hands:
                 logprobs=pack_floats([-task.index / 1000] * 2),
                 versions=[(1, self.published[-1].step, 2)],
                 finish_reason="stop",
-                grade=Grade(verdict="any", accuracy=accuracy, format=1.0, reward=None),
+                grade=Grade(verdict="any", accuracy=accuracy, format=1.0),
             )
             for accuracy in accuracies
         ]

@@ -22,7 +22,7 @@ def sample(
         logprobs=pack_floats([logprob] * len(ids)),
         versions=([(1, 0, len(ids))] if ids else []) if versions is None else versions,
         finish_reason=finish,
-        grade=Grade(verdict="any", accuracy=accuracy, format=form, reward=None, cluster=cluster, ms=2.0),
+        grade=Grade(verdict="any", accuracy=accuracy, format=form, cluster=cluster, ms=2.0),
     )
 
 

@@ -26,7 +26,7 @@ TASK = Task(
     prompt_ids=pack_ids([1, 2]), group_size=2, sampling=Sampling(temperature=1.0, max_tokens=8), min_version=0,
     deadline_s=5.0, admitted_at=1.0,
 )  # fmt: skip
-GRADE = Grade(verdict="correct", accuracy=1.0, format=1.0, reward=2.0)
+GRADE = Grade(verdict="correct", accuracy=1.0, format=1.0)
 SAMPLE = Sample(
     token_ids=pack_ids([4, 5]),
     logprobs=pack_floats([-0.5, -1.0]),

@@ -76,7 +76,7 @@ class ScriptedGrader:
     """Everything is right."""
 
     async def grade(self, task: Task, texts: list[str]) -> list[Grade]:
-        return [Grade(verdict="correct", accuracy=1.0, format=1.0, reward=2.0) for _ in texts]
+        return [Grade(verdict="correct", accuracy=1.0, format=1.0) for _ in texts]
 
 
 class ScriptedTokenizer:

@@ -16,7 +16,7 @@ from chorus.protocol.run_folder.rollouts import write_step
 
 def grade(accuracy: float | None, format: float | None = 1.0, verdict: str | None = None, **facts: Any) -> Grade:
     usual = "error" if accuracy is None else "correct" if accuracy else "wrong"
-    return Grade(verdict=verdict or usual, accuracy=accuracy, format=format, reward=None, **facts)
+    return Grade(verdict=verdict or usual, accuracy=accuracy, format=format, **facts)
 
 
 def group(index: int, template: str, samples: Sequence[tuple[list[int], Grade]], gold: str = "1") -> Rollout:

@@ -9,6 +9,7 @@ import pytest
 
 from chorus.cli.main import main
 from chorus.protocol.config.load import load_config
+from chorus.starter.courses import COURSES, Course
 
 RECIPE = """
 [model]
@@ -57,19 +58,20 @@ def test_services_read_the_recipe_resolved_with_what_the_environment_says(
     assert json.loads((tmp_path / "run" / "run.json").read_text())["own_redis"] is False
 
 
+@pytest.mark.parametrize("name", list(COURSES))
 def test_a_starter_is_replaced_by_the_folder_it_was_built_to(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    asked = {}
+    asked: dict[str, object] = {}
 
-    def build(models: Path, names: list[str], **more: object) -> Path:
-        asked.update(models=models, names=names)
+    def build(models: Path, names: list[str], seed: int, course: Course, **more: object) -> Path:
+        asked.update(models=models, names=names, course=course)
         return models / "starter-1"
 
     monkeypatch.setattr("chorus.starter.build.build_starter", build)
-    assert prepare(recipe, tmp_path, "--set", "model.path=starter") == 0
+    assert prepare(recipe, tmp_path, "--set", f"model.path={name}") == 0
     assert load_config(tmp_path / "run" / "config.json").model.path == str(tmp_path / "models" / "starter-1")
-    assert asked == {"models": tmp_path / "models", "names": ["qwen-math"]}
+    assert asked == {"models": tmp_path / "models", "names": ["qwen-math"], "course": COURSES[name]}
 
 
 def test_a_prepared_run_goes_on_with_its_own_configuration(recipe: Path, tmp_path: Path) -> None:

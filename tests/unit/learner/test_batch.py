@@ -45,14 +45,13 @@ def reference(model: Policy, s: TrainingSequence) -> torch.Tensor:
     return torch.stack([logits[first + t, int(token)] for t, token in enumerate(s.completion)])
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
 @pytest.mark.parametrize("budget", [16, 64, 4096])
-def test_both_layouts_give_the_log_probabilities_of_each_sequence_alone(layout: str, budget: int) -> None:
+def test_a_micro_batch_gives_the_log_probabilities_of_each_sequence_alone(budget: int) -> None:
     model, batch = policy(), sequences(13)
     seen = set()
     with torch.no_grad():
-        for micro in cut(batch, budget, layout):
-            logp, entropy = model(micro.input_ids, micro.position_ids, micro.index, micro.target)
+        for micro in cut(batch, budget):
+            logp, entropy = model(micro.input_ids, micro.index, micro.target)
             assert (entropy >= 0).all()
             for i, where in micro.origin:
                 torch.testing.assert_close(logp[where].double(), reference(model, batch[i]), atol=2e-5, rtol=0)
@@ -62,30 +61,28 @@ def test_both_layouts_give_the_log_probabilities_of_each_sequence_alone(layout: 
 
 
 def test_the_token_budget_counts_padding() -> None:
-    for micro in cut(sequences(40), 64, "padded"):
-        assert micro.input_ids.numel() <= 64
-    for micro in cut(sequences(40), 64, "packed"):
+    for micro in cut(sequences(40), 64):
         assert micro.input_ids.numel() <= 64
 
 
 def test_sorting_by_length_leaves_little_padding() -> None:
     batch = sequences(200)
     real = sum(s.length for s in batch)
-    padded = sum(m.input_ids.numel() for m in cut(batch, 256, "padded"))
+    padded = sum(m.input_ids.numel() for m in cut(batch, 256))
     assert padded <= 1.15 * real
 
 
 def test_a_sample_without_tokens_is_left_out() -> None:
     empty = TrainingSequence(np.array([1, 2]), np.array([], np.int32), np.array([], np.float32), 1.0)
-    assert cut([empty], 64, "padded") == []
-    assert [i for m in cut([empty, *sequences(2)], 64, "packed") for i, _ in m.origin] in ([1, 2], [2, 1])
+    assert cut([empty], 64) == []
+    assert [i for m in cut([empty, *sequences(2)], 64) for i, _ in m.origin] in ([1, 2], [2, 1])
 
 
 def test_a_chunked_head_has_the_gradient_of_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def gradient() -> list[torch.Tensor]:
         model = policy()
-        (micro,) = cut(sequences_once, 4096, "padded")
-        logp, _ = model(micro.input_ids, micro.position_ids, micro.index, micro.target)
+        (micro,) = cut(sequences_once, 4096)
+        logp, _ = model(micro.input_ids, micro.index, micro.target)
         (logp * micro.advantage).sum().backward()
         return [p.grad for p in model.parameters() if p.grad is not None]
 
@@ -99,8 +96,8 @@ def test_a_chunked_head_has_the_gradient_of_the_whole_one(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("chunk", [50 * 7, 2**25])
 def test_the_gradient_of_the_entropy_is_that_of_the_whole_logits(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr("chorus.learner.training.policy._CHUNK_ELEMENTS", chunk)
-    model, (micro,) = policy(), cut(sequences(6), 4096, "padded")
-    _, entropy = model(micro.input_ids, micro.position_ids, micro.index, micro.target, entropy_gradient=True)
+    model, (micro,) = policy(), cut(sequences(6), 4096)
+    _, entropy = model(micro.input_ids, micro.index, micro.target, entropy_gradient=True)
     mine = torch.autograd.grad(entropy.sum(), list(model.parameters()))
     logits = model.hf(micro.input_ids, use_cache=False).logits.flatten(0, 1)[micro.index].double()
     expected = torch.distributions.Categorical(logits=logits).entropy()
@@ -110,7 +107,7 @@ def test_the_gradient_of_the_entropy_is_that_of_the_whole_logits(monkeypatch: py
 
 
 def test_without_being_asked_the_entropy_has_no_gradient() -> None:
-    model, (micro,) = policy(), cut(sequences(2), 4096, "padded")
-    logp, entropy = model(micro.input_ids, micro.position_ids, micro.index, micro.target)
+    model, (micro,) = policy(), cut(sequences(2), 4096)
+    logp, entropy = model(micro.input_ids, micro.index, micro.target)
     assert logp.requires_grad
     assert not entropy.requires_grad

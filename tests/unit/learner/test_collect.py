@@ -85,7 +85,7 @@ def group(task: Task, ids: tuple[int, ...] = (5, 6), logprob: float = -0.5, accu
         logprobs=pack_floats([logprob] * len(ids)),
         versions=[(1, 0, len(ids))],
         finish_reason="stop",
-        grade=Grade(verdict="correct", accuracy=accuracy, format=1.0, reward=1.0),
+        grade=Grade(verdict="correct", accuracy=accuracy, format=1.0),
     )
     timing = Timing(started=1.0, generated=2.0, graded=3.0)
     samples = [sample] * task.group_size
@@ -254,7 +254,7 @@ def test_an_evaluation_drops_what_is_corrupt(loop: Loop) -> None:
 def graded(task: Task, *accuracies: float) -> bytes:
     """A group whose samples have these accuracies, in turn."""
     whole = RolloutGroup.decode(group(task))
-    grades = [Grade(verdict="any", accuracy=a, format=1.0, reward=None) for a in accuracies]
+    grades = [Grade(verdict="any", accuracy=a, format=1.0) for a in accuracies]
     samples = [s.model_copy(update={"grade": g}) for s, g in zip(whole.samples, grades, strict=True)]
     return whole.model_copy(update={"samples": samples}).encode()
 

@@ -187,7 +187,7 @@ def group(task: Task, *accuracies: float) -> Rollout:
         logprobs=pack_floats([-0.5]),
         versions=[(1, 0, 1)],
         finish_reason="stop",
-        grade=Grade(verdict="any", accuracy=None, format=1.0, reward=None),
+        grade=Grade(verdict="any", accuracy=None, format=1.0),
     )
     samples = [sample.model_copy(update={"grade": sample.grade.model_copy(update={"accuracy": a})}) for a in accuracies]
     timing = Timing(started=1.0, generated=2.0, graded=3.0)

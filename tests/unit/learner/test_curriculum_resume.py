@@ -87,7 +87,7 @@ def graded(task: Task, accuracies: tuple[float, ...], step: int) -> bytes:
             logprobs=pack_floats([-0.5, -0.5]),
             versions=[(1, step, 2)],
             finish_reason="stop",
-            grade=Grade(verdict="any", accuracy=accuracy, format=1.0, reward=None),
+            grade=Grade(verdict="any", accuracy=accuracy, format=1.0),
         )
         for accuracy in accuracies
     ]

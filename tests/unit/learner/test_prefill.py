@@ -21,10 +21,9 @@ from chorus.protocol.templates.load import load_templates
 PREFILLED = [name for name, template in load_templates().items() if template.prefill]
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
 @pytest.mark.parametrize("name", PREFILLED)
 def test_a_prompt_ends_with_the_prefill_and_only_the_completion_is_trained(
-    tiny_model: Path, tmp_path: Path, name: str, layout: str
+    tiny_model: Path, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "problems.jsonl").write_text(json.dumps({"problem": "3 + 4", "answer": "7"}) + "\n")
     config = RunConfig.model_validate(
@@ -43,11 +42,11 @@ def test_a_prompt_ends_with_the_prefill_and_only_the_completion_is_trained(
     completions = [[5, 6, 7], [8, 9]]
     made = ready([sample(a, ids) for a, ids in zip((1.0, 0.0), completions, strict=True)])
     group = made.group.model_copy(update={"task": task})
-    [micro] = cut(make_experience([replace(made, group=group)], config).sequences, 10_000, layout)
+    [micro] = cut(make_experience([replace(made, group=group)], config).sequences, 10_000)
     ids = micro.input_ids.flatten().numpy()
     trained = micro.index.numpy() + 1  # a position's loss is that of the token behind it
     assert ids[trained].tolist() == micro.target.tolist() == [5, 6, 7, 8, 9]
-    starts = [0, len(prompt) + 3]  # in either layout the second row follows three completion tokens
+    starts = [0, len(prompt) + 3]  # the second row follows three completion tokens
     expected = [s + len(prompt) + k for s, c in zip(starts, completions, strict=True) for k in range(len(c))]
     assert trained.tolist() == expected
     assert np.isin(np.arange(len(prompt)), trained).sum() == 0

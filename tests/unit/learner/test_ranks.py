@@ -151,7 +151,7 @@ def test_the_result_does_not_depend_on_how_the_batch_was_cut(
     model: str, whole: dict[str, dict[str, Any]], objective: str, budget: int, parts: list[int]
 ) -> None:
     config = config_for(model, budget, objective)
-    assert [len(cut(batch, budget, "padded")) for batch in minibatches()] == parts
+    assert [len(cut(batch, budget)) for batch in minibatches()] == parts
     check(outcome_of(DistributedTrainer(config, torch.device("cpu"), None)), whole[objective])
 
 
@@ -175,7 +175,7 @@ def test_a_rank_without_work_of_its_own_changes_nothing(model: str) -> None:
     """A lone micro-batch: the second of two ranks repeats it with weight 0 (checked here by its absence)."""
     crew = DistributedTrainer(config_for(model, 4096), torch.device("cpu"), None)
     crew.trainer.world, crew.trainer.rank = 2, 1
-    mine, weights = crew.trainer._mine(cut(minibatches()[0], 4096, "padded"))
+    mine, weights = crew.trainer._mine(cut(minibatches()[0], 4096))
     assert (len(mine), weights) == (1, [0.0])
 
 

@@ -39,7 +39,7 @@ GROUPS = [
 def measured(experience: Experience, w: dict[int, float], entropy: dict[int, float]) -> StepStats:
     """What a trainer would have counted: these weights by age, these entropies by sequence."""
     figures = StepStats(sequences=len(experience.sequences))
-    for b in cut(experience.sequences, 16, "padded"):
+    for b in cut(experience.sequences, 16):
         figures.count(b, table(b, w, entropy), 0)
     figures.grad_norms = [0.5]
     return figures
@@ -97,7 +97,7 @@ def test_figures_of_random_tokens_are_those_of_their_sequences_and_ages() -> Non
     g = torch.Generator().manual_seed(0)
     w_of: dict[int, list[float]] = {}
     by_age: dict[int, list[float]] = {}
-    for b in cut(experience.sequences, 16, "padded"):  # one sequence at a time, or two
+    for b in cut(experience.sequences, 16):  # one sequence at a time, or two
         values = torch.rand(len(FIGURES), len(b.target), generator=g, dtype=torch.float64) + 0.1
         figures.count(b, values, 0)
         w = values[FIGURES.index("w")].tolist()
@@ -119,7 +119,7 @@ def test_divergences_clipping_and_rejection_are_told_by_template() -> None:
     experience = make_experience(GROUPS, CONFIG, version=2)
     figures = StepStats(sequences=4)
     names = ("dual_clip", "mismatch_k1", "proximal_k2", "reference_k3", "w_k1", "w_k2", "rejected")
-    for b in cut(experience.sequences, 16, "padded"):
+    for b in cut(experience.sequences, 16):
         values = torch.zeros(len(FIGURES), len(b.target))
         for i, where in b.origin:
             values[[FIGURES.index(name) for name in names], where] = float(i)  # of sequences 0, 1 and 2

@@ -40,7 +40,7 @@ GROUP = RolloutGroup(
             logprobs=pack_floats([-0.5, -1.0]),
             versions=[(1, 0, 1), (1, 1, 1)],
             finish_reason="stop",
-            grade=Grade(verdict="correct", accuracy=1.0, format=1.0, reward=2.0),
+            grade=Grade(verdict="correct", accuracy=1.0, format=1.0),
         )
     ],
     timing=Timing(started=1.0, generated=2.0, graded=3.0),

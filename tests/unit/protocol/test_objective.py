@@ -47,7 +47,7 @@ def test_no_preset_is_without_a_test() -> None:
         ("gmpo", {"loss": "gmpo", "clip_low": 0.4, "clip_high": 0.4, "std_epsilon": 1e-8}),
         ("gspo", {"loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4}),
         ("cispo", {"loss": "cispo", "clip_low": None, "clip_high": 0.2, "aggregation": "token-mean"}),
-        ("seed_grpo", {"seed_alpha": 0.0417, "seed_form": "linear", "seed_entropy": "rao", "seed_mass": "count"}),
+        ("seed_grpo", {"seed_alpha": 0.0417}),
         (
             "prompt_augmentation",
             {"proximal": "behaviour", "clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0, "kl_coefficient": 0.0},

@@ -266,53 +266,46 @@ def test_extra_templates_come_from_a_file_or_a_folder(tmp_path: Path):
 
 BAD_FILES = [
     ("mine", GOOD + 'markers = ["a",,]\n', r"mine\.toml:5: not valid TOML: Invalid value \(column 16\)"),
-    ("mine", GOOD + "temperature = 1\n", r"mine\.toml:5: temperature: not a known key; known: name, category, "),
-    ("mine", GOOD.replace("free-form", "poetry"), r"mine\.toml:2: category: Input should be 'deepseek', .*'poetry'"),
-    ("mine", GOOD + 'markers = [\n  "a",\n  "",\n]\n', r"mine\.toml:7: markers\[1\]: String should have at least 1 "),
-    ("mine", GOOD + 'markers = ["a", ""]\n', r"mine\.toml:5: markers\[1\]: String should have at least 1 "),
+    ("mine", GOOD + "temperature = 1\n", r"mine\.toml: temperature: not a known key; known: name, category, "),
+    ("mine", GOOD.replace("free-form", "poetry"), r"mine\.toml: category: Input should be 'deepseek', .*'poetry'"),
+    ("mine", GOOD + 'markers = [\n  "a",\n  "",\n]\n', r"mine\.toml: markers\[1\]: String should have at least 1 "),
+    ("mine", GOOD + 'markers = ["a", ""]\n', r"mine\.toml: markers\[1\]: String should have at least 1 "),
     (
         "mine",
         GOOD + 'markers = [ # "]"\n"a", "b",\n\n# ,\n5]\n',
-        r"mine\.toml:9: markers\[2\]: Input should be a valid s",
+        r"mine\.toml: markers\[2\]: Input should be a valid s",
     ),
-    ("mine", GOOD + 'markers = [\n"""\na",\n""", "b", "<|c|>",\n]\n', r"mine\.toml:8: markers\[2\]: '<\|c\|>' belongs"),
-    ("mine", GOOD + 'markers = [\n  "a",\n  "b",\n  "a",\n]\n', r"mine\.toml:8: markers: 'a' is listed twice"),
-    ("mine", GOOD + 'prefill = "<t>"\nmarkers = [\n"a",\n"<t>"]\n', r"mine\.toml:8: markers: '<t>' stands in the pref"),
-    ("mine", GOOD + 'markers = ["a", "a"]\n', r"mine\.toml:5: markers: 'a' is listed twice"),
-    ("mine", GOOD + 'prefill = "<t>"\nmarkers = ["<t>"]\n', r"mine\.toml:6: markers: '<t>' stands in the prefill"),
-    ("mine", GOOD + 'contract = "loose"\n', r"mine\.toml:5: contract: Input should be 'count' or 'strict'"),
-    ("mine", GOOD + 'contract = "strict"\nmarkers = []\n', r"mine\.toml:5: contract: a strict contract needs markers"),
+    ("mine", GOOD + 'markers = [\n"""\na",\n""", "b", "<|c|>",\n]\n', r"mine\.toml: markers\[2\]: '<\|c\|>' belongs"),
+    ("mine", GOOD + 'markers = [\n  "a",\n  "b",\n  "a",\n]\n', r"mine\.toml: markers: 'a' is listed twice"),
+    ("mine", GOOD + 'prefill = "<t>"\nmarkers = [\n"a",\n"<t>"]\n', r"mine\.toml: markers: '<t>' stands in the pref"),
+    ("mine", GOOD + 'markers = ["a", "a"]\n', r"mine\.toml: markers: 'a' is listed twice"),
+    ("mine", GOOD + 'prefill = "<t>"\nmarkers = ["<t>"]\n', r"mine\.toml: markers: '<t>' stands in the prefill"),
+    ("mine", GOOD + 'contract = "loose"\n', r"mine\.toml: contract: Input should be 'count' or 'strict'"),
+    ("mine", GOOD + 'contract = "strict"\nmarkers = []\n', r"mine\.toml: contract: a strict contract needs markers"),
     (
         "mine",
         GOOD.replace("Solve.", "Solve.<|im_end|>"),
-        r"mine\.toml:3: system: '<\|im_end\|>' belongs to a chat format",
+        r"mine\.toml: system: '<\|im_end\|>' belongs to a chat format",
     ),
-    ("mine", GOOD.replace('"Solve."', "5"), r"mine\.toml:3: system: Input should be a valid string \(got 5\)"),
+    ("mine", GOOD.replace('"Solve."', "5"), r"mine\.toml: system: Input should be a valid string \(got 5\)"),
     ("mine", "".join(GOOD.splitlines(True)[:3]), r"mine\.toml: answer_place: missing; every template needs it"),
     ("mine", GOOD + 'prefill = """\n', r"mine\.toml(:\d+)?: not valid TOML: "),
-    ("my template", GOOD.replace("mine", "my template"), r"my template\.toml:1: name: String should match pattern"),
-    ("other", GOOD, r"other\.toml:1: name is 'mine', but the file is called 'other'; make them equal"),
-    ("abel", GOOD.replace("mine", "abel"), r"abel\.toml:1: the name 'abel' is already taken by .*abel\.toml; rename"),
+    ("my template", GOOD.replace("mine", "my template"), r"my template\.toml: name: String should match pattern"),
+    ("other", GOOD, r"other\.toml: name is 'mine', but the file is called 'other'; make them equal"),
+    ("abel", GOOD.replace("mine", "abel"), r"abel\.toml: the name 'abel' is already taken by .*abel\.toml; rename"),
 ]
 
 
 @pytest.mark.parametrize(("file", "text", "named"), BAD_FILES)
-def test_a_bad_file_is_refused_with_the_line_that_is_wrong(tmp_path: Path, file: str, text: str, named: str):
+def test_a_bad_file_is_refused_with_the_field_that_is_wrong(tmp_path: Path, file: str, text: str, named: str):
     (tmp_path / f"{file}.toml").write_text(text)
     with pytest.raises(ValueError, match=r"^template .*" + named):
         load_templates([tmp_path])
 
 
-def test_a_key_within_a_text_is_not_taken_for_the_line_that_is_wrong(tmp_path: Path):
-    text = GOOD.replace('"Solve."', "'''\ncategory = 5\nprefill = 1\n'''") + "prefill = 7\n"
-    (tmp_path / "mine.toml").write_text(text)
-    with pytest.raises(ValueError, match=r"mine\.toml:8: prefill: Input should be a valid string \(got 7\)$"):
-        load_templates([tmp_path])
-
-
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path):
     (tmp_path / "mine.toml").write_text('name = "mine"\ncategory = "poetry"\nsystem = 5\nplace = 1\n')
-    with pytest.raises(ValueError, match=r"mine\.toml:2: category.*mine\.toml:3: system.*answer_place.*toml:4: place"):
+    with pytest.raises(ValueError, match=r"mine\.toml: category.*mine\.toml: system.*answer_place.*toml: place"):
         load_templates([tmp_path])
 
 

@@ -25,12 +25,11 @@ from chorus.learner.objectives.advantages import (
 from chorus.protocol.config.objective import ObjectiveConfig
 
 NAN = float("nan")
-SEED = {"alpha": 0.5, "form": "linear", "gamma": 2.0, "entropy": "rao", "mass": "count"}
 
 
 def batch(rewards: list[float], lengths: list[int], group_size: int, **more: Any) -> Batch:
     n = len(rewards)
-    fields = {"clusters": np.full(n, -1), "mean_logprob": np.zeros(n)} | more
+    fields = {"clusters": np.full(n, -1)} | more
     return Batch(np.array(rewards), np.array(lengths), group_size, **fields)
 
 
@@ -89,18 +88,13 @@ def test_format_scores_of_one_group_make_the_advantages_of_the_worked_example() 
 
 def test_semantic_entropy_is_that_of_the_worked_example() -> None:
     masses = np.array([0.5, 0.25, 0.25])
-    assert semantic_entropy(masses, "rao") == pytest.approx(1.039721, abs=1e-5)
-    assert semantic_entropy(masses, "average") == pytest.approx(1.155245, abs=1e-5)
-    assert semantic_entropy(np.full(3, 1 / 3), "rao") == pytest.approx(1.098612, abs=1e-5)
+    assert semantic_entropy(masses) == pytest.approx(1.039721, abs=1e-5)
+    assert semantic_entropy(np.full(3, 1 / 3)) == pytest.approx(1.098612, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("form", "expected"), [("linear", [0.625, 0.5]), ("exponential", [0.687289, 0.606531]), ("focal", [0.390625, 0.25])]
-)
-def test_seed_factors_are_those_of_the_worked_example(form: str, expected: list[float]) -> None:
-    options: Any = SEED | {"form": form}
-    factors = [seed_factor(np.array(c), np.zeros(len(c)), **options) for c in ([0, 0, 1, 2], [0, 1, 2])]
-    np.testing.assert_allclose(factors, expected, atol=1e-5)
+def test_seed_factors_are_those_of_the_worked_example() -> None:
+    factors = [seed_factor(np.array(clusters), 0.5) for clusters in ([0, 0, 1, 2], [0, 1, 2])]
+    np.testing.assert_allclose(factors, [0.625, 0.5], atol=1e-5)
 
 
 def test_seed_advantages_are_those_of_the_worked_example() -> None:
@@ -111,32 +105,18 @@ def test_seed_advantages_are_those_of_the_worked_example() -> None:
     np.testing.assert_allclose(computed, [0.3125, -0.3125, 0.3125, -0.3125, 0.416667, 0.041667, -0.458333], atol=1e-5)
 
 
-def test_a_cluster_may_weigh_what_its_samples_likelihoods_weigh() -> None:
-    options: Any = SEED | {"mass": "likelihood"}
-    logp = np.log([0.1, 0.2, 0.1, 0.6])  # sums to 1, so the softmax gives these shares again
-    p = np.array([0.3, 0.1, 0.6])
-    expected = 1 - 0.5 * -(p * np.log(p)).sum() / np.log(4)
-    assert seed_factor(np.array([0, 0, 1, 2]), logp, **options) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("bad", [NAN, float("-inf")])
-def test_a_graded_sample_whose_likelihood_is_no_number_leaves_its_group_the_factor_of_the_others(bad: float) -> None:
-    c = ObjectiveConfig.model_validate({"name": "seed_grpo", "seed_alpha": 0.5, "seed_mass": "likelihood"})
-    logp = np.log([0.1, 0.3, 0.6, 1.0])
-    logp[3] = bad
-    one = batch([1.0, 0.0, 1.0, 0.0], [2, 2, 2, 0], 4, clusters=np.array([0, 1, 0, 1]), mean_logprob=logp)
-    p = np.array([0.7, 0.3])  # of the three that are left
+def test_a_graded_sample_that_nobody_clustered_leaves_its_group_the_factor_of_the_others() -> None:
+    c = ObjectiveConfig.model_validate({"name": "seed_grpo", "seed_alpha": 0.5})
+    one = batch([1.0, 0.0, 1.0, 0.0], [2, 2, 2, 2], 4, clusters=np.array([0, 1, 0, -1]))
+    p = np.array([2 / 3, 1 / 3])  # of the three that are left
     factor = 1 - 0.5 * -(p * np.log(p)).sum() / np.log(3)
     np.testing.assert_allclose(ADVANTAGES["seed_grpo"](one, c), np.array([0.5, -0.5, 0.5, -0.5]) * factor)
-    counted = ADVANTAGES["seed_grpo"](one, c.model_copy(update={"seed_mass": "count"}))
-    np.testing.assert_allclose(counted, np.array([0.5, -0.5, 0.5, -0.5]) * 0.75)  # log 2 / log 4 is 1/2
 
 
 def test_seed_leaves_alone_what_agrees_what_is_alone_and_what_nobody_clustered() -> None:
-    options: Any = SEED
-    assert seed_factor(np.zeros(4), np.zeros(4), **options) == 1.0
-    assert seed_factor(np.zeros(1), np.zeros(1), **options) == 1.0
-    assert seed_factor(np.array([0, 1]), np.zeros(2), **(options | {"alpha": 3.0})) == 0.0  # never turned around
+    assert seed_factor(np.zeros(4), 0.5) == 1.0
+    assert seed_factor(np.zeros(1), 0.5) == 1.0
+    assert seed_factor(np.array([0, 1]), 3.0) == 0.0  # never turned around
     unknown = ADVANTAGES["seed_grpo"](whole(), ObjectiveConfig.model_validate({"name": "seed_grpo"}))
     np.testing.assert_allclose(np.array(unknown)[:4], dr_grpo(np.array(REWARDS[0])))
 
