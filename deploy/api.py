@@ -16,7 +16,6 @@ The run is the guard's (protocol/runtime/processes.py): when this interpreter en
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import sys
 import time
@@ -28,7 +27,8 @@ from chorus.deploy import launcher
 from chorus.deploy.preflight import check_inputs
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.run_folder.folder import read_records, write_json
+from chorus.protocol.run_folder.files import read_json, write_json
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CANNOT_GO_ON, CannotGoOn
 from chorus.protocol.runtime.processes import Guarded, spawn_guarded
@@ -50,6 +50,7 @@ class Run:
 
     def __init__(self, folder: Path, process: Guarded) -> None:
         self.folder = folder
+        self._files = RunFolder(folder)
         self._process = process
         self._stopped = False
         self._pid = os.getpid()
@@ -64,7 +65,7 @@ class Run:
         given: dict[int, dict[str, Any]] = {}
         while True:
             ended = not self.running  # asked first: what was written before the end is read below
-            for record in read_records(self.folder):
+            for record in self._files.records():
                 if given.get(record["step"]) != record:
                     given[record["step"]] = record
                     yield record
@@ -80,8 +81,7 @@ class Run:
         """
         self._process.wait(timeout_s)
         self._check()
-        summary = self.folder / "summary.json"
-        return json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+        return read_json(self._files.summary)
 
     def stop(self) -> None:
         """Stop all services, in order, and wait for it; a run that has ended is left as it is. It may be resumed."""
@@ -102,7 +102,7 @@ class Run:
     def _check(self) -> None:
         status = self._process.poll()
         if status and not self._stopped:
-            raise RunFailed(_last_word(self.folder / "logs" / "run.log", status))
+            raise RunFailed(_last_word(_log(self._files), status))
 
     def _at_exit(self) -> None:
         if os.getpid() == self._pid:  # a forked child of this interpreter ends without the run
@@ -130,23 +130,19 @@ def start(
             raise CannotGoOn("start: overrides belong to a recipe's path; change the RunConfig itself")
         found, recipe = config, "run"
     else:
-        source = Path(config) if config is not None else _configuration(Path(resume or ""))
+        source = Path(config) if config is not None else RunFolder(Path(resume or "")).existing().config
         found, recipe = load_config(source, overrides), str(source)
     check_inputs(found)
-    folder = Path(resume) if resume is not None else launcher.new_folder(found, recipe)
-    folder = folder.resolve()  # this interpreter may change its working folder
-    write_json(folder / "config.json", found.model_dump(mode="json"))
-    arguments = (str(folder), recipe, *(("--resume",) if resume is not None else ()))
-    log = folder / "logs" / "run.log"
-    log.parent.mkdir(exist_ok=True)
-    return Run(folder, spawn_guarded((*_COMMAND, *arguments), name="chorus-run", log=log, grace_s=STOP_S))
+    made = Path(resume) if resume is not None else launcher.new_folder(found, recipe)
+    run = RunFolder(made.resolve())  # this interpreter may change its working folder
+    write_json(run.config, found.model_dump(mode="json"))
+    run.logs.mkdir(exist_ok=True)
+    arguments = (str(run.path), recipe, *(("--resume",) if resume is not None else ()))
+    return Run(run.path, spawn_guarded((*_COMMAND, *arguments), name="chorus-run", log=_log(run), grace_s=STOP_S))
 
 
-def _configuration(resumed: Path) -> Path:
-    source = resumed / "config.json"
-    if not source.is_file():
-        raise CannotGoOn(f"resume {resumed}: there is no config.json in it; give the folder of a run")
-    return source
+def _log(run: RunFolder) -> Path:
+    return run.logs / "run.log"
 
 
 def _last_word(log: Path, status: int) -> str:
@@ -159,14 +155,14 @@ def _last_word(log: Path, status: int) -> str:
 
 def main(argv: list[str]) -> int:
     """Carry out the run of a folder that `start` has made: FOLDER RECIPE [--resume]."""
-    folder, recipe = Path(argv[0]), argv[1]
+    run, recipe = RunFolder(Path(argv[0])), argv[1]
     logs.set_up("run")
     try:
         # The environment had its say when the recipe was read.
-        config = load_config(folder / "config.json", environment={})
+        config = load_config(run.config, environment={})
         if "--resume" in argv[2:]:
-            return launcher.run(config, recipe, resume=folder)
-        return launcher.run(config, recipe, folder=folder)
+            return launcher.run(config, recipe, resume=run.path)
+        return launcher.run(config, recipe, made=run.path)
     except CannotGoOn as error:
         logs.last_word(f"chorus run: {error}")
         return CANNOT_GO_ON

@@ -53,6 +53,7 @@ class VllmEngine:
             "VLLM_SERVER_DEV_MODE": "1",  # the control endpoints
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
+            "PYTHONSAFEPATH": "1",  # in all of its processes: a folder of the user's never hides a module
             "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(self.config.generator.kv_cache_gib))),
             "TOKENIZERS_PARALLELISM": "false",
         }

@@ -28,9 +28,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any
 
 from chorus.problems.hints import answer_in_hint, hint_prefix, hint_refusal, token_ends, with_hint
 from chorus.protocol.config.curriculum import OnlineHints, Stage
@@ -38,6 +36,9 @@ from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import Problem
 from chorus.protocol.run_folder.files import append_line, write_whole
 from chorus.protocol.runtime.exits import CannotGoOn
+
+if TYPE_CHECKING:  # seconds, which `chorus run` and its dry run would wait for nothing
+    from transformers import PreTrainedTokenizerFast
 
 Fits = Callable[[str], bool]  # whether the prompt is short enough, with this text as the problem's
 

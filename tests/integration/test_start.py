@@ -123,16 +123,22 @@ time.sleep(120)
 """
 
 
-def test_a_killed_interpreter_takes_its_run_along_even_when_a_forked_child_lives_on(recipe: Path) -> None:
+def await_sleepers(folder: Path, deadline_s: float = 60.0) -> None:
+    end = time.monotonic() + deadline_s
+    while not any("sleep 600" in " ".join(psutil.Process(pid).cmdline()) for pid in of_the_run(folder)):
+        assert time.monotonic() < end, (folder / "logs" / "run.log").read_text()
+        time.sleep(0.1)
+
+
+def test_a_killed_interpreter_takes_its_run_along_even_when_a_forked_child_lives_on(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = subprocess.Popen([sys.executable, "-c", SCRIPT, *SCRIPTED, "sleepers"], stdout=subprocess.PIPE, text=True)
     children: list[psutil.Process] = []
     try:
         assert script.stdout is not None
         folder = Path(script.stdout.readline().strip())
-        end = time.monotonic() + 60
-        while not any("sleep 600" in " ".join(psutil.Process(pid).cmdline()) for pid in of_the_run(folder)):
-            assert time.monotonic() < end, (folder / "logs" / "run.log").read_text()
-            time.sleep(0.1)
+        await_sleepers(folder)
         children = [c for c in psutil.Process(script.pid).children() if "guard.py" not in " ".join(c.cmdline())]
         assert len(children) == 1
         os.kill(script.pid, signal.SIGKILL)
@@ -143,4 +149,10 @@ def test_a_killed_interpreter_takes_its_run_along_even_when_a_forked_child_lives
         script.kill()
         for child in children:
             child.kill()
-    assert not list(recipe.parent.glob("runs/*/metrics.jsonl"))
+    # Cut short as it was, it can go on, and be stopped.
+    monkeypatch.setattr(api, "_COMMAND", (*SCRIPTED, "sleepers"))
+    run = chorus.start(resume=folder)
+    assert run.folder == folder
+    await_sleepers(folder)
+    run.stop()
+    assert (of_the_run(folder), list(run), run.wait()) == ([], [], {})

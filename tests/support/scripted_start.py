@@ -29,7 +29,7 @@ def engines(chosen: Chosen) -> list[Service]:
 
 
 def sleepers(chosen: Chosen) -> list[Service]:
-    argv = ("sh", "-c", f"sleep 600 & sleep 600; : {chosen.run_dir}")
+    argv = ("sh", "-c", f"sleep 600 & sleep 600; : {chosen.run.path}")
     return [Service(name, name, argv, {"PATH": "/usr/bin:/bin"}, grace_s=1.0) for name in ("generator", "learner")]
 
 
