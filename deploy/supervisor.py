@@ -1,7 +1,7 @@
 """Keeps a run's services alive: starts them, restarts what dies, gives up with a reason, stops all in order.
 
     start ──▶ running ──died──▶ waiting (RESTART_DELAY_S) ──▶ running
-                │  └─ exit status 2 or 3, or too many deaths ──▶ ServiceFailed
+                │  └─ exit status 2 or 3, the same death again, or too many ──▶ ServiceFailed
                 └─ the last word (`ends_run`) exits 0 ──▶ the run is over
 
 A death is a normal event, `kill -9` included. Invariant: whatever happens here, or to this process, no child
@@ -10,6 +10,7 @@ stays behind (protocol/runtime/processes.py sees to that).
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -18,12 +19,15 @@ from itertools import groupby
 from pathlib import Path
 
 from chorus.protocol.runtime import logs
-from chorus.protocol.runtime.exits import CANNOT_GO_ON
+from chorus.protocol.runtime.exits import CANNOT_GO_ON, likeness
 from chorus.protocol.runtime.processes import Guarded, spawn_guarded
 
 MAX_RESTARTS = 5
 RESTART_WINDOW_S = 600.0
 RESTART_DELAY_S = 1.0
+SAME_AGAIN_S = 60.0  # who dies in the same way twice within this time will die so a third time
+# From outside: a person, the kernel short of memory, a chaos run. That two such deaths are alike means nothing.
+FROM_OUTSIDE = (0, *(-n for n in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)))
 USAGE = 2  # argparse's exit status
 
 
@@ -55,6 +59,8 @@ class _Child:
     process: Guarded | None = None
     restart_at: float = 0.0
     deaths: deque[float] = field(default_factory=deque)
+    log_begin: int = 0  # of this start's words
+    last_death: tuple[int, str] | None = None  # exit status, likeness of the last words
 
 
 class Supervisor:
@@ -104,11 +110,13 @@ class Supervisor:
 
     def _spawn(self, child: _Child, argv: tuple[str, ...]) -> None:
         service = child.service
+        log = self._logs / f"{service.name}.log"
+        child.log_begin = log.stat().st_size if log.exists() else 0
         child.process = spawn_guarded(
             argv,
             name=service.name,
             env=service.env,
-            log=self._logs / f"{service.name}.log",
+            log=log,
             cpus=set(service.cpus),
             grace_s=service.grace_s,
         )
@@ -117,16 +125,26 @@ class Supervisor:
         name = child.service.name
         how = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
         log = self._logs / f"{name}.log"
+        words = _last_words(log, child.log_begin)
         if status in (USAGE, CANNOT_GO_ON):
-            raise ServiceFailed(f"{name}: {_last_words(log) or how} (log: {log})", CANNOT_GO_ON)
+            raise ServiceFailed(f"{name}: {words or how} (log: {log})", CANNOT_GO_ON)
+        death = (status, likeness(words))
+        if status not in FROM_OUTSIDE and death == child.last_death and now - child.deaths[-1] <= SAME_AGAIN_S:
+            raise ServiceFailed(
+                f"{name} died twice in the same way within a minute, so a third start would not help: it {how}; its "
+                f"last words: {words or 'none'} (log: {log}); mend what they name, then go on with `chorus run "
+                f"--resume {self._logs.parent}`",
+                1,
+            )
+        child.last_death = death
         child.deaths.append(now)
         while child.deaths[0] < now - RESTART_WINDOW_S:
             child.deaths.popleft()
         if len(child.deaths) > MAX_RESTARTS:
             raise ServiceFailed(
                 f"{name} died {len(child.deaths)} times within {RESTART_WINDOW_S / 60:.0f} minutes, so it is "
-                f"not started again; it {how}; its last words: {_last_words(log) or 'none'} "
-                f"(log: {log})",
+                f"not started again; it {how}; its last words: {words or 'none'} (log: {log}); mend what they name, "
+                f"then go on with `chorus run --resume {self._logs.parent}`",
                 1,
             )
         self._note(f"{name} {how}; restart {len(child.deaths)} of at most {MAX_RESTARTS} (log: {log})")
@@ -134,7 +152,11 @@ class Supervisor:
         child.restart_at = now + RESTART_DELAY_S
 
 
-def _last_words(log: Path) -> str:
-    """The last line that says something."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+def _last_words(log: Path, begin: int) -> str:
+    """The last line from byte `begin` on that says something."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(begin)
+        lines = file.read().decode(errors="replace").splitlines()
     return logs.message_of(next((line.strip() for line in reversed(lines) if line.strip()), ""))

@@ -30,6 +30,7 @@ from chorus.protocol.ledger.keys import Entries, Lane
 from chorus.protocol.messages import Member, MessageError, SyncOffer, Task
 from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.metrics.waits import watch_event_loop
+from chorus.protocol.runtime.exits import likeness
 
 log = logging.getLogger("chorus.generator")
 _HEARTBEAT_S = 1.0
@@ -131,18 +132,19 @@ class Agent:
     # -- the engine ---------------------------------------------------------------------------------
 
     async def _keep_engine(self) -> None:
-        failures = 0
+        failures, before = 0, ""
         while True:
             try:
                 with self.metrics.waits.on("engine", "vLLM", self.config.generator.start_deadline_s):
                     await self.engine.start()
             except EngineError as error:
                 failures += 1
-                if failures == _ENGINE_STARTS_IN_A_ROW:
-                    raise
+                if failures == _ENGINE_STARTS_IN_A_ROW or (error.reason and likeness(error.reason) == before):
+                    raise  # what fails twice for one reason fails for it a third time
+                before = likeness(error.reason)
                 log.warning("%s; trying again", error)
                 continue
-            failures = 0
+            failures, before = 0, ""
             self.metrics.engine_starts.inc()
             self._engine_up.set()
             log.info("engine %d is healthy", self.engine.starts)

@@ -14,7 +14,11 @@ from chorus.protocol.messages import SyncOffer
 
 
 class EngineError(RuntimeError):
-    """The engine refused, failed, or did not answer in time."""
+    """The engine refused, failed, or did not answer in time. `reason`: its own words, where it left some."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class EngineGone(EngineError):

@@ -115,7 +115,7 @@ class VllmEngine:
             if (code := self._process.poll()) is not None:
                 why = last_error(self._log, log_begin)
                 raise EngineError(
-                    f"vLLM ended with status {code} while starting{why and f' ({why})'}; its log is {self._log}"
+                    f"vLLM ended with status {code} while starting{why and f' ({why})'}; its log is {self._log}", why
                 )
             if await self._healthy(5.0):
                 return

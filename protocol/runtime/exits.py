@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 CANNOT_GO_ON = 3  # exit status: configuration or input is at fault; the supervisor does not restart
 
 
@@ -12,3 +14,8 @@ class CannotGoOn(RuntimeError):
 def first_line(error: Exception) -> str:
     """Of a library's message, which may be pages, or nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def likeness(words: str) -> str:
+    """What two messages of one cause have in common: all but numbers, addresses, ids and times."""
+    return re.sub(r"0x[0-9a-fA-F]+|[0-9a-fA-F]*\d[0-9a-fA-F]*", "#", words.strip())

@@ -224,13 +224,15 @@ def test_exit_status_3_ends_the_run_with_the_last_words(launch: Callable[..., La
     leaves_nothing(run)
 
 
-def test_a_service_that_keeps_dying_ends_the_run(launch: Callable[..., Launch]) -> None:
-    run = launch(generator="echo 'out of memory'; exit 1")
+def test_a_service_that_dies_in_the_same_way_again_ends_the_run(launch: Callable[..., Launch]) -> None:
+    run = launch(generator="echo $$: out of memory at 0x$$; exit 1")
     status, output = run.end()
     assert status == 1
-    assert "generator died 6 times within 10 minutes" in output
-    assert "its last words: out of memory" in output
-    assert len(run.starts("generator")) == 6
+    assert "generator died twice in the same way within a minute" in output
+    assert "its last words: " in output
+    assert ": out of memory at 0x" in output
+    assert f"`chorus run --resume {run.run_dir}`" in output
+    assert len(run.starts("generator")) == 2
     leaves_nothing(run)
 
 

@@ -17,6 +17,7 @@ from samples import MEMBER
 from scripted import ScriptedEngine, ScriptedGrader, ScriptedTokenizer
 
 from chorus.generator.agent import Agent
+from chorus.generator.engine import EngineError
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LearnerLedger
 from chorus.protocol.messages import Member, RolloutGroup, Sampling, SyncOffer, SyncReport, Task, pack_ids
@@ -420,3 +421,35 @@ async def test_what_was_sampled_since_the_last_good_check_is_never_committed_whe
     groups = fleet.groups()
     assert {(g.generator_id, g.attempt) for g in groups} == {("b", 1)}, "the tasks went back, untried"
     assert fleet.learner.books().difference == 0
+
+
+class Failing(ScriptedEngine):
+    """An engine whose every start fails, for the reasons given in turn."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__()
+        self.reasons = reasons
+        self.tries = 0
+
+    async def start(self) -> None:
+        self.tries += 1
+        reason = self.reasons[(self.tries - 1) % len(self.reasons)]
+        raise EngineError(f"vLLM ended with status 1 while starting ({reason})", reason)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "tries"),
+    [
+        (["ValueError: max_model_len 4096, pid 17", "ValueError: max_model_len 4096, pid 23"], 2),
+        (["no room", "no route"], 3),
+        ([""], 3),
+    ],
+)
+async def test_an_engine_that_fails_twice_for_one_reason_is_not_started_again(
+    fleet: Fleet, reasons: list[str], tries: int
+) -> None:
+    engine = Failing(reasons)
+    _, running = fleet.start("a", engine)
+    with pytest.raises(EngineError, match="while starting"):
+        await asyncio.wait_for(running, 10)
+    assert engine.tries == tries
