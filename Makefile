@@ -15,7 +15,8 @@ TORCH := $(shell sed -n 's/^torch==//p' $(LOCK) 2>/dev/null)
 # Used only where pip, asked as it is set up here, does not know the CPU build of torch.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help platform install lock demo test fuzz chaos kube-test compose-test dist lint format bench gpu-test clean
+.PHONY: help platform install lock demo test mutants fuzz chaos kube-test compose-test dist lint format bench \
+  gpu-test clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -59,11 +60,16 @@ lock:  ## write the lock again from what .venv holds now
 demo: install  ## train the demo's tiny policy on this machine: four real processes, two cores, minutes
 	$(BIN)/chorus run recipes/demo.toml
 
-# Half of the time tests wait, for vLLM's start or on purpose. A file's tests stay together and in order.
+# Half of the time tests wait, for vLLM's start or on purpose. A file's tests stay together and in order; the longest
+# files come first (tests/conftest.py).
 WORKERS ?= 2
-test: install  ## every test that needs no GPU
+test: install  ## every test that needs no GPU; what measures is part of `make bench`
 	$(BIN)/python -m pytest -m "not gpu and not alone" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m alone
+
+# ONLY=rewind tries those whose name or file contains it.
+ONLY ?=
+mutants: install  ## break the code in some 80 ways, one by one: the tests must notice each
+	$(BIN)/python tests/mutants/run.py --jobs $(WORKERS) --only "$(ONLY)"
 
 FUZZ ?= 10000
 fuzz: install  ## FUZZ=10000 forged inputs for every decoder, stream and endpoint, and the ledger against its model
@@ -107,7 +113,8 @@ format: install  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## measure: each line a ratio against a limit or a peer
+bench: install  ## measure: each line a ratio against a limit or a peer; first the tests that measure
+	$(BIN)/python -m pytest -m alone
 	$(BIN)/python -m chorus.benchmarks
 
 # The GPU set is not pinned here: nobody has run it yet.

@@ -56,7 +56,7 @@ def main() -> int:
     rows: list[Row] = []
     for name in args.only or BENCHMARKS:
         # Imported here: torch takes seconds, and must not be loaded before the line above.
-        for row in importlib.import_module(f"benchmarks.{name}").measure(bench):
+        for row in importlib.import_module(f"chorus.benchmarks.{name}").measure(bench):
             rows.append(row)
             _write(bench.folder, about, rows)
     print(", ".join(f"{key} {value}" for key, value in about.items()))

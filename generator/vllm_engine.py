@@ -204,7 +204,8 @@ class VllmEngine:
 
     async def logprob_gaps(self, offer: SyncOffer) -> np.ndarray:
         """|engine - learner| [points x tokens]: next-token log-probabilities through the sampling path."""
-        return np.concatenate(await asyncio.gather(*(self._gaps_at(p, offer) for p in offer.canary)))
+        gaps = await asyncio.gather(*(self._gaps_at(p, offer) for p in offer.canary))
+        return np.concatenate([np.empty(0), *gaps])
 
     async def _gaps_at(self, point: CanaryPoint, offer: SyncOffer) -> np.ndarray:
         wanted = dict(zip(unpack_ids(point.token_ids).tolist(), unpack_floats(point.logprobs).tolist(), strict=True))

@@ -167,7 +167,7 @@ class WeightSync:
         gaps: np.ndarray | None = None,
         error: str = "",
     ) -> SyncReport:
-        finite = gaps is not None and np.isfinite(gaps).all()
+        finite = gaps is not None and gaps.size and np.isfinite(gaps).all()
         mean, largest = (float(gaps.mean()), float(gaps.max())) if finite else (1e9, 1e9)  # type: ignore[union-attr]
         total_s = time.monotonic() - started
         if not error:
@@ -196,6 +196,8 @@ def _agree(gaps: np.ndarray, offer: SyncOffer) -> bool:
 
 
 def _gap_text(gaps: np.ndarray, offer: SyncOffer) -> str:
+    if not gaps.size:
+        return "canary failed: the offer has no points to compare at"
     return (
         f"canary failed: log-probabilities are off by {gaps.mean():.3g} on average, "
         f"more than {offer.tolerance:.3g}: the engine does not compute what the learner trained"

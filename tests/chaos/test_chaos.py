@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: one card of the deck after the other, then the audit."""
+"""The short form of `make chaos`: 30 seconds, one card of the deck after the other, then the audit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chaos import KINDS, faults_of, torment
 
 @pytest.mark.slow
 def test_a_run_under_random_faults_loses_nothing_trains_nothing_twice_and_ends(tmp_path: Path) -> None:
-    report = torment(tmp_path, seconds=90.0, seed=5, every=(2.5, 4.0), pause=(3.5, 5.0))
-    assert faults_of(report) == [], report
+    report = torment(tmp_path, seconds=30.0, seed=5, every=(2.0, 3.0), pause=(3.5, 5.0))
+    assert faults_of(report, least_steps=6) == [], report
     assert report["ungraded_samples"] == 0
-    assert sum(report["faults"].values()) >= len(KINDS) // 2, "else this was no chaos"
+    assert len(report["faults"]) >= len(KINDS) // 2, "else this was no chaos"

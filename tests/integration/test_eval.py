@@ -1,4 +1,4 @@
-"""`chorus eval` with real graders and a real vLLM, and a run that validates while it trains."""
+"""`chorus eval` with real graders, and a run that validates while it trains. With vLLM: test_vllm.py."""
 
 from __future__ import annotations
 
@@ -13,22 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from evaluating import Recited
 from liverun import ROOT, LiveRun, end_run
 from scripted_run import RECIPE
 from scriptedlive import SUPPORT, environment
 
 from chorus.cli.main import main
-from chorus.problems.rendering import Renderer, load_tokenizer
-from chorus.problems.sources import load_problems
+from chorus.problems.rendering import load_tokenizer
 from chorus.protocol.run_folder.files import read_lines
 from chorus.protocol.runtime.exits import CANNOT_GO_ON
-from chorus.protocol.templates.load import choose_templates
 
 SOURCE = "arithmetic:chain?split=heldout"
-MAX_TOKENS = 48
-WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, there is none")
 
 
 class Calculator:
@@ -113,47 +108,6 @@ def test_a_top_p_that_is_no_share_is_one_line_and_status_3(
     (line,) = capsys.readouterr().err.splitlines()
     assert f"--top-p {share}: give the share of the probability to draw from, above 0 and at most 1" in line
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, WITH_CUDA])])
-def test_a_real_vllm_answers_greedily_as_transformers_does(device: str, policy: Path, tmp_path: Path) -> None:
-    how = ["--runs", "2", "--max-tokens", str(MAX_TOKENS), "--dtype", "float32", "--vllm-arg=--enforce-eager"]
-    assert main(["eval", str(policy), "--problems", SOURCE, "--limit", "8", *how, "--out", str(tmp_path)]) == 0
-    records = read_lines(tmp_path / "answers.jsonl")
-    assert len(records) == 16
-    expected = _greedy(policy, load_tokenizer(str(policy)), 8, device)
-    for run in (0, 1):
-        same = [r["samples"][0]["text"] == expected[r["id"]] for r in records if r["run"] == run]
-        assert len(same) == 8
-        assert sum(same) >= 7  # a near tie may fall either way
-
-
-@pytest.mark.slow
-def test_a_real_vllm_that_does_not_start_says_why(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = ["eval", str(tiny_model), "--problems", SOURCE, "--limit", "1", "--runs", "1", "--out", str(tmp_path)]
-    assert main([*asked, "--vllm-arg=--max-model-len", "--vllm-arg=999999"]) == CANNOT_GO_ON
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert "vLLM ended with status 1 while starting" in line
-    assert "max_model_len (999999) is greater than" in line
-
-
-@torch.inference_mode()
-def _greedy(model: Path, tokenizer: Any, n: int, device: str) -> dict[str, str]:
-    """Problem id to the text that transformers continues with, of the first n problems."""
-    from transformers import AutoModelForCausalLM
-
-    hf = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval().to(device)
-    renderer, template = Renderer(tokenizer, "chatml"), choose_templates(["qwen-math"])["qwen-math"]
-    how = {"do_sample": False, "max_new_tokens": MAX_TOKENS, "eos_token_id": tokenizer.eos_token_id}
-    texts = {}
-    for problem in load_problems(SOURCE)[:n]:
-        ids = torch.tensor([renderer.ids(template, problem.problem)], device=device)
-        out = hf.generate(ids, attention_mask=torch.ones_like(ids), **how)
-        texts[problem.id] = str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
-    return texts
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 Run as a program it is the real command (agent, ledger, reward client, draining) in which only vLLM is replaced:
 
     python tests/support/receiving.py generator --config ... --run-id ... --name gen-0
+
+CHORUS_TEST_DELAY_S: what a group takes. CHORUS_TEST_CHECKS_WEIGHTS: transformers computes the weight check.
 """
 
 from __future__ import annotations
@@ -14,20 +16,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from scripted import ScriptedEngine
 
 from chorus.generator.engine import Completion, EngineError
-from chorus.protocol.messages import SyncOffer
+from chorus.protocol.messages import SyncOffer, unpack_floats, unpack_ids
 from chorus.protocol.weights import broadcast, join_group, new_buckets, plan_buckets
 
 
 class ReceivingEngine(ScriptedEngine):
-    """Bytes come for real, into `received`; completions are drawn from `answers`, verdicts are scripted."""
+    """Bytes come for real, into `received`; completions are drawn from `answers`. With a `model` the weight check is
+    real too: transformers computes it with the weights received. Without, its verdict is scripted."""
 
-    def __init__(self, answers: list[list[int]], delay_s: float = 0.0) -> None:
+    def __init__(self, answers: list[list[int]], delay_s: float = 0.0, model: str = "") -> None:
         super().__init__(delay_s=delay_s)
         self.answers = answers
+        self._model = _load(model) if model else None
         self.received: dict[str, torch.Tensor] = {}
         self._group: Any = None
 
@@ -55,12 +60,35 @@ class ReceivingEngine(ScriptedEngine):
         self.received = await asyncio.to_thread(_reported, self._receive, offer)
         await super().receive(offer)
 
+    async def logprob_gaps(self, offer: SyncOffer) -> np.ndarray:
+        if self._model is None:
+            return await super().logprob_gaps(offer)
+        return await asyncio.to_thread(self._gaps, self._model, offer)
+
+    @torch.no_grad()
+    def _gaps(self, model: Any, offer: SyncOffer) -> np.ndarray:
+        own = model.state_dict()
+        for name, tensor in self.received.items():
+            own[name].copy_(tensor)
+        gaps = []
+        for point in offer.canary:
+            ids = torch.tensor(unpack_ids(point.prefix).astype(np.int64))[None]
+            logp = torch.log_softmax(model(ids).logits[0, -1] / offer.temperature, -1)
+            gaps.append(np.abs(logp[unpack_ids(point.token_ids).tolist()].numpy() - unpack_floats(point.logprobs)))
+        return np.concatenate(gaps)
+
     def _receive(self, offer: SyncOffer) -> dict[str, torch.Tensor]:
         plan = plan_buckets(offer.tensors, offer.bucket_bytes)
         buckets = new_buckets(plan)
         for bucket in buckets:
             broadcast(self._group, bucket, offer.timeout_s)
         return {name: tensor for views in plan.views(buckets) for name, tensor in views}
+
+
+def _load(model: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
 
 
 def _reported(call: Any, offer: SyncOffer) -> Any:
@@ -78,7 +106,8 @@ def _main() -> int:
     def engine(config: Any, *_: Any) -> ReceivingEngine:
         tokenizer = command.load_tokenizer(config.model.path)
         answers = [tokenizer.encode(f"\\boxed{{{n}}}").ids for n in range(10)]
-        return ReceivingEngine(answers, delay_s=float(os.environ.get("CHORUS_TEST_DELAY_S", "0.2")))
+        model = config.model.path if os.environ.get("CHORUS_TEST_CHECKS_WEIGHTS") else ""
+        return ReceivingEngine(answers, float(os.environ.get("CHORUS_TEST_DELAY_S", "0.2")), model)
 
     command.VllmEngine = engine  # type: ignore[assignment,misc]
     torch.set_num_threads(1)

@@ -4,6 +4,7 @@
 
 The first N generators are real ones, with vLLM. CHORUS_TEST_PROXIES: ports of proxies to Redis, one a generator, in
 order. CHORUS_TEST_ENGINE: the program beside this one that is the other generators, receiving.py if it is not set.
+CHORUS_TEST_LEARNER: the program beside this one that is the learner, instead of the command itself.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 RECIPE = """
 [run]
@@ -23,7 +25,7 @@ path = "{model}"
 dtype = "float32"
 context = 96
 [problems]
-train = ["arithmetic:chain?split=train"]
+train = ["arithmetic:chain?max=4&split=train"]
 max_prompt_tokens = 80
 [templates]
 names = ["qwen-math"]
@@ -68,13 +70,16 @@ def main(argv: list[str]) -> int:
     supervisor.MAX_RESTARTS = 10_000  # here a death is no sign of a fault in the service
     supervisor.RESTART_DELAY_S = 0.3
     proxies = [int(port) for port in os.environ.get("CHORUS_TEST_PROXIES", "").split(",") if port]
-    program = str(Path(__file__).with_name(os.environ.get("CHORUS_TEST_ENGINE", "receiving.py")))
+    here = Path(__file__).parent
+    program = str(here / os.environ.get("CHORUS_TEST_ENGINE", "receiving.py"))
 
     def scripted(service: Service) -> Service:
+        if service.role == "learner" and (learner := os.environ.get("CHORUS_TEST_LEARNER")):
+            return replace(service, argv=(sys.executable, str(here / learner), *_arguments(service)))
         if service.role != "generator":
             return service
         n = int(service.name.removeprefix("gen-"))
-        argv = service.argv if n < args.real else (sys.executable, program, *service.argv[3:])
+        argv = service.argv if n < args.real else (sys.executable, program, *_arguments(service))
         if proxies:
             argv += ("--set", f"redis.url=redis://127.0.0.1:{proxies[n]}/0")
         return replace(service, argv=argv)
@@ -85,6 +90,11 @@ def main(argv: list[str]) -> int:
     source = args.resume / "config.json" if args.resume else args.recipe
     config = load_config(source, args.overrides)
     return run(config, str(args.recipe), resume=args.resume, services=services)
+
+
+def _arguments(service: Any) -> tuple[str, ...]:
+    """What follows the module of the command line: the role and its options."""
+    return service.argv[service.argv.index("chorus.cli.main") + 1 :]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from liverun import ROOT, LiveRun
@@ -21,8 +22,11 @@ def start_scripted_run(
     delay_s: float = 0.3,
     output: Path | None = None,
     resume: Path | None = None,
+    overrides: Sequence[str] = (),
+    real: int = 0,
 ) -> LiveRun:
-    """The real launcher, Valkey, reward server and learner; the engines of the real agents are scripted."""
+    """The real launcher, Valkey, reward server and learner; the engines of the real agents are scripted, but for the
+    first `real` ones."""
     runs = folder / "runs"
     runs.mkdir(exist_ok=resume is not None)
     recipe = folder / "scripted.toml"
@@ -31,12 +35,15 @@ def start_scripted_run(
     with output.open("wb") as log:
         argv = [sys.executable, str(SUPPORT / "scripted_run.py"), str(recipe)]
         argv += ["--resume", str(resume)] if resume else []
+        argv += ["--real", str(real)]
+        for item in overrides:
+            argv += ["--set", item]
         process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, env=environment(delay_s))
     return LiveRun(process, runs, output)
 
 
 def environment(delay_s: float) -> dict[str, str]:
-    paths = os.pathsep.join([str(ROOT), str(SUPPORT)])
+    paths = os.pathsep.join([str(ROOT / "src"), str(SUPPORT)])
     return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CHORUS_TEST_DELAY_S": str(delay_s)}
 
 

@@ -77,7 +77,7 @@ class SpreadRun:
         self._spawn("far", "far", [*scripted, "--name", "far", "--set", delayed])
 
     def _spawn(self, host: str, name: str, argv: list[str]) -> None:
-        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
+        paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")])
         env = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CHORUS_TEST_DELAY_S": "0.5"}
         self._processes.append(self.lan.spawn(host, argv, env, self.folder / f"{name}.log"))
 

@@ -12,10 +12,11 @@ from chorus.starter.tokenizer import build_tokenizer
 TEMPLATE = "qwen-math"
 
 
-def save_tiny_model(folder: Path, hidden_size: int = 16) -> Path:
-    """vLLM's CPU attention takes heads of 32 and more: `hidden_size` 64."""
+def save_tiny_model(folder: Path, hidden_size: int = 16, tied: bool = False) -> Path:
+    """vLLM's CPU attention takes heads of 32 and more: `hidden_size` 64. `tied`: the head is the embedding."""
     tokenizer = build_tokenizer(choose_templates([TEMPLATE]).values())
     shape = {"intermediate_size": 2 * hidden_size, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape["tie_word_embeddings"] = tied
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=hidden_size, **shape)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

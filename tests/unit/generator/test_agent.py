@@ -17,7 +17,7 @@ from samples import MEMBER
 from scripted import ScriptedEngine, ScriptedGrader, ScriptedTokenizer
 
 from chorus.generator.agent import Agent
-from chorus.generator.engine import EngineError
+from chorus.generator.engine import EngineError, EngineGone
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LearnerLedger
 from chorus.protocol.messages import Member, RolloutGroup, Sampling, SyncOffer, SyncReport, Task, pack_ids
@@ -163,6 +163,42 @@ async def test_a_failed_canary_commits_nothing_until_a_later_one_passes(fleet: F
     fleet.sync("a", "1.1")
     await until(lambda: fleet.learner.books().unread == 1)
     assert fleet.groups()[0].samples[0].versions == [(1, 1, 3)]
+
+
+async def test_a_quarantined_generator_gives_back_what_it_holds(fleet: Fleet) -> None:
+    engine = ScriptedEngine(delay_s=30.0)
+    agent, _ = fleet.start("a", engine)
+    fleet.sync("a", "1.0")
+    await until(lambda: agent.state == "ready")
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    await until(lambda: len(agent._work) == 1)
+    engine.gap = 0.5
+    fleet.sync("a", "1.1")
+    await until(lambda: agent.state == "quarantined" and not agent._work)
+    fleet.start("b", ScriptedEngine())
+    fleet.sync("b", "1.1")
+    await until(lambda: fleet.learner.books().unread == 1)
+    (group,) = fleet.groups()
+    assert (group.generator_id, group.attempt) == ("b", 1)
+
+
+async def test_an_engine_that_is_gone_while_it_samples_is_no_failed_attempt(fleet: Fleet) -> None:
+    """It refuses the connection first, and is seen dead later."""
+
+    class Unreachable(ScriptedEngine):
+        async def generate(self, *args: Any) -> Any:
+            if self.starts == 1:
+                raise EngineGone("connection refused")
+            return await super().generate(*args)
+
+    engine = Unreachable()
+    fleet.start("a", engine)
+    fleet.sync("a", "1.0")
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    await until(lambda: engine.starts == 2)
+    fleet.sync("a", "1.1")
+    await until(lambda: fleet.learner.books().unread == 1)
+    assert fleet.groups()[0].attempt == 1
 
 
 async def test_a_failed_transfer_leaves_the_old_weights_at_work(fleet: Fleet) -> None:

@@ -17,7 +17,16 @@ from chorus.learner.validation import evaluate
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LearnerLedger, LedgerLostError
 from chorus.protocol.ledger.keys import TASK_GROUP
-from chorus.protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids
+from chorus.protocol.messages import (
+    Grade,
+    RolloutGroup,
+    Sample,
+    Task,
+    Timing,
+    pack_floats,
+    pack_ids,
+    staleness,
+)
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -200,6 +209,51 @@ def test_a_copy_of_a_group_that_a_crash_will_train_again_is_not_trained_beside_i
     assert [r.entry.id for r in again.collector.next_step(0, 9, lambda: None)] == ids
     assert again.collector.window.ready == {}
     assert again.ledger.books().foreign == 2
+
+
+def test_a_group_older_than_the_bound_is_dropped_and_one_at_it_is_trained(
+    client: redis.Redis, tiny_model: Path
+) -> None:
+    """The bound is 4; a group is as old as its oldest token."""
+    loop = Loop(client, tiny_model, collect_deadline_s=30.0)
+
+    def answer() -> None:
+        for id, task in loop.tasks():
+            loop.commit(id, task.index, mixed(task, oldest=0 if task.index == 0 else 1))
+
+    trained = loop.collector.next_step(5, 2, answer)
+    assert [(r.group.task.index, staleness(r.group, 5)) for r in trained] == [(1, 4), (2, 4)]
+    books = loop.ledger.books()
+    assert (books.dropped, books.difference) == ({"stale": 1}, 0)
+
+
+def mixed(task: Task, oldest: int) -> bytes:
+    """A group whose first tokens are of this step's weights, and whose last are of step 4's."""
+    fields = msgpack.unpackb(group(task, ids=(5, 6, 7)))
+    samples = [{**sample, "versions": [(1, oldest, 2), (1, 4, 1)]} for sample in fields["samples"]]
+    return with_fields(msgpack.packb(fields), samples=samples)
+
+
+def test_after_a_crash_only_the_steps_beyond_the_checkpoint_come_again_and_in_their_order(
+    client: redis.Redis, tiny_model: Path
+) -> None:
+    first = Loop(client, tiny_model)
+    first.collector.admit(0, 9)
+    ids = []
+    for step in (1, 2, 3):
+        first.collector.admit(step - 1, 9)
+        for id, task in first.tasks():
+            first.commit(id, task.index, group(task))
+        groups = first.collector.next_step(step - 1, 9, lambda: None)
+        ids.append([r.entry.id for r in groups])
+        first.ledger.record(step, ids[-1])
+        first.ledger.trained(step, ids[-1])
+        for r in groups:
+            first.collector.window.forget(r.group.task.index)
+    again = Loop(client, tiny_model)
+    again.ledger.rewind(1)  # the checkpoint holds step 1, and its groups are not acknowledged yet
+    again.collector.restore(1)
+    assert [[r.entry.id for r in step] for step in again.collector.forced] == ids[1:]
 
 
 def test_a_run_that_drops_everything_ends(loop: Loop) -> None:

@@ -1,0 +1,265 @@
+"""The real vLLM: alone, under `chorus eval`, and in an on-policy run.
+
+Here and in test_kill.py alone; what needs an engine, but not this one, has a scripted one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from liverun import QUICK, LiveRun, end_run, start_run
+from tinymodel import save_tiny_model
+
+from chorus.cli.main import main
+from chorus.generator.vllm_engine import VllmEngine
+from chorus.generator.weight_sync import WeightSync
+from chorus.learner.rollouts.admission import Admission
+from chorus.learner.training.distributed import DistributedTrainer, Snapshot
+from chorus.learner.training.experience import make_experience, minibatches
+from chorus.problems.rendering import Renderer, load_tokenizer
+from chorus.problems.sources import load_problems
+from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.messages import SyncOffer, SyncReport, Version
+from chorus.protocol.metrics.processes import GeneratorMetrics
+from chorus.protocol.run_folder import checkpoints
+from chorus.protocol.run_folder.files import read_lines
+from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
+from chorus.protocol.templates.load import choose_templates
+from chorus.protocol.weights import announce_group, broadcast, host_store, join_store, open_group
+
+pytestmark = pytest.mark.slow
+SOURCE = "arithmetic:chain?split=heldout"
+MAX_TOKENS = 48
+DEADLINE_S = 60.0
+WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, there is none")
+
+
+async def test_weights_that_came_in_a_sync_are_those_that_sample_the_tied_head_included(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model", hidden_size=64, tied=True)
+    config = RunConfig.model_validate(
+        {
+            "model": {"path": str(model), "dtype": "float32", "context": 64},
+            "problems": {"train": ["none"], "max_prompt_tokens": 16},
+            "templates": {"names": ["qwen-math"]},
+            "sampling": {"group_size": 2, "max_tokens": 16},
+            "generator": {"vllm_args": ["--enforce-eager"]},
+        }
+    )
+    crew = DistributedTrainer(config, torch.device("cpu"), None)
+    own = {max(os.sched_getaffinity(0))}
+    engine = VllmEngine(config, tmp_path / "vllm.log", own)
+    learner = Sender(config, WeightSync(engine, "g", False, GeneratorMetrics()))
+    try:
+        await engine.start()
+        assert engine.pid is not None
+        server = psutil.Process(engine.pid)
+        for process in (server, *server.children(recursive=True)):
+            assert set(process.cpu_affinity() or ()) == own, process.cmdline()
+        for step in (1, 2):  # the first weights are others than those on disk, the second others than the first
+            _disturb(crew, seed=step)
+            sent = crew.snapshot(Version(fence=1, step=step), [[5, 6, 7], [8, 9], [10]])
+            report = await learner.sync(sent)
+            assert report.ok, report.detail
+            assert report.gap_mean <= 1e-4
+        _disturb(crew, seed=3)
+        meant = crew.snapshot(Version(fence=1, step=3), [[5, 6, 7], [8, 9], [10]])
+        report = await learner.sync(Snapshot(meant.version, meant.plan, sent.buckets, meant.canary))
+        assert not report.ok, "these are the weights of step 2"
+        assert "the engine does not compute what the learner trained" in report.detail
+    finally:
+        await engine.stop()
+
+
+class Sender:
+    """The learner's end of one group."""
+
+    def __init__(self, config: RunConfig, sync: WeightSync) -> None:
+        self._config = config
+        self._sync = sync
+        self._store = host_store("127.0.0.1", 0, DEADLINE_S)
+        announce_group(self._store, "group")
+        self._group: Any = None
+
+    async def sync(self, snapshot: Snapshot) -> SyncReport:
+        offer = SyncOffer(
+            version=str(snapshot.version), group="group", backend="gloo", store_host="127.0.0.1",
+            store_port=self._store.port, world_size=2, timeout_s=DEADLINE_S,
+            bucket_bytes=self._config.learner.bucket_bytes, tensors=[slot.tensor for slot in snapshot.plan.slots],
+            temperature=1.0, tolerance=1e-3, canary=snapshot.canary,
+        )  # fmt: skip
+        taken = asyncio.create_task(self._sync.take(offer))
+        await asyncio.to_thread(self._send, snapshot)
+        return await taken
+
+    def _send(self, snapshot: Snapshot) -> None:
+        if self._group is None:
+            store = join_store("127.0.0.1", self._store.port, DEADLINE_S)
+            self._group = open_group("gloo", store, "group", 0, 2, DEADLINE_S)
+        for bucket in snapshot.buckets:
+            broadcast(self._group, bucket, DEADLINE_S)
+
+
+@torch.no_grad()
+def _disturb(crew: DistributedTrainer, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in crew.trainer.policy.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+# -- `chorus eval` ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, WITH_CUDA])])
+def test_a_real_vllm_answers_greedily_as_transformers_does(device: str, policy: Path, tmp_path: Path) -> None:
+    how = ["--runs", "2", "--max-tokens", str(MAX_TOKENS), "--dtype", "float32", "--vllm-arg=--enforce-eager"]
+    assert main(["eval", str(policy), "--problems", SOURCE, "--limit", "8", *how, "--out", str(tmp_path)]) == 0
+    records = read_lines(tmp_path / "answers.jsonl")
+    assert len(records) == 16
+    expected = _greedy(policy, load_tokenizer(str(policy)), 8, device)
+    for run in (0, 1):
+        same = [r["samples"][0]["text"] == expected[r["id"]] for r in records if r["run"] == run]
+        assert len(same) == 8
+        assert sum(same) >= 7  # a near tie may fall either way
+
+
+def test_a_real_vllm_that_does_not_start_says_why(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["eval", str(tiny_model), "--problems", SOURCE, "--limit", "1", "--runs", "1", "--out", str(tmp_path)]
+    assert main([*asked, "--vllm-arg=--max-model-len", "--vllm-arg=999999"]) == CANNOT_GO_ON
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "vLLM ended with status 1 while starting" in line
+    assert "max_model_len (999999) is greater than" in line
+
+
+@torch.inference_mode()
+def _greedy(model: Path, tokenizer: Any, n: int, device: str) -> dict[str, str]:
+    """Problem id to the text that transformers continues with, of the first n problems."""
+    from transformers import AutoModelForCausalLM
+
+    hf = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval().to(device)
+    renderer, template = Renderer(tokenizer, "chatml"), choose_templates(["qwen-math"])["qwen-math"]
+    how = {"do_sample": False, "max_new_tokens": MAX_TOKENS, "eos_token_id": tokenizer.eos_token_id}
+    texts = {}
+    for problem in load_problems(SOURCE)[:n]:
+        ids = torch.tensor([renderer.ids(template, problem.problem)], device=device)
+        out = hf.generate(ids, attention_mask=torch.ones_like(ids), **how)
+        texts[problem.id] = str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    return texts
+
+
+# -- a run -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def on_policy(tmp_path_factory: pytest.TempPathFactory, policy: Path) -> LiveRun:
+    """A finished synchronous run with a checkpoint at every step."""
+    run = start_run(
+        tmp_path_factory.mktemp("on-policy"),
+        f"model.path={policy}",
+        *QUICK,
+        "run.steps=4",
+        "staleness.target=0",
+        "staleness.max=0",
+        "learner.checkpoint_every=1",
+        "learner.keep_checkpoints=9",
+        "learner.updates_per_step=2",
+    )
+    try:
+        assert run.finish() == 0, run.tail()
+    finally:
+        end_run(run)
+    return run
+
+
+def config_of(run: LiveRun) -> RunConfig:
+    return load_config(run.folder / "config.json")
+
+
+def test_with_staleness_0_all_importance_ratios_are_1(on_policy: LiveRun) -> None:
+    records = [json.loads(line) for line in (on_policy.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [1, 2, 3, 4]
+    assert max(r["ratio_off_max"] for r in records) <= 1e-3
+    assert max(r["staleness_max"] for r in records) == 0
+    assert all(r["updates"] == 2 for r in records)
+
+
+def test_every_token_was_sampled_by_the_weights_that_its_step_trained(on_policy: LiveRun) -> None:
+    for step, path in stored_steps(RunFolder(on_policy.folder)):
+        for ready in read_step(path):
+            assert {run[1] for s in ready.group.samples for run in s.versions} == {step - 1}
+
+
+def test_a_step_trained_again_from_its_stored_rollouts_gives_the_same_loss_and_weights(on_policy: LiveRun) -> None:
+    config = config_of(on_policy)
+    folder = on_policy.folder / "checkpoints"
+    recorded = {r["step"]: r for r in map(json.loads, (on_policy.folder / "metrics.jsonl").read_text().splitlines())}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the learner had it
+    try:
+        crew = DistributedTrainer(config, torch.device("cpu"), folder / "step-000002")
+        groups = read_step(on_policy.folder / "rollouts" / "step-000003.msgpack.gz")
+        parts = minibatches(
+            make_experience(groups, config, 2), config.sampling.group_size, config.learner.updates_per_step
+        )
+        result = crew.step(parts)
+    finally:
+        torch.set_num_threads(threads)
+    assert result.loss == recorded[3]["loss"]
+    replayed = crew.trainer.policy.state_dict()
+    later = DistributedTrainer(config, torch.device("cpu"), folder / "step-000003")
+    for name, tensor in later.trainer.policy.state_dict().items():
+        assert torch.equal(tensor, replayed[name]), name
+
+
+def test_the_replay_command_gives_the_recorded_loss_from_the_nearest_checkpoint(
+    on_policy: LiveRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(on_policy.folder), "--step", "4"]) == 0
+    (line,) = capsys.readouterr().out.strip().splitlines()
+    assert line.startswith("step 4: loss ")
+    assert ": the same; grad norm " in line
+    assert main(["replay", str(on_policy.folder), "--step", "9"]) == 3
+    assert "step 9 is not in metrics.jsonl; it has recorded steps 1 to 4" in capsys.readouterr().err
+
+
+def test_the_same_seed_draws_the_same_problems_and_templates(on_policy: LiveRun) -> None:
+    config = config_of(on_policy)
+    admission = Admission(config, "again")
+    drawn = [admission.at(k)[1] for k in range(32)]
+    for _, path in stored_steps(RunFolder(on_policy.folder)):
+        for ready in read_step(path):
+            task = ready.group.task
+            assert (task.problem_id, task.template) == (drawn[task.index].problem.id, drawn[task.index].template)
+    other = Admission(config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})}), "other")
+    assert [p.problem.id for p in drawn] != [other.at(k)[1].problem.id for k in range(32)]
+
+
+def test_held_out_problems_are_never_drawn(on_policy: LiveRun) -> None:
+    config = config_of(on_policy)
+    update = {"evaluation": config.evaluation.model_copy(update={"problems": 400})}
+    admission = Admission(config.model_copy(update=update), "x")
+    held_out = {task.problem_id for task in admission.evaluation_tasks(0, 0)}
+    assert len(held_out) == 400
+    assert not held_out & {p.id for p in admission.problems}
+
+
+def test_the_export_is_the_checkpoint(on_policy: LiveRun) -> None:
+    from transformers import AutoModelForCausalLM
+
+    path = checkpoints.latest(on_policy.folder / "checkpoints")
+    assert path is not None
+    exported = AutoModelForCausalLM.from_pretrained(path / "huggingface").state_dict()
+    crew = DistributedTrainer(config_of(on_policy), torch.device("cpu"), path)
+    for name, tensor in crew.trainer.policy.hf.state_dict().items():
+        assert torch.equal(tensor, exported[name]), name

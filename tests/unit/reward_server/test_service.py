@@ -1,0 +1,95 @@
+"""The service before its graders: composition, refusals, the body's limit, the token. No process, no socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from ingrading import InlinePool, inline_server
+
+from chorus.reward_server.main import _parser, _settings
+
+FOUR = {"completion": r"\boxed{4}", "gold": "4"}
+FIVE = FOUR | {"completion": r"\boxed{5}"}
+
+
+async def test_the_reward_follows_the_composition_of_the_settings() -> None:
+    arguments = ["--reward-json", '{"compose": "format_gated", "format_weight": 0.5}']
+    settings = _settings(_parser().parse_args(arguments))
+    async with inline_server(reward=settings.reward) as http:
+        right = (await http.post("/v1/grade", json=FOUR | {"template": "qwen-math"})).json()
+        wrong = (await http.post("/v1/grade", json=FIVE | {"template": "qwen-math"})).json()
+    assert (right["verdict"], right["reward"]) == ("correct", 1.5)
+    assert (wrong["verdict"], wrong["reward"]) == ("wrong", 0.0)
+
+
+@pytest.mark.parametrize("verdict", ["timeout", "error"])
+async def test_a_verifier_that_failed_gives_no_accuracy_and_no_reward(
+    verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(self: InlinePool, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"failure": verdict, "reason": "why"} for _ in items]
+
+    monkeypatch.setattr(InlinePool, "run", fails)
+    async with inline_server() as http:
+        grade = (await http.post("/v1/grade", json=FOUR | {"template": "qwen-math"})).json()
+    assert (grade["verdict"], grade["accuracy"], grade["reward"]) == (verdict, None, None)
+    assert (grade["format"], grade["reason"]) == (1.0, "why")
+
+
+async def test_a_recipe_gives_the_composition_the_limit_and_the_templates_and_options_go_before_it(tmp_path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        'name = "mine"\ncategory = "free-form"\nsystem = "Solve."\nmarkers = ["<end>"]\nanswer_place = "in a box"\n'
+    )
+    (tmp_path / "recipe.toml").write_text(
+        '[model]\npath = "any"\n[problems]\ntrain = ["any"]\n[reward]\ncompose = "format_gated"\ntimeout_s = 3\n'
+        f'[templates]\nnames = ["mine"]\nfiles = ["{tmp_path}/mine.toml"]\n'
+    )
+    recipe = ["--recipe", str(tmp_path / "recipe.toml")]
+    settings = _settings(_parser().parse_args(recipe))
+    assert (settings.workers, settings.timeout_s) == (1, 3.0)
+    mine, wrong = {"completion": r"\boxed{4}<end>", "gold": "4", "template": "mine"}, {"completion": r"\boxed{5}<end>"}
+    async with inline_server(**settings.model_dump()) as http:
+        assert (await http.get("/readyz")).json()["workers"] == 1
+        assert (await http.post("/v1/grade", json=mine)).json()["reward"] == 2.0
+        assert (await http.post("/v1/grade", json=mine | wrong)).json()["reward"] == 0.0
+    more = ["--workers", "2", "--reward-json", "{}", "--templates", f"{tmp_path}/mine.toml"]
+    settings = _settings(_parser().parse_args([*recipe, *more]))
+    async with inline_server(**settings.model_dump()) as http:
+        assert (await http.get("/readyz")).json()["workers"] == 2
+        assert (await http.post("/v1/grade", json=mine | wrong)).json()["reward"] == 1.0
+
+
+async def test_a_full_queue_is_429_with_retry_after() -> None:
+    async with inline_server(max_queue=4) as http:
+        response = await http.post("/v1/grade/batch", json={"items": [FOUR] * 5})
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) >= 1
+        assert "queue is full" in response.json()["detail"]
+        assert (await http.post("/v1/grade/batch", json={"items": [FOUR] * 4})).status_code == 200
+        metrics = (await http.get("/metrics")).text
+    assert 'chorus_reward_server_refused_requests_total{reason="queue_full"} 1.0' in metrics
+
+
+async def test_a_bearer_token_guards_v1_and_leaves_the_probes_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHORUS_REWARD_TOKEN", "secret")
+    async with inline_server(token=_settings(_parser().parse_args([])).token) as http:
+        assert (await http.post("/v1/grade", json=FOUR)).status_code == 401
+        wrong, right = ({"authorization": f"Bearer {word}"} for word in ("secre", "secret"))
+        assert (await http.post("/v1/grade", json=FOUR, headers=wrong)).status_code == 401
+        assert (await http.post("/v1/grade", json=FOUR, headers=right)).json()["verdict"] == "correct"
+        assert (await http.get("/metrics")).status_code == 200
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_over_the_limit_is_413_whether_its_length_was_declared_or_not(declared: bool) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(21):
+            yield b" " * 100
+
+    async with inline_server(max_body_bytes=2000) as http:
+        response = await http.post("/v1/grade", content=b" " * 2001 if declared else parts())
+        assert response.status_code == 413
+        assert "larger than this server's limit of 2000 bytes" in response.json()["detail"]
+        assert (await http.post("/v1/grade", json=FOUR)).json()["verdict"] == "correct"
