@@ -9,7 +9,8 @@ import json
 import sys
 import time
 
-from chorus.reward_server.graders.code import grade_code
+from chorus.reward_server.graders.code import grade_program
+from chorus.reward_server.graders.task import GradeTask, Program
 from chorus.reward_server.sandbox.sandbox import find_mechanism
 
 _PROGRAM = "```python\na, b = map(int, input().split())\nprint(a + b)\n```"
@@ -31,11 +32,11 @@ def main() -> int:
 
 def _grade_ms(mechanism: str, n_tests: int) -> float:
     tests = json.dumps([{"input": f"{i} 1\n", "output": f"{i + 1}\n"} for i in range(n_tests)])
-    item = {"completion": _PROGRAM, "tests": tests, "scoring": "strict", "sandbox": mechanism, "timeout_s": 5.0}
+    task = GradeTask("code", _PROGRAM, program=Program(tests, mechanism, timeout_s=5.0))
     started = time.perf_counter()
-    result = grade_code(item)
+    result = grade_program(task)
     took_ms = (time.perf_counter() - started) * 1000
-    if result.get("verdict") != "correct":
+    if result.verdict != "correct":
         raise RuntimeError(f"the benchmark's own program was not graded: {result}")
     return took_ms
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import cast
 
 from math_verify import parse, verify
 
@@ -16,14 +17,15 @@ from chorus.benchmarks.bench import Bench
 from chorus.benchmarks.labelled import Pair, Score, load, score
 from chorus.benchmarks.report import Row, at_least, at_most
 from chorus.reward_server.graders.registry import run
+from chorus.reward_server.graders.task import GradeResult, GradeTask, Mode
 
 GOAL = at_least(0.99)
 
 
 def ours(pair: Pair) -> bool:
     """Whether our grader accepts; in this process, without the service around it."""
-    item = {"task": "grade", "kind": pair.kind, "mode": pair.mode, "completion": pair.completion}
-    return run(item | {"golds": list(pair.golds), "options": list(pair.options)})["verdict"] == "correct"
+    reply = run(GradeTask(pair.kind, pair.completion, pair.golds, cast(Mode, pair.mode), options=pair.options))
+    return isinstance(reply, GradeResult) and reply.verdict == "correct"
 
 
 def bare(pair: Pair) -> bool:

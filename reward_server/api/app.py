@@ -73,17 +73,7 @@ def _add_grading(app: FastAPI, service: Service) -> None:
     @app.post("/v1/cluster", response_model=schemas.ClusterResponse)
     async def cluster(request: schemas.ClusterRequest) -> Response:
         service.check_batch(len(request.completions), "completions")
-        base = {"task": "extract", "kind": request.kind, "mode": request.mode}
-        found = await service.run([{**base, "completion": completion} for completion in request.completions])
-        answers = [result.get("extracted") for result in found]
-        [clustered] = await service.run([{"task": "cluster", "kind": request.kind, "answers": answers}])
-        if "failure" in clustered:  # one hostile answer must not cost the group its clusters
-            keys = [None if answer is None else result["key"] for answer, result in zip(answers, found, strict=True)]
-            first = {key: index for index, key in enumerate(dict.fromkeys(keys))}
-            clusters, method = [first[key] for key in keys], "text"
-        else:
-            clusters, method = clustered["clusters"], "equivalence"
-        return JSONResponse({"clusters": clusters, "extracted": answers, "method": method})
+        return JSONResponse(await service.cluster(request))
 
 
 def _add_templates(app: FastAPI, service: Service) -> None:

@@ -16,11 +16,11 @@ from chorus.protocol.templates.template import Template
 from chorus.reward_server.api import schemas
 from chorus.reward_server.api.metrics import Metrics
 from chorus.reward_server.api.settings import Settings
+from chorus.reward_server.graders.task import Asked, Clusters, Extracted, GradeResult, GradeTask, Program, Reply
 from chorus.reward_server.pool.pool import GraderPool
 from chorus.reward_server.sandbox.sandbox import find_mechanism
 
 log = logging.getLogger("chorus.reward_server")
-_ACCURACY = {"correct": 1.0, "wrong": 0.0, "no_answer": 0.0}
 _MAX_WARNINGS = 100  # reasons quote the request, so that a client could make new ones for ever
 
 
@@ -68,21 +68,22 @@ class Service:
             limit = self.settings.max_batch
             raise BadItemError(f"{field}: {n_items} items, this server takes {limit} a request; send several")
 
-    def item(self, request: schemas.GradeRequest, where: str, task: str = "grade") -> dict[str, Any]:
+    def item(self, request: schemas.GradeRequest, where: str, asked: Asked = "grade") -> GradeTask:
         """The grader's task for a request, checked."""
         if request.template is not None:
             self.template(request.template, f"{where}template")
         if request.kind == "code":
-            return self._program(request, where) | {"task": task}
+            return GradeTask("code", request.completion, task=asked, program=self._program(request, where))
         if request.gold is None:
             raise MissingFieldError(f"{where}gold: Field required")
-        golds = [request.gold] if isinstance(request.gold, str) else request.gold
+        golds = (request.gold,) if isinstance(request.gold, str) else tuple(request.gold)
         if any(not gold.strip() for gold in golds):
             raise BadItemError(f"{where}gold: an empty gold matches nothing; give the answer")
-        item = request.model_dump(include={"completion", "kind", "mode", "options"})
-        return item | {"task": task, "golds": golds}
+        return GradeTask(
+            request.kind, request.completion, golds, request.mode, asked, options=tuple(request.options or ())
+        )
 
-    def _program(self, request: schemas.GradeRequest, where: str) -> dict[str, Any]:
+    def _program(self, request: schemas.GradeRequest, where: str) -> Program:
         if not request.tests:
             raise MissingFieldError(f"{where}tests: kind 'code' is graded by tests; give at least one")
         if self.sandbox is None:
@@ -91,75 +92,90 @@ class Service:
             tests = json.dumps([dict(test) for test in request.tests])  # msgpack knows no integers over 64 bits
         except RecursionError as error:
             raise BadItemError(f"{where}tests: nested too deeply") from error
-        item = request.model_dump(include={"completion", "kind", "scoring"})
-        return item | {"tests": tests, "sandbox": self.sandbox, "timeout_s": self.settings.timeout_s}
+        return Program(tests, self.sandbox, self.settings.timeout_s, request.scoring)
 
-    async def run(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    async def run(self, tasks: Sequence[GradeTask]) -> list[Reply]:
         started = time.perf_counter()
-        results = await self.pool.run(items)
+        replies = await self.pool.run(tasks)
         self.metrics.request_seconds.observe(time.perf_counter() - started)
-        return results
+        return replies
 
-    async def grade(self, request: schemas.GradeRequest, task: str) -> dict[str, Any]:
+    async def cluster(self, request: schemas.ClusterRequest) -> dict[str, Any]:
+        """The fields of a ClusterResponse."""
+        kind = request.kind
+        found = await self.run(
+            [GradeTask(kind, text, mode=request.mode, task="extract") for text in request.completions]
+        )
+        pairs = [(r.answer, r.key) if isinstance(r, Extracted) else (None, "") for r in found]
+        answers = tuple(answer for answer, _ in pairs)
+        [clustered] = await self.run([GradeTask(kind, task="cluster", answers=answers)])
+        if isinstance(clustered, Clusters):
+            return {"clusters": list(clustered.numbers), "extracted": list(answers), "method": "equivalence"}
+        # One hostile answer must not cost the group its clusters.
+        keys = [None if answer is None else key for answer, key in pairs]
+        first = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+        return {"clusters": [first[key] for key in keys], "extracted": list(answers), "method": "text"}
+
+    async def grade(self, request: schemas.GradeRequest, asked: Asked) -> dict[str, Any]:
         """Graded, scored and composed: the fields of a GradeResponse (and of the explanation)."""
-        [result] = await self.run([self.item(request, "", task)])
-        return self._respond(request, result, task)
+        [reply] = await self.run([self.item(request, "", asked)])
+        return self._respond(request, _graded(reply), asked)
 
     async def grade_batch(self, requests: Sequence[schemas.GradeRequest]) -> list[dict[str, Any]]:
         """The fields of GradeResponses, in order. An item that can't be graded is an error of its own.
 
         Raises MissingFieldError.
         """
-        items: list[dict[str, Any] | None] = []
-        refusals: list[dict[str, Any]] = []
+        items: list[GradeTask | GradeResult] = []
         for i, request in enumerate(requests):
             try:
                 items.append(self.item(request, f"items[{i}]."))
             except MissingFieldError:
                 raise
             except (BadItemError, NoSandboxError) as error:
-                items.append(None)
-                refusals.append(self._refusal(request, str(error).removeprefix(f"items[{i}].")))
-        refused = iter(refusals)
-        graded = iter(await self.run([item for item in items if item is not None]))
+                items.append(self._refusal(request, str(error).removeprefix(f"items[{i}].")))
+        replies = iter(await self.run([item for item in items if isinstance(item, GradeTask)]))
         return [
-            self._respond(request, next(refused if item is None else graded), "grade")
+            self._respond(request, item if isinstance(item, GradeResult) else _graded(next(replies)), "grade")
             for request, item in zip(requests, items, strict=True)
         ]
 
-    def _refusal(self, request: schemas.GradeRequest, reason: str) -> dict[str, Any]:
+    def _refusal(self, request: schemas.GradeRequest, reason: str) -> GradeResult:
         if reason not in self._warned and len(self._warned) < _MAX_WARNINGS:
             self._warned.add(reason)
             log.warning("items of a batch can't be graded: %s", reason)
-        return {"failure": "error", "reason": reason, "verifier": f"{request.kind}: not asked", "refused": True}
+        return GradeResult.failed(f"{request.kind}: not asked", reason, refused=True)
 
-    def _respond(self, request: schemas.GradeRequest, result: dict[str, Any], task: str) -> dict[str, Any]:
-        verdict = result.get("verdict") or result["failure"]
+    def _respond(self, request: schemas.GradeRequest, result: GradeResult, asked: Asked) -> dict[str, Any]:
         template = self.templates.get(request.template or "")
         format = None if template is None else format_score(template, request.completion)
-        parts = compose(self.settings.reward, result.get("accuracy", _ACCURACY.get(verdict)), format)
-        self.metrics.grades.labels(request.kind, verdict).inc()
-        self.metrics.grade_seconds.labels(verdict).observe(result.get("ms", 0.0) / 1000)
+        parts = compose(self.settings.reward, result.accuracy, format)
+        self.metrics.grades.labels(request.kind, result.verdict).inc()
+        self.metrics.grade_seconds.labels(result.verdict).observe(result.ms / 1000)
         response = {
-            "verdict": verdict,
+            "verdict": result.verdict,
             "accuracy": parts.accuracy,
             "format": parts.format,
             "reward": parts.total,
-            "extracted": result.get("extracted"),
-            "verifier": result.get("verifier", f"{request.kind}: pool"),
-            "ms": round(result.get("ms", 0.0), 3),
-            "reason": result.get("reason"),
-            "refused": result.get("refused", False),
+            "extracted": result.extracted,
+            "verifier": result.verifier,
+            "ms": round(result.ms, 3),
+            "reason": result.reason,
+            "refused": result.refused,
         }
-        if task == "explain":
+        if asked == "explain":
             response |= _explanation(result, template, request.completion, parts)
             response["composition"] = self.settings.reward.model_dump()
         return response
 
 
-def _explanation(
-    result: dict[str, Any], template: Template | None, completion: str, parts: RewardParts
-) -> dict[str, Any]:
+def _graded(reply: Reply) -> GradeResult:
+    if not isinstance(reply, GradeResult):
+        raise TypeError(f"{type(reply).__name__} is no grade")
+    return reply
+
+
+def _explanation(result: GradeResult, template: Template | None, completion: str, parts: RewardParts) -> dict[str, Any]:
     empty = {"extraction": None, "normalised": None, "comparisons": []}
     markers = None if template is None else marker_counts(template, completion)
-    return {**result.get("explanation", empty), "markers": markers, "parts": asdict(parts)}
+    return {**(result.explanation or empty), "markers": markers, "parts": asdict(parts)}

@@ -24,6 +24,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from chorus.reward_server.graders.task import GradeResult, GradeTask, Program
 from chorus.reward_server.sandbox.runner import COMPILE_FAILED
 from chorus.reward_server.sandbox.sandbox import Limits, Outcome, Room, SandboxError
 
@@ -67,44 +68,52 @@ def last_block(text: str) -> tuple[int, int] | None:
     return found
 
 
-def grade_code(item: dict[str, Any]) -> dict[str, Any]:
-    """Grade one item: completion, tests (JSON), scoring, sandbox (the mechanism), timeout_s.
-
-    Returns the fields of a result: a verdict, or a failure and its reason.
-    """
-    tests = json.loads(item["tests"])
-    span = last_block(item["completion"])
-    base = {"verifier": f"code: {item['sandbox']}", "extracted": None}
-    if span is None or not item["completion"][slice(*span)].strip():
-        explanation = {"extraction": None, "normalised": None, "comparisons": []}
+def grade_program(task: GradeTask) -> GradeResult:
+    """Grade a completion by its program's tests."""
+    program, verifier = _program(task), f"code: {_program(task).sandbox}"
+    tests = json.loads(program.tests)
+    span = last_block(task.completion)
+    if span is None or not task.completion[slice(*span)].strip():
+        nothing = {"extraction": None, "normalised": None, "comparisons": []}
         reason = "the completion has no closed fenced block"
-        return base | {"verdict": "no_answer", "reason": reason, "explanation": explanation}
-    source = textwrap.dedent(item["completion"][slice(*span)])
+        return GradeResult("no_answer", 0.0, verifier, reason=reason, explanation=_if_asked(task, nothing))
+    source = textwrap.dedent(task.completion[slice(*span)])
     try:
-        judged, reason = _run_all(source, tests, item)
+        judged, reason = _run_all(source, tests, program)
     except SandboxError as error:
-        return base | {"failure": "error", "reason": str(error)}
+        return GradeResult.failed(verifier, str(error))
     if reason is not None:
-        return base | {"failure": "timeout", "reason": reason}
+        return GradeResult.failed(verifier, reason, "timeout")
     passed, total = sum(test.passed for test in judged), len(tests)
-    result = base | {
-        "verdict": "correct" if passed == total else "wrong",
-        "accuracy": passed / total if item["scoring"] == "fractional" else float(passed == total),
-        "extracted": source[:MAX_EXTRACTED_CHARS],
-        "reason": None if passed == total else _first_failure(judged, total),
-    }
     place = {"rung": "last_block", "start": span[0], "end": span[1], "cuts": []}
     comparisons = [_explain(number, test) for number, test in enumerate(judged, 1)]
-    return result | {"explanation": {"extraction": place, "normalised": None, "comparisons": comparisons}}
+    return GradeResult(
+        verdict="correct" if passed == total else "wrong",
+        accuracy=passed / total if program.scoring == "fractional" else float(passed == total),
+        verifier=verifier,
+        extracted=source[:MAX_EXTRACTED_CHARS],
+        reason=None if passed == total else _first_failure(judged, total),
+        explanation=_if_asked(task, {"extraction": place, "normalised": None, "comparisons": comparisons}),
+    )
 
 
-def _run_all(source: str, tests: list[dict[str, Any]], item: dict[str, Any]) -> tuple[list[Judged], str | None]:
+def _program(task: GradeTask) -> Program:
+    if task.program is None:
+        raise ValueError("a program without tests")  # the API refuses it
+    return task.program
+
+
+def _if_asked(task: GradeTask, explanation: dict[str, Any]) -> dict[str, Any] | None:
+    return explanation if task.task == "explain" else None
+
+
+def _run_all(source: str, tests: list[dict[str, Any]], program: Program) -> tuple[list[Judged], str | None]:
     """Every test up to the one that decides; or why the grade has no verdict."""
-    limit_s = item["timeout_s"]
+    limit_s = program.timeout_s
     limits = Limits(cpu_s=max(1, math.floor(limit_s * CPU_SHARE)), wall_s=limit_s * WALL_SHARE)
     deadline = time.monotonic() + limit_s * TOTAL_SHARE
     judged: list[Judged] = []
-    with Room(item["sandbox"], source, limits) as room:
+    with Room(program.sandbox, source, limits) as room:
         for test in tests:
             budget_s = deadline - time.monotonic()
             told = {"stdin": test["input"]} if "input" in test else {key: test[key] for key in ("function", "args")}
@@ -114,7 +123,7 @@ def _run_all(source: str, tests: list[dict[str, Any]], item: dict[str, Any]) -> 
                 return judged, f"{reason}, each within its own limit; send fewer tests, or raise --timeout"
             judged.append(_judge(test, outcome, limits))
             hung = outcome.broke in ("cpu", "wall")
-            if outcome.exit == COMPILE_FAILED or (not judged[-1].passed and (hung or item["scoring"] == "strict")):
+            if outcome.exit == COMPILE_FAILED or (not judged[-1].passed and (hung or program.scoring == "strict")):
                 break
     return judged, None
 

@@ -1,4 +1,7 @@
-"""What a grader process can be asked ("grade", "explain", "extract", "cluster"), answered as plain data."""
+"""The graders that come with the service, by name, and the other things a grader process can be asked.
+
+GRADERS[task.kind](task) -> GradeResult      a user's own grader stands in own.py, in a worker of its own
+"""
 
 from __future__ import annotations
 
@@ -7,40 +10,67 @@ from importlib.util import find_spec
 from typing import Any
 
 from chorus.protocol.reasoning_gym import GymError
-from chorus.reward_server.graders.code import grade_code
+from chorus.reward_server.graders.code import grade_program
 from chorus.reward_server.graders.extraction import extract
 from chorus.reward_server.graders.math.compare import MAX_ANSWER_CHARS, MathGrade, compare, grade_math, is_expression
 from chorus.reward_server.graders.math.normalise import normalise, squeeze
 from chorus.reward_server.graders.reasoning_gym import grade_gym, gym_answer
+from chorus.reward_server.graders.task import ACCURACY, Clusters, Extracted, Grader, GradeResult, GradeTask, Reply
 from chorus.reward_server.graders.text import choice_letter, extract_words, fold, grade_choice, grade_text
 
 MAX_EXTRACTED_CHARS = 4000  # what a response repeats of an answer, and clusters compare; a grade sees all of it
 _LIBRARY = f"math-verify {version('math-verify')}"
 
 
-def run(item: dict[str, Any]) -> dict[str, Any]:
+def run(task: GradeTask) -> Reply:
     """Do one task. Raises what the graders raise; the worker turns that into a failure."""
-    if item["task"] == "cluster":
-        return {"clusters": cluster(item["answers"], item["kind"])}
-    if item["task"] == "extract":
-        answer = _extract(item)[:MAX_EXTRACTED_CHARS]
+    if task.task == "cluster":
+        return Clusters(tuple(cluster(list(task.answers), task.kind)))
+    if task.task == "extract":
+        answer = _extract(task)[:MAX_EXTRACTED_CHARS]
         # The key is made here, under a limit: the API process may need it, and clean-up is not for its event loop.
-        return {"extracted": answer or None, "key": _key(answer)}
-    if item["kind"] == "code":
-        return grade_code(item)
+        return Extracted(answer or None, _key(answer))
+    return GRADERS[task.kind](task)
+
+
+def _math(task: GradeTask) -> GradeResult:
+    golds = task.golds[-1:] if task.mode == "paper" else task.golds
+    return _result(task, grade_math(task.completion, list(task.golds), task.mode), golds)
+
+
+def _choice(task: GradeTask) -> GradeResult:
+    return _result(task, grade_choice(task.completion, task.golds, task.options, task.mode), task.golds)
+
+
+def _text(task: GradeTask) -> GradeResult:
+    return _result(task, grade_text(task.completion, task.golds, task.mode), task.golds)
+
+
+def _gym(task: GradeTask) -> GradeResult:
     try:
-        grade = _grade(item)
+        return _result(task, grade_gym(task.completion, task.golds, task.mode), task.golds)
     except (GymError, ImportError) as error:  # the item can't be made here: no fault of the answer
-        return {"failure": "error", "reason": str(error)}
-    result = {
-        "verdict": grade.verdict,
-        "extracted": grade.extraction.text[:MAX_EXTRACTED_CHARS] or None,
-        "verifier": f"{item['kind']}: {_LIBRARY if grade.rule == 'math-verify' else grade.rule}",
-    }
-    if item["task"] == "explain":
-        golds = item["golds"][-1:] if item["mode"] == "paper" and item["kind"] == "math" else item["golds"]
-        result["explanation"] = _explain(grade, golds)
-    return result
+        return GradeResult.failed("reasoning_gym: pool", str(error))
+
+
+GRADERS: dict[str, Grader] = {
+    "math": _math,
+    "choice": _choice,
+    "text": _text,
+    "code": grade_program,
+    "reasoning_gym": _gym,
+}
+
+
+def _result(task: GradeTask, grade: MathGrade, golds: tuple[str, ...]) -> GradeResult:
+    verdict: Any = grade.verdict
+    return GradeResult(
+        verdict=verdict,
+        accuracy=ACCURACY[verdict],
+        verifier=f"{task.kind}: {_LIBRARY if grade.rule == 'math-verify' else grade.rule}",
+        extracted=grade.extraction.text[:MAX_EXTRACTED_CHARS] or None,
+        explanation=_explain(grade, golds) if task.task == "explain" else None,
+    )
 
 
 def warm_up() -> None:
@@ -83,26 +113,15 @@ def _key(answer: str) -> str:
     return squeeze(normalise(answer)) if len(answer) <= MAX_ANSWER_CHARS else answer
 
 
-def _extract(item: dict[str, Any]) -> str:
-    if item["kind"] == "math":
-        return extract(item["completion"], item["mode"], parses=is_expression).text
-    if item["kind"] == "reasoning_gym":
-        return gym_answer(item["completion"], item["mode"]).text
-    return extract_words(item["completion"], item["mode"]).text
+def _extract(task: GradeTask) -> str:
+    if task.kind == "math":
+        return extract(task.completion, task.mode, parses=is_expression).text
+    if task.kind == "reasoning_gym":
+        return gym_answer(task.completion, task.mode).text
+    return extract_words(task.completion, task.mode).text
 
 
-def _grade(item: dict[str, Any]) -> MathGrade:
-    completion, golds, mode = item["completion"], item["golds"], item["mode"]
-    if item["kind"] == "choice":
-        return grade_choice(completion, golds, item.get("options") or [], mode)
-    if item["kind"] == "reasoning_gym":
-        return grade_gym(completion, golds, mode)
-    if item["kind"] == "text":
-        return grade_text(completion, golds, mode)
-    return grade_math(completion, golds, mode)
-
-
-def _explain(grade: MathGrade, golds: list[str]) -> dict[str, Any]:
+def _explain(grade: MathGrade, golds: tuple[str, ...]) -> dict[str, Any]:
     """Every step of a grade; `golds` beyond the first that matched were not compared."""
     found = grade.extraction
     normalised = normalise(found.text)

@@ -1,55 +1,107 @@
-"""Frames on a grader's pipes: a little-endian uint32 length, then msgpack.
+"""What the pool and its workers say to each other: one msgpack array a frame, its first item the message's number.
 
-To the grader, `{"items": [...]}` gives work and `{"drop": true}` takes back what it has not begun. From it
-come `{"ready": ...}` once, one result an item in order, and one `{"dropped": true}` a drop. Strings may hold
-lone surrogates (models write them), hence `surrogatepass`.
+To a worker, `Work` gives tasks and `Drop` takes back what it has not begun. From it come `Ready` once (or `Unusable`,
+and it ends), one reply a task in order, and one `Dropped` a drop. Strings may hold lone surrogates (models write them),
+hence `surrogatepass`. What is no such message raises ValueError: whoever sent it is not to be talked to any longer.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import msgpack
 
-_HEADER = struct.Struct("<I")
+from chorus.reward_server.graders.task import Clusters, Extracted, GradeResult, GradeTask, Program, Reply
+from chorus.reward_server.sandbox.frames import Bodies, frame
 
 
-def pack(message: dict[str, Any]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Work:
+    tasks: tuple[GradeTask, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Leave the rest of the work to others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The rest was left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Warm, limits set."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """The worker can never grade: trying again would not help."""
+
+    reason: str
+
+
+Message = Work | Drop | Dropped | Ready | Unusable | Reply
+_TYPES = (Work, Drop, Dropped, Ready, Unusable, GradeResult, Extracted, Clusters)  # the number is the place here
+_NUMBERS = {kind: number for number, kind in enumerate(_TYPES)}
+_NAMES = {kind: tuple(f.name for f in fields(kind)) for kind in (*_TYPES, GradeTask, Program)}
+
+
+def pack(message: Message) -> bytes:
     """One message as a frame."""
-    body = cast(bytes, msgpack.packb(message, unicode_errors="surrogatepass"))
-    return _HEADER.pack(len(body)) + body
+    body = [_NUMBERS[type(message)], *_fields(message)]
+    return frame(cast(bytes, msgpack.packb(body, default=_fields, unicode_errors="surrogatepass")))
+
+
+def unpack(body: bytes) -> Message:
+    """A frame's message. Raises ValueError."""
+    number, *values = _array(msgpack.unpackb(body, unicode_errors="surrogatepass", use_list=False))
+    try:
+        kind = _TYPES[number]
+        return Work(tuple(map(_task, *values))) if kind is Work else kind(*values)
+    except (TypeError, IndexError) as error:
+        raise ValueError(f"no message: {error}") from None
 
 
 class Frames:
     """Bytes in, whole messages out."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._bodies = Bodies()
 
-    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+    def feed(self, data: bytes) -> Iterator[Message]:
         """Add bytes and yield the messages that are now complete."""
-        self._buffer += data
-        while (message := self.next()) is not None:
-            yield message
-
-    def add(self, data: bytes) -> None:
-        """Add bytes without reading messages."""
-        self._buffer += data
+        return map(unpack, self._bodies.feed(data))
 
     @property
     def partial(self) -> bool:
-        """Whether bytes are waiting here that `next` has not returned."""
-        return bool(self._buffer)
+        """Whether bytes are waiting here that no message was made of."""
+        return self._bodies.partial
 
-    def next(self) -> dict[str, Any] | None:
-        """The next complete message, or None."""
-        if len(self._buffer) < _HEADER.size:
-            return None
-        end = _HEADER.size + _HEADER.unpack_from(self._buffer)[0]
-        if len(self._buffer) < end:
-            return None
-        body = bytes(self._buffer[_HEADER.size : end])
-        del self._buffer[:end]
-        return msgpack.unpackb(body, unicode_errors="surrogatepass")
+    def read(self, fd: int) -> Message | None:
+        """The next message from a pipe; waits for it. None where the pipe has ended."""
+        body = self._bodies.read(fd)
+        return None if body is None else unpack(body)
+
+
+def _fields(value: Any) -> list[Any]:
+    return [getattr(value, name) for name in _NAMES[type(value)]]
+
+
+def _array(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, tuple) or not value:
+        raise ValueError("no message: not an array")
+    return value
+
+
+def _task(values: Any) -> GradeTask:
+    task = GradeTask(*values)
+    program: Any = task.program
+    if program is None:
+        return task
+    return replace(task, program=Program(*program))

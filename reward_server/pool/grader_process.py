@@ -8,9 +8,10 @@ import sys
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, Protocol, cast
 
-from chorus.reward_server.pool.frames import Frames, pack
+from chorus.reward_server.graders.task import Failure, GradeResult, GradeTask, Reply
+from chorus.reward_server.pool.frames import Drop, Dropped, Frames, Message, Ready, Unusable, Work, pack
 
 SLOW_S = 0.05  # a grade slower than this does not hold the rest of its chunk
 YIELD_S = 0.2  # a grade slower than this goes on at the lowest priority, for its neighbours' sake
@@ -21,13 +22,16 @@ RestartReason = Literal["timeout", "crashed"]
 
 @dataclass(eq=False)
 class Job:
-    item: dict[str, Any]
-    future: asyncio.Future[dict[str, Any]]
+    task: GradeTask
+    future: asyncio.Future[Reply]
     crashes: int = 0
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, reply: Reply) -> None:
         if not self.future.done():
-            self.future.set_result(result)
+            self.future.set_result(reply)
+
+    def fail(self, reason: str, verdict: Failure = "error", ms: float = 0.0) -> None:
+        self.finish(GradeResult.failed(f"{self.task.kind}: pool", reason, verdict, ms=ms))
 
 
 class Owner(Protocol):
@@ -38,6 +42,7 @@ class Owner(Protocol):
 
     def dispatch(self) -> None: ...
     def requeue(self, jobs: list[Job]) -> None: ...
+    def unusable(self, why: str) -> None: ...
     def grader_ready(self, grader: GraderProcess) -> None: ...
     def grader_lost(self, grader: GraderProcess, reason: RestartReason, how: str) -> None: ...
 
@@ -80,7 +85,7 @@ class GraderProcess(asyncio.SubprocessProtocol):
     def assign(self, jobs: list[Job]) -> None:
         """Give an idle grader its chunk."""
         self.jobs.extend(jobs)
-        self._send({"items": [job.item for job in jobs]})
+        self._send(Work(tuple(job.task for job in jobs)))
         self._since = self._loop.time()
         self._arm(SLOW_S if len(jobs) > 1 else YIELD_S)
 
@@ -95,28 +100,39 @@ class GraderProcess(asyncio.SubprocessProtocol):
         self._arm(START_LIMIT_S)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        for message in self._frames.feed(data):
-            if self._lost:
-                return
-            if "ready" in message:
-                self._ready = True
-                self._disarm()
-                self._pool.grader_ready(self)
-            elif "dropped" in message:
-                # The others were requeued when the drop was sent. Results come before this message, so a
-                # first job that is still open had not been begun: the grader was slow to wake, not the job.
-                self._drop_sent = False
-                self._pool.requeue([self._kept] if self._kept is not None else [])
-                self._kept = None
-                self.jobs.clear()
-                self._yield(False)
-            else:
-                self.jobs.popleft().finish(message)
-                self._since = self._loop.time()
-                self._yield(False)
+        try:
+            for message in self._frames.feed(data):
+                if self._lost:
+                    return
+                self._take(message)
+        except (ValueError, RecursionError) as error:
+            self._gone("crashed", f"it sent what is no message ({error})")
+            self.kill()
         if self.idle:
             self._disarm()
             self._pool.dispatch()
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, Ready):
+            self._ready = True
+            self._disarm()
+            self._pool.grader_ready(self)
+        elif isinstance(message, Unusable):
+            self._pool.unusable(message.reason)
+        elif isinstance(message, Dropped):
+            # The others were requeued when the drop was sent. Results come before this message, so a
+            # first job that is still open had not been begun: the grader was slow to wake, not the job.
+            self._drop_sent = False
+            self._pool.requeue([self._kept] if self._kept is not None else [])
+            self._kept = None
+            self.jobs.clear()
+            self._yield(False)
+        elif isinstance(message, Reply) and self.jobs:
+            self.jobs.popleft().finish(message)
+            self._since = self._loop.time()
+            self._yield(False)
+        else:
+            raise ValueError(f"{type(message).__name__}, which nobody asked for")
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         if fd == 1:
@@ -154,7 +170,7 @@ class GraderProcess(asyncio.SubprocessProtocol):
         """Let the others of the chunk be graded elsewhere."""
         self._drop_sent = True
         self._kept = self.jobs[0]
-        self._send({"drop": True})
+        self._send(Drop())
         self._pool.requeue(list(self.jobs)[1:])
         self._pool.dispatch()
 
@@ -179,7 +195,7 @@ class GraderProcess(asyncio.SubprocessProtocol):
             self.jobs = deque(list(self.jobs)[:1])
         self._pool.grader_lost(self, reason, how)
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: Message) -> None:
         if self._transport is None:
             return
         pipe = self._transport.get_pipe_transport(0)

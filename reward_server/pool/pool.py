@@ -20,10 +20,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from chorus.reward_server.graders.task import GradeTask, Reply
 from chorus.reward_server.pool.grader_process import GraderProcess, Job, RestartReason
 
 MAX_CHUNK = 16  # items a grader gets at once: enough to hide the pipe, few enough to share
@@ -83,17 +83,17 @@ class GraderPool:
         """Jobs queued or in progress."""
         return self._unfinished
 
-    async def run(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The results of `items`, in order; a failure is one too: {"failure": "timeout"|"error", "reason"}.
+    async def run(self, tasks: Sequence[GradeTask]) -> list[Reply]:
+        """The replies to `tasks`, in order; a failure is one too: a GradeResult whose verdict is timeout or error.
 
         Raises QueueFullError when there is no room, PoolFailedError when no grader can be started.
         """
         if self.failed is not None:
             raise PoolFailedError(self.failed)
-        if self._unfinished + len(items) > self.max_queue:
+        if self._unfinished + len(tasks) > self.max_queue:
             raise QueueFullError(max(1, math.ceil(self.timeout_s)))
         loop = asyncio.get_running_loop()
-        jobs = [Job(item, loop.create_future()) for item in items]
+        jobs = [Job(task, loop.create_future()) for task in tasks]
         for job in jobs:
             job.future.add_done_callback(self._count_down)
         self._unfinished += len(jobs)
@@ -103,7 +103,7 @@ class GraderPool:
             limit_s = QUEUE_WAIT_LIMIT_S + 2 * self.timeout_s
             await asyncio.wait([job.future for job in jobs], timeout=limit_s)
         for job in jobs:
-            job.finish({"failure": "error", "reason": "no grader was free within the queue's time limit"})
+            job.fail("no grader was free within the queue's time limit")
         return [job.future.result() for job in jobs]
 
     async def close(self) -> None:
@@ -114,7 +114,7 @@ class GraderPool:
         for task in list(self._tasks):
             task.cancel()
         for job in self._queue:
-            job.finish({"failure": "error", "reason": "the server stopped before the grade"})
+            job.fail("the server stopped before the grade")
 
     def dispatch(self) -> None:
         """Give queued jobs to idle graders, a fair share each."""
@@ -144,7 +144,10 @@ class GraderPool:
         """A grader has gone: charge the job in progress, give back the others, replace it."""
         if self._closed:
             for job in grader.jobs:
-                job.finish({"failure": "error", "reason": "the server stopped during the grade"})
+                job.fail("the server stopped during the grade")
+            return
+        if self.failed is not None:  # nobody starts again; the others end with the server
+            self._starting.discard(grader)
             return
         if grader in self._starting:
             self._starting.discard(grader)
@@ -159,17 +162,20 @@ class GraderPool:
         self._fill()
         self._launch()
 
+    def unusable(self, why: str) -> None:
+        """A worker said that no worker can ever grade."""
+        self._fail(why)
+
     def _charge(self, jobs: list[Job], reason: RestartReason, how: str) -> None:
         if not jobs:
             return
         current = jobs[0]
         if reason == "timeout":
-            limit = f"no result within {self.timeout_s:g} s"
-            current.finish({"failure": "timeout", "reason": limit, "ms": self.timeout_s * 1000})
+            current.fail(f"no result within {self.timeout_s:g} s", "timeout", self.timeout_s * 1000)
         else:
             current.crashes += 1
             if current.crashes >= MAX_CRASHES:
-                current.finish({"failure": "error", "reason": f"the grader process died twice ({how})"})
+                current.fail(f"the grader process died twice ({how})")
         self.requeue(jobs)
 
     def _fill(self) -> None:
@@ -180,9 +186,9 @@ class GraderPool:
     def _fail(self, why: str) -> None:
         self.failed = why
         for job in self._queue:
-            job.finish({"failure": "error", "reason": why})
+            job.fail(why)
 
-    def _count_down(self, _: asyncio.Future[dict[str, Any]]) -> None:
+    def _count_down(self, _: asyncio.Future[Reply]) -> None:
         self._unfinished -= 1
 
     def _launch(self) -> None:

@@ -1,9 +1,11 @@
-"""A grader process, frames on its pipes: `python -m chorus.reward_server.pool.worker PARENT_PID TIMEOUT_S MEMORY_BYTES`
+"""A grader process, frames on its pipes:
+`python -m chorus.reward_server.pool.worker PARENT_PID TIMEOUT_S MEMORY_BYTES [GRADER]`
 
-    start -> libraries imported, warm-up grades, limits set -> {"ready"} -> items ... -> pipe closed -> exit
+    start -> libraries imported, warm-up grades, limits set -> Ready -> Work ... -> pipe closed -> exit
 
-It is written to be killed: it holds nothing but the items it was sent, each result leaves at once, and it
+It is written to be killed: it holds nothing but the tasks it was sent, each reply leaves at once, and it
 dies with its parent (closed pipe, and PR_SET_PDEATHSIG for a parent that was killed while a grade runs).
+With GRADER, a GraderSpec as JSON, it has that grader of a user's and none of ours.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ import select
 import signal
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
-from chorus.reward_server.pool.frames import Frames, pack
+from chorus.reward_server.graders.task import GradeResult, GradeTask, Reply
+from chorus.reward_server.pool.frames import Drop, Dropped, Frames, Message, Ready, Work, pack
 
 PR_SET_PDEATHSIG = 1
 CPU_GRACE_S = 2  # the wall clock limit comes first; the CPU limit is for a grader whose parent hangs
+Run = Callable[[GradeTask], Reply]
 
 
 class Channel:
@@ -32,20 +37,15 @@ class Channel:
         os.dup2(2, 1)
         self._frames = Frames()
 
-    def receive(self) -> dict[str, Any] | None:
+    def receive(self) -> Message | None:
         """The next message; waits for it. None when the parent has closed the pipe."""
-        while (message := self._frames.next()) is None:
-            data = os.read(self._in, 1 << 20)
-            if not data:
-                return None
-            self._frames.add(data)
-        return message
+        return self._frames.read(self._in)
 
     def waiting(self) -> bool:
         """Whether a message has arrived (or the pipe was closed); never waits."""
         return self._frames.partial or bool(select.select([self._in], [], [], 0)[0])
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: Message) -> None:
         data = memoryview(pack(message))
         while data:
             data = data[os.write(self._out, data) :]
@@ -59,38 +59,47 @@ def main(argv: list[str]) -> int:
     # processor among sessions first (autogroups), and a grader of low priority would yield to nobody.
     os.setpgid(0, 0)
     channel = Channel()
-    from chorus.reward_server.graders.registry import run, warm_up
-
-    warm_up()
+    run = _ours()
     # After the import: what the libraries need is not the completion's to spend.
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    channel.send({"ready": os.getpid()})
+    channel.send(Ready(os.getpid()))
     while (message := channel.receive()) is not None:
-        if "drop" in message:
-            channel.send({"dropped": True})
-            continue
-        for item in message["items"]:
-            if channel.waiting():  # a drop, or the parent is gone: in both cases the rest is not ours any more
-                break
-            _refresh_cpu_limit(timeout_s)
-            started = time.perf_counter()
-            result = _guarded(run, item)
-            result["ms"] = (time.perf_counter() - started) * 1000
-            channel.send(result)
+        if isinstance(message, Drop):
+            channel.send(Dropped())
+        elif isinstance(message, Work):
+            for task in message.tasks:
+                if channel.waiting():  # a drop, or the parent is gone: in both cases the rest is not ours any more
+                    break
+                _refresh_cpu_limit(timeout_s)
+                channel.send(_timed(run, task))
     return 0
 
 
-def _guarded(run: Any, item: dict[str, Any]) -> dict[str, Any]:
-    """An item's own failure is its result; the process goes on."""
+def _ours() -> Run:
+    from chorus.reward_server.graders.registry import run, warm_up
+
+    warm_up()
+    return run
+
+
+def _timed(run: Run, task: GradeTask) -> Reply:
+    started = time.perf_counter()
+    reply = _guarded(run, task)
+    return replace(reply, ms=(time.perf_counter() - started) * 1000) if isinstance(reply, GradeResult) else reply
+
+
+def _guarded(run: Run, task: GradeTask) -> Reply:
+    """A task's own failure is its reply; the process goes on."""
     try:
-        return run(item)
+        return run(task)
     except MemoryError:
-        return {"failure": "error", "reason": "the grade needed more memory than its limit"}
+        reason = "the grade needed more memory than its limit"
     except RecursionError:
-        return {"failure": "error", "reason": "the expression is nested too deeply to compare"}
+        reason = "the expression is nested too deeply to compare"
     except Exception as error:
-        return {"failure": "error", "reason": f"the grader raised {type(error).__name__}"}
+        reason = f"the grader raised {type(error).__name__}"
+    return GradeResult.failed(f"{task.kind}: pool", reason)
 
 
 def _die_with(parent_pid: int) -> None:

@@ -20,6 +20,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from chorus.reward_server.sandbox import frames
+
 MECHANISMS = ("bubblewrap", "namespaces", "landlock")
 _START_LIMIT_S = 10.0
 _ANSWER_GRACE_S = 0.5  # beyond the child's own wall limit
@@ -63,6 +65,7 @@ class Room:
 
     def __init__(self, mechanism: str, source: str, limits: Limits) -> None:
         self._limits = limits
+        self._bodies = frames.Bodies()
         self._keeper = subprocess.Popen(
             _command(mechanism),
             stdin=subprocess.PIPE,
@@ -107,31 +110,21 @@ class Room:
         self.close()
 
     def _send(self, message: dict[str, Any]) -> None:
-        body = json.dumps(message).encode()
-        try:
-            os.write(self._fd("stdin"), len(body).to_bytes(4, "big"))
-            data = memoryview(body)
-            while data:  # the keeper reads a message to its end before it does anything else
-                data = data[os.write(self._fd("stdin"), data) :]
+        try:  # the keeper reads a message to its end before it does anything else
+            frames.write(self._fd("stdin"), json.dumps(message).encode())
         except BrokenPipeError as error:
             raise SandboxError("the sandbox ended before its program was run") from error
 
     def _receive(self, limit_s: float) -> dict[str, Any]:
-        deadline = time.monotonic() + limit_s
-        size = int.from_bytes(self._read(4, deadline), "big")
-        return json.loads(self._read(size, deadline))
-
-    def _read(self, size: int, deadline: float) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            fd = self._fd("stdout")
+        deadline, fd = time.monotonic() + limit_s, self._fd("stdout")
+        while (body := self._bodies.next()) is None:
             if not select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise SandboxError("the sandbox did not answer within its limit")
-            more = os.read(fd, min(size - len(data), 1 << 20))
-            if not more:
+            data = os.read(fd, 1 << 20)
+            if not data:
                 raise SandboxError(f"the sandbox ended (exit status {self._keeper.wait()})")
-            data += more
-        return bytes(data)
+            self._bodies.add(data)
+        return json.loads(body)
 
     def _fd(self, name: str) -> int:
         return getattr(self._keeper, name).fileno()

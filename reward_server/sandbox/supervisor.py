@@ -3,7 +3,7 @@
     argv: mechanism, parent pid (0 = unknown) | stdin: frames in | stdout: frames out
     start -> filter built, walls built -> {"ready": true} -> {"program", limits} -> tests, one at a time -> EOF -> exit
 
-Frames are a big-endian uint32 length and JSON. A test is {"stdin"} or {"function", "args"}; what comes back is
+Frames hold JSON. A test is {"stdin"} or {"function", "args"}; what comes back is
 what the child left, uninterpreted: how it ended, what it wrote, and the value it sent, as text.
 Nothing of this project is imported here but this package; no result is judged here.
 """
@@ -19,7 +19,7 @@ import sys
 import time
 from typing import Any
 
-from . import isolation, libc, runner
+from . import frames, isolation, libc, runner
 from .syscalls import Filter
 
 _CHUNK = 1 << 16
@@ -32,7 +32,12 @@ def main(mechanism: str, parent_pid: int) -> None:
     if parent_pid and os.getppid() != parent_pid:  # it died before the line above
         sys.exit(1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a handler would make pid 1 reachable from inside
-    control = _take_pipes()
+    control, bodies = _take_pipes(), frames.Bodies()
+
+    def receive() -> dict[str, Any] | None:
+        body = bodies.read(control[0])
+        return None if body is None else json.loads(body)
+
     try:
         filter = Filter()
         isolation.build(mechanism, isolation.library_folders())
@@ -40,8 +45,8 @@ def main(mechanism: str, parent_pid: int) -> None:
         _send(control[1], {"refused": str(error)})
         sys.exit(1)
     _send(control[1], {"ready": True})
-    program = _receive(control[0]) or sys.exit(0)
-    while (test := _receive(control[0])) is not None:
+    program = receive() or sys.exit(0)
+    while (test := receive()) is not None:
         ends = _Pipes()
         pid = os.fork()
         if pid == 0:
@@ -150,24 +155,4 @@ def _take_pipes() -> tuple[int, int]:
 
 
 def _send(fd: int, message: dict[str, Any]) -> None:
-    body = json.dumps(message).encode()
-    data = memoryview(len(body).to_bytes(4, "big") + body)
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-def _receive(fd: int) -> dict[str, Any] | None:
-    header = _read(fd, 4)
-    body = _read(fd, int.from_bytes(header, "big")) if header else b""
-    return json.loads(body) if body else None
-
-
-def _read(fd: int, size: int) -> bytes:
-    """Exactly `size` bytes; b"" at the end of the pipe."""
-    data = bytearray()
-    while len(data) < size:
-        more = os.read(fd, min(size - len(data), 1 << 20))
-        if not more:
-            return b""
-        data += more
-    return bytes(data)
+    frames.write(fd, json.dumps(message).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import hypothesis.strategies as st
@@ -14,6 +14,7 @@ from hypothesis import given
 
 from chorus.reward_server.api.app import create_app
 from chorus.reward_server.api.settings import Settings
+from chorus.reward_server.graders.task import Clusters, Extracted, GradeResult, GradeTask, Reply
 from chorus.reward_server.pool.pool import GraderPool
 
 ITEM = {"completion": "The answer is \\boxed{2}.", "gold": "2", "kind": "math", "template": "qwen-math"}
@@ -28,14 +29,17 @@ MAX_BODY = 4 << 10
 Answer = tuple[int, bytes]
 
 
-async def scripted_run(_: GraderPool, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def scripted_run(_: GraderPool, tasks: Sequence[GradeTask]) -> list[Reply]:
     """In place of the graders: the request is what is forged here, not the algebra."""
-    return [
-        {"clusters": list(range(len(item["answers"])))}
-        if item["task"] == "cluster"
-        else {"verdict": "correct", "extracted": "2", "ms": 0.1}
-        for item in items
-    ]
+    return [_reply(task) for task in tasks]
+
+
+def _reply(task: GradeTask) -> Reply:
+    if task.task == "cluster":
+        return Clusters(tuple(range(len(task.answers))))
+    if task.task == "extract":
+        return Extracted("2", "2")
+    return GradeResult("correct", 1.0, "math: exact", extracted="2", ms=0.1)
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from chorus.reward_server.graders.code import grade_code, last_block, same_output, same_value
+from chorus.reward_server.graders.code import grade_program, last_block, same_output, same_value
+from chorus.reward_server.graders.task import GradeResult, GradeTask, Program
 from chorus.reward_server.sandbox.sandbox import Room, find_mechanism
 
 MECHANISM, WHY_NOT = find_mechanism()
@@ -14,9 +15,11 @@ SUM = "a, b = map(int, input().split())\nprint(a + b)\n"
 SUMS = [{"input": f"{a} 1\n", "output": f"{a + 1}\n"} for a in range(3)]
 
 
-def grade(program: str, tests: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
-    item = {"scoring": "strict", "timeout_s": 5.0, "sandbox": MECHANISM, "completion": f"```python\n{program}\n```"}
-    return grade_code(item | {"tests": json.dumps(tests)} | fields)
+def grade(
+    program: str, tests: list[dict[str, Any]], completion: str = "", sandbox: str = MECHANISM or "", **how: Any
+) -> GradeResult:
+    asked = Program(json.dumps(tests), sandbox, how.pop("timeout_s", 5.0), **how)
+    return grade_program(GradeTask("code", completion or f"```python\n{program}\n```", task="explain", program=asked))
 
 
 def call(function: str, args: list[Any], expected: Any) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def test_without_a_closed_block_there_is_no_program(completion):
 
 def test_a_completion_without_a_program_is_no_answer():
     result = grade("", SUMS, completion="The answer is 42.")
-    assert (result["verdict"], result["extracted"]) == ("no_answer", None)
+    assert (result.verdict, result.extracted) == ("no_answer", None)
 
 
 # --- what passes ----------------------------------------------------------------------------------
@@ -118,9 +121,9 @@ def test_values_are_compared_as_json(got, expected, same):
 @needs_sandbox
 def test_a_program_that_passes_every_test_is_correct():
     result = grade(SUM, SUMS)
-    assert (result["verdict"], result["accuracy"], result["reason"]) == ("correct", 1.0, None)
-    assert result["extracted"] == SUM + "\n"
-    assert result["verifier"] == f"code: {MECHANISM}"
+    assert (result.verdict, result.accuracy, result.reason) == ("correct", 1.0, None)
+    assert result.extracted == SUM + "\n"
+    assert result.verifier == f"code: {MECHANISM}"
 
 
 @needs_sandbox
@@ -142,7 +145,7 @@ def test_a_program_that_passes_every_test_is_correct():
     ],
 )  # fmt: skip
 def test_scripts_functions_and_methods_are_run_as_python_would(program, test):
-    assert grade(program, [test])["verdict"] == "correct"
+    assert grade(program, [test]).verdict == "correct"
 
 
 @needs_sandbox
@@ -153,7 +156,7 @@ def test_the_modules_that_solutions_use_can_be_imported():
     names += "json math numbers operator random re statistics string struct sys textwrap threading time typing uuid"
     program = "".join(f"import {name}\n" for name in names.split())
     program += "random.shuffle([1, 2]); time.sleep(0.001); print(hashlib.sha256(b'x').hexdigest()[:4], math.pi)"
-    assert grade(program, [{"input": "", "output": "2d71 3.14159265"}])["verdict"] == "correct"
+    assert grade(program, [{"input": "", "output": "2d71 3.14159265"}]).verdict == "correct"
 
 
 @needs_sandbox
@@ -172,9 +175,9 @@ def test_the_modules_that_solutions_use_can_be_imported():
 )
 def test_a_program_that_fails_is_wrong_and_the_reason_says_how(program, says):
     result = grade(program, [{"input": "", "output": "1"}])
-    assert (result["verdict"], result["accuracy"]) == ("wrong", 0.0)
-    assert result["reason"].startswith("test 1 of 1: ")
-    assert says in result["reason"]
+    assert (result.verdict, result.accuracy) == ("wrong", 0.0)
+    assert result.reason.startswith("test 1 of 1: ")
+    assert says in result.reason
 
 
 @needs_sandbox
@@ -185,31 +188,31 @@ def test_a_program_that_fails_is_wrong_and_the_reason_says_how(program, says):
 def test_strict_pays_all_or_nothing_and_fractional_pays_the_share(scoring, verdict, accuracy, ran):
     tests = [call("f", [x], 100 if x == 1 else x) for x in range(4)]
     result = grade("def f(x):\n    return x", tests, scoring=scoring)
-    assert (result["verdict"], result["accuracy"]) == (verdict, accuracy)
-    assert result["reason"] == "test 2 of 4: another value"
-    assert len(result["explanation"]["comparisons"]) == ran
+    assert (result.verdict, result.accuracy) == (verdict, accuracy)
+    assert result.reason == "test 2 of 4: another value"
+    assert len(result.explanation["comparisons"]) == ran
 
 
 @needs_sandbox
 def test_a_program_that_does_not_compile_gets_nothing_under_either_scoring():
     for scoring in ("strict", "fractional"):
-        assert grade("def f(:", [call("f", [], 1)] * 3, scoring=scoring)["accuracy"] == 0.0
+        assert grade("def f(:", [call("f", [], 1)] * 3, scoring=scoring).accuracy == 0.0
 
 
 @needs_sandbox
 def test_after_a_hang_the_tests_behind_it_count_as_failed():
     tests = [call("f", [x], x) for x in range(10)]
     result = grade("def f(x):\n    while x == 1: pass\n    return x", tests, scoring="fractional", timeout_s=3.0)
-    assert (result["verdict"], result["accuracy"]) == ("wrong", 0.1)
+    assert (result.verdict, result.accuracy) == ("wrong", 0.1)
 
 
 @needs_sandbox
 def test_time_that_runs_out_over_many_honest_tests_is_no_verdict():
     program = "import time\ndef f(x):\n    time.sleep(0.5)\n    return x"
     result = grade(program, [call("f", [x], x) for x in range(20)], timeout_s=2.0)
-    assert result["failure"] == "timeout"
-    assert "of 20 tests" in result["reason"]
-    assert "verdict" not in result
+    assert result.verdict == "timeout"
+    assert "of 20 tests" in result.reason
+    assert result.accuracy is None
 
 
 @needs_sandbox
@@ -226,6 +229,6 @@ def test_the_expected_results_never_enter_the_sandbox(monkeypatch):
 
 def test_a_sandbox_that_fails_is_an_error_and_not_wrong():
     result = grade(SUM, SUMS, sandbox="cardboard")
-    assert result["failure"] == "error"
-    assert "no such mechanism: cardboard" in result["reason"]
-    assert "verdict" not in result
+    assert result.verdict == "error"
+    assert "no such mechanism: cardboard" in result.reason
+    assert result.accuracy is None

@@ -12,6 +12,7 @@ from chorus.problems.sources import load_problems
 from chorus.protocol.messages import Problem
 from chorus.reward_server.graders.reasoning_gym import EQUALITY, EXPRESSION, grade_gym, gym_answer, is_arithmetic
 from chorus.reward_server.graders.registry import cluster, run
+from chorus.reward_server.graders.task import Asked, GradeResult, GradeTask
 
 
 class Evaluating(Sums):
@@ -143,22 +144,24 @@ def test_an_answer_that_the_scorer_stumbles_over_is_wrong():
     assert verdict(r"\boxed{not two numbers}", problem("stumbling")) == "wrong"
 
 
-def grade(completion: str, golds: list[str], task: str = "grade") -> dict[str, Any]:
-    return run({"task": task, "kind": "reasoning_gym", "completion": completion, "golds": golds, "mode": "train"})
+def grade(completion: str, golds: list[str], asked: Asked = "grade") -> GradeResult:
+    reply = run(GradeTask("reasoning_gym", completion, tuple(golds), task=asked))
+    assert isinstance(reply, GradeResult)
+    return reply
 
 
 def test_an_item_that_cannot_be_made_is_the_verifiers_failure_not_the_answers():
     result = grade(r"\boxed{1 1}", ["reasoning-gym:sums#0@0123456789abcdef"])
-    assert result["failure"] == "error"
-    assert "the same version of reasoning-gym" in result["reason"]
+    assert result.verdict == "error"
+    assert "the same version of reasoning-gym" in result.reason
 
 
 def test_the_service_names_the_scorer_and_explains_its_score():
     asked = problem()
     result = grade(rf"\boxed{{1 {total(asked)}}}", asked.answers, "explain")
-    assert result["verdict"] == "wrong"
-    assert result["verifier"] == "reasoning_gym: reasoning-gym"
-    assert result["explanation"]["comparisons"][0]["reason"] == "sums scores it 0.5; 1 is right"
+    assert result.verdict == "wrong"
+    assert result.verifier == "reasoning_gym: reasoning-gym"
+    assert result.explanation["comparisons"][0]["reason"] == "sums scores it 0.5; 1 is right"
 
 
 def test_answers_of_a_group_are_clustered_as_text():

@@ -7,6 +7,7 @@ import pytest
 from chorus.reward_server.graders.math.compare import compare, grade_math
 from chorus.reward_server.graders.math.units import split_unit
 from chorus.reward_server.graders.registry import cluster, run
+from chorus.reward_server.graders.task import GradeTask
 from chorus.reward_server.graders.text import grade_choice, grade_text
 
 EQUAL = [
@@ -114,8 +115,8 @@ def test_reward_hacks_are_wrong(completion, why):
 def test_paper_mode_uses_the_last_of_several_golds():
     assert grade_math(r"\boxed{1}", ["1", "2"], "paper").verdict == "wrong"
     assert grade_math(r"\boxed{2}", ["1", "2"], "paper").verdict == "correct"
-    item = {"task": "explain", "kind": "math", "mode": "paper", "completion": r"\boxed{2}", "golds": ["1", "2"]}
-    assert [step["gold"] for step in run(item)["explanation"]["comparisons"]] == ["2"]
+    reply = run(GradeTask("math", r"\boxed{2}", ("1", "2"), "paper", "explain"))
+    assert [step["gold"] for step in reply.explanation["comparisons"]] == ["2"]
 
 
 def test_what_runs_out_inside_the_library_is_not_wrong(monkeypatch):

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from chorus.reward_server.pool.frames import Frames, pack
+from chorus.reward_server.graders.task import Clusters, Extracted, GradeResult, GradeTask, Program
+from chorus.reward_server.pool.frames import Drop, Dropped, Frames, Message, Ready, Unusable, Work, pack
 from chorus.reward_server.pool.pool import GraderPool, PoolFailedError, QueueFullError
 from chorus.reward_server.pool.worker import _guarded
 
 HANGS = r"\boxed{9^{9^{9^{9}}}+9}"  # sympy computes on this until it is killed
 
 
-def _item(completion: str, gold: str = "4") -> dict:
-    return {"task": "grade", "kind": "math", "mode": "train", "completion": completion, "golds": [gold]}
+def _item(completion: str, gold: str = "4") -> GradeTask:
+    return GradeTask("math", completion, (gold,))
 
 
 @asynccontextmanager
@@ -39,8 +40,19 @@ async def _pool(workers: int = 2, timeout_s: float = 1.0, **fields) -> AsyncIter
         await asyncio.sleep(0.1)  # the loop reaps them
 
 
-def test_frames_survive_any_cut_and_lone_surrogates():
-    messages = [{"a": "\ud800"}, {"b": "x" * 1000}, {"c": [1, None]}]
+def test_messages_survive_any_cut_and_lone_surrogates():
+    program = Program("[]", "landlock", 5.0, "fractional", "longest")
+    messages: list[Message] = [
+        Work((GradeTask("math", "\ud800", ("x" * 1000,)), GradeTask("code", program=program, options=("a",)))),
+        Work((GradeTask("mine", row='{"a": 1}'), GradeTask("text", task="cluster", answers=("1", None)))),
+        Drop(),
+        Dropped(),
+        Ready(7),
+        Unusable("no such file"),
+        GradeResult("correct", 1.0, "math: exact", explanation={"comparisons": ()}, parts={"a": 0.5}, ms=1.5),
+        Extracted(None, ""),
+        Clusters((0, 1, 0)),
+    ]
     data = b"".join(map(pack, messages))
     frames = Frames()
     received = [message for byte in data for message in frames.feed(bytes([byte]))]
@@ -54,7 +66,7 @@ async def test_hostile_item_costs_itself_alone_and_the_spare_steps_in():
         started = time.monotonic()
         results = await pool.run([_item(r"\boxed{4}"), _item(HANGS), _item(r"\boxed{5}")])
         took_s = time.monotonic() - started
-        assert [r.get("verdict") or r["failure"] for r in results] == ["correct", "timeout", "wrong"]
+        assert [r.verdict for r in results] == ["correct", "timeout", "wrong"]
         assert 1.0 <= took_s < 1.5
         assert restarts == ["timeout"]
         assert pool.ready  # from the spare: no worker was missing for a moment
@@ -75,7 +87,7 @@ async def test_no_job_is_lost_when_a_grader_wakes_later_than_the_hand_back(monke
     async with _pool(timeout_s=5.0) as pool:
         for _ in range(30):
             results = await asyncio.wait_for(pool.run([_item(rf"\boxed{{{i}}}") for i in range(12)]), 10)
-            assert [r["extracted"] for r in results] == [str(i) for i in range(12)]
+            assert [r.extracted for r in results] == [str(i) for i in range(12)]
 
 
 async def test_a_slow_grade_goes_on_at_the_lowest_priority():
@@ -87,7 +99,7 @@ async def test_a_slow_grade_goes_on_at_the_lowest_priority():
             await asyncio.sleep(0.02)
         assert os.getpriority(os.PRIO_PROCESS, grader) == 19
         assert not hostile.done()
-        assert (await hostile)[0]["failure"] == "timeout"
+        assert (await hostile)[0].verdict == "timeout"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a priority again")
@@ -106,15 +118,15 @@ async def test_a_grader_that_was_slow_once_gets_its_priority_back(monkeypatch):
 async def test_many_hostile_items_each_get_their_own_limit():
     async with _pool(workers=2, timeout_s=0.5) as pool:
         results = await pool.run([_item(HANGS)] * 4)
-        assert [r["failure"] for r in results] == ["timeout"] * 4
-        assert (await pool.run([_item(r"\boxed{4}")]))[0]["verdict"] == "correct"
+        assert [r.verdict for r in results] == ["timeout"] * 4
+        assert (await pool.run([_item(r"\boxed{4}")]))[0].verdict == "correct"
 
 
 async def test_memory_limit_ends_in_a_verdict():
     async with _pool(workers=1, timeout_s=5.0, memory_bytes=1 << 29) as pool:
         [result] = await pool.run([_item(r"\boxed{2^{10^{11}}+1}")])
-        assert result.get("verdict") in (None, "wrong")
-        assert (await pool.run([_item(r"\boxed{4}")]))[0]["verdict"] == "correct"
+        assert result.verdict in ("error", "wrong")
+        assert (await pool.run([_item(r"\boxed{4}")]))[0].verdict == "correct"
 
 
 def test_a_grader_whose_parent_hangs_ends_by_its_own_limit_of_processor_time():
@@ -124,14 +136,14 @@ def test_a_grader_whose_parent_hangs_ends_by_its_own_limit_of_processor_time():
         assert grader.stdout is not None
         try:
             frames = Frames()
-            grader.stdin.write(pack({"items": [_item(r"\boxed{4}")]}))
-            seen: list[dict] = []
+            grader.stdin.write(pack(Work((_item(r"\boxed{4}"),))))
+            seen: list[Message] = []
             while len(seen) < 2:
                 data = grader.stdout.read(1 << 16)
                 assert data, "the grader has ended"
                 seen += frames.feed(data)
-            assert seen[1]["verdict"] == "correct"  # the limit is for one grade, not for the imports and all grades
-            grader.stdin.write(pack({"items": [_item(HANGS)]}))
+            assert seen[1].verdict == "correct"  # the limit is for one grade, not for the imports and all grades
+            grader.stdin.write(pack(Work((_item(HANGS),))))
             assert grader.wait(60) == -signal.SIGXCPU
         finally:
             grader.kill()
@@ -142,7 +154,7 @@ def test_what_a_grade_raises_is_an_error_and_never_wrong(error):
     def run(_):
         raise error
 
-    assert _guarded(run, {})["failure"] == "error"
+    assert _guarded(run, _item("x")).verdict == "error"
 
 
 async def test_full_queue_refuses_and_takes_nothing():
@@ -158,7 +170,7 @@ async def test_graders_that_never_start_fail_the_pool_with_a_message(monkeypatch
     pool.start()
     waiting = asyncio.create_task(pool.run([_item("x")]))
     [result] = await asyncio.wait_for(waiting, 10)
-    assert result["failure"] == "error"
+    assert result.verdict == "error"
     with pytest.raises(PoolFailedError, match="end before they are ready"):
         await pool.run([_item("x")])
     await pool.close()

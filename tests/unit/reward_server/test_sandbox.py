@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from chorus.reward_server.graders.code import grade_code
+from chorus.reward_server.graders.code import grade_program
+from chorus.reward_server.graders.task import GradeResult, GradeTask, Program
 from chorus.reward_server.sandbox import sandbox as host
 from chorus.reward_server.sandbox import self_test as escapes_module
 
@@ -61,18 +62,19 @@ def best() -> str:
     return found
 
 
-def grade(mechanism: str, program: str, *tests: dict[str, Any], **fields: Any) -> dict[str, Any]:
+def grade(mechanism: str, program: str, *tests: dict[str, Any], timeout_s: float = 4.0) -> GradeResult:
     completion = f"```python\n{textwrap.dedent(program)}\n```"
-    item = {"completion": completion, "tests": json.dumps(tests), "sandbox": mechanism}
-    return grade_code({"scoring": "fractional", "timeout_s": 4.0, **item, **fields})
+    asked = Program(json.dumps(tests), mechanism, timeout_s, "fractional")
+    return grade_program(GradeTask("code", completion, task="explain", program=asked))
 
 
 def call(*args: Any, expected: Any) -> dict[str, Any]:
     return {"function": "f", "args": list(args), "expected": expected}
 
 
-def outputs(result: dict[str, Any]) -> list[str]:
-    return [comparison["got"] for comparison in result["explanation"]["comparisons"]]
+def outputs(result: GradeResult) -> list[str]:
+    assert result.explanation is not None
+    return [comparison["got"] for comparison in result.explanation["comparisons"]]
 
 
 @pytest.fixture(autouse=True)
@@ -161,8 +163,8 @@ ENDLESS = {
 def test_a_bomb_costs_its_program_and_nobody_else(best, name):
     program, says = ENDLESS[name]
     result = grade(best, program, REFUSED, timeout_s=3.0)
-    assert (result["verdict"], result["accuracy"]) == ("wrong", 0.0)
-    assert says in result["reason"]
+    assert (result.verdict, result.accuracy) == ("wrong", 0.0)
+    assert says in result.reason
 
 
 def test_memory_outside_the_address_space_is_refused(mechanism):
@@ -174,13 +176,13 @@ def test_memory_outside_the_address_space_is_refused(mechanism):
         try: os.memfd_create("x")
         except PermissionError: print("refused")
     """
-    assert grade(mechanism, program, REFUSED)["verdict"] == "correct"
+    assert grade(mechanism, program, REFUSED).verdict == "correct"
 
 
 def test_twenty_megabytes_in_and_three_out_are_no_attack(mechanism):
     program = "import sys\ndata = sys.stdin.read()\nprint(data[:3_000_000])\nprint(len(data))"
     test = {"input": "x" * 20_000_000, "output": "x" * 3_000_000 + "\n20000000"}
-    assert grade(mechanism, program, test, timeout_s=10.0)["verdict"] == "correct"
+    assert grade(mechanism, program, test, timeout_s=10.0).verdict == "correct"
 
 
 # --- reaching out ---------------------------------------------------------------------------------
@@ -294,7 +296,7 @@ def test_no_process_can_be_made_replaced_traced_or_signalled(mechanism):
 
 def test_a_program_may_signal_itself_and_that_is_its_end(mechanism):
     result = grade(mechanism, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", REFUSED)
-    assert result["reason"] == "test 1 of 1: killed by signal 9"
+    assert result.reason == "test 1 of 1: killed by signal 9"
 
 
 # --- cheating -------------------------------------------------------------------------------------
@@ -325,13 +327,13 @@ def test_a_program_may_signal_itself_and_that_is_its_end(mechanism):
 )  # fmt: skip
 def test_no_trick_turns_a_wrong_program_into_a_right_one(best, program):
     result = grade(best, program, call(1, expected=42), call(2, expected=42))
-    assert (result["verdict"], result["accuracy"]) == ("wrong", 0.0)
+    assert (result.verdict, result.accuracy) == ("wrong", 0.0)
 
 
 def test_a_forged_value_is_compared_like_any_other(mechanism):
     program = "def f(x):\n    import os\n    os.write(3, str(x).encode()); os._exit(0)"
     result = grade(mechanism, program, call(42, expected=42), call(7, expected=42))
-    assert result["accuracy"] == 0.5
+    assert result.accuracy == 0.5
 
 
 def test_the_expected_result_is_nowhere_in_the_programs_memory(mechanism):
@@ -353,7 +355,7 @@ def test_the_expected_result_is_nowhere_in_the_programs_memory(mechanism):
     """
     tests = [call("EXPECTED-", expected=answer), {"function": "f", "args": ["EXPECTED-"], "expected": "nowhere"}]
     result = grade(mechanism, program, *tests, timeout_s=20.0)
-    assert [comparison["equal"] for comparison in result["explanation"]["comparisons"]] == [False, True]
+    assert [comparison["equal"] for comparison in result.explanation["comparisons"]] == [False, True]
 
 
 def test_one_test_leaves_nothing_for_the_next(mechanism):
@@ -366,7 +368,7 @@ def test_one_test_leaves_nothing_for_the_next(mechanism):
             math.pi, json.marker = 3, getattr(json, "marker", 0) + 1
             return [count, json.marker]
     """
-    assert grade(mechanism, program, *[call(x, expected=[1, 1]) for x in range(3)])["verdict"] == "correct"
+    assert grade(mechanism, program, *[call(x, expected=[1, 1]) for x in range(3)]).verdict == "correct"
 
 
 def test_a_limit_below_ours_is_kept_and_is_no_fault_of_the_program(mechanism):
