@@ -73,8 +73,7 @@ def describe(config: RunConfig, placement: Placement, tokens_per_second: float |
         f"tokens      at most {c.run.steps * samples * c.sampling.max_tokens:,} generated; at most "
         f"{longest:,} a sequence (context {c.model.context:,})",
         f"time        {_time(c.run.steps * samples * c.sampling.max_tokens, tokens_per_second)}",
-        f"staleness   aimed at {c.staleness.target}, bounded by {c.staleness.max}; at most {c.capacity} "
-        "groups outstanding",
+        f"staleness   {_staleness(config)}",
         f"redis       at most {_size(redis_bytes)} of rollouts at a time"
         + ("" if c.redis.url else ", in an embedded Valkey"),
         f"memory      {_memory(config, placement)}",
@@ -85,6 +84,19 @@ def describe(config: RunConfig, placement: Placement, tokens_per_second: float |
     if needed := _needed_gpus(config, placement):
         lines.insert(1, f"needs       {needed}")
     return json.dumps(c.model_dump(mode="json"), indent=2) + "\n\n" + "\n".join(lines)
+
+
+def _staleness(config: RunConfig) -> str:
+    """The oldest that a group on time can be is derived in docs/design.md."""
+    target, most = config.staleness.target, config.staleness.max
+    on_time = target + 1 if target else 0
+    text = f"aimed at {target}, bounded by {most}; at most {config.capacity} groups outstanding"
+    if most >= on_time:
+        return text
+    return (
+        f"{text}. A group that is finished in time can be {on_time} steps old, so some of those would be dropped: set "
+        f"staleness.max to {on_time} or more"
+    )
 
 
 def _templates(config: RunConfig) -> str:

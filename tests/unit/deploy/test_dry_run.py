@@ -168,3 +168,16 @@ def test_a_learner_that_does_not_fit_into_its_card_is_told_so(configure: Configu
     assert "of a card" not in describe(config, place(config, list(range(16)), list(range(8))))
     shared = describe(config, place(config, list(range(16)), [0]))
     assert "The learner has 48 GiB of a card of 80: lower learner.token_budget" in shared
+
+
+@pytest.mark.parametrize(("target", "most", "told"), [(1, 1, 2), (3, 3, 4), (1, 2, None), (0, 0, None)])
+def test_a_bound_on_staleness_below_what_groups_on_time_can_have_is_told(
+    configure: Configure, target: int, most: int, told: int | None
+) -> None:
+    config = configure(staleness={"target": target, "max": most})
+    text = describe(config, place(config, [0, 1], []))
+    assert f"aimed at {target}, bounded by {most}" in text
+    assert ("some of those would be dropped" in text) is (told is not None)
+    if told is not None:
+        assert f"can be {told} steps old" in text
+        assert f"set staleness.max to {told} or more" in text

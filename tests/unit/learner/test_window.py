@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 from typing import Any, cast
+
+import hypothesis.strategies as st
+from hypothesis import given
 
 from chorus.learner.rollouts.window import Window
 from chorus.protocol.ledger import Rollout
@@ -53,3 +57,26 @@ def test_taken_groups_stay_outstanding_until_they_are_forgotten() -> None:
     for index in range(4):
         w.forget(index)
     assert not w.outstanding
+
+
+@given(target=st.integers(0, 4), per_step=st.integers(1, 6), order=st.randoms(use_true_random=False))
+def test_a_group_that_is_finished_when_its_turn_comes_is_at_most_one_step_older_than_the_target(
+    target: int, per_step: int, order: random.Random
+) -> None:
+    """docs/design.md derives it: credits are freed, and tasks admitted, before the step's weights are published."""
+    w = Window(per_step, (target + 1) * per_step, max_staleness=99, head_deadline_s=60, clock=lambda: 0.0)
+    sampled_at: dict[int, int] = {}
+    oldest = 0
+    for step in range(12):  # steps done
+        for index in range(len(sampled_at), step * per_step + w.capacity):
+            w.outstanding[index] = step
+            # Under S = 0 it waits for the weights of its step, else it may begin under those before.
+            sampled_at[index] = step if target == 0 else max(0, step - 1)
+        finished = [index for index in w.outstanding if index not in w.ready]
+        order.shuffle(finished)
+        for index in finished:
+            w.add(ready(index), step)
+        for index in taken(w, step) or ():
+            oldest = max(oldest, step - sampled_at[index])
+            w.forget(index)
+    assert oldest == (target + 1 if target else 0)
