@@ -45,7 +45,7 @@ def _run(policy: Policy, way: str, tokens: int) -> None:
     ids = torch.arange(tokens + 1, device=_DEVICE).unsqueeze(0) % _VOCABULARY
     index, target = torch.arange(tokens, device=_DEVICE), ids[0, 1:]
     if way == "chunked":
-        logp, _ = policy(ids, None, index, target)
+        logp, _ = policy(ids, index, target)
     else:
         table = torch.log_softmax(policy.hf(ids, use_cache=False).logits[0, :-1].float(), dim=-1)
         with torch.no_grad():

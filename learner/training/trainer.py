@@ -205,9 +205,9 @@ class Trainer:
         ids = torch.tensor([[*prefix, *[0] * (width - len(prefix))] for prefix in prefixes], device=self.device)
         last = torch.tensor([k * width + len(prefix) - 1 for k, prefix in enumerate(prefixes)], device=self.device)
         with self._autocast():
-            values, tokens = self.policy(ids, None, last, None, top)
+            values, tokens = self.policy(ids, last, None, top)
         rounding = [0.0] * len(prefixes)
         if self.config.model.dtype == "bfloat16":
-            exact, _ = self.policy(ids, None, last.repeat_interleave(top), tokens.flatten())
+            exact, _ = self.policy(ids, last.repeat_interleave(top), tokens.flatten())
             rounding = (exact.view_as(values) - values).abs().mean(-1).tolist()
         return values.tolist(), tokens.tolist(), rounding

@@ -149,7 +149,7 @@ def test_the_estimate_of_activations_is_what_autograd_keeps(
 
     ids = torch.randint(0, 64, (4, 64))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        policy(ids, None, torch.arange(255), ids.flatten()[1:])
+        policy(ids, torch.arange(255), ids.flatten()[1:])
     measured = sum(t.untyped_storage().nbytes() for t in kept.values())
     head = 256 * 64 * 16
     layer = 0 if not checkpointing else 256 * (32 * 96 + 16 * 256 + 8 * 48)  # made again one at a time, in backward
