@@ -18,7 +18,7 @@ from scripted_run import RECIPE
 
 import chorus
 from chorus.deploy import api
-from chorus.deploy.api import RunFailed
+from chorus.deploy.api import Run, RunFailed
 from chorus.protocol.config.load import ConfigError
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -54,23 +54,36 @@ def eventually_gone(folder: Path, deadline_s: float = 30.0) -> None:
         time.sleep(0.05)
 
 
+def page_example() -> str:
+    """The last example of docs/python.md."""
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+    return page.rpartition("```python\n")[2].partition("```")[0]
+
+
 @pytest.mark.slow
-def test_the_steps_of_a_run_come_one_by_one_and_nothing_is_left(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_steps_of_the_page_s_run_come_one_by_one_and_nothing_is_left(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(api, "_COMMAND", (*SCRIPTED, "engines"))
     monkeypatch.setenv("CHORUS_LEARNER__LR", "0.002")  # read once, with the recipe
-    with chorus.start("my.toml", ["run.steps=3"]) as run:
-        assert re.fullmatch(r"my-\d{8}-\d{6}", run.folder.name)
-        came = []
-        for record in run:
-            if not came:
-                assert run.running
-                assert of_the_run(run.folder)
-            came.append(record)
-        assert [record["step"] for record in came] == [1, 2, 3]
-        lines = (run.folder / "metrics.jsonl").read_text().splitlines()
-        assert came == [json.loads(line) for line in lines] == list(run)
-        assert run.wait(10)["steps"] == 3
-        assert not run.running
+    printed: list[tuple] = []
+
+    def see(*words: object) -> None:
+        if not printed:
+            assert space["run"].running
+            assert of_the_run(space["run"].folder)
+        printed.append(words)
+
+    space: dict = {"print": see}
+    exec(page_example(), space)
+    run: Run = space["run"]
+    records = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2, 3]
+    assert printed[:3] == [(record["step"], record["reward"], record["accuracy"]) for record in records]
+    assert printed[3:] == [(run.folder, json.loads((run.folder / "summary.json").read_text()))]
+    assert list(run) == records
+    assert not run.running
+    assert re.fullmatch(r"my-\d{8}-\d{6}", run.folder.name)
     assert json.loads((run.folder / "config.json").read_text())["learner"]["lr"] == 0.002
     assert "step 3/3" in (run.folder / "logs" / "run.log").read_text()
     eventually_gone(run.folder)
