@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from chorus.protocol.runtime.addresses import listen_everywhere
 from chorus.protocol.runtime.exits import CannotGoOn
 
 
@@ -52,6 +53,6 @@ async def served(app: web.Application, port: int) -> AsyncIterator[None]:
 
 async def _listen(runner: web.AppRunner, port: int) -> None:
     try:
-        await web.TCPSite(runner, "0.0.0.0", port).start()
+        await web.SockSite(runner, listen_everywhere(port)).start()
     except OSError as error:
         raise CannotGoOn(f"metrics_port {port}: can't listen on it ({error.strerror}); choose another") from None

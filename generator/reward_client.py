@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from chorus.protocol.messages import Grade, Task
+from chorus.protocol.runtime.addresses import shown
 from chorus.protocol.runtime.exits import CannotGoOn
 
 log = logging.getLogger("chorus.generator")
@@ -51,13 +52,16 @@ class RewardServer:
                 problem = f"/healthz answers with status {status}"
             except aiohttp.ClientConnectionError:
                 status, problem = 0, "no connection"
+            except aiohttp.InvalidURL:  # its words repeat the address
+                status, problem = 0, "not the address of a server, such as http://HOST:8100"
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-                status, problem = 0, str(error) or type(error).__name__
+                status, problem = 0, type(error).__name__
             if status == 200:
                 return
-            if time.monotonic() > deadline or not self._base:
+            if time.monotonic() > deadline or not self._base or "not the address" in problem:
+                where = shown(self._base) if self._base else "is empty"
                 raise CannotGoOn(
-                    f"reward.url {self._base or 'is empty'}: {problem}, for {deadline_s:g} s; start "
+                    f"reward.url {where}: {problem}, for {deadline_s:g} s; start "
                     "`chorus reward-server` and give its address, or let `chorus run` start one"
                 )
             await asyncio.sleep(0.2)
@@ -88,18 +92,25 @@ class RewardServer:
             numbers = [c if text is not None else len(texts) + k for k, (c, text) in enumerate(pairs)]
             return [g.model_copy(update={"cluster": int(n)}) for g, n in zip(grades, numbers, strict=True)]
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
-            log.warning("group %d has no clusters: %s", task.index, str(error) or type(error).__name__)
+            log.warning("group %d has no clusters: %s", task.index, _words(error))
             return grades
 
     async def _ask(self, body: dict[str, Any], left_s: float) -> list[Grade] | None:
         try:
             async with self._http.post(self._url, json=body, timeout=aiohttp.ClientTimeout(left_s)) as answer:
-                return read_grades(self._url, answer.status, await answer.read(), len(body["items"]))
+                return read_grades(shown(self._url), answer.status, await answer.read(), len(body["items"]))
         except (aiohttp.ClientError, TimeoutError):
             return None  # gone or restarting: worth another try
 
     async def close(self) -> None:
         await self._http.close()
+
+
+def _words(error: Exception) -> str:
+    """A client's words repeat the address, which may hold a password: of them only the kind and the status."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"status {error.status}"
+    return type(error).__name__ if isinstance(error, aiohttp.ClientError) else str(error) or type(error).__name__
 
 
 class GradeRefused(RuntimeError):

@@ -40,33 +40,54 @@ def host_store(host: str, port: int, deadline_s: float) -> TCPStore:
     outside, so that all interfaces are needed. `.host` and `.port` are for this machine's own connections; `.host` is
     an address that others can reach too, if they can reach us at all.
     """
+    host = _bare(host)
     try:
-        address = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
+        family, address = _resolve(host)
+    except OSError as error:
+        raise CannotGoOn(
+            f"learner.host {host}: no such host ({error.strerror}); give a name or an address of this machine"
+        ) from None
+    try:
         try:
-            listener = socket.create_server((address, port))
+            listener = socket.create_server((address, port), family=family)
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
-            address, listener = own_address_towards(str(address)), socket.create_server(("", port))
+            address, listener = own_address_towards(address), socket.create_server(("", port), family=family)
         bound = listener.getsockname()[1]
         return TCPStore(
-            str(address),
+            address,
             bound,
             is_master=True,
             wait_for_workers=False,
             timeout=timedelta(seconds=deadline_s),
             master_listen_fd=listener.detach(),
         )
-    except (OSError, RuntimeError) as error:
+    except (OSError, OverflowError, RuntimeError) as error:
         raise CannotGoOn(
             f"learner.host {host}, learner.store_port {port}: can't listen there ({first_line(error)}); "
             "choose another port, or 0 for any free one"
         ) from None
 
 
+def _bare(host: str) -> str:
+    """Without the brackets that an IPv6 address has in a URL."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def _resolve(host: str) -> tuple[socket.AddressFamily, str]:
+    """The first IPv4 address of a host, or its first IPv6 address where it has no other: both sides must choose alike.
+
+    Raises OSError.
+    """
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    family, _, _, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+    return family, str(address[0])
+
+
 def join_store(host: str, port: int, deadline_s: float) -> TCPStore:
     """A worker's connection to the learner's store. Raises RuntimeError when nobody listens there."""
-    return TCPStore(host, port, is_master=False, timeout=timedelta(seconds=deadline_s))
+    return TCPStore(_bare(host), port, is_master=False, timeout=timedelta(seconds=deadline_s))
 
 
 def announce_group(store: TCPStore, name: str) -> None:
@@ -117,11 +138,15 @@ def _gloo(store: PrefixStore, rank: int, world_size: int, deadline: timedelta, h
 
 def own_address_towards(host: str) -> str:
     """This machine's address on the interface that leads to `host`; loopback where nothing leads there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    try:
+        family, address = _resolve(host)
+    except OSError:
+        return "127.0.0.1"
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((host, 9))  # of a datagram socket: chooses a route, sends nothing
+            probe.connect((address, 9))  # of a datagram socket: chooses a route, sends nothing
         except OSError:
-            return "127.0.0.1"
+            return "127.0.0.1" if family == socket.AF_INET else "::1"
         return probe.getsockname()[0]
 
 

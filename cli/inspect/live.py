@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import redis
 
 from chorus.protocol.ledger import Books, Keys, LedgerLostError, read_books
+from chorus.protocol.runtime.addresses import shown
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import connect
 
@@ -25,7 +26,7 @@ def live_books(url: str, run: str | None) -> Iterator[tuple[redis.Redis, str, Bo
     client = connect(url, patience_s=0.0, named="--redis")
     runs = [run] if run else _run_ids(client)
     if not runs:
-        raise CannotGoOn(f"no run has a ledger on {url}")
+        raise CannotGoOn(f"no run has a ledger on {shown(url)}")
     for run_id in runs:
         try:
             yield client, run_id, read_books(client, Keys(run_id))

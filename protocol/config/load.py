@@ -146,10 +146,10 @@ def _parse_overrides(items: Sequence[str]) -> dict[str, Any]:
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {item}: write it as section.key=value")
+            raise ConfigError(f"--set {_without_secrets(item)}: write it as section.key=value")
         # `--set seed=3` is the everyday one; it means run.seed.
         path = ["run", key] if key in RunSection.model_fields else key.split(".")
-        _put(nested, f"--set {item}", path, _value(path, value))
+        _put(nested, f"--set {key}={_without_secrets(value)}", path, _value(path, value))
     return nested
 
 
@@ -195,8 +195,13 @@ def _explain(error: ValidationError) -> str:
         elif not where or said.startswith(f"{where}."):
             lines.append(said)
         else:
-            lines.append(f"{where}: {said} (got {problem['input']!r})")
+            lines.append(f"{where}: {said} (got {_without_secrets(repr(problem['input']))})")
     return "; ".join(lines)
+
+
+def _without_secrets(text: str) -> str:
+    """Addresses of Redis and of the reward server may hold a password."""
+    return "an address, not shown" if "://" in text or "@" in text else text
 
 
 def _neighbours(location: tuple[int | str, ...]) -> str:

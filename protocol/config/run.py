@@ -77,10 +77,10 @@ class LearnerSection(Section):
     head_deadline_s: float = Field(default=60.0, gt=0, description="how long the oldest group may hold up a step")
     collect_deadline_s: float = Field(default=600.0, gt=0, description="no rollout for so long ends the run")
     host: str = Field(default="127.0.0.1", description="address under which generators reach the learner's store")
-    store_port: int = Field(default=0, description="0: any free port")
+    store_port: int = Field(default=0, ge=0, le=65535, description="0: any free port")
     bucket_bytes: int = Field(default=64 * 2**20, ge=4096, description="weights are sent in flat buckets of this size")
     sync_deadline_s: float = Field(default=60.0, gt=0)
-    metrics_port: int = Field(default=0, description="Prometheus; 0: none")
+    metrics_port: int = Field(default=0, ge=0, le=65535, description="Prometheus; 0: none")
 
 
 class AlarmsSection(Section):
@@ -129,7 +129,9 @@ class GeneratorSection(Section):
     )
     kv_cache_gib: float = Field(default=1.0, gt=0, description="CPU only")
     vllm_args: list[str] = Field(default_factory=list, description="further arguments for vLLM's server")
-    metrics_port: int = Field(default=0, description="Prometheus; 0: none. Replica n listens on port + n")
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="Prometheus; 0: none. Replica n listens on port + n"
+    )
 
 
 class RewardSection(RewardSpec):

@@ -25,6 +25,7 @@ from prometheus_client import (
 from chorus.protocol.messages import MemberState, RolloutGroup
 from chorus.protocol.metrics.step import StepGauges
 from chorus.protocol.metrics.waits import Waits, WaitShare
+from chorus.protocol.runtime.addresses import all_interfaces
 from chorus.protocol.runtime.exits import CannotGoOn
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
@@ -208,6 +209,6 @@ def _histogram(name: str, text: str, registry: CollectorRegistry) -> Histogram:
 def _serve(port: int, registry: CollectorRegistry) -> None:
     if port:
         try:
-            start_http_server(port, addr="0.0.0.0", registry=registry)
+            start_http_server(port, addr=all_interfaces(), registry=registry)
         except OSError as error:
             raise CannotGoOn(f"metrics_port {port}: can't listen on it ({error.strerror}); choose another") from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
@@ -18,6 +17,7 @@ import redis.retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, OutOfMemoryError, ResponseError
 
+from chorus.protocol.runtime.addresses import is_plain, shown
 from chorus.protocol.runtime.exits import CannotGoOn
 
 PATIENCE_S = 60.0
@@ -93,12 +93,17 @@ def await_redis(url: str, deadline_s: float = START_DEADLINE_S, named: str = "re
             problem = "it is still loading its data; wait for it"
         except redis.RedisError as error:
             mend = "is its disk full? make room" if is_full(error) else "is the server running and reachable?"
-            problem = f"{str(error).rstrip('.')}; {mend}"
-        except ValueError as error:
-            raise CannotGoOn(f"{named} {url}: {error}; write it as redis://HOST:PORT/0") from None
+            problem = f"{_words(error, url)}; {mend}" + ("" if is_plain(url) else " In a password, write /?#@ as %XX.")
+        except (ValueError, TypeError) as error:
+            # Its words quote what it takes for a port, which may be a part of a password.
+            why = str(error) if str(error).startswith("Redis URL must") else "it can't be read as an address"
+            raise CannotGoOn(
+                f"{named} {shown(url)}: {why}; write it as redis://HOST:PORT/0, rediss:// with TLS, special characters "
+                "of a password as %XX"
+            ) from None
         limit_s = max(deadline_s, PATIENCE_S) if "Timeout reading" in problem else deadline_s
         if time.monotonic() - began > limit_s:
-            raise CannotGoOn(f"{named} {_shown(url)}: {problem}")
+            raise CannotGoOn(f"{named} {shown(url)}: {problem}")
         time.sleep(0.1)
 
 
@@ -106,16 +111,16 @@ def lost(url: str, error: redis.RedisError) -> CannotGoOn:
     """What a process says that has lost its server for good."""
     if isinstance(error, OutOfMemoryError):
         return CannotGoOn(
-            f"redis.url {_shown(url)}: it has reached its maxmemory, and still after {PATIENCE_S:g} s; raise that "
+            f"redis.url {shown(url)}: it has reached its maxmemory, and still after {PATIENCE_S:g} s; raise that "
             "(`chorus run --dry-run` says what a recipe needs), then go on with --resume"
         )
     if is_full(error):
         return CannotGoOn(
-            f"redis.url {_shown(url)}: it can't write its append-only file, and still after {PATIENCE_S:g} s (is its "
+            f"redis.url {shown(url)}: it can't write its append-only file, and still after {PATIENCE_S:g} s (is its "
             "disk full?); make room, then go on with --resume"
         )
     return CannotGoOn(
-        f"redis.url {_shown(url)}: {str(error).rstrip('.')}, and again after {PATIENCE_S:g} s of trying; bring "
+        f"redis.url {shown(url)}: {_words(error, url)}, and again after {PATIENCE_S:g} s of trying; bring "
         "the server back with its data, then go on with --resume"
     )
 
@@ -124,7 +129,7 @@ def _options() -> dict[str, Any]:
     return {"socket_connect_timeout": 5, "socket_timeout": _SOCKET_TIMEOUT_S, "health_check_interval": 15}
 
 
-def _shown(url: str) -> str:
-    """Without the password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+def _words(error: redis.RedisError, url: str) -> str:
+    """The client's words, which name the host that it found in the address: where that may be a part of a password,
+    only what kind of error it is."""
+    return str(error).rstrip(".") if is_plain(url) else type(error).__name__

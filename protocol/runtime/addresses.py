@@ -1,0 +1,53 @@
+"""Addresses as they may be shown, and sockets that both kinds of IP reach."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+
+_WHOLE = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/?#@\s]*@)?"
+    r"(?P<host>\[[0-9A-Fa-f:.]+(%\w+)?\]|[\w.-]*)(?P<port>:\d{1,5})?(?P<path>/[^?#@\s]*)?(?P<rest>[?#].*)?",
+    re.DOTALL,
+)
+_BARE = re.compile(r"[\w.-]+(:\d{1,5})?")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def shown(address: str) -> str:
+    """An address of Redis or of an HTTP server for people: without user, password, query and fragment.
+
+    Only what is surely no secret is shown: a password that was not written as %XX makes one address look like another.
+    """
+    if _BARE.fullmatch(address):
+        return address
+    whole = _WHOLE.fullmatch(address)
+    if whole and is_plain(address):
+        path = whole["path"] or ""
+        if whole["scheme"].startswith("redis") and not re.fullmatch(r"/\d*", path):
+            path = ""
+        return f"{whole['scheme']}://{whole['host']}{whole['port'] or ''}{path}"
+    scheme = _SCHEME.match(address)
+    return f"{scheme[0] if scheme else ''}(not shown, since it may hold a password)"
+
+
+def is_plain(address: str) -> bool:
+    """Whether its host stands where it seems to. A second @, or none before a host, may belong to a password."""
+    whole = _WHOLE.fullmatch(address)
+    return bool(whole and "@" not in (whole["rest"] or "") and (whole["host"] or whole["scheme"] == "unix"))
+
+
+def all_interfaces() -> str:
+    """The address that stands for all interfaces: `::` takes IPv4, too, where the machine has both."""
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError), socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True):
+            return "::"
+    return "0.0.0.0"
+
+
+def listen_everywhere(port: int) -> socket.socket:
+    """A socket on all interfaces. Raises OSError."""
+    if all_interfaces() == "::":
+        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("0.0.0.0", port))
