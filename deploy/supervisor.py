@@ -18,13 +18,13 @@ from itertools import groupby
 from pathlib import Path
 
 from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.command_line import USAGE
 from chorus.protocol.runtime.exits import CANNOT_GO_ON
 from chorus.protocol.runtime.processes import Guarded, spawn_guarded
 
 MAX_RESTARTS = 5
 RESTART_WINDOW_S = 600.0
 RESTART_DELAY_S = 1.0
-USAGE = 2  # argparse's exit status
 
 
 @dataclass(frozen=True)

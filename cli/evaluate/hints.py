@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any
 
 from chorus.problems.hints import HintUnit, hint_prefix, hint_refusal, with_hint
 from chorus.protocol.messages import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def hinted(

@@ -17,11 +17,12 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from chorus.protocol.config.run import RunConfig, RunSection
+from chorus.protocol.runtime.exits import CannotGoOn
 
 _PREFIX = "chorus_"
 
 
-class ConfigError(ValueError):
+class ConfigError(CannotGoOn, ValueError):
     """A configuration that can't be used. The message is one line and names the mend."""
 
 
