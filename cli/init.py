@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from chorus.cli.recipes import recipe_named
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.runtime.command_line import PATH, command
+from chorus.protocol.runtime.command_line import command
 from chorus.protocol.runtime.exits import CannotGoOn
 
 DEFAULT = "demo"
@@ -52,10 +52,13 @@ _HEAD = """\
         "chorus init smollm2 my.toml      # from another recipe that `chorus recipes` lists",
     ],
 )
-@click.argument("recipe", required=False, default=DEFAULT, help=f"a recipe's name (default: {DEFAULT})")
-@click.argument("file", type=PATH, help="the file to write, such as my.toml")
-def main(recipe: str, file: Path) -> int:
-    source, target = recipe_named(recipe), file
+@click.argument(
+    "names", nargs=-1, metavar="[RECIPE] FILE", help=f"a recipe's name (default: {DEFAULT}); the file to write"
+)
+def main(names: tuple[str, ...]) -> int:
+    if len(names) not in (1, 2):
+        raise click.UsageError(f"give the file to write, or a recipe and that file; given: {' '.join(names) or 'none'}")
+    source, target = recipe_named(names[0] if len(names) == 2 else DEFAULT), Path(names[-1])
     if target.suffix != ".toml":
         raise CannotGoOn(f"{target}: a recipe is a TOML file; name it {target.with_suffix('.toml')}")
     text = _HEAD.format(file=target, recipe=source.stem) + commented(source.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from chorus.cli.inspect.live import find, format_books, format_totals, run_options
+from chorus.cli.inspect.standing import is_run
 from chorus.protocol.run_folder.checkpoints import read_manifest, whole
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.hold import is_held
@@ -26,8 +27,9 @@ UNBALANCED = 1
 )
 @run_options
 def main(run: str | None, url: str | None) -> int:
-    if url is None and run is not None and _has_ended(Path(run)):
-        return audit_folder(Path(run))
+    folder = Path(run) if run is not None and url is None else None
+    if folder and folder.is_dir() and (_has_ended(folder) or not is_run(RunFolder(folder))):
+        return audit_folder(folder)
     found = find(run, url)
     for live in found.live:
         print(format_books(live.run_id, live.books))
