@@ -1,25 +1,23 @@
-"""`chorus init`: a recipe to start from, in a file of yours, with a comment at every key.
-
-    chorus init my.toml              from the demo, which runs as it is on two CPU cores
-    chorus init smollm2 my.toml      from another recipe that `chorus recipes` lists
+"""Write a recipe to start from into a file of yours, with a comment at every key.
 
 A file that is there already is never overwritten.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import textwrap
 from pathlib import Path
 from typing import get_args
 
+import click
 from pydantic import BaseModel
 
 from chorus.cli.recipes import recipe_named
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.runtime.command_line import command
 from chorus.protocol.runtime.exits import CannotGoOn
 
 DEFAULT = "demo"
@@ -46,21 +44,27 @@ _HEAD = """\
 """
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="chorus init", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("recipe", nargs="?", default=DEFAULT, help=f"a recipe's name (default: {DEFAULT})")
-    parser.add_argument("file", type=Path, help="the file to write, such as my.toml")
-    args = parser.parse_args(argv)
-    source = recipe_named(args.recipe)
-    target: Path = args.file
+@command(
+    "init",
+    help=__doc__,
+    examples=[
+        "chorus init my.toml              # from the demo, which runs as it is on two CPU cores",
+        "chorus init smollm2 my.toml      # from another recipe that `chorus recipes` lists",
+    ],
+)
+@click.argument(
+    "names", nargs=-1, metavar="[RECIPE] FILE", help=f"a recipe's name (default: {DEFAULT}); the file to write"
+)
+def main(names: tuple[str, ...]) -> int:
+    if len(names) not in (1, 2):
+        raise click.UsageError(f"give the file to write, or a recipe and that file; given: {' '.join(names) or 'none'}")
+    source, target = recipe_named(names[0] if len(names) == 2 else DEFAULT), Path(names[-1])
     if target.suffix != ".toml":
         raise CannotGoOn(f"{target}: a recipe is a TOML file; name it {target.with_suffix('.toml')}")
     text = _HEAD.format(file=target, recipe=source.stem) + commented(source.read_text(encoding="utf-8"))
     try:
-        with target.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with target.open("x", encoding="utf-8") as written:
+            written.write(text)
     except FileExistsError:
         raise CannotGoOn(f"{target}: it is there already, and is left as it is; give another name") from None
     except OSError as error:

@@ -1,83 +1,137 @@
-"""`chorus`: one command, a subcommand a role. Each imports only what its role needs."""
+"""`chorus`: one command, a subcommand a role. Each is imported when it is called, and imports what its role needs."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import redis
+import click
 
-from chorus.protocol.config.load import ConfigError
 from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.command_line import Group, call
 from chorus.protocol.runtime.exits import CANNOT_GO_ON, CannotGoOn
 
-# name -> (module, function, what it does)
-COMMANDS: dict[str, tuple[str, str, str]] = {
-    "run": (
-        "chorus.cli.run",
-        "main",
-        "run a recipe on this machine: starts everything, shows progress, stops everything",
-    ),
-    "recipes": ("chorus.cli.recipes", "main", "list the recipes that come with Chorus"),
-    "init": ("chorus.cli.init", "main", "write one of these recipes into a file of yours, with comments"),
-    "learner": ("chorus.learner.main", "main", "the learner alone, or one rank of it under torchrun"),
-    "generator": ("chorus.generator.main", "main", "one generator: an agent and its vLLM server"),
-    "reward-server": ("chorus.reward_server.main", "main", "the verifier service"),
-    "audit": ("chorus.cli.inspect.audit", "main", "balance the books of a run, from Redis or from its folder"),
-    "status": ("chorus.cli.inspect.status", "main", "the books and the state of every member, from Redis"),
-    "eval": (
-        "chorus.cli.evaluate.eval",
-        "main",
-        "what a model can do on benchmarks: accuracy, pass@k, majority votes, intervals",
-    ),
-    "report": ("chorus.cli.report", "main", "compare runs: one HTML page and a Markdown file with tables and plots"),
-    "regrade": (
-        "chorus.cli.inspect.regrade",
-        "main",
-        "grade a run's stored rollouts with today's rules, and say what changed",
-    ),
-    "templates": ("chorus.cli.templates", "main", "list the templates, show a prompt, try a text against a contract"),
-    "why": ("chorus.cli.inspect.why", "main", "who waits for whom, since when and until when, from Redis"),
-    "trace": ("chorus.cli.inspect.trace", "main", "one group's life across the processes, with times"),
-    "plan": ("chorus.cli.plan", "main", "simulate a run with fleets of generators: throughput, idle time, staleness"),
-    "replay": ("chorus.cli.inspect.replay", "main", "train a recorded step again, offline, and compare the loss"),
-    "check-data": ("chorus.cli.data.check_data", "main", "find problems that training shares with a test set"),
-    "measure-difficulty": ("chorus.cli.evaluate.measure_difficulty", "main", "how often a model solves each problem"),
-    "levels": ("chorus.cli.data.levels", "main", "difficulty levels from such measurements"),
-    "starter": ("chorus.cli.starter", "main", "build the demo's starter policy"),
-    "prepare": ("chorus.deploy.prepare", "main", "make a run's folder and fetch its model, for services in containers"),
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+# section -> name -> (module, whose `main` it is; what it does)
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Train": {
+        "run": ("chorus.cli.run", "run a recipe on this machine: starts everything, shows progress, stops everything"),
+        "recipes": ("chorus.cli.recipes", "list the recipes that come with Chorus"),
+        "init": ("chorus.cli.init", "write one of these recipes into a file of yours, with comments"),
+        "plan": ("chorus.cli.plan", "simulate a run with fleets of generators: throughput, idle time, staleness"),
+        "templates": ("chorus.cli.templates", "list the templates, show a prompt, try a text against a contract"),
+        "starter": ("chorus.cli.starter", "build the demo's starter policy"),
+    },
+    "Look at runs": {
+        "runs": ("chorus.cli.inspect.runs", "list the runs in a folder, and how far each of them is"),
+        "status": ("chorus.cli.inspect.status", "the books of a run, and the state of every member"),
+        "why": ("chorus.cli.inspect.why", "who waits for whom, since when and until when"),
+        "audit": ("chorus.cli.inspect.audit", "balance the books of a run"),
+        "trace": ("chorus.cli.inspect.trace", "one group's life across the processes, with times"),
+        "replay": ("chorus.cli.inspect.replay", "train a recorded step again, offline, and compare the loss"),
+        "regrade": (
+            "chorus.cli.inspect.regrade",
+            "grade a run's stored rollouts with today's rules, and say what changed",
+        ),
+        "report": ("chorus.cli.report", "compare runs: one HTML page and a Markdown file with tables and plots"),
+    },
+    "Measure models and data": {
+        "eval": (
+            "chorus.cli.evaluate.eval",
+            "what a model can do on benchmarks: accuracy, pass@k, majority votes, intervals",
+        ),
+        "measure-difficulty": ("chorus.cli.evaluate.measure_difficulty", "how often a model solves each problem"),
+        "levels": ("chorus.cli.data.levels", "difficulty levels from such measurements"),
+        "check-data": ("chorus.cli.data.check_data", "find problems that training shares with a test set"),
+    },
+    "Services, each by itself": {
+        "learner": ("chorus.learner.main", "the learner alone, or one rank of it under torchrun"),
+        "generator": ("chorus.generator.main", "one generator: an agent and its vLLM server"),
+        "reward-server": ("chorus.reward_server.main", "the verifier service"),
+        "prepare": ("chorus.deploy.prepare", "make a run's folder and fetch its model, for services in containers"),
+    },
+    "This command": {"completion": ("chorus.cli.completion", "what makes a shell complete commands and options")},
 }
+COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+
+
+class _Chorus(Group):
+    """Knows the names and what they do from the table; nothing is imported to list or to complete them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return importlib.import_module(COMMANDS[cmd_name][0]).main if cmd_name in COMMANDS else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+            raise click.NoSuchCommand(args[0], f"there is no command {args[0]!r}.", COMMANDS, ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem as Item
+
+        named = [(name, text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        found = [Item(name, help=text) for name, text in named]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        click.echo(f"chorus {version('chorus-rl')}")
+        ctx.exit()
+
+
+@click.group(
+    "chorus",
+    cls=_Chorus,
+    invoke_without_command=True,
+    help="Train a reasoning model with reinforcement learning, and look at it while it learns.",
+    epilog="chorus COMMAND --help tells more.",
+    examples=["chorus run recipes/demo.toml", "chorus runs", "chorus status runs/demo-20261121-231924"],
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say which it is.")
+@click.pass_context
+def app(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand; errors that a person can mend end in one line and status 3."""
+    if asked := os.environ.get("_CHORUS_COMPLETE"):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(app, {}, "chorus", "_CHORUS_COMPLETE", asked)
     arguments = sys.argv[1:] if argv is None else argv
-    if not arguments or arguments[0] not in COMMANDS:
-        return _usage(arguments)
-    module, function, _ = COMMANDS[arguments[0]]
+    name = arguments[0] if arguments else ""
     try:
-        logs.set_up(arguments[0])
-        entry: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
-        return entry(arguments[1:])
-    except (ConfigError, CannotGoOn) as error:
-        logs.last_word(f"chorus {arguments[0]}: {error}")
+        if name in COMMANDS:
+            logs.set_up(name)
+        return call(app, "chorus", ["--help"] if name == "help" else arguments)
+    except CannotGoOn as error:
+        logs.last_word(f"chorus {name}: {error}")
         return CANNOT_GO_ON
-    except redis.RedisError as error:
-        logs.last_word(f"chorus {arguments[0]}: Redis failed: {error}; is the server running and in order?")
+    except Exception as error:
+        redis = sys.modules.get("redis")  # who has not imported it can't have lost it
+        if redis is None or not isinstance(error, redis.RedisError):
+            raise
+        logs.last_word(f"chorus {name}: Redis failed: {error}; is the server running and in order?")
         return CANNOT_GO_ON
-
-
-def _usage(arguments: list[str]) -> int:
-    asked = not arguments or arguments[0] in ("-h", "--help", "help")
-    out = sys.stdout if asked else sys.stderr
-    if not asked:
-        print(f"chorus: there is no command {arguments[0]!r}", file=out)
-    print("usage: chorus COMMAND [options]      (chorus COMMAND --help tells more)\n", file=out)
-    for name, (_, _, text) in COMMANDS.items():
-        print(f"  {name:18} {text}", file=out)
-    return os.EX_OK if asked else os.EX_USAGE
 
 
 if __name__ == "__main__":

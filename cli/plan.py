@@ -1,23 +1,22 @@
-"""`chorus plan RECIPE`: how many generators a run needs, simulated before anybody pays for them.
+"""How many generators a run needs, simulated before anybody pays for them.
 
-Speeds come from a recorded run (`--run`), each of them can be given instead, and without a run the engine's and the
-learner's must be. `--lengths` replaces the recorded completions: a file with one length a line, or another run.
-
-    chorus plan recipes/demo.toml --run runs/demo-20261122-041622 --generators 1..8
-    chorus plan recipes/big.toml --lengths lengths.txt --rates 1:90,32:2100,256:9000 --learner-rate 20000
+Speeds come from a recorded run (--run, whose configuration counts where no recipe is given); each of them can be given
+instead, and without a run the engine's and the learner's must be. --lengths replaces the recorded completions: a file
+with one length a line, or another run.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
 import re
 import statistics
 from dataclasses import asdict, replace
-from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 
@@ -26,13 +25,46 @@ from chorus.deploy.simulator.forecast import Forecast, forecast, recommend, rema
 from chorus.deploy.simulator.pace import EngineSpeed, Pace, groups_of
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.runtime.command_line import PATH, command, option, overrides_option
 from chorus.protocol.runtime.exits import CannotGoOn
 
 _MOST_GENERATORS = 1024
 
 
-def main(argv: list[str]) -> int:
-    args = _parser().parse_args(argv)
+@command(
+    "plan",
+    help=__doc__,
+    examples=[
+        "chorus plan runs/demo-20261122-041622 --generators 1..8",
+        "chorus plan recipes/demo.toml --run runs/demo-20261122-041622 --generators 1..8",
+        "chorus plan recipes/big.toml --lengths lengths.txt --rates 1:90,32:2100,256:9000 --learner-rate 20000",
+    ],
+)
+@click.argument("recipe", type=PATH, help="a recipe; or a run's folder: then --run is that folder too")
+@option("--generators", default="1..16", metavar="N..M", help="fleet sizes, e.g. 1..16 or 1,2,4,8")
+@option("--run", type=PATH, metavar="RUN", help="a run's folder: speeds, syncs and lengths are taken from it")
+@option("--lengths", type=PATH, metavar="FILE", help="completion lengths, one a line, or a run's folder")
+@option("--rates", metavar="N:RATE,...", help="an engine's tokens/s in total, by sequences that run at once")
+@option("--learner-rate", type=float, metavar="TOKENS", help="tokens/s the learner trains while it does not wait")
+@option("--grade-seconds", type=float, metavar="S", help="grading of a group (default: the run's, or 0)")
+@option("--pause-seconds", type=float, metavar="S", help="an engine's pause for new weights (default: the run's, or 0)")
+@option(
+    "--link-seconds",
+    type=float,
+    metavar="S",
+    help="one copy of the weights on the learner's link; each further generator makes every pause so much longer "
+    "(default: 0)",
+)
+@option("--steps", type=int, default=100, help="steps to simulate for each fleet")
+@option("--seed", type=int, default=0, help="of the groups that are drawn from single lengths")
+@overrides_option
+@option("--json", is_flag=True, help="print one JSON object instead of a table")
+def main(**options: Any) -> int:
+    args = SimpleNamespace(**options)
+    if args.recipe.is_dir():
+        args.run = args.run or args.recipe
+        args.recipe = RunFolder(args.recipe).existing().config
     config = load_config(args.recipe, args.overrides)
     known = _calibration(args, config)
     fleets = _fleets(args.generators)
@@ -53,33 +85,6 @@ def main(argv: list[str]) -> int:
     return os.EX_OK
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="chorus plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("recipe", type=Path, help="recipe (.toml) or a run's config.json")
-    add("--generators", default="1..16", metavar="N..M", help="fleet sizes, e.g. 1..16 or 1,2,4,8 (default 1..16)")
-    add("--run", type=Path, metavar="RUN", help="a run's folder: speeds, syncs and lengths are taken from it")
-    add("--lengths", type=Path, metavar="FILE", help="completion lengths, one a line, or a run's folder")
-    add("--rates", metavar="N:RATE,...", help="an engine's tokens/s in total, by sequences that run at once")
-    add("--learner-rate", type=float, metavar="TOKENS", help="tokens/s the learner trains while it does not wait")
-    add("--grade-seconds", type=float, metavar="S", help="grading of a group (default: the run's, or 0)")
-    add("--pause-seconds", type=float, metavar="S", help="an engine's pause for new weights (default: the run's, or 0)")
-    add(
-        "--link-seconds",
-        type=float,
-        metavar="S",
-        help="one copy of the weights on the learner's link; each further "
-        "generator makes every pause so much longer (default 0)",
-    )
-    add("--steps", type=int, default=100, help="steps to simulate for each fleet (default 100)")
-    add("--seed", type=int, default=0, help="of the groups that are drawn from single lengths")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="overrides of the recipe")
-    add("--json", action="store_true", help="print one JSON object instead of a table")
-    return parser
-
-
 def _fleets(text: str) -> list[int]:
     """1..4 -> 1, 2, 3, 4; 1,4,2 -> 1, 2, 4."""
     parts = [re.fullmatch(r"(\d{1,6})(?:\.\.(\d{1,6}))?", part.strip()) for part in text.split(",")]
@@ -89,7 +94,7 @@ def _fleets(text: str) -> list[int]:
     return sorted(sizes)
 
 
-def _calibration(args: argparse.Namespace, config: RunConfig) -> Calibration:
+def _calibration(args: SimpleNamespace, config: RunConfig) -> Calibration:
     """The run's pace, with what the command line gives instead. Raises CannotGoOn where something is missing."""
     if args.steps < 1:
         raise CannotGoOn(f"--steps {args.steps}: simulate at least one step")
@@ -125,7 +130,7 @@ def _calibration(args: argparse.Namespace, config: RunConfig) -> Calibration:
     return Calibration(replace(pace, groups=groups), lengths, told, notes)
 
 
-def _without_a_run(args: argparse.Namespace) -> Calibration:
+def _without_a_run(args: SimpleNamespace) -> Calibration:
     needed = {"--lengths": args.lengths, "--rates": args.rates, "--learner-rate": args.learner_rate}
     if missing := [name for name, value in needed.items() if value is None]:
         raise CannotGoOn(

@@ -1,13 +1,7 @@
-"""`chorus recipes`: the recipes that come with Chorus.
-
-    chorus recipes
-
-`chorus init NAME my.toml` writes one of them into a file of yours.
-"""
+"""List the recipes that come with Chorus. `chorus init NAME my.toml` writes one of them into a file of yours."""
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
@@ -15,16 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 import chorus
+from chorus.protocol.runtime.command_line import command
 from chorus.protocol.runtime.exits import CannotGoOn
 
 FOLDER = Path(chorus.__file__).parent / "recipes"
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="chorus recipes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args(argv)
+@command("recipes", help=__doc__)
+def main() -> int:
     table = Table()
     table.add_column("recipe", no_wrap=True)
     table.add_column("what it is")

@@ -1,21 +1,22 @@
-"""`chorus starter`: build the policy that a recipe starts from, or say where it lies."""
+"""Build the policy that a recipe starts from, or say where it lies."""
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
+import click
+
 from chorus.protocol.config.load import load_config
+from chorus.protocol.runtime.command_line import PATH, command, option, overrides_option
 from chorus.starter.resolve import build_for
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="chorus starter", description=__doc__)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--cache", type=Path, default=Path("runs/.cache"))
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    args = parser.parse_args(argv)
-    config = load_config(args.recipe, args.overrides)
-    print(build_for(config, args.cache))
+@command("starter", help=__doc__, examples=["chorus starter recipes/demo.toml"])
+@click.argument("recipe", type=PATH)
+@option("--cache", type=PATH, default="runs/.cache", metavar="FOLDER", help="where it is kept")
+@overrides_option
+def main(recipe: Path, cache: Path, overrides: tuple[str, ...]) -> int:
+    config = load_config(recipe, overrides)
+    print(build_for(config, cache))
     return os.EX_OK

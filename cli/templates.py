@@ -1,24 +1,21 @@
-"""`chorus templates`: list them, show what a model sees, try a text against a contract.
-
-    chorus templates [--files PATH ...]
-    chorus templates show NAME --problem TEXT [--model FOLDER]
-    chorus templates try NAME --completion FILE [--gold ANSWER]
+"""List the templates, show what a model sees, try a text against a contract.
 
 NAME is a template's name, or the path of a template's own file, which need not be anywhere else.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 from rich.console import Console
 from rich.table import Table
 
+from chorus.protocol.runtime.command_line import PATH, Group, option
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.templates.load import choose_templates, load_templates
 from chorus.protocol.templates.score import contract_faults, format_score, marker_counts
@@ -27,31 +24,53 @@ from chorus.protocol.templates.template import Template, render_chatml
 FAULTS = 1  # exit status of `try` for a text that the contract does not pay in full
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="chorus templates", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    files = {"type": Path, "nargs": "+", "default": [], "metavar": "PATH", "help": "more templates: files or folders"}
-    parser.add_argument("--files", **files)
-    commands = parser.add_subparsers(dest="command")
-    show = commands.add_parser("show", help="the prompt, exactly as the model sees it")
-    show.add_argument("--problem", required=True, metavar="TEXT")
-    show.add_argument("--model", metavar="FOLDER", help="in this model's own chat format, and as its tokens")
-    attempt = commands.add_parser("try", help="grade a text against the template's contract, marker by marker")
-    attempt.add_argument("--completion", required=True, metavar="FILE", help="the text after the prompt; - reads stdin")
-    attempt.add_argument("--gold", metavar="ANSWER", help="grade the answer, too")
-    for command in (show, attempt):
-        command.add_argument("name", metavar="NAME", help="a template's name, or its file")
-        command.add_argument("--files", **files)
-    args = parser.parse_args(argv)
-    if args.command is None:
-        _list(_known(args.files))
-        return os.EX_OK
-    template, places = _find(args.name, args.files)
-    if args.command == "show":
-        _show(template, args.problem, args.model)
-        return os.EX_OK
-    return _try(template, places, _read(args.completion), args.gold)
+files_option = option("--files", type=PATH, several=True, metavar="PATH...", help="more templates: files or folders")
+name_argument = click.argument("name", help="a template's name, or its file")
+
+
+@click.group(
+    "templates",
+    cls=Group,
+    invoke_without_command=True,
+    help=__doc__,
+    examples=[
+        "chorus templates --files my_templates",
+        'chorus templates show my_templates/terse.toml --problem "What is 3 + 4?"',
+        "chorus templates try my_templates/terse.toml --completion answer.txt --gold 7",
+    ],
+)
+@files_option
+@click.pass_context
+def main(context: click.Context, files: tuple[Path, ...]) -> int:
+    if context.invoked_subcommand is None:
+        _list(_known(files))
+    context.obj = files
+    return os.EX_OK
+
+
+@main.command("show")
+@name_argument
+@option("--problem", required=True, metavar="TEXT")
+@option("--model", metavar="FOLDER", help="in this model's own chat format, and as its tokens")
+@files_option
+@click.pass_obj
+def _show_command(above: tuple[Path, ...], name: str, problem: str, model: str | None, files: tuple[Path, ...]) -> int:
+    """Show the prompt, exactly as the model sees it."""
+    template, _ = _find(name, (*above, *files))
+    _show(template, problem, model)
+    return os.EX_OK
+
+
+@main.command("try")
+@name_argument
+@option("--completion", required=True, metavar="FILE", help="the text after the prompt; - reads stdin")
+@option("--gold", metavar="ANSWER", help="grade the answer, too")
+@files_option
+@click.pass_obj
+def _try_command(above: tuple[Path, ...], name: str, completion: str, gold: str | None, files: tuple[Path, ...]) -> int:
+    """Grade a text against the template's contract, marker by marker."""
+    template, places = _find(name, (*above, *files))
+    return _try(template, places, _read(completion), gold)
 
 
 def _known(files: Sequence[Path]) -> dict[str, Template]:

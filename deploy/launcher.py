@@ -28,6 +28,7 @@ from chorus.deploy.supervisor import Service, ServiceFailed, Supervisor
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.files import read_json, write_json
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.hold import held
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.processes import free_port, spawn_guarded
@@ -62,7 +63,7 @@ def run(
     """
     placement = place(config, visible_cores(), visible_gpus())
     folder = RunFolder(resume or made or new_folder(config, recipe))
-    with _signals_as_exceptions(), Progress(folder) as progress:
+    with _signals_as_exceptions(), held(folder.path), Progress(folder) as progress:
         supervisor = Supervisor(folder.logs, progress.note)
         try:
             chosen = _prepare(config, recipe, folder, placement, resume is not None, progress.note)

@@ -1,4 +1,4 @@
-"""`chorus prepare`: what must be there before a run's services start, each of them in a container of its own.
+"""What must be there before a run's services start, each of them in a container of its own.
 
     recipe ──▶ the model in a folder ──▶ <run>/run.json ──▶ <run>/config.json, which every service reads
 
@@ -8,34 +8,39 @@ place, as `chorus run --resume` does, and the environment and `--set` still over
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from pathlib import Path
+
+import click
 
 from chorus.deploy.preflight import check_inputs
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.files import write_json
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.runtime.command_line import PATH, command, option, overrides_option
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.starter.resolve import resolve
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="chorus prepare", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--run-dir", type=Path, required=True, help="the run's folder; made if it is not there")
-    parser.add_argument("--models", type=Path, required=True, help="where models are built or fetched to, once")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    args = parser.parse_args(argv)
-    prepared = RunFolder(args.run_dir).config
+@command(
+    "prepare",
+    help=__doc__.splitlines()[0] if __doc__ else None,
+    examples=["chorus prepare recipes/demo.toml --run-dir /runs/demo --models /models"],
+)
+@click.argument("recipe", type=PATH)
+@option("--run-dir", type=PATH, required=True, metavar="FOLDER", help="the run's folder; made if it is not there")
+@option("--models", type=PATH, required=True, metavar="FOLDER", help="where models are built or fetched to, once")
+@overrides_option
+def main(recipe: Path, run_dir: Path, models: Path, overrides: tuple[str, ...]) -> int:
+    prepared = RunFolder(run_dir).config
     again = prepared.is_file()
-    config = load_config(prepared if again else args.recipe, args.overrides)
+    config = load_config(prepared if again else recipe, overrides)
     check_inputs(config)
-    prepare(config, args.recipe, args.run_dir, args.models)
+    prepare(config, recipe, run_dir, models)
     what = "goes on: its config.json counts, not the recipe" if again else "is ready"
-    print(f"chorus prepare: {args.run_dir} {what}")
+    print(f"chorus prepare: {run_dir} {what}")
     return os.EX_OK
 
 

@@ -19,6 +19,7 @@ from itertools import groupby
 from pathlib import Path
 
 from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.command_line import USAGE
 from chorus.protocol.runtime.exits import CANNOT_GO_ON, likeness
 from chorus.protocol.runtime.processes import Guarded, spawn_guarded
 
@@ -28,7 +29,6 @@ RESTART_DELAY_S = 1.0
 SAME_AGAIN_S = 60.0  # who dies in the same way twice within this time will die so a third time
 # From outside: a person, the kernel short of memory, a chaos run. That two such deaths are alike means nothing.
 FROM_OUTSIDE = (0, *(-n for n in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)))
-USAGE = 2  # argparse's exit status
 
 
 @dataclass(frozen=True)

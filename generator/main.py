@@ -1,14 +1,14 @@
-"""`chorus generator`: one agent and its vLLM server, until SIGTERM drains it."""
+"""One agent and its vLLM server, until SIGTERM drains it."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import secrets
 import signal
 from pathlib import Path
 
+import click
 import redis
 from tokenizers import Tokenizer
 
@@ -22,44 +22,58 @@ from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LedgerLostError
 from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.command_line import PATH, command, config_option, option, overrides_option, run_id_option
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import await_redis, connect_async, lost
 
 _REWARD_SERVER_DEADLINE_S = 60.0  # at the start: it may be starting itself
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="chorus generator", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="recipe (.toml) or a run's config.json")
-    parser.add_argument("--run-id", required=True, help="namespace of the run on Redis")
-    parser.add_argument("--name", default="generator", help="prefix of this generator's id")
-    parser.add_argument("--log", type=Path, default=Path("vllm.log"), help="where vLLM's own output goes")
-    parser.add_argument("--cpus", type=_cores, help="cores for vLLM once it is up, e.g. 0,1 (default: all)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    args = parser.parse_args(argv)
-    logs.tell(run=args.run_id)
-    config = load_config(args.config, args.overrides)
-    await_redis(config.redis.url)
+def _cores(text: str) -> set[int]:
     try:
-        return asyncio.run(_run(config, args))
+        cores, here = {int(core) for core in text.split(",")}, os.sched_getaffinity(0)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no list of cores such as 0,1") from None
+    if cores - here:
+        raise click.BadParameter(f"no core {min(cores - here)} here; there are {sorted(here)}")
+    return cores
+
+
+@command(
+    "generator",
+    help=__doc__,
+    examples=["chorus generator --config recipes/demo.toml --run-id by-hand --name gen-0 --cpus 0"],
+)
+@config_option
+@run_id_option
+@option("--name", default="generator", help="prefix of this generator's id")
+@option("--log", type=PATH, default="vllm.log", metavar="FILE", help="where vLLM's own output goes")
+@option("--cpus", type=_cores, metavar="0,1", help="cores for vLLM once it is up (default: all)")
+@overrides_option
+def main(config: Path, run_id: str, name: str, log: Path, cpus: set[int] | None, overrides: tuple[str, ...]) -> int:
+    logs.tell(run=run_id)
+    settings = load_config(config, overrides)
+    await_redis(settings.redis.url)
+    try:
+        return asyncio.run(_run(settings, run_id, name, log, cpus))
     except (LedgerLostError, EngineError) as error:
         raise CannotGoOn(str(error)) from None
     except redis.RedisError as error:
-        raise lost(config.redis.url, error) from None
+        raise lost(settings.redis.url, error) from None
 
 
-async def _run(config: RunConfig, args: argparse.Namespace) -> int:
+async def _run(config: RunConfig, run_id: str, name: str, log: Path, cpus: set[int] | None) -> int:
     tokenizer = load_tokenizer(config.model.path)
     grader = RewardServer(config.reward.url, config.reward.deadline_s, config.objective.needs_clusters)
     await grader.wait_ready(_REWARD_SERVER_DEADLINE_S)
     client = connect_async(config.redis.url)
-    generator_id = f"{args.name}-{secrets.token_hex(2)}"
+    generator_id = f"{name}-{secrets.token_hex(2)}"
     logs.tell(process=generator_id)
     agent = Agent(
         config,
-        args.run_id,
+        run_id,
         generator_id,
-        VllmEngine(config, args.log, args.cpus),
+        VllmEngine(config, log, cpus),
         grader,
         tokenizer,
         client,
@@ -75,13 +89,6 @@ async def _run(config: RunConfig, args: argparse.Namespace) -> int:
         await client.aclose()
         await grader.close()
     return os.EX_OK
-
-
-def _cores(text: str) -> set[int]:
-    cores, here = {int(core) for core in text.split(",")}, os.sched_getaffinity(0)
-    if cores - here:
-        raise argparse.ArgumentTypeError(f"no core {min(cores - here)} here; there are {sorted(here)}")
-    return cores
 
 
 def load_tokenizer(path: str) -> Tokenizer:

@@ -1,8 +1,7 @@
-"""`chorus learner`: train, alone or as one rank under torchrun."""
+"""Train, alone or as one rank under torchrun."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import shutil
@@ -19,6 +18,7 @@ from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.files import write_json
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.command_line import PATH, command, config_option, option, overrides_option, run_id_option
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.runtime.redis import connect, lost
 
@@ -26,36 +26,39 @@ log = logging.getLogger("chorus.learner")
 _SCANT_BYTES = 16 * 2**20
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="chorus learner", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="recipe (.toml) or a run's config.json")
-    parser.add_argument("--run-id", required=True, help="namespace of the run on Redis")
-    parser.add_argument("--run-dir", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --run-dir")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    args = parser.parse_args(argv)
-    logs.tell(run=args.run_id)
-    config = load_config(args.config, args.overrides)
+@command(
+    "learner",
+    help=__doc__,
+    examples=["chorus learner --config recipes/demo.toml --run-id by-hand --run-dir runs/by-hand --resume"],
+)
+@config_option
+@run_id_option
+@option("--run-dir", type=PATH, required=True, metavar="FOLDER", help="the run's folder")
+@option("--resume", is_flag=True, help="go on from the newest checkpoint in --run-dir")
+@overrides_option
+def main(config: Path, run_id: str, run_dir: Path, resume: bool, overrides: tuple[str, ...]) -> int:
+    logs.tell(run=run_id)
+    settings = load_config(config, overrides)
     # A container that is started once more has nothing to do.
-    if args.resume and (steps := RunFolder(args.run_dir).finished_steps()) >= config.run.steps:
-        print(f"chorus learner: {args.run_dir}: all {steps} steps are trained; for more, raise run.steps", flush=True)
+    if resume and (steps := RunFolder(run_dir).finished_steps()) >= settings.run.steps:
+        print(f"chorus learner: {run_dir}: all {steps} steps are trained; for more, raise run.steps", flush=True)
         return os.EX_OK
-    client = connect(config.redis.url)
+    client = connect(settings.redis.url)
     try:
-        return _learn(config, args, client)
+        return _learn(settings, run_dir, run_id, resume, client)
     except (LedgerLostError, FencedError) as error:
         raise CannotGoOn(str(error)) from None
     except redis.RedisError as error:
-        raise lost(config.redis.url, error) from None
+        raise lost(settings.redis.url, error) from None
     except Exception as error:  # every library that writes has a name of its own for a full disk
         if type(error).__name__ == "OutOfMemoryError":
             log.exception("a GPU without memory")
-            raise CannotGoOn(_too_much(config, error)) from None
-        if shutil.disk_usage(args.run_dir).free > _SCANT_BYTES or isinstance(error, CannotGoOn):
+            raise CannotGoOn(_too_much(settings, error)) from None
+        if shutil.disk_usage(run_dir).free > _SCANT_BYTES or isinstance(error, CannotGoOn):
             raise
         log.exception("failed beside a full disk")
         raise CannotGoOn(
-            f"run.dir {args.run_dir}: its disk is full ({first_line(error)}); make room, then go on with --resume"
+            f"run.dir {run_dir}: its disk is full ({first_line(error)}); make room, then go on with --resume"
         ) from None
 
 
@@ -76,7 +79,7 @@ def _note_start(run: RunFolder) -> None:
         write_json(run.note, {"started_at": time.time()})
 
 
-def _learn(config: RunConfig, args: argparse.Namespace, client: redis.Redis) -> int:
+def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: redis.Redis) -> int:
     # torch takes seconds to import: whatever can be refused without it has been refused by now.
     import torch
     import torch.distributed as dist
@@ -88,12 +91,12 @@ def _learn(config: RunConfig, args: argparse.Namespace, client: redis.Redis) -> 
 
     torch.manual_seed(config.run.seed)
     rank, _, device = distributed.join()
-    run = RunFolder(args.run_dir)
+    run = RunFolder(run_dir)
     if rank == 0:
         _note_start(run)
         for text in config.objective.warnings:
             log.warning("objective: %s", text)
-    start_from = checkpoints.latest(run.checkpoints) if args.resume else None
+    start_from = checkpoints.latest(run.checkpoints) if resume else None
     ranks = distributed.DistributedTrainer(config, device, start_from)
     try:
         if rank == 0:
@@ -101,10 +104,10 @@ def _learn(config: RunConfig, args: argparse.Namespace, client: redis.Redis) -> 
             parts = assemble(
                 config,
                 run,
-                args.run_id,
+                run_id,
                 client,
                 ranks,
-                partial(Broadcaster, config, client, args.run_id, backend, device),
+                partial(Broadcaster, config, client, run_id, backend, device),
             )
             Learner(parts).run()
             ranks.stop()

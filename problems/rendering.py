@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.templates.template import Template, messages, render_chatml
+
+if TYPE_CHECKING:  # it takes seconds, and who only asks for help needs none
+    from transformers import PreTrainedTokenizerFast
 
 log = logging.getLogger("chorus.learner")
 
@@ -78,6 +80,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     folder = Path(path)
     if folder.is_dir() and not (folder / "tokenizer.json").is_file():
         raise CannotGoOn(f"model.path {path}: there is no tokenizer.json in it; save the model's fast tokenizer there")
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     try:
         return (PreTrainedTokenizerFast if folder.is_dir() else AutoTokenizer).from_pretrained(path)
     except Exception as error:  # the tokenizers library raises nothing more special

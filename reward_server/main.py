@@ -1,9 +1,11 @@
-"""`chorus reward-server`: the verifier service alone. It needs neither Redis nor torch, and a recipe only if it is to
-compose rewards, and to know templates, as that recipe's run does."""
+"""The verifier service alone.
+
+It needs neither Redis nor torch, and a recipe only if it is to compose rewards, and to know templates, as that recipe's
+run does.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
@@ -17,6 +19,7 @@ from pydantic import ValidationError
 from chorus.protocol.config.load import load_config
 from chorus.protocol.rewards import RewardSpec
 from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.reward_server.api.app import create_app
 from chorus.reward_server.api.settings import Settings
 
@@ -25,11 +28,30 @@ KEEP_ALIVE_S = 75  # longer than the pause between two groups: a connection must
 DRAIN_GRACE_S = 5  # beyond one grade's limit, for requests in flight at SIGTERM
 
 
-def main(argv: list[str] | None = None) -> int:
+@command(
+    "reward-server",
+    help=__doc__,
+    epilog=f"With {TOKEN_VARIABLE} set, /v1 asks for that bearer token.",
+    examples=["chorus reward-server --port 8100 --recipe recipes/demo.toml"],
+)
+@option("--host", default="127.0.0.1", help="address to listen on")
+@option("--port", type=int, default=8100, help="0 picks a free one")
+@option(
+    "--recipe",
+    type=PATH,
+    help="a recipe, or a run's config.json: its [reward] and templates.files count, unless options say otherwise",
+)
+@option("--workers", type=int, help="grader processes (default: the recipe's; else one a core)")
+@option("--timeout", type=float, metavar="SECONDS", help="of one grade (default: the recipe's; else 5)")
+@option(
+    "--templates", type=PATH, several=True, metavar="PATH...", help="templates beside the recipe's: files or folders"
+)
+@option("--reward-json", metavar="JSON", help='composition, for example {"compose": "format_gated"}')
+@option("--max-queue", type=int, default=4096, help="grades waiting or in progress before 429")
+def main(host: str, port: int, **options: Any) -> int:
     """Serve until SIGTERM or Ctrl-C, then drain. Returns 0; 1 when it cannot listen; 2 for bad settings."""
-    arguments = _parser().parse_args(argv)
     try:
-        settings = _settings(arguments)
+        settings = _settings(**options)
         app = create_app(settings)  # reads the templates
     except ValidationError as error:
         first = error.errors()[0]
@@ -37,10 +59,10 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         return _fail(2, str(error))
     try:
-        listener = _listen(arguments.host, arguments.port)
+        listener = _listen(host, port)
     except OSError as error:
         hint = "is another server running there? choose another --port"
-        return _fail(1, f"cannot listen on {arguments.host} port {arguments.port}: {error.strerror}; {hint}")
+        return _fail(1, f"cannot listen on {host} port {port}: {error.strerror}; {hint}")
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
     logs.announce(
@@ -62,51 +84,27 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="chorus reward-server", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
-    parser.add_argument("--port", type=int, default=8100, help="port; 0 picks a free one (default 8100)")
-    parser.add_argument(
-        "--recipe",
-        type=Path,
-        help="a recipe, or a run's config.json: its [reward] and templates.files count, unless options say otherwise",
-    )
-    parser.add_argument("--workers", type=int, help="grader processes (default: the recipe's; else one a core)")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="of one grade (default: the recipe's; else 5)")
-    parser.add_argument(
-        "--templates",
-        type=Path,
-        nargs="*",
-        default=[],
-        metavar="PATH",
-        help="more templates: files or folders, beside the recipe's",
-    )
-    parser.add_argument("--reward-json", metavar="JSON", help='composition, for example {"compose": "format_gated"}')
-    parser.add_argument(
-        "--max-queue", type=int, default=4096, help="grades waiting or in progress before 429 (default 4096)"
-    )
-    parser.epilog = f"With {TOKEN_VARIABLE} set, /v1 asks for that bearer token."
-    return parser
-
-
-def _settings(arguments: argparse.Namespace) -> Settings:
+def _settings(
+    recipe: Path | None,
+    workers: int | None,
+    timeout: float | None,
+    templates: tuple[Path, ...],
+    reward_json: str | None,
+    max_queue: int,
+) -> Settings:
     fields: dict[str, Any] = {"workers": len(os.sched_getaffinity(0))}
-    templates: list[Path] = []
-    if arguments.recipe is not None:
-        recipe = load_config(arguments.recipe)
-        spec = RewardSpec(**recipe.reward.model_dump(include=set(RewardSpec.model_fields)))
-        fields = {"workers": recipe.reward.workers, "timeout_s": recipe.reward.timeout_s, "reward": spec}
-        templates = [Path(file) for file in recipe.templates.files]
-    if arguments.reward_json is not None:
-        fields["reward"] = RewardSpec.model_validate_json(arguments.reward_json)
-    if arguments.workers is not None:
-        fields["workers"] = arguments.workers
-    if arguments.timeout is not None:
-        fields["timeout_s"] = arguments.timeout
+    if recipe is not None:
+        config = load_config(recipe)
+        spec = RewardSpec(**config.reward.model_dump(include=set(RewardSpec.model_fields)))
+        fields = {"workers": config.reward.workers, "timeout_s": config.reward.timeout_s, "reward": spec}
+        templates = (*map(Path, config.templates.files), *templates)
+    if reward_json is not None:
+        fields["reward"] = RewardSpec.model_validate_json(reward_json)
+    given = {"workers": workers, "timeout_s": timeout}
     return Settings(
-        **fields,
-        max_queue=arguments.max_queue,
-        templates=tuple(dict.fromkeys([*templates, *arguments.templates])),
+        **fields | {name: value for name, value in given.items() if value is not None},
+        max_queue=max_queue,
+        templates=tuple(dict.fromkeys(templates)),
         token=os.environ.get(TOKEN_VARIABLE),
     )
 

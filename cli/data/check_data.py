@@ -1,4 +1,4 @@
-"""`chorus check-data TRAIN... --against TEST...`: problems that training shares with a test set.
+"""Problems that training shares with a test set.
 
 Finds equal and nearly equal problems, and tells where both stand. Without --against it looks for duplicates within and
 between the sets. Exit status: 0 where nothing is shared, 1 where something is, 3 where a set can't be read.
@@ -6,7 +6,6 @@ between the sets. Exit status: 0 where nothing is shared, 1 where something is, 
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import os
@@ -17,44 +16,56 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from chorus.problems.overlap import LEAST, Overlap, find_overlaps
 from chorus.problems.sources import Placed, load_placed
+from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
 
 FOUND = 1
 KINDS = ("exact", "near", "variant")
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="chorus check-data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("train", nargs="+", metavar="TRAIN", help="problem sources, as in a recipe")
-    parser.add_argument("--against", nargs="+", default=[], metavar="TEST", help="sources that training must not share")
-    parser.add_argument(
-        "--least", type=float, default=LEAST, help=f"Jaccard similarity from which texts are near (default: {LEAST})"
-    )
-    parser.add_argument(
-        "--variants", action="store_true", help="the same words with other numbers and another answer count too"
-    )
-    parser.add_argument("--show", type=int, default=20, metavar="N", help="pairs to print (default: 20)")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write TRAIN without what is shared (.jsonl or .gz)")
-    args = parser.parse_args(argv)
-    if not 0.1 <= args.least <= 1:
-        raise CannotGoOn(f"--least {args.least}: give a similarity from 0.1 to 1")
-    if args.write is not None and not args.write.name.endswith((".jsonl", ".jsonl.gz")):
-        raise CannotGoOn(f"--write {args.write}: give a name that ends in .jsonl or .jsonl.gz")
+@command(
+    "check-data",
+    help=__doc__,
+    examples=[
+        "chorus check-data my_train.jsonl --against eval_math500.jsonl.gz eval_aime24.jsonl.gz",
+        "chorus check-data my_train.jsonl --against eval_math500.jsonl.gz --write clean.jsonl",
+        "chorus check-data a.jsonl b.jsonl",
+    ],
+)
+@click.argument("sources", nargs=-1, required=True, metavar="TRAIN...", help="problem sources, as in a recipe")
+@option("--against", several=True, metavar="TEST...", help="sources that training must not share")
+@option("--least", type=float, default=LEAST, help="Jaccard similarity from which texts are near")
+@option("--variants", is_flag=True, help="the same words with other numbers and another answer count too")
+@option("--show", type=int, default=20, metavar="N", help="pairs to print")
+@option("--json", "as_json", is_flag=True, help="print everything as JSON")
+@option("--write", type=PATH, metavar="FILE", help="write TRAIN without what is shared (.jsonl or .gz)")
+def main(
+    sources: tuple[str, ...],
+    against: tuple[str, ...],
+    least: float,
+    variants: bool,
+    show: int,
+    as_json: bool,
+    write: Path | None,
+) -> int:
+    if not 0.1 <= least <= 1:
+        raise CannotGoOn(f"--least {least}: give a similarity from 0.1 to 1")
+    if write is not None and not write.name.endswith((".jsonl", ".jsonl.gz")):
+        raise CannotGoOn(f"--write {write}: give a name that ends in .jsonl or .jsonl.gz")
     started = time.monotonic()
-    train, against = _load(args.train), _load(args.against)
-    overlaps = find_overlaps(_all(train), _all(against) if against else None, args.least)
-    counted = [o for o in overlaps if o.kind != "variant" or args.variants]
-    report = Report(train, against, overlaps, time.monotonic() - started)
-    print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if args.json else report.text(args.show))
-    if args.write is not None:
+    train, tests = _load(sources), _load(against)
+    overlaps = find_overlaps(_all(train), _all(tests) if tests else None, least)
+    counted = [o for o in overlaps if o.kind != "variant" or variants]
+    report = Report(train, tests, overlaps, time.monotonic() - started)
+    print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if as_json else report.text(show))
+    if write is not None:
         kept = _without(train, counted)
-        _write(args.write, kept)
-        print(f"{args.write}: {len(kept):,} of {report.problems(train):,} problems written", file=sys.stderr)
+        _write(write, kept)
+        print(f"{write}: {len(kept):,} of {report.problems(train):,} problems written", file=sys.stderr)
     return FOUND if counted else os.EX_OK
 
 

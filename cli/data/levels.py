@@ -1,51 +1,74 @@
-"""`chorus levels`: the difficulty of each problem, L1 to L3, from how often a small and larger models solved it.
+"""The difficulty of each problem, L1 to L3, from how often a small and larger models solved it.
 
 The rules are a table in docs/problems.md. The same measurements and the same seed give the same file, byte for byte.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import click
 
 from chorus.problems.levels import Assigned, Rate, assign_levels, total
 from chorus.problems.pass_rates import read_measured
 from chorus.problems.sources import load_placed
+from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
 
 Rates = dict[str, Rate]
+rates_of = partial(
+    option,
+    type=PATH,
+    several=True,
+    metavar="FILE...",
+    section="Files of pass rates, as `chorus measure-difficulty` writes them",
+)
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="chorus levels", description=__doc__)
-    rates = parser.add_argument_group("files of pass rates, as `chorus measure-difficulty` writes them")
-    rates.add_argument(
-        "--small", type=Path, nargs="+", required=True, metavar="FILE", help="of the model to be trained"
-    )
-    rates.add_argument("--medium", type=Path, nargs="+", default=[], metavar="FILE", help="of a larger one")
-    rates.add_argument("--large", type=Path, nargs="+", default=[], metavar="FILE", help="of the largest")
-    parser.add_argument("--both-partial", choices=["L1", "L2"], default="L2", help="small and medium solve it in part")
-    parser.add_argument("--seed", type=int, default=0, help="which half of what only the large model solves stays")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a line a problem, also those left out")
-    parser.add_argument("--problems", metavar="SPEC", help="with --write: the source that was measured")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="the problems that have a level, with it as `level`")
-    args = parser.parse_args(argv)
-    if (args.write is None) != (args.problems is None):
+@command(
+    "levels",
+    help=__doc__,
+    examples=[
+        "chorus levels --small 1.5b.jsonl --medium 7b.jsonl --large 32b.jsonl --out levels.jsonl",
+        "chorus levels --small 1.5b.jsonl --out levels.jsonl --problems my_train.jsonl --write levelled.jsonl",
+    ],
+)
+@rates_of("--small", required=True, help="of the model to be trained")
+@rates_of("--medium", help="of a larger one")
+@rates_of("--large", help="of the largest")
+@option("--both-partial", type=click.Choice(["L1", "L2"]), default="L2", help="small and medium solve it in part")
+@option("--seed", type=int, default=0, help="which half of what only the large model solves stays")
+@option("--out", type=PATH, required=True, metavar="FILE", help="a line a problem, also those left out")
+@option("--problems", metavar="SPEC", help="with --write: the source that was measured")
+@option("--write", type=PATH, metavar="FILE", help="the problems that have a level, with it as `level`")
+def main(
+    small: tuple[Path, ...],
+    medium: tuple[Path, ...],
+    large: tuple[Path, ...],
+    both_partial: Literal["L1", "L2"],
+    seed: int,
+    out: Path,
+    problems: str | None,
+    write: Path | None,
+) -> int:
+    if (write is None) != (problems is None):
         raise CannotGoOn("--write and --problems belong together: the file to write, and the source of its problems")
-    small, medium, large = (_rates(files) for files in (args.small, args.medium, args.large))
-    assigned = assign_levels(small, medium, large, args.seed, args.both_partial)
-    _write(args.out, [_line(a, small, medium, large) for a in assigned])
+    rates = (_rates(small), _rates(medium), _rates(large))
+    assigned = assign_levels(*rates, seed, both_partial)
+    _write(out, [_line(a, *rates) for a in assigned])
     print(_table(assigned))
-    if args.write is not None:
-        _write(args.write, _problems(args.problems, assigned))
+    if write is not None and problems is not None:
+        _write(write, _problems(problems, assigned))
     return os.EX_OK
 
 
-def _rates(files: list[Path]) -> Rates:
+def _rates(files: Sequence[Path]) -> Rates:
     """One model's rates under one hint: levels of a mixture would say nothing."""
     try:
         measured = [line for file in files for line in read_measured(file)]

@@ -1,8 +1,11 @@
-"""`chorus eval MODEL`: what a model can do on benchmarks, through a vLLM started for it or a run's generators."""
+"""What a model can do on benchmarks, through a vLLM started for it or a run's generators.
+
+MODEL is a Hugging Face folder or hub name, a run's folder, `smollm2` or `starter`. Stopped and asked again, it goes on
+where it was.
+"""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -12,11 +15,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import get_args
+from types import SimpleNamespace
+from typing import Any
+
+import click
 
 from chorus.cli.evaluate.engine import engine_config, started_vllm
 from chorus.cli.evaluate.grading import local_grading
 from chorus.cli.evaluate.model import Model, find_model
+from chorus.cli.evaluate.options import answers, model_options, problems
 from chorus.deploy.placement import visible_cores, visible_gpus
 from chorus.evaluation.fleet import Fleet, open_fleet
 from chorus.evaluation.records import Spec, Store
@@ -24,10 +31,11 @@ from chorus.evaluation.runner import Engine, Progress, Question, answer_all, che
 from chorus.evaluation.suite import Benchmark, Suite, load_suite, read_problems
 from chorus.evaluation.summary import summarize, table
 from chorus.generator.engine import EngineError
-from chorus.problems.hints import HintUnit, hinted
+from chorus.problems.hints import hinted
 from chorus.problems.rendering import Renderer, load_tokenizer
 from chorus.protocol.config.run import Gpu
 from chorus.protocol.ledger import FencedError, LedgerLostError
+from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import connect
 from chorus.protocol.templates.load import choose_templates
@@ -36,8 +44,28 @@ STOPPED = 130
 _SAY_EVERY_S = 10.0
 
 
-def main(argv: list[str]) -> int:
-    args = _parser().parse_args(argv)
+@command(
+    "eval",
+    help=__doc__,
+    examples=[
+        "chorus eval Qwen/Qwen2.5-Math-1.5B --suite math --data FOLDER",
+        'chorus eval runs/my-run --problems "arithmetic:chain?split=heldout" --samples 16',
+        "chorus eval runs/my-run --checkpoint selected --suite math --data FOLDER",
+    ],
+)
+@model_options
+@problems("--suite", default="math", help="a suite's name or a .toml file")
+@problems("--benchmarks", metavar="A,B", help="only these benchmarks of the suite")
+@problems("--problems", metavar="SOURCE", help="instead of a suite: one source, as in a recipe")
+@answers("--runs", type=int, metavar="N", help="greedy: the mean of N runs (default: 5)")
+@answers("--samples", type=int, metavar="N", help="sampled instead: N answers a problem, with avg@N, pass@k, maj@k")
+@answers("--mode", type=click.Choice(["strict", "paper", "train"]), default="strict", help="of the grader")
+@option("--out", type=PATH, metavar="FOLDER", help="results (default: runs/evals/..., or the run's own evals/...)")
+def main(**options: Any) -> int:
+    return evaluate(SimpleNamespace(**options))
+
+
+def evaluate(args: SimpleNamespace) -> int:
     _check(args)
     model = find_model(args.model, "start" if args.running else args.checkpoint, args.template)
     try:
@@ -49,53 +77,7 @@ def main(argv: list[str]) -> int:
         raise CannotGoOn(f"{error} (the same command goes on where it was)") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="chorus eval", description=__doc__)
-    add = parser.add_argument
-    add("model", help="a Hugging Face folder or hub name, a run's folder, `smollm2` or `starter`")
-    add("--checkpoint", default="last", help="of a run's folder: last, selected (on validation), start, or a step")
-    what = parser.add_argument_group("problems")
-    add = what.add_argument
-    add("--suite", default="math", help="a suite's name or a .toml file (default: math)")
-    add("--benchmarks", metavar="A,B", help="only these benchmarks of the suite")
-    add("--data", type=Path, metavar="FOLDER", help="folder of the benchmarks' files; without it, the hub is asked")
-    add("--problems", metavar="SOURCE", help="instead of a suite: one source, as in a recipe")
-    add("--limit", type=int, metavar="N", help="the first N problems of each benchmark")
-    add("--hint-ratio", type=float, default=0.0, metavar="P", help="ask with the first P of the reference solution")
-    add("--allow-answer-in-hint", action="store_true", help="give a hint that holds the answer, too")
-    add("--hint-unit", choices=get_args(HintUnit), default="characters", help="what P is a share of")
-    how = parser.add_argument_group("answers")
-    add = how.add_argument
-    add("--runs", type=int, metavar="N", help="greedy: the mean of N runs (default: 5)")
-    add("--samples", type=int, metavar="N", help="sampled instead: N answers a problem, with avg@N, pass@k, maj@k")
-    add("--temperature", type=float, default=1.0, help="of sampled answers (default: 1)")
-    add("--top-p", type=float, default=1.0, metavar="P", help="of sampled answers, above 0 and at most 1 (default: 1)")
-    add("--max-tokens", type=int, default=3000, help="of an answer, where the context has room (default: 3000)")
-    add("--template", default="qwen-math", help="the one template of all problems (default: qwen-math)")
-    add("--template-files", type=Path, nargs="+", default=[], metavar="FILE")
-    add("--chat", choices=("chatml", "model"), help="as templates.chat (default: the run's, or chatml)")
-    add("--mode", choices=("strict", "paper", "train"), default="strict", help="of the grader (default: strict)")
-    add("--seed", type=int, default=42, help="of vLLM and of the confidence intervals (default: 42)")
-    where = parser.add_argument_group("machine")
-    add = where.add_argument
-    add("--out", type=Path, metavar="FOLDER", help="results (default: runs/evals/..., or the run's own evals/...)")
-    add("--running", action="store_true", help="ask the run's own generators, whose weights must stand still")
-    add("--redis", metavar="URL", help="with --running (default: the run's)")
-    add("--dtype", choices=("float32", "bfloat16"), help="default: the run's; bfloat16 on GPUs, float32 on CPUs")
-    add("--context", type=int, help="prompt and answer together (default: the run's, or at most 4096)")
-    add("--at-once", type=int, default=64, metavar="N", help="answers that vLLM works on at once (default: 64)")
-    add(
-        "--kv-cache-gib", type=float, default=1.0, metavar="GIB", help="memory for keys and values on CPUs (default: 1)"
-    )
-    add("--cpus", metavar="0,1", help="cores for vLLM where there is no GPU (default: all)")
-    add("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs for vLLM (default: 1)")
-    add("--workers", type=int, default=1, help="grader processes (default: 1)")
-    add("--deadline", type=float, default=3600.0, metavar="S", help="for one problem's answers (default: 3600)")
-    add("--vllm-arg", action="append", default=[], metavar="ARG", help="a further argument for vLLM's server")
-    return parser
-
-
-def _check(args: argparse.Namespace) -> None:
+def _check(args: SimpleNamespace) -> None:
     if args.runs is not None and args.samples is not None:
         raise CannotGoOn("--runs is for greedy answers and --samples for sampled ones; give one of them")
     for name in ("runs", "samples", "limit", "max_tokens", "at_once", "workers", "tensor_parallel"):
@@ -119,7 +101,7 @@ def _check(args: argparse.Namespace) -> None:
         raise CannotGoOn("--temperature: sampled answers need one above 0; greedy answers come with --runs")
 
 
-def _suite(args: argparse.Namespace) -> tuple[str, Suite, dict[str, str]]:
+def _suite(args: SimpleNamespace) -> tuple[str, Suite, dict[str, str]]:
     """Name, suite, and by benchmark the source of its problems."""
     if args.problems:
         name = Path(args.problems.split(":")[-1].split("?")[0]).name.split(".")[0] or "problems"
@@ -130,7 +112,7 @@ def _suite(args: argparse.Namespace) -> tuple[str, Suite, dict[str, str]]:
     return Path(args.suite).stem, suite, {b.name: b.source(args.data) for b in suite.benchmark}
 
 
-def _questions(args: argparse.Namespace, model: Model, suite: Suite, sources: dict[str, str]) -> list[Question]:
+def _questions(args: SimpleNamespace, model: Model, suite: Suite, sources: dict[str, str]) -> list[Question]:
     template = choose_templates([args.template], _template_files(args, model), "--template")[args.template]
     chat = args.chat or (model.config.templates.chat if model.config else "chatml")
     tokenizer = load_tokenizer(model.path)
@@ -157,7 +139,7 @@ def _questions(args: argparse.Namespace, model: Model, suite: Suite, sources: di
 
 
 def _spec(
-    args: argparse.Namespace,
+    args: SimpleNamespace,
     model: Model,
     name: str,
     suite: Suite,
@@ -193,7 +175,7 @@ def _spec(
     )
 
 
-def _folder(args: argparse.Namespace, model: Model, spec: Spec) -> Path:
+def _folder(args: SimpleNamespace, model: Model, spec: Spec) -> Path:
     if args.out is not None:
         return args.out
     how = f"{spec.decoding}-{spec.n}" + ("" if spec.limit is None else f"-first-{spec.limit}")
@@ -202,7 +184,7 @@ def _folder(args: argparse.Namespace, model: Model, spec: Spec) -> Path:
     return model.run / "evals" / f"{spec.suite}-{how}-step-{spec.step or 0:06d}{'-running' if args.running else ''}"
 
 
-async def _evaluate(args: argparse.Namespace, model: Model) -> int:
+async def _evaluate(args: SimpleNamespace, model: Model) -> int:
     task = asyncio.current_task()
     assert task
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -235,7 +217,7 @@ async def _evaluate(args: argparse.Namespace, model: Model) -> int:
 
 
 @asynccontextmanager
-async def _fleet(args: argparse.Namespace, model: Model) -> AsyncIterator[Fleet]:
+async def _fleet(args: SimpleNamespace, model: Model) -> AsyncIterator[Fleet]:
     assert model.config
     assert model.run
     client = connect(args.redis or model.config.redis.url, patience_s=0.0, named="--redis")
@@ -244,7 +226,7 @@ async def _fleet(args: argparse.Namespace, model: Model) -> AsyncIterator[Fleet]
 
 
 async def _ask(
-    args: argparse.Namespace, spec: Spec, questions: list[Question], store: Store, engine: Engine, model: Model
+    args: SimpleNamespace, spec: Spec, questions: list[Question], store: Store, engine: Engine, model: Model
 ) -> None:
     """Ask for what is missing, and write down how long that took."""
     tokenizer = load_tokenizer(model.path)
@@ -267,11 +249,11 @@ async def _ask(
             file.write(json.dumps({"started": started, "seconds": time.time() - started}) + "\n")
 
 
-def _template_files(args: argparse.Namespace, model: Model) -> list[Path]:
-    return args.template_files or [Path(f) for f in (model.config.templates.files if model.config else ())]
+def _template_files(args: SimpleNamespace, model: Model) -> list[Path]:
+    return list(args.template_files) or [Path(f) for f in (model.config.templates.files if model.config else ())]
 
 
-def _cores(args: argparse.Namespace) -> list[int]:
+def _cores(args: SimpleNamespace) -> list[int]:
     cores = visible_cores()
     if args.cpus is None:
         return cores

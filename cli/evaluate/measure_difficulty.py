@@ -1,60 +1,47 @@
-"""`chorus measure-difficulty MODEL`: how often a model solves each problem, for curricula and levels.
+"""How often a model solves each problem, for curricula and levels.
 
-It is `chorus eval` with sampled answers, graded as in training, and its outcome by problem. Further options are those
-of `chorus eval` (--template, --max-tokens, --dtype, --at-once, ...). The answers stand in a folder beside FILE; stopped
-and asked again, it goes on where it was.
+It is `chorus eval` with sampled answers, graded as in training, and its outcome by problem. The answers stand in a
+folder beside FILE; stopped and asked again, it goes on where it was.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from chorus.cli.evaluate import eval as evaluate
+from chorus.cli.evaluate.eval import evaluate, model_options
 from chorus.problems.pass_rates import Measured
 from chorus.protocol.run_folder.files import read_lines
+from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
 
 SAMPLES = 8  # a problem; QuestA, arXiv 2507.13266
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="chorus measure-difficulty",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("model", help="a Hugging Face folder or hub name, a run's folder, `smollm2` or `starter`")
-    parser.add_argument("--problems", required=True, metavar="SPEC", help="a problem source, as in a recipe")
-    parser.add_argument("--samples", type=int, default=SAMPLES, metavar="N", help="a problem (default: 8)")
-    parser.add_argument(
-        "--hint-ratio", type=float, default=0.0, metavar="P", help="share of the solution that is given"
-    )
-    parser.add_argument(
-        "--allow-answer-in-hint",
-        action="store_true",
-        help="give a hint that holds the answer, too: for curricula with reject_if_answer_in_hint = false",
-    )
-    parser.add_argument("--name", help="of the model, as FILE shall say it (default: MODEL)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a line a problem, .jsonl")
-    args, further = parser.parse_known_args(argv)
-    answers = args.out.with_name(args.out.name + ".answers")
-    status = evaluate.main(
-        [
-            *(args.model, "--problems", args.problems, "--samples", str(args.samples)),
-            *("--hint-ratio", str(args.hint_ratio), "--mode", "train", "--out", str(answers)),
-            *(["--allow-answer-in-hint"] if args.allow_answer_in_hint else []),
-            *further,
-        ]
-    )
-    if status != os.EX_OK:
+@command(
+    "measure-difficulty",
+    help=__doc__,
+    examples=[
+        "chorus measure-difficulty MODEL --problems my_train.jsonl --samples 8 --out rates.jsonl",
+        "chorus measure-difficulty MODEL --problems my_train.jsonl --hint-ratio 0.5 --out rates_half.jsonl",
+    ],
+)
+@model_options
+@option("--problems", required=True, metavar="SPEC", help="a problem source, as in a recipe")
+@option("--samples", type=int, default=SAMPLES, metavar="N", help="a problem")
+@option("--name", help="of the model, as FILE shall say it (default: MODEL)")
+@option("--out", type=PATH, required=True, metavar="FILE", help="a line a problem, .jsonl")
+def main(out: Path, name: str | None, **options: Any) -> int:
+    answers = out.with_name(out.name + ".answers")
+    asked = SimpleNamespace(**options, out=answers, mode="train", suite="", benchmarks=None, runs=None)
+    if (status := evaluate(asked)) != os.EX_OK:
         return status
-    measured = measure(answers, args.name or args.model, args.hint_ratio)
-    _write(args.out, measured)
-    print(_histogram(args.out, measured))
+    measured = measure(answers, name or asked.model, asked.hint_ratio)
+    _write(out, measured)
+    print(_histogram(out, measured))
     return os.EX_OK
 
 

@@ -7,8 +7,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
@@ -43,6 +41,8 @@ class Model:
             return asked
         if self.config is not None:
             return self.config.model.context
+        from transformers import AutoConfig
+
         try:
             shape = AutoConfig.from_pretrained(self.path).get_text_config()
         except (OSError, ValueError) as error:

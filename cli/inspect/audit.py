@@ -1,62 +1,49 @@
-"""`chorus audit`: are the books in balance? From Redis alone, or from a finished run's folder."""
+"""Are the books in balance? From the Redis of a run that is going on, or from the folder of one that has ended."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import zlib
 from collections import Counter
 from pathlib import Path
 
-from chorus.cli.inspect.live import live_books
-from chorus.protocol.ledger import Books
+from chorus.cli.inspect.live import find, format_books, format_totals, run_options
+from chorus.cli.inspect.standing import is_run
+from chorus.protocol.run_folder.checkpoints import read_manifest, whole
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.hold import is_held
+from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.runtime.command_line import command
 from chorus.protocol.runtime.exits import CannotGoOn
 
 UNBALANCED = 1
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="chorus audit", description=__doc__)
-    parser.add_argument("run", nargs="?", help="a run's folder; or, with --redis, a run id (default: all runs there)")
-    parser.add_argument("--redis", metavar="URL", help="read the live books from this server")
-    args = parser.parse_args(argv)
-    if args.redis:
-        return _live(args.redis, args.run)
-    if not args.run:
-        raise CannotGoOn("give a run's folder, or --redis URL for a live run")
-    return audit_folder(Path(args.run))
+@command(
+    "audit",
+    help=__doc__,
+    examples=["chorus audit runs/demo-20261121-231924", "chorus audit --redis redis://127.0.0.1:6379/0"],
+)
+@run_options
+def main(run: str | None, url: str | None) -> int:
+    folder = Path(run) if run is not None and url is None else None
+    if folder and folder.is_dir() and (_has_ended(folder) or not is_run(RunFolder(folder))):
+        return audit_folder(folder)
+    found = find(run, url)
+    for live in found.live:
+        print(format_books(live.run_id, live.books))
+    if found.folder and not found.live:
+        return audit_folder(found.folder)
+    return UNBALANCED if any(live.books.difference for live in found.live) else os.EX_OK
 
 
-def _live(url: str, run: str | None) -> int:
-    status = os.EX_OK
-    for _, run_id, books in live_books(url, run):
-        print(format_books(run_id, books))
-        status = UNBALANCED if books.difference else status
-    return status
-
-
-def format_books(run_id: str, books: Books) -> str:
-    """The books as a person reads them."""
-    dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(books.dropped.items())) or "0"
-    verdict = "balanced" if books.difference == 0 else f"OUT OF BALANCE BY {books.difference}"
-    return (
-        f"run {run_id}: {verdict}\n"
-        f"  admitted    {books.admitted}\n"
-        f"  trained     {books.trained}  ({books.durable} durable)\n"
-        f"  dropped     {dropped}\n"
-        f"  outstanding {books.outstanding}  ({books.queued} queued, {books.leased} leased, "
-        f"{books.unread} unread, {books.read} read)\n"
-        f"  foreign     {books.foreign}  (entries nobody admitted, refused)"
-    )
+def _has_ended(folder: Path) -> bool:
+    return (folder / "summary.json").is_file() and not is_held(folder)
 
 
 def audit_folder(run_dir: Path) -> int:
     """Check a finished run's own files: every group trained once, and as many as its books say."""
-    from chorus.protocol.run_folder.checkpoints import read_manifest
-    from chorus.protocol.run_folder.rollouts import read_step, stored_steps
-
     summary_file = run_dir / "summary.json"
     if not summary_file.is_file():
         raise CannotGoOn(f"{run_dir}: no summary.json; give the folder of a run that has ended")
@@ -78,8 +65,7 @@ def audit_folder(run_dir: Path) -> int:
             faults.append(f"step {step} trained on nothing")
     if doubled := [index for index, n in seen.items() if n > 1]:
         faults.append(f"{len(doubled)} groups were trained more than once, index {doubled[0]} among them")
-    manifests = [read_manifest(p.parent) for p in sorted((run_dir / "checkpoints").glob("step-*/manifest.json"))]
-    durable = [id for m in manifests for id in m.all_entries]
+    durable = [id for path in whole(RunFolder(run_dir).checkpoints) for id in read_manifest(path).all_entries]
     if durable != entries:
         faults.append(f"manifests list {len(durable)} entries, the stored rollouts {len(entries)}, not the same ones")
     if ledger["trained"] != len(entries):
@@ -90,8 +76,5 @@ def audit_folder(run_dir: Path) -> int:
     for fault in faults:
         print(f"{run_dir}: {fault}")
     verdict = "OUT OF BALANCE" if faults else "balanced"
-    print(
-        f"{run_dir}: {verdict}: {ledger['admitted']} admitted = {ledger['trained']} trained "
-        f"+ {sum(ledger['dropped'].values())} dropped + {ledger['outstanding']} outstanding"
-    )
+    print(f"{run_dir}: {verdict}: {format_totals(ledger)}")
     return UNBALANCED if faults else os.EX_OK

@@ -1,4 +1,4 @@
-"""`chorus regrade RUN`: grade a run's stored rollouts with today's rules, and say what changed and why.
+"""Grade a run's stored rollouts with today's rules, and say what changed and why.
 
 Reads the run's folder alone (config.json, rollouts/, its tokenizer); needs no Redis and changes nothing. The grades
 come from the reward server's own graders, in processes with its limits.
@@ -6,7 +6,6 @@ come from the reward server's own graders, in processes with its limits.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -18,6 +17,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import click
+
 from chorus.cli.evaluate.grading import Grading, local_grading
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
@@ -25,29 +26,28 @@ from chorus.protocol.messages import Grade, Sample, Task, unpack_ids
 from chorus.protocol.rewards import RewardSpec, compose
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
 
 Decode = Callable[[list[list[int]]], list[str]]
 TOLERANCE = 1e-6
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="chorus regrade", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run's folder")
-    parser.add_argument("--steps", metavar="FIRST:LAST", help="only these steps, both included; either may be left out")
-    parser.add_argument("--mode", choices=["train", "paper", "strict"], default="train", help="of the grader")
-    parser.add_argument("--examples", type=int, default=5, help="changed samples to explain (default: 5)")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="grader processes")
-    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
-    args = parser.parse_args(argv)
-    if not (args.run / "config.json").is_file():
-        raise CannotGoOn(f"{args.run}: there is no config.json in it; give the folder of a run")
-    config = load_config(args.run / "config.json")
-    steps = [(step, path) for step, path in stored_steps(RunFolder(args.run)) if _within(step, args.steps)]
-    if not steps:
-        raise CannotGoOn(f"{args.run}: no stored rollouts{f' in steps {args.steps}' if args.steps else ''}")
-    outcome = asyncio.run(_regrade(config, steps, _decoder(args.run, config), args))
-    print(json.dumps(outcome.as_dict(), indent=2) if args.json else outcome.text(args.run))
+@command("regrade", help=__doc__, examples=["chorus regrade runs/demo-20261121-231924 --steps 10:20 --mode strict"])
+@click.argument("run", type=PATH, help="a run's folder")
+@option("--steps", metavar="FIRST:LAST", help="only these steps, both included; either may be left out")
+@option("--mode", type=click.Choice(["train", "paper", "strict"]), default="train", help="of the grader")
+@option("--examples", type=int, default=5, help="changed samples to explain")
+@option("--workers", type=int, help="grader processes (default: one a core)")
+@option("--json", "as_json", is_flag=True, help="print the outcome as JSON")
+def main(run: Path, steps: str | None, mode: str, examples: int, workers: int | None, as_json: bool) -> int:
+    config = load_config(RunFolder(run).existing().config)
+    chosen = [(step, path) for step, path in stored_steps(RunFolder(run)) if _within(step, steps)]
+    if not chosen:
+        raise CannotGoOn(f"{run}: no stored rollouts{f' in steps {steps}' if steps else ''}")
+    workers = workers or len(os.sched_getaffinity(0))
+    outcome = asyncio.run(_regrade(config, chosen, _decoder(run, config), mode, examples, workers))
+    print(json.dumps(outcome.as_dict(), indent=2) if as_json else outcome.text(run))
     return os.EX_OK
 
 
@@ -128,15 +128,15 @@ class Outcome:
 
 
 async def _regrade(
-    config: RunConfig, steps: list[tuple[int, Path]], decode: Decode, args: argparse.Namespace
+    config: RunConfig, steps: list[tuple[int, Path]], decode: Decode, mode: str, examples: int, workers: int
 ) -> Outcome:
     outcome = Outcome()
     spec = RewardSpec(**config.reward_spec.model_dump(include=set(RewardSpec.model_fields)))
     templates = [Path(file) for file in config.templates.files]
-    async with local_grading(args.workers, config.reward.timeout_s, templates, spec) as grading:
+    async with local_grading(workers, config.reward.timeout_s, templates, spec) as grading:
         for step, path in steps:
             rows = list(_samples(path, decode))
-            items = [_item(task, text, args.mode) for task, _, text in rows]
+            items = [_item(task, text, mode) for task, _, text in rows]
             grades = await grading.grade(items)
             for (task, sample, text), item, grade in zip(rows, items, grades, strict=True):
                 outcome.samples += 1
@@ -145,7 +145,7 @@ async def _regrade(
                 if not _same(sample.grade, grade):
                     outcome.kinds[change.kind] += 1
                     outcome.templates[task.template] += 1
-                    if len(outcome.examples) < args.examples:
+                    if len(outcome.examples) < examples:
                         change.why = await _why(grading, item, change)
                         outcome.examples.append(change)
     return outcome

@@ -1,4 +1,4 @@
-"""`chorus replay RUN --step N`: train a step again, offline, from its stored rollouts, and compare the loss.
+"""Train a step again, offline, from its stored rollouts, and compare the loss.
 
 It starts from the newest checkpoint before the step (or from the run's start weights), trains the steps between
 from their stored rollouts, and compares each with what the run recorded. Nothing in the folder is changed.
@@ -6,15 +6,18 @@ from their stored rollouts, and compares each with what the run recorded. Nothin
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 from chorus.protocol.config.load import load_config
+from chorus.protocol.run_folder.checkpoints import STATE, read_manifest, whole
+from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
 
 TOLERANCE = 1e-6  # float32 on CPU; the learner's own thread count gives it bit for bit
@@ -38,13 +41,12 @@ class Replayed:
         return abs(self.loss - self.recorded_loss) <= TOLERANCE
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="chorus replay", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run's folder, finished or still running")
-    parser.add_argument("--step", type=int, required=True, help="the step to train again, from 1")
-    parser.add_argument("--threads", type=int, default=1, help="as the learner had them (default 1)")
-    args = parser.parse_args(argv)
-    done = replay(args.run, args.step, args.threads)
+@command("replay", help=__doc__, examples=["chorus replay runs/demo-20261121-231924 --step 17"])
+@click.argument("run", type=PATH, help="a run's folder, finished or still running")
+@option("--step", type=int, required=True, help="the step to train again, from 1")
+@option("--threads", type=int, default=1, help="as the learner had them")
+def main(run: Path, step: int, threads: int) -> int:
+    done = replay(run, step, threads)
     for r in done:
         verdict = "the same" if r.agrees else f"OFF BY {abs(r.loss - r.recorded_loss):.3g}"
         print(
@@ -55,16 +57,13 @@ def main(argv: list[str]) -> int:
 
 def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     """The steps from the checkpoint after which `step` can be reached, up to `step`. Raises CannotGoOn."""
-    if not (run_dir / "config.json").is_file():
-        raise CannotGoOn(f"{run_dir}: there is no config.json in it; give the folder of a run")
+    config = load_config(RunFolder(run_dir).existing().config)
     import torch
 
     from chorus.learner.training.distributed import DistributedTrainer
     from chorus.learner.training.experience import make_experience, minibatches
-    from chorus.protocol.run_folder.folder import RunFolder
     from chorus.protocol.run_folder.rollouts import read_step
 
-    config = load_config(run_dir / "config.json")
     records = {r["step"]: r for r in RunFolder(run_dir).records()}
     start, folder = _checkpoint_before(run_dir, step)
     shards = {n: run_dir / "rollouts" / f"step-{n:06d}.msgpack.gz" for n in range(start + 1, step + 1)}
@@ -90,11 +89,11 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
 
 def _checkpoint_before(run_dir: Path, step: int) -> tuple[int, Path | None]:
     """(its step, its folder); (0, None): the run's start weights. Pruned checkpoints have no `state`."""
-    manifests = sorted((run_dir / "checkpoints").glob("step-*/manifest.json"))
-    earlier = [(fields, path.parent) for path in manifests if (fields := json.loads(path.read_text()))["step"] < step]
-    whole = [(fields["step"], folder) for fields, folder in earlier if (folder / "state").is_dir()]
-    start, folder = max(whole, default=(0, None), key=lambda found: found[0])
-    gone_back = [fields["step"] for fields, _ in earlier if fields.get("rolled_back_to") is not None]
+    read = [(path, read_manifest(path)) for path in whole(RunFolder(run_dir).checkpoints)]
+    earlier = [(path, manifest) for path, manifest in read if manifest.step < step]
+    kept = [(manifest.step, path) for path, manifest in earlier if (path / STATE).is_dir()]
+    start, folder = max(kept, default=(0, None), key=lambda found: found[0])
+    gone_back = [manifest.step for _, manifest in earlier if manifest.rolled_back_to is not None]
     if gone_back and gone_back[-1] > start:
         raise CannotGoOn(
             f"{run_dir}: after step {gone_back[-1]} the run went back to earlier weights, and that checkpoint is no "

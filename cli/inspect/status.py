@@ -1,4 +1,4 @@
-"""`chorus status`: the books and every member of a live run, from Redis alone."""
+"""The books of a run and the state of every member, from its Redis; where that is gone, what its files say."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ import time
 
 import redis
 
-from chorus.cli.inspect.audit import format_books
-from chorus.cli.inspect.live import live_books, parse_live
+from chorus.cli.inspect.live import find, format_books, from_files, run_options
 from chorus.protocol.ledger import Keys
 from chorus.protocol.messages import Member, MessageError
+from chorus.protocol.runtime.command_line import command
 
 
-def main(argv: list[str]) -> int:
-    args = parse_live("chorus status", __doc__, argv)
-    for client, run_id, books in live_books(args.redis, args.run):
-        print(format_books(run_id, books))
-        print(_format_members(client, run_id))
+@command(
+    "status",
+    help=__doc__,
+    examples=["chorus status runs/demo-20261121-231924", "chorus status --redis redis://127.0.0.1:6379/0"],
+)
+@run_options
+def main(run: str | None, url: str | None) -> int:
+    found = find(run, url)
+    for live in found.live:
+        print(format_books(live.run_id, live.books))
+        print(_format_members(live.client, live.run_id))
+    if found.folder and not found.live:
+        print("\n".join(from_files(found.folder, found.why_not)))
     return os.EX_OK
 
 

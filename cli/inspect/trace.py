@@ -1,12 +1,10 @@
-"""`chorus trace GROUP`: one group's life across the processes, with times.
+"""One group's life across the processes, with times.
 
 From a live run's Redis, from a run's folder, or both: what Redis has forgotten stands in the folder.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import os
 import time
@@ -14,12 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import redis
 
+from chorus.cli.inspect.live import own_redis, redis_option
 from chorus.protocol.ledger import Keys
 from chorus.protocol.ledger.keys import TASK_GROUP, admission_index
 from chorus.protocol.messages import MessageError, RolloutGroup, Task
+from chorus.protocol.run_folder.checkpoints import read_manifest, whole
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.runtime.command_line import command
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import connect
 
@@ -33,34 +36,36 @@ class Event:
     what: str
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="chorus trace", description=__doc__)
-    parser.add_argument("group", type=int, help="admission index of the group, from 0")
-    parser.add_argument("run", help="a run's folder, or with --redis a run id")
-    parser.add_argument("--redis", metavar="URL", help="ask this server too (default: the run's own, if it answers)")
-    args = parser.parse_args(argv)
-    folder = Path(args.run)
+@command(
+    "trace",
+    help=__doc__,
+    examples=["chorus trace 17 runs/demo-20261121-231924", "chorus trace 17 by-hand --redis redis://127.0.0.1:6379/0"],
+)
+@click.argument("group", type=int, help="admission index of the group, from 0")
+@click.argument("run", help="a run's folder, or with --redis a run id")
+@redis_option
+def main(group: int, run: str, url: str | None) -> int:
+    folder = Path(run)
     events: list[Event] = []
     if folder.is_dir():
-        events += from_folder(folder, args.group)
-    elif not args.redis:
+        events += from_folder(folder, group)
+    elif url is None:
         raise CannotGoOn(f"{folder}: no such folder; give a run's folder, or --redis URL and a run id")
-    if client := _client(args.redis, folder):
+    if client := _client(url, folder):
         known = {event.what for event in events}
-        events += [e for e in from_redis(client, folder.name, args.group) if e.what not in known]
+        events += [e for e in from_redis(client, folder.resolve().name, group) if e.what not in known]
     if not events:
-        raise CannotGoOn(f"run {folder.name}: nobody knows a group {args.group}; indices count from 0 as admitted")
+        raise CannotGoOn(f"run {folder.name}: nobody knows a group {group}; indices count from 0 as admitted")
     print("\n".join(format_events(events)))
     return os.EX_OK
 
 
 def _client(url: str | None, folder: Path) -> redis.Redis | None:
-    if url:
+    if url is not None:
         return connect(url, patience_s=0.0, named="--redis")
     try:
-        own = json.loads((folder / "config.json").read_text())["redis"]["url"]
-        return connect(own, patience_s=0.0)
-    except (OSError, ValueError, KeyError, CannotGoOn):
+        return own_redis(folder)
+    except CannotGoOn:
         return None  # the run has ended, and its server with it
 
 
@@ -111,8 +116,6 @@ def _time_of(entry_id: str) -> float:
 
 def from_folder(run_dir: Path, index: int) -> list[Event]:
     """A group that was trained, from the stored rollouts, the step records and the checkpoints' manifests."""
-    from chorus.protocol.run_folder.rollouts import read_step, stored_steps
-
     for step, path in stored_steps(RunFolder(run_dir)):
         for ready in read_step(path):
             if ready.group.task.index == index:
@@ -123,14 +126,15 @@ def from_folder(run_dir: Path, index: int) -> list[Event]:
 
 
 def _training_of(run_dir: Path, step: int, entry_id: str) -> list[Event]:
-    # Read as plain JSON: the learner's own readers would import torch.
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines if line.endswith("}")]
-    events = [Event(r["time"], "learner", f"trained in step {step}") for r in records if r["step"] == step]
-    for manifest in sorted((run_dir / "checkpoints").glob("step-*/manifest.json")):
-        if entry_id in json.loads(manifest.read_text())["entries"].get(str(step), ()):
-            at = manifest.stat().st_mtime
-            events.append(Event(at, "learner", f"durable in checkpoint {manifest.parent.name}"))
+    events = [
+        Event(r["time"], "learner", f"trained in step {step}")
+        for r in RunFolder(run_dir).records()
+        if r["step"] == step
+    ]
+    for checkpoint in whole(RunFolder(run_dir).checkpoints):
+        if entry_id in read_manifest(checkpoint).entries.get(step, ()):
+            at = (checkpoint / "manifest.json").stat().st_mtime
+            events.append(Event(at, "learner", f"durable in checkpoint {checkpoint.name}"))
     return events
 
 

@@ -1,4 +1,4 @@
-"""`chorus why`: who waits for whom, since when and until which deadline. From Redis alone."""
+"""Who waits for whom, since when and until which deadline, from a run's Redis; without that, what its files say."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from typing import Any
 
 import redis
 
-from chorus.cli.inspect.live import live_books, parse_live
+from chorus.cli.inspect.live import find, from_files, run_options
 from chorus.protocol.ledger import Books, Keys
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.messages import Member, MessageError
 from chorus.protocol.metrics.waits import Wait, WaitReport
+from chorus.protocol.runtime.command_line import command
 
 SILENT_S = 5.0  # every process tells its waits once a second
 _SHOWN = 5  # waits of one kind in one process
 
 
-def main(argv: list[str]) -> int:
-    args = parse_live("chorus why", __doc__, argv)
-    for client, run_id, books in live_books(args.redis, args.run):
-        print("\n".join(explain(client, run_id, books, time.time())))
+@command("why", help=__doc__, examples=["chorus why runs/demo-20261121-231924", "chorus why --redis URL"])
+@run_options
+def main(run: str | None, url: str | None) -> int:
+    found = find(run, url)
+    for live in found.live:
+        print("\n".join(explain(live.client, live.run_id, live.books, time.time())))
+    if found.folder and not found.live:
+        print("\n".join(from_files(found.folder, found.why_not)))
     return os.EX_OK
 
 

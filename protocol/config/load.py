@@ -17,6 +17,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from chorus.protocol.config.run import RunConfig, RunSection
+from chorus.protocol.runtime.exits import CannotGoOn
 
 _PREFIX = "chorus_"
 # Keys of earlier versions, each with the one value that its absence means.
@@ -29,7 +30,7 @@ _FORMER = {
 }
 
 
-class ConfigError(ValueError):
+class ConfigError(CannotGoOn, ValueError):
     """A configuration that can't be used. The message is one line and names the mend."""
 
 

@@ -73,9 +73,9 @@ def test_the_reward_server_gets_the_recipe_s_composition(configure: Configure, t
     config = configure(reward=reward, templates={"names": ["mine"], "files": [str(template)]})
     (tmp_path / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
     argv = reward_server_service(chosen(config, tmp_path)).argv
-    given = main._parser().parse_args(argv[argv.index("reward-server") + 1 :])
-    settings = main._settings(given)
-    assert (given.host, given.port) == ("127.0.0.1", 4321)
+    given = main.main.make_context("reward-server", list(argv[argv.index("reward-server") + 1 :])).params
+    assert (given.pop("host"), given.pop("port")) == ("127.0.0.1", 4321)
+    settings = main._settings(**given)
     assert (settings.workers, settings.timeout_s, settings.templates) == (3, 2.5, (template,))
     assert settings.reward == RewardSpec(compose="format_gated")
 
