@@ -17,6 +17,7 @@ SLOW_S = 0.05  # a grade slower than this does not hold the rest of its chunk
 YIELD_S = 0.2  # a grade slower than this goes on at the lowest priority, for its neighbours' sake
 START_LIMIT_S = 60.0  # import and warm-up take about two seconds; a start this long is a failure
 _LOWEST = 19
+COMMAND = (sys.executable, "-P", "-m", "chorus.reward_server.pool.worker")
 RestartReason = Literal["timeout", "crashed"]
 
 
@@ -75,7 +76,8 @@ class GraderProcess(asyncio.SubprocessProtocol):
         try:
             await self._loop.subprocess_exec(
                 lambda: self,
-                *(sys.executable, "-P", "-m", "chorus.reward_server.pool.worker", *map(str, arguments)),
+                *COMMAND,
+                *map(str, arguments),
                 stderr=None,
                 env=environment,
             )

@@ -35,7 +35,7 @@ def config(model: str) -> RunConfig:
     return RunConfig.model_validate(
         {
             "model": {"path": model, "dtype": "float32", "context": 200},
-            "problems": {"train": ["arithmetic:chain?split=train"], "max_prompt_tokens": 150},
+            "problems": {"train": ["arithmetic:chain?max=3&split=train"], "max_prompt_tokens": 150},
             "templates": {"names": [TEMPLATE]},
             "sampling": {"group_size": 2, "max_tokens": 8},
             "generator": {"group_deadline_s": 0.02},

@@ -5,7 +5,6 @@ The engines are scripted and check the weights that they get; the common way has
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,34 +44,12 @@ def test_two_learner_ranks_train_and_sync_like_one(running: Callable[..., LiveRu
     assert summary["ledger"]["trained"] == 3 * 4
 
 
-def test_a_collapse_stops_the_run_with_a_checkpoint_and_seed_grpo_has_its_clusters(
-    running: Callable[..., LiveRun],
-) -> None:
-    run = running(
-        3,
-        "objective.name=seed_grpo",
-        "alarms.on_collapse=stop",
-        "alarms.entropy_floor=50",  # nats: no policy is above it, so the first step raises the alarm
-        "alarms.entropy_steps=1",
-    )
-    assert run.finish() != 0
-    assert "alarms.on_collapse = stop ended the run after step 1: entropy is" in run.tail()
-    assert [path.name for path in (run.folder / "checkpoints").glob("step-*")] == ["step-000001"]
-    (record,) = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())
-    assert record["alarms"]
-    ((_, path),) = stored_steps(RunFolder(run.folder))
-    samples = [s for ready in read_step(path) for s in ready.group.samples]
-    assert all(s.grade.cluster is not None for s in samples)
-    # Right answers to one problem are equal, so they share a cluster.
-    for ready in read_step(path):
-        assert len({s.grade.cluster for s in ready.group.samples if s.grade.accuracy == 1.0}) <= 1
-
-
-def test_a_collapse_can_go_back_to_an_earlier_checkpoint_and_on_with_new_problems(
+def test_a_collapse_goes_back_to_an_earlier_checkpoint_and_on_with_new_problems_and_seed_grpo_has_its_clusters(
     running: Callable[..., LiveRun],
 ) -> None:
     run = running(
         8,
+        "objective.name=seed_grpo",
         "learner.checkpoint_every=1",
         "learner.keep_checkpoints=9",
         "alarms.on_collapse=rollback",
@@ -95,3 +72,9 @@ def test_a_collapse_can_go_back_to_an_earlier_checkpoint_and_on_with_new_problem
     groups = [ready.group for _, path in stored_steps(RunFolder(run.folder)) for ready in read_step(path)]
     assert len({g.task.index for g in groups}) == len(groups)
     assert max(fence for g in groups for s in g.samples for fence, _, _ in s.versions) == manifests[3].fence
+    samples = [sample for group in groups for sample in group.samples]
+    assert all(sample.grade.cluster is not None for sample in samples)
+    # Right answers to one problem are equal, so they share a cluster.
+    for group in groups:
+        assert len({s.grade.cluster for s in group.samples if s.grade.accuracy == 1.0}) <= 1
+    assert (run.folder / "metrics.jsonl").read_text().count('"alarms"') == 6

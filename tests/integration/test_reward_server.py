@@ -18,7 +18,7 @@ from chorus.reward_server.api.app import create_app
 from chorus.reward_server.api.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 2.0
+LIMIT_S = 1.0
 SLACK_S = 0.5
 JSON = {"content-type": "application/json"}
 HANGS = r"\boxed{9^{9^{9^{9}}}+9}"  # sympy computes on this until it is killed
@@ -107,11 +107,19 @@ def _eventually(condition, limit_s: float = 10.0) -> None:
 # --- the contract ---------------------------------------------------------------------------------
 
 
-def test_ready_in_less_than_ten_seconds_with_defaults():
+def test_ready_in_less_than_ten_seconds_with_settings_of_all_kinds(tmp_path):
+    """What each of them does is tested on the application alone, in tests/unit/reward_server/test_service.py."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[model]\npath = "any"\n[problems]\ntrain = ["any"]\n[reward]\ncompose = "format_gated"\n')
+    options = ("--recipe", str(recipe), "--max-queue", "4")
     started = time.monotonic()
-    with running() as server:
+    with running(*options, environment={"CHORUS_REWARD_TOKEN": "secret"}) as server:
         assert time.monotonic() - started < 10
-        assert server.grade(r"\boxed{42}")["verdict"] == "correct"
+        body = {"completion": r"\boxed{5}", "gold": "4", "template": "qwen-math"}
+        assert server.client.post("/v1/grade", json=body).status_code == 401
+        server.client.headers["authorization"] = "Bearer secret"
+        assert server.client.post("/v1/grade", json=body).json()["reward"] == 0.0
+        assert server.client.post("/v1/grade/batch", json={"items": [body] * 5}).status_code == 429
 
 
 def test_grade_has_the_agreed_fields(server):
@@ -152,30 +160,6 @@ def test_batch_keeps_the_order(server):
     assert [r["extracted"] for r in results] == [str(i) for i in range(60)]
     assert [r["verdict"] for r in results] == ["correct" if i % 3 else "wrong" for i in range(60)]
     assert server.client.post("/v1/grade/batch", json={"items": []}).json() == {"results": []}
-
-
-def test_reward_follows_the_servers_composition():
-    with running("--workers", "1", "--reward-json", '{"compose": "format_gated", "format_weight": 0.5}') as server:
-        assert server.grade(r"\boxed{4}", "4", template="qwen-math")["reward"] == 1.5
-        assert server.grade(r"\boxed{5}", "4", template="qwen-math")["reward"] == 0.0
-
-
-def test_a_recipe_gives_the_composition_the_limit_and_the_templates(tmp_path):
-    (tmp_path / "mine.toml").write_text(
-        'name = "mine"\ncategory = "free-form"\nsystem = "Solve."\nmarkers = ["<end>"]\nanswer_place = "in a box"\n'
-    )
-    (tmp_path / "recipe.toml").write_text(
-        '[model]\npath = "any"\n[problems]\ntrain = ["any"]\n[reward]\ncompose = "format_gated"\ntimeout_s = 3\n'
-        f'[templates]\nnames = ["mine"]\nfiles = ["{tmp_path}/mine.toml"]\n'
-    )
-    recipe = ("--recipe", str(tmp_path / "recipe.toml"))
-    with running(*recipe) as server:
-        assert server.client.get("/readyz").json()["workers"] == 1
-        assert server.grade(r"\boxed{4}<end>", "4", template="mine")["reward"] == 2.0
-        assert server.grade(r"\boxed{5}<end>", "4", template="mine")["reward"] == 0.0
-    with running(*recipe, "--workers", "2", "--reward-json", "{}", "--templates", f"{tmp_path}/mine.toml") as server:
-        assert server.client.get("/readyz").json()["workers"] == 2
-        assert server.grade(r"\boxed{5}<end>", "4", template="mine")["reward"] == 1.0
 
 
 def test_templates_and_render(server):
@@ -311,28 +295,6 @@ def test_body_over_the_limit_is_413(server):
     assert server.grade(r"\boxed{42}")["verdict"] == "correct"
 
 
-def test_full_queue_is_429_with_retry_after():
-    with running("--workers", "1", "--timeout", "2", "--max-queue", "4") as server:
-        items = [{"completion": r"\boxed{4}", "gold": "4"}] * 5
-        response = server.client.post("/v1/grade/batch", json={"items": items})
-        assert response.status_code == 429
-        assert int(response.headers["retry-after"]) >= 1
-        assert "queue is full" in response.json()["detail"]
-        assert server.client.post("/v1/grade/batch", json={"items": items[:4]}).status_code == 200
-        assert server.metric("chorus_reward_server_refused_requests_total") == 1
-
-
-def test_bearer_token_guards_v1_and_leaves_the_probes_open():
-    with running("--workers", "1", environment={"CHORUS_REWARD_TOKEN": "secret"}) as server:
-        body = {"completion": r"\boxed{4}", "gold": "4"}
-        assert server.client.post("/v1/grade", json=body).status_code == 401
-        wrong = {"authorization": "Bearer secre"}
-        assert server.client.post("/v1/grade", json=body, headers=wrong).status_code == 401
-        right = {"authorization": "Bearer secret"}
-        assert server.client.post("/v1/grade", json=body, headers=right).json()["verdict"] == "correct"
-        assert server.client.get("/metrics").status_code == 200
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -361,7 +323,7 @@ def test_port_in_use_ends_with_one_line(server):
 
 def test_api_process_imports_neither_sympy_nor_torch():
     check = (
-        "import sys, reward_server.main; "
+        "import sys, chorus.reward_server.main; "
         "print([m for m in ('sympy', 'math_verify', 'torch', 'redis') if m in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -482,7 +444,7 @@ async def test_neighbours_of_a_hostile_completion_are_not_slowed(server):
         replies = await asyncio.gather(*clean)
         took_s = time.monotonic() - started
         assert not hostile.done()
-        assert took_s < LIMIT_S / 2
+        assert took_s < LIMIT_S - 0.1
         assert [r.json()["verdict"] for r in replies].count("correct") == 1
         assert (await hostile).json()["verdict"] == "timeout"
 

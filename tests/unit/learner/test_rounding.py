@@ -19,7 +19,7 @@ def config(model: Path | str, dtype: str, tolerance: float = 0.0, token_budget: 
     return RunConfig.model_validate(
         {
             "model": {"path": str(model), "dtype": dtype},
-            "problems": {"train": ["arithmetic:chain?split=train"]},
+            "problems": {"train": ["arithmetic:chain?max=3&split=train"]},
             "templates": {"names": ["qwen-math"]},
             "generator": {"logprob_tolerance": tolerance},
             "learner": {"token_budget": token_budget},

@@ -19,7 +19,7 @@ def crew_of(model: Path, start_from: Path | None = None) -> DistributedTrainer:
     config = RunConfig.model_validate(
         {
             "model": {"path": str(model), "dtype": "float32"},
-            "problems": {"train": ["arithmetic:chain?split=train"]},
+            "problems": {"train": ["arithmetic:chain?max=3&split=train"]},
             "templates": {"names": ["qwen-math"]},
             "learner": {"lr": 1e-3, "warmup_steps": 2, "updates_per_step": 2, "adam_eps": 1e-5},
         }

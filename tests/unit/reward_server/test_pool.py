@@ -1,4 +1,4 @@
-"""The pool with real grader processes, seen from its own loop."""
+"""The pool, seen from its own loop: real processes and pipes; the algebra in them is real where a test says so."""
 
 import asyncio
 import os
@@ -9,14 +9,17 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from chorus.reward_server.graders.task import Clusters, Extracted, GradeResult, GradeTask, Program
 from chorus.reward_server.pool.frames import Drop, Dropped, Frames, Message, Ready, Unusable, Work, pack
+from chorus.reward_server.pool.grader_process import COMMAND
 from chorus.reward_server.pool.pool import GraderPool, PoolFailedError, QueueFullError
 from chorus.reward_server.pool.worker import _guarded
 
+STUB = (sys.executable, str(Path(__file__).parents[2] / "support" / "stub_worker.py"))
 HANGS = r"\boxed{9^{9^{9^{9}}}+9}"  # sympy computes on this until it is killed
 
 
@@ -25,9 +28,12 @@ def _item(completion: str, gold: str = "4") -> GradeTask:
 
 
 @asynccontextmanager
-async def _pool(workers: int = 2, timeout_s: float = 1.0, **fields) -> AsyncIterator[GraderPool]:
+async def _pool(workers: int = 2, timeout_s: float = 1.0, real: bool = False, **fields) -> AsyncIterator[GraderPool]:
+    """A pool with its spare, warm. `real`: with the real graders, which take seconds to import."""
     settings = {"memory_bytes": 3 << 29, "max_queue": 1000} | fields
     pool = GraderPool(workers=workers, timeout_s=timeout_s, **settings)
+    command = patch("chorus.reward_server.pool.grader_process.COMMAND", COMMAND if real else STUB)
+    command.start()
     pool.start()
     try:
         deadline = time.monotonic() + 30
@@ -37,6 +43,7 @@ async def _pool(workers: int = 2, timeout_s: float = 1.0, **fields) -> AsyncIter
         yield pool
     finally:
         await pool.close()
+        command.stop()
         await asyncio.sleep(0.1)  # the loop reaps them
 
 
@@ -62,7 +69,7 @@ def test_messages_survive_any_cut_and_lone_surrogates():
 
 async def test_hostile_item_costs_itself_alone_and_the_spare_steps_in():
     restarts: list[str] = []
-    async with _pool(on_restart=restarts.append) as pool:
+    async with _pool(on_restart=restarts.append, real=True) as pool:
         started = time.monotonic()
         results = await pool.run([_item(r"\boxed{4}"), _item(HANGS), _item(r"\boxed{5}")])
         took_s = time.monotonic() - started
@@ -123,7 +130,7 @@ async def test_many_hostile_items_each_get_their_own_limit():
 
 
 async def test_memory_limit_ends_in_a_verdict():
-    async with _pool(workers=1, timeout_s=5.0, memory_bytes=1 << 29) as pool:
+    async with _pool(workers=1, timeout_s=5.0, memory_bytes=1 << 29, real=True) as pool:
         [result] = await pool.run([_item(r"\boxed{2^{10^{11}}+1}")])
         assert result.verdict in ("error", "wrong")
         assert (await pool.run([_item(r"\boxed{4}")]))[0].verdict == "correct"
@@ -165,7 +172,7 @@ async def test_full_queue_refuses_and_takes_nothing():
 
 
 async def test_graders_that_never_start_fail_the_pool_with_a_message(monkeypatch):
-    monkeypatch.setattr("chorus.reward_server.pool.grader_process.sys.executable", "/bin/false")
+    monkeypatch.setattr("chorus.reward_server.pool.grader_process.COMMAND", ("/bin/false",))
     pool = GraderPool(workers=1, timeout_s=1.0, memory_bytes=3 << 29, max_queue=10)
     pool.start()
     waiting = asyncio.create_task(pool.run([_item("x")]))
@@ -202,4 +209,4 @@ def _is_my_grader(process: Path) -> bool:
         arguments = (process / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"chorus.reward_server.pool.worker" in arguments and str(os.getpid()).encode() in arguments
+    return STUB[1].encode() in arguments and str(os.getpid()).encode() in arguments

@@ -1,0 +1,29 @@
+"""A grader process as the real one, but for its graders, which take no time to import: for tests of the pool alone.
+
+    python tests/support/stub_worker.py PARENT_PID TIMEOUT_S MEMORY_BYTES
+
+Right is an answer that is its gold as text, of whatever stands in the box; a tower of powers is computed for ever.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from chorus.reward_server.graders.task import ACCURACY, GradeResult, GradeTask, Verdict
+from chorus.reward_server.pool import worker
+
+
+def run(task: GradeTask) -> GradeResult:
+    if "^{9^{9" in task.completion:
+        while True:
+            pass
+    boxed = re.search(r"\\boxed\{(.*)\}", task.completion)
+    extracted = boxed[1] if boxed else None
+    verdict: Verdict = "correct" if extracted in task.golds else "wrong"
+    return GradeResult(verdict, ACCURACY[verdict], "stub", extracted)
+
+
+if __name__ == "__main__":
+    worker._ours = lambda: run
+    sys.exit(worker.main(sys.argv[1:]))
