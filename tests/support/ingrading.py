@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from unittest.mock import patch
@@ -12,6 +12,7 @@ import httpx
 from chorus.reward_server.api.app import create_app
 from chorus.reward_server.api.settings import Settings
 from chorus.reward_server.graders.registry import run
+from chorus.reward_server.graders.task import GradeTask, Reply
 from chorus.reward_server.pool.pool import QueueFullError
 
 
@@ -30,10 +31,10 @@ class InlinePool:
 
     async def close(self) -> None: ...
 
-    async def run(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if len(items) > self._max_queue:
+    async def run(self, tasks: Sequence[GradeTask]) -> list[Reply]:
+        if len(tasks) > self._max_queue:
             raise QueueFullError(2)
-        return [run(item) for item in items]
+        return [run(task) for task in tasks]
 
 
 @asynccontextmanager

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import sys
-import types
 
-from chorus.reward_server.graders.task import GradeResult, GradeTask
+from chorus.reward_server.graders.task import ACCURACY, GradeResult, GradeTask, Verdict
+from chorus.reward_server.pool import worker
 
 
 def run(task: GradeTask) -> GradeResult:
@@ -20,18 +20,10 @@ def run(task: GradeTask) -> GradeResult:
             pass
     boxed = re.search(r"\\boxed\{(.*)\}", task.completion)
     extracted = boxed[1] if boxed else None
-    right = extracted in task.golds
-    return GradeResult("correct" if right else "wrong", float(right), "math: stub", extracted)
-
-
-def main(argv: list[str]) -> int:
-    registry = types.ModuleType("chorus.reward_server.graders.registry")
-    registry.run, registry.warm_up = run, lambda: None  # type: ignore[attr-defined]
-    sys.modules[registry.__name__] = registry
-    from chorus.reward_server.pool import worker
-
-    return worker.main(argv)
+    verdict: Verdict = "correct" if extracted in task.golds else "wrong"
+    return GradeResult(verdict, ACCURACY[verdict], "stub", extracted)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    worker._ours = lambda: run
+    sys.exit(worker.main(sys.argv[1:]))

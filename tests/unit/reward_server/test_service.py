@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from ingrading import InlinePool, inline_server
 
+from chorus.reward_server.graders.task import Failure, GradeResult, GradeTask
 from chorus.reward_server.main import _parser, _settings
 
 FOUR = {"completion": r"\boxed{4}", "gold": "4"}
@@ -26,10 +26,10 @@ async def test_the_reward_follows_the_composition_of_the_settings() -> None:
 
 @pytest.mark.parametrize("verdict", ["timeout", "error"])
 async def test_a_verifier_that_failed_gives_no_accuracy_and_no_reward(
-    verdict: str, monkeypatch: pytest.MonkeyPatch
+    verdict: Failure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fails(self: InlinePool, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{"failure": verdict, "reason": "why"} for _ in items]
+    async def fails(self: InlinePool, tasks: Sequence[GradeTask]) -> list[GradeResult]:
+        return [GradeResult.failed("math: pool", "why", verdict) for _ in tasks]
 
     monkeypatch.setattr(InlinePool, "run", fails)
     async with inline_server() as http:
