@@ -11,6 +11,8 @@ from chorus.reward_server.graders.code import grade_code
 from chorus.reward_server.graders.extraction import extract
 from chorus.reward_server.graders.math.compare import MAX_ANSWER_CHARS, MathGrade, compare, grade_math, is_expression
 from chorus.reward_server.graders.math.normalise import normalise, squeeze
+from chorus.reward_server.graders.places import Place, place_of
+from chorus.reward_server.graders.policy import Policy
 from chorus.reward_server.graders.reasoning_gym import grade_gym, gym_answer
 from chorus.reward_server.graders.text import choice_letter, extract_words, fold, grade_choice, grade_text
 
@@ -84,22 +86,35 @@ def _key(answer: str) -> str:
 
 
 def _extract(item: dict[str, Any]) -> str:
+    place, policy = _place(item), _policy(item)
     if item["kind"] == "math":
-        return extract(item["completion"], item["mode"], parses=is_expression).text
+        pay = policy.unfinished_reasoning
+        return extract(item["completion"], item["mode"], parses=is_expression, place=place, pay_unfinished=pay).text
     if item["kind"] == "reasoning_gym":
         return gym_answer(item["completion"], item["mode"]).text
-    return extract_words(item["completion"], item["mode"]).text
+    return extract_words(item["completion"], item["mode"], place=place, policy=policy).text
+
+
+def _place(item: dict[str, Any]) -> Place | None:
+    """The answer place of the item's template: `tags` holds its markers and its prefill."""
+    tags = item.get("tags")
+    return place_of(tags["markers"], tags["prefill"]) if tags else None
+
+
+def _policy(item: dict[str, Any]) -> Policy:
+    return Policy(**item.get("policy") or {})
 
 
 def _grade(item: dict[str, Any]) -> MathGrade:
     completion, golds, mode = item["completion"], item["golds"], item["mode"]
+    place, policy = _place(item), _policy(item)
     if item["kind"] == "choice":
-        return grade_choice(completion, golds, item.get("options") or [], mode)
+        return grade_choice(completion, golds, item.get("options") or [], mode, place=place, policy=policy)
     if item["kind"] == "reasoning_gym":
         return grade_gym(completion, golds, mode)
     if item["kind"] == "text":
-        return grade_text(completion, golds, mode)
-    return grade_math(completion, golds, mode)
+        return grade_text(completion, golds, mode, place=place, policy=policy)
+    return grade_math(completion, golds, mode, place=place, policy=policy)
 
 
 def _explain(grade: MathGrade, golds: list[str]) -> dict[str, Any]:
