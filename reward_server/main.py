@@ -96,7 +96,8 @@ def _settings(
     if recipe is not None:
         config = load_config(recipe)
         spec = RewardSpec(**config.reward.model_dump(include=set(RewardSpec.model_fields)))
-        fields = {"workers": config.reward.workers, "timeout_s": config.reward.timeout_s, "reward": spec}
+        names = ("workers", "timeout_s", "percent_sign_optional", "unfinished_reasoning")
+        fields = {name: getattr(config.reward, name) for name in names} | {"reward": spec}
         templates = (*map(Path, config.templates.files), *templates)
     if reward_json is not None:
         fields["reward"] = RewardSpec.model_validate_json(reward_json)

@@ -139,6 +139,10 @@ class RewardSection(RewardSpec):
     workers: int = Field(default=1, ge=1)
     timeout_s: float = Field(default=5.0, gt=0, description="for one grade")
     deadline_s: float = Field(default=120.0, gt=0, description="for one group, retries included")
+    percent_sign_optional: bool = Field(
+        default=True, description="train mode: 10 % is right for a gold 10 that names no unit (docs/grading.md)"
+    )
+    unfinished_reasoning: bool = Field(default=False, description="pay an answer in reasoning that never ends")
 
 
 class RedisSection(Section):

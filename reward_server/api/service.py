@@ -70,8 +70,7 @@ class Service:
 
     def item(self, request: schemas.GradeRequest, where: str, asked: Asked = "grade") -> GradeTask:
         """The grader's task for a request, checked."""
-        if request.template is not None:
-            self.template(request.template, f"{where}template")
+        template = None if request.template is None else self.template(request.template, f"{where}template")
         if request.kind == "code":
             return GradeTask("code", request.completion, task=asked, program=self._program(request, where))
         if request.gold is None:
@@ -80,7 +79,16 @@ class Service:
         if any(not gold.strip() for gold in golds):
             raise BadItemError(f"{where}gold: an empty gold matches nothing; give the answer")
         return GradeTask(
-            request.kind, request.completion, golds, request.mode, asked, options=tuple(request.options or ())
+            request.kind,
+            request.completion,
+            golds,
+            request.mode,
+            asked,
+            options=tuple(request.options or ()),
+            markers=tuple(template.markers) if template else (),
+            prefill=template.prefill if template else "",
+            percent_sign_optional=self.settings.percent_sign_optional,
+            unfinished_reasoning=self.settings.unfinished_reasoning,
         )
 
     def _program(self, request: schemas.GradeRequest, where: str) -> Program:

@@ -23,4 +23,6 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(default=32 << 20, ge=1024)
     templates: tuple[Path, ...] = ()  # files or folders beside the built-in templates
     reward: RewardSpec = RewardSpec()
+    percent_sign_optional: bool = True  # docs/grading.md says what these two decide
+    unfinished_reasoning: bool = False
     token: str | None = Field(default=None, min_length=1)  # bearer token that /v1 asks for

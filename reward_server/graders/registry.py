@@ -14,6 +14,8 @@ from chorus.reward_server.graders.code import grade_program
 from chorus.reward_server.graders.extraction import extract
 from chorus.reward_server.graders.math.compare import MAX_ANSWER_CHARS, MathGrade, compare, grade_math, is_expression
 from chorus.reward_server.graders.math.normalise import normalise, squeeze
+from chorus.reward_server.graders.places import Place, place_of
+from chorus.reward_server.graders.policy import Policy
 from chorus.reward_server.graders.reasoning_gym import grade_gym, gym_answer
 from chorus.reward_server.graders.task import ACCURACY, Clusters, Extracted, Grader, GradeResult, GradeTask, Reply
 from chorus.reward_server.graders.text import choice_letter, extract_words, fold, grade_choice, grade_text
@@ -35,15 +37,27 @@ def run(task: GradeTask) -> Reply:
 
 def _math(task: GradeTask) -> GradeResult:
     golds = task.golds[-1:] if task.mode == "paper" else task.golds
-    return _result(task, grade_math(task.completion, list(task.golds), task.mode), golds)
+    return _result(
+        task, grade_math(task.completion, list(task.golds), task.mode, place=_place(task), policy=_policy(task)), golds
+    )
 
 
 def _choice(task: GradeTask) -> GradeResult:
-    return _result(task, grade_choice(task.completion, task.golds, task.options, task.mode), task.golds)
+    return _result(
+        task,
+        grade_choice(
+            task.completion, list(task.golds), list(task.options), task.mode, place=_place(task), policy=_policy(task)
+        ),
+        task.golds,
+    )
 
 
 def _text(task: GradeTask) -> GradeResult:
-    return _result(task, grade_text(task.completion, task.golds, task.mode), task.golds)
+    return _result(
+        task,
+        grade_text(task.completion, list(task.golds), task.mode, place=_place(task), policy=_policy(task)),
+        task.golds,
+    )
 
 
 def _gym(task: GradeTask) -> GradeResult:
@@ -114,11 +128,22 @@ def _key(answer: str) -> str:
 
 
 def _extract(task: GradeTask) -> str:
+    place, policy = _place(task), _policy(task)
     if task.kind == "math":
-        return extract(task.completion, task.mode, parses=is_expression).text
+        pay = policy.unfinished_reasoning
+        return extract(task.completion, task.mode, parses=is_expression, place=place, pay_unfinished=pay).text
     if task.kind == "reasoning_gym":
         return gym_answer(task.completion, task.mode).text
-    return extract_words(task.completion, task.mode).text
+    return extract_words(task.completion, task.mode, place=place, policy=policy).text
+
+
+def _place(task: GradeTask) -> Place | None:
+    """Where the task's template has its answer; None without a template."""
+    return place_of(task.markers, task.prefill) if task.markers or task.prefill else None
+
+
+def _policy(task: GradeTask) -> Policy:
+    return Policy(task.percent_sign_optional, task.unfinished_reasoning)
 
 
 def _explain(grade: MathGrade, golds: tuple[str, ...]) -> dict[str, Any]:

@@ -45,6 +45,10 @@ class GradeTask:
     options: tuple[str, ...] = ()
     program: Program | None = None
     row: str | None = None
+    markers: tuple[str, ...] = ()  # of the template, whose answer place is read first
+    prefill: str = ""
+    percent_sign_optional: bool = True  # these two: graders/policy.py
+    unfinished_reasoning: bool = False
     answers: tuple[str | None, ...] = ()  # of the task "cluster", in the completion's place
 
 

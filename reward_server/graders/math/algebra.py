@@ -1,11 +1,13 @@
 """Formulas read and compared with sympy, by numbers first and by math-verify where numbers do not decide.
 
-    constants          both evaluated to 40 digits: equal or not
+    constants          both evaluated, to 400 digits where 60 agree: equal or not
     in some variables  both evaluated at fixed points: a difference at one decides, agreement at enough decides
     all else           math-verify's comparison (relations, sets, sums, what evaluates nowhere)
 
-Reading goes to latex2sympy directly: math-verify's `parse` searches a text for answers and drops letters that it
-takes for units, and both are done before in this service. `published` is math-verify as arXiv 2602.03190 calls it.
+Without an imaginary unit everything is real: odd roots of negative numbers are, and points where a side is not count
+for nothing. Reading goes to latex2sympy directly: math-verify's `parse` searches a text for answers and drops letters
+that it takes for units, and both are done before in this service. `published` is math-verify as arXiv 2602.03190
+calls it.
 
 MemoryError and RecursionError travel, also out of math-verify, which turns them into "not equal": they are a
 verifier's failure, not a wrong answer.
@@ -24,34 +26,22 @@ import math_verify.grader
 import math_verify.parser
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy, normalize_latex
 from math_verify import parse, verify
-from sympy import Basic, Expr, Float, I, Integer, Integral, Limit, MatrixBase, Product, Rational, Sum, Symbol, nan, zoo
-from sympy.core.function import AppliedUndef
+from sympy import Add, Basic, Expr, Float, I, MatrixBase, Rational, Symbol
+
+from chorus.reward_server.graders.math.exact import exact
+from chorus.reward_server.graders.math.numerics import same_by_numbers, to_number
+from chorus.reward_server.graders.math.real import canonical
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns about every disabled timeout
 logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
 
-_DIGITS = 40
-_CLOSE = Rational(1, 10**25)
-_CLOSE_FLOAT = Rational(1, 10**11)  # a Float in a formula was read with 15 digits
-_MIN_POINTS = 4  # agreements that make an identity
-_COMPLEX = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])|\\(?:mathrm|text|mathbf)\{i\}|\\imath|\\sqrt\s*\{?\s*-")
+_INDEX = re.compile(r"_\s*\{\s*i\s*=|\\(?:sum|prod)(?:_\{?i(?![a-z]))")
+_COMPLEX = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])|\\imath|\\sqrt\s*\{?\s*-|\\(?:text|operatorname)\s*\{\s*cis\s*\}")
 _ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_CONSTANT = re.compile(r"(?<![\\A-Za-z])(?:[CcKk]|[CcKk]_\{?\d\}?)(?![A-Za-z_])")
 _LATEX = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
-# Values for the variables, in the order of their names: both signs, below and above one, no simple relations.
-_POINTS = tuple(
-    tuple(Rational(n, d) for n, d in point)
-    for point in (
-        ((7, 5), (23, 9), (4, 13), (31, 11), (17, 6), (8, 3)),
-        ((3, 11), (5, 7), (29, 8), (2, 9), (13, 17), (6, 19)),
-        ((-9, 7), (19, 12), (-2, 17), (15, 4), (-8, 3), (21, 5)),
-        ((37, 10), (-11, 8), (5, 3), (-16, 7), (9, 20), (-14, 9)),
-        ((-4, 15), (-7, 13), (-25, 6), (-3, 8), (-12, 5), (-1, 6)),
-        ((12, 23), (41, 7), (8, 9), (14, 3), (5, 16), (26, 11)),
-        ((53, 12), (1, 14), (33, 10), (6, 7), (47, 9), (2, 25)),
-    )
-)
 
 _exhausted: list[BaseException] = []
 
@@ -68,21 +58,25 @@ def formula(text: str, is_complex: bool = False) -> Any:
 
 def value(text: str) -> Fraction | None:
     """The real number that a text without variables stands for, to 40 digits; None when it is none."""
+    if (known := exact(text)) is not None and known.bottom.bit_length() + known.top.bit_length() < 4000:
+        return known.fraction()
     read = formula(text)
     if not isinstance(read, Expr) or read.free_symbols:
         return None
-    number = _evaluate(read, {})
-    return _exact(number) if isinstance(number, Float) else None
+    number = to_number(canonical(read), {})
+    return _exact(number) if isinstance(number, (Float, Rational)) else None
 
 
 def same_formula(answer: str, gold: str) -> bool:
     """Whether two texts are the same mathematics."""
-    is_complex = _COMPLEX.search(answer) is not None or _COMPLEX.search(gold) is not None
+    is_complex = any(_COMPLEX.search(text) and not _INDEX.search(text) for text in (answer, gold))
     gold_read, answer_read = formula(gold, is_complex), formula(answer, is_complex)
     if gold_read is None or answer_read is None:
         return False
-    if (decided := _same_by_numbers(answer_read, gold_read)) is not None:
-        return decided
+    if not is_complex:
+        gold_read, answer_read = canonical(gold_read), canonical(answer_read)
+    if (decided := same_by_numbers(answer_read, gold_read, is_complex)) is not None:
+        return decided or _same_family(answer_read, gold_read, gold, is_complex)
     return _verify(gold_read, answer_read)
 
 
@@ -95,6 +89,17 @@ def published(answer: str, gold: str) -> bool:
 def parses(text: str) -> bool:
     """Whether a text is a formula."""
     return isinstance(formula(text), (Basic, MatrixBase))
+
+
+def _same_family(answer: Any, gold: Any, gold_text: str, is_complex: bool) -> bool:
+    """Whether they differ in the name of a constant of integration: a term `+ C`, beside another variable."""
+    if not _CONSTANT.search(gold_text) or not (isinstance(gold, Add) and isinstance(answer, Add)):
+        return False
+    of_gold = [s for s in gold.args if isinstance(s, Symbol) and _CONSTANT.fullmatch(str(s))]
+    of_answer = [s for s in answer.args if isinstance(s, Symbol) and s not in gold.free_symbols]
+    if len(of_gold) != 1 or len(of_answer) != 1 or of_gold[0] in answer.free_symbols or len(gold.free_symbols) < 2:
+        return False
+    return same_by_numbers(answer.xreplace({of_answer[0]: of_gold[0]}), gold, is_complex) is True
 
 
 @lru_cache(maxsize=512)
@@ -112,43 +117,10 @@ def _read(text: str, is_complex: bool) -> Any:
     return read
 
 
-def _same_by_numbers(answer: Any, gold: Any) -> bool | None:
-    """Equal, different, or None where numbers do not decide."""
-    if not (isinstance(answer, Expr) and isinstance(gold, Expr)):
-        return None
-    if isinstance(answer, (Integer, Rational)) and isinstance(gold, (Integer, Rational)):
-        return bool(answer == gold)
-    if any(part.has(Sum, Product, Integral, Limit, AppliedUndef, nan, zoo) for part in (answer, gold)):
-        return None
-    symbols: list[Any] = sorted(answer.free_symbols | gold.free_symbols, key=str)
-    close = _CLOSE_FLOAT if answer.has(Float) or gold.has(Float) else _CLOSE
-    agreements = 0
-    for point in _POINTS if symbols else ((),):
-        if len(symbols) > len(_POINTS[0]):
-            return None
-        at = dict(zip(symbols, point, strict=False))
-        a, g = _evaluate(answer, at), _evaluate(gold, at)
-        if a is None or g is None:
-            continue
-        difference, size = abs(a - g), max(abs(a), abs(g))
-        if not (difference.is_comparable and size.is_comparable):
-            continue
-        if difference > close * max(size, close):
-            return False
-        if size > 10 ** (_DIGITS - 10):
-            return None  # the digits that differ may lie beyond those evaluated
-        agreements += 1
-    return True if agreements >= (_MIN_POINTS if symbols else 1) else None
-
-
-def _evaluate(expression: Any, at: dict[Any, Any]) -> Any:
-    """The number that an expression is at a point; None when it is not finite."""
-    number = expression.xreplace(at).evalf(_DIGITS) if at else expression.evalf(_DIGITS)
-    return number if number.is_number and number.is_finite and number.is_comparable is not None else None
-
-
-def _exact(number: Float) -> Fraction | None:
+def _exact(number: Any) -> Fraction | None:
     """A sympy Float from its mantissa and exponent, no string in between."""
+    if isinstance(number, Rational):
+        return Fraction(int(number.p), int(number.q))
     sign, mantissa, exponent, _ = number._mpf_
     if abs(exponent) > 2000:
         return None

@@ -39,12 +39,16 @@ _MINUS = re.compile(r"\\(?:setminus|backslash)(?![a-z])")
 _REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\R(?![a-z])")
 _INTERVAL = re.compile(r"(?P<left>[(\[])(?P<ends>.*)(?P<right>[)\]])", re.DOTALL)
 _MEMBER = re.compile(r"\s*([A-Za-z])\s*\\in(?![a-z])\s*(?!\\mathbb\s*\{?\s*[NZQC])")
+_BUILDER = re.compile(
+    r"\\\{\s*(?P<name>[A-Za-z])\s*(?:\\in(?![a-z])\s*(?:\\mathbb\s*\{?\s*R\s*\}?|R))?\s*(?:\\mid(?![a-z])|:|\|)\s*(?P<condition>.+)\\\}",
+    re.DOTALL,
+)
 _VARIABLE = re.compile(r"\|?\s*(?P<name>[A-Za-z])\s*\|?")
 
 
 def same_domain(answer: str, gold: str) -> bool | None:
     """Whether both are the same part of the line; None when one is no domain, or neither certainly one."""
-    if not (_TELLING.search(answer) or _TELLING.search(gold)):
+    if not (_TELLING.search(answer) or _TELLING.search(gold)) or "\\ldots" in answer + gold:
         return None
     if (of_gold := read_domain(gold)) is None or (of_answer := read_domain(answer)) is None:
         return None
@@ -62,6 +66,8 @@ def has_relation(text: str) -> bool:
 def read_domain(text: str) -> tuple[Set, str] | None:
     """(the set, the name of its variable or ""), or None when the text is no such set."""
     name = ""
+    if (builder := _BUILDER.fullmatch(text)) is not None:
+        name, text = builder["name"], builder["condition"]
     if (member := _MEMBER.match(text)) is not None:
         name, text = member[1], text[member.end() :]
     unions: list[Set] = []

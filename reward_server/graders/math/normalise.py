@@ -1,93 +1,111 @@
-"""Clean-up of answer texts: the paper's lossy one, and ours, which keeps what changes a value.
+r"""The normal form of an answer, which keeps what changes a value and drops how it was typeset.
 
-`paper_cleanup` ends the training ladder of arXiv 2602.03190 (it drops units, percent signs, degrees and short
-"x =" prefixes). `normalise` only removes what is typography: two answers with the same normal form are the
-same answer, so equality of normal forms needs no algebra.
+Two answers with the same normal form are the same answer, so equality of normal forms needs no algebra.
+
+>>> normalise("$\\dfrac12$") == normalise("\\boxed{1/2}.")
+True
 """
 
 from __future__ import annotations
 
 import re
 
-MAX_CLEANED_CHARS = 10_000  # a longer text is no answer, and some of these patterns are quadratic
+from chorus.reward_server.graders.math.typography import plain
 
 _FRAC_SHORT = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])")
 _FRAC_MIXED = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*\{")
 _FRAC_TAIL = re.compile(r"(\\frac\{[^{}]*\})\s*([0-9a-zA-Z])")
-_SQRT_SHORT = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
+_FRAC_COMMANDS = re.compile(
+    r"\\frac\s*(\\(?:pi|alpha|beta|theta)(?![a-zA-Z])|\d)\s*(\\(?:pi|alpha|beta|theta)(?![a-zA-Z])|\d)"
+)
+_SQRT_SHORT = re.compile(r"\\sqrt\s*(\[[^\[\]]{1,20}\])?\s*([0-9a-zA-Z]|\\pi(?![a-zA-Z]))")
+_ROOT_OF = re.compile(r"\\root\s*\{?(\d+|[a-z])\}?\s*\\of\s*(?:\{([^{}]*)\}|(\d|[a-zA-Z]))")
+_OVER = re.compile(r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}")
+_POWER_COMMAND = re.compile(
+    r"\^\s*(\\(?:frac|sqrt)\s*(?:\[\d\])?\s*\{[^{}]*\}(?:\s*\{[^{}]*\})?|\\(?:pi|infty|theta|alpha)(?![a-zA-Z]))"
+)
 _SLASH = re.compile(r"(-?\d+)/(-?\d+)")
 _SENTENCE = re.compile(
-    r"(?:\\text\s*\{\s*)?(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final )?answer(?: is|:)[:\s]*(?:\}\s*)?(?=\S)",
+    r"(?:\\text\s*\{\s*)?(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final )?(?:answer|result)(?: is"
+    r"|:)[:\s]*(?:\}\s*)?(?=\S)",
     re.IGNORECASE,
 )
-_BOX_PREFIX = re.compile(r"\\f?box(?:ed)?\s*\{")
+_BOX_PREFIX = re.compile(r"\\(?:f?box(?:ed)?|framebox)\s*\{")
+_FUNCTIONS = r"(arc(?:sin|cos|tan)|sin|cos|tan|cot|sec|csc|ln|log|exp|pi|sqrt|frac)"
 
-# What only changes how a formula looks. Order matters: `\left` must not eat `\leftarrow`.
-_TYPOGRAPHY = (
-    (re.compile(r"\\!"), ""),
-    (re.compile(r"\\(?:left|right|big|Big|bigg|Bigg)[lr]?(?![a-zA-Z])\.?"), ""),
-    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\\(?:displaystyle|textstyle|limits)(?![a-zA-Z])"), ""),
-    (re.compile(r"(?<!\\)\\(?:,|;|:|>|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|\s)|(?<!\\)~"), " "),
-    (
-        re.compile(r"\\(?:text(?:bf|it|rm|normal|sf)?|mathrm|mathbf|mathit|mathsf|mbox|operatorname)(?=\s*\{)"),
-        r"\\text",
-    ),
-    (re.compile(r"\\neq(?![a-zA-Z])"), r"\\ne"),
-    (re.compile(r"\\leq(?![a-zA-Z])|≤"), r"\\le"),
-    (re.compile(r"\\geq(?![a-zA-Z])|≥"), r"\\ge"),
-    (re.compile(r"−|–"), "-"),
-    (re.compile(r"×"), r"\\times "),
-    (re.compile(r"π"), r"\\pi "),
-    (re.compile(r"∞"), r"\\infty "),
-    (re.compile(r"°"), r"^\\circ"),
-    (re.compile(r"√\s*(\d+)"), r"\\sqrt{\1}"),
-    (re.compile(r"\\cdotp?(?![a-zA-Z])|⋅|·"), r"\\cdot "),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
-    (re.compile(r"\\(?:bf|rm|it|boldsymbol|underline|bm)(?=\s*\{)"), ""),
-    # Commands without their backslash, as models type them.
-    (
-        re.compile(r"(?<![\\a-zA-Z])(arc(?:sin|cos|tan)|sin|cos|tan|cot|sec|csc|ln|log|exp|pi|sqrt)(?![a-zA-Z])"),
-        r"\\\1",
-    ),
-    (re.compile(r"(?<![\\a-zA-Z])inf(?:ty|inity)(?![a-zA-Z])"), r"\\infty"),
-    (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
-    (re.compile(r"\*\*"), "^"),
-    (re.compile(r"\\(?:lbrace|rbrace)(?![a-zA-Z])"), lambda m: r"\{" if "l" in m.group() else r"\}"),
+# What only changes how a formula looks: (a text that must occur, pattern, replacement). Order matters: `\left` must not
+# eat `\leftarrow`, and what opens a group (`\dfrac`, `\text`) gets its usual name before anything is read by it.
+_TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
+    (needle, re.compile(pattern), replacement)
+    for needle, pattern, replacement in (
+        ("\\", r"\\!", ""),
+        ("\\", r"\\(?:left|right|middle|big|Big|bigg|Bigg)[lr]?(?![a-zA-Z])\.?", ""),
+        ("frac", r"\\(?:[dtc]|nice|s|x|flat)frac(?![a-zA-Z])", r"\\frac"),
+        ("binom", r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
+        (
+            "\\",
+            r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|strut|allowbreak"
+            r"|phantom\{[^{}]*\})(?![a-zA-Z])",
+            "",
+        ),
+        ("{\\,}", r"\{\\,\}", ""),
+        ("{,}", r"\{,\}", ","),
+        ("\\ ", r"(?<!\\)\\\s", " "),
+        ("\\", r"(?<!\\)\\(?:,|;|:|>|quad(?![a-zA-Z])|qquad(?![a-zA-Z]))", " "),
+        ("~", r"(?<!\\)~", " "),
+        ("\\", r"\\(?:hspace|vspace|hskip)\*?\s*\{[^{}]{0,20}\}", " "),
+        (
+            "\\",
+            r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|sc|color)?|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox"
+            r"|hbox|operatorname\*?|emph|bold|rm)"
+            r"(?=\s*\{)",
+            r"\\text",
+        ),
+        ("\\", r"\\(?:bf|it|boldsymbol|underline|bm|mathop|mathord)(?=\s*\{)", ""),
+        ("{\\", r"\{\\(?:rm|bf|it|sf|tt)\s+([^{}]*)\}", r"\\text{\1}"),
+        ("\\text", r"\\text\s*\{\s*([ei]|\\pi|d(?=\s*\}\s*[a-z]))\s*\}", r" \1 "),
+        ("\\text", r"\\text\s*\{\s*((?:[-+]\s*)?[\d.,\s]*\d[\d.,]*)\s*\}", r"\1"),
+        ("\\text", r"\\text\s*\{\s*(?:,\s*)?(and|or)\s*\}", r"\\text{ \1 }"),
+        ("\\text", r"\\text\s*\{\s*(?:\\?\$|\\%|%)\s*\}", ""),
+        ("\\ne", r"\\(?:neq|not\s*=)(?![a-zA-Z])", r"\\ne"),
+        ("\\not", r"\\not\s*=", r"\\ne "),
+        ("\\le", r"\\leq(?:q|slant)?(?![a-zA-Z])", r"\\le"),
+        ("\\ge", r"\\geq(?:q|slant)?(?![a-zA-Z])", r"\\ge"),
+        ("<", r"<\s*=|=\s*<", r"\\le "),
+        (">", r">\s*=", r"\\ge "),
+        ("!=", r"(?<=\s)!=", r"\\ne "),
+        ("\\empty", r"\\(?:var)?nothing|\\emptyset", r"\\emptyset"),
+        ("\\varnothing", r"\\varnothing", r"\\emptyset"),
+        ("\\phi", r"^\s*\\phi\s*$", r"\\emptyset"),
+        ("\\{", r"^\s*\\\{\s*\\\}\s*$", r"\\emptyset"),
+        ("{}", r"^\s*\{\s*\}\s*$", r"\\emptyset"),
+        ("dots", r"\\(?:c|l|v|d)?dots(?:[cbmio])?(?![a-zA-Z])", r"\\ldots"),
+        ("...", r"\.{3,}", r"\\ldots "),
+        ("\\cdotp", r"\\cdotp(?![a-zA-Z])", r"\\cdot"),
+        ("\\ast", r"\\ast(?![a-zA-Z])", "*"),
+        ("\\colon", r"\\colon(?![a-zA-Z])", ":"),
+        ("vert", r"\\[lr]?vert(?![a-zA-Z])", "|"),
+        ("Vert", r"\\[lr]?Vert(?![a-zA-Z])", r"\\|"),
+        ("brac", r"\\(?:lbrace)(?![a-zA-Z])", r"\\{"),
+        ("brac", r"\\(?:rbrace)(?![a-zA-Z])", r"\\}"),
+        ("brack", r"\\lbrack(?![a-zA-Z])", "["),
+        ("brack", r"\\rbrack(?![a-zA-Z])", "]"),
+        ("\\p", r"\\pounds(?![a-zA-Z])", "£"),
+        ("mod", r"\\pmod\s*(?:\{([^{}]*)\}|(\d|[a-z]))", r"(mod \1\2)"),
+        ("mod", r"\(\s*\\?(?:b?mod|text\s*\{\s*mod\s*\})\s*(?:\{([^{}]*)\}|([^(){}]+))\)", r"(mod \1\2)"),
+        ("equiv", r"(\\equiv[^()]*?)\s*,?\s*\\?(?:b?mod|text\s*\{\s*mod\s*\})\s*\{?([\w^]+)\}?\s*$", r"\1 (mod \2)"),
+        ("**", r"\*\*", "^"),
+        # Commands without their backslash, as models type them.
+        ("", rf"(?<![\\a-zA-Z]){_FUNCTIONS}(?![a-zA-Z])", r"\\\1"),
+        ("inf", r"(?<![\\a-zA-Z])inf(?:ty|inity)(?![a-zA-Z])", r"\\infty"),
+        ("oo", r"(?<![\\a-zA-Z])oo(?![a-zA-Z])", r"\\infty"),
+        ("sqrt", r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        ("\\arc", r"\\arc\s*\\?(sin|cos|tan)(?![a-zA-Z])", r"\\arc\1"),
+        ("^{-1}", r"\\(sin|cos|tan)\s*\^\s*\{\s*-1\s*\}", r"\\arc\1"),
+        ("\\div", r"\\div(?![a-zA-Z])", "/"),
+    )
 )
-
-
-def paper_cleanup(text: str) -> str:
-    """The LaTeX clean-up at the end of the paper's extraction ladder; lossy on purpose, as published."""
-    if len(text) > MAX_CLEANED_CHARS:
-        return text.strip()
-    text = re.sub(r"\n\s*", "", text)
-    text = text.removeprefix(":").removesuffix(".").removesuffix("/")
-    text = text.strip().rstrip(".").replace("\\!", "")
-    text = re.sub(r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}", text)
-    text = text.replace("\\end{array}", "\\end{pmatrix}").replace("bmatrix", "pmatrix")
-    text = text.replace("tfrac", "frac").replace("dfrac", "frac")
-    text = text.replace("\\neq", "\\ne").replace("\\leq", "\\le").replace("\\geq", "\\ge")
-    text = text.replace("\\left", "").replace("\\right", "").replace("\\{", "{").replace("\\}", "}")
-    text = re.sub(r"\\text\{[^{}]*\}$", "", text).strip() or text
-    text = text.replace("^{\\circ}", "").replace("^\\circ", "")
-    text = text.replace("\\$", "").replace("$", "").replace("\\(", "").replace("\\)", "")
-    text = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
-    for prefix in ("x=", "y=", "z=", "x\\in", "y\\in", "z\\in", "x\\to", "y\\to", "z\\to"):
-        text = text.replace(prefix, "")
-    text = text.replace("\\emptyset", "{}").replace("(-\\infty,\\infty)", "\\mathbb{R}")
-    text = text.replace("\\%", "").replace("%", "").replace(" .", " 0.").replace("{.", "{0.")
-    text = text.replace("infinity", "\\infty").replace("\\mathbf", "")
-    text = re.sub(r"\\mbox\{[^{}]*\}", "", text)
-    text = re.sub(r"(\d+)\.0*([^\d])", r"\1\2", text)
-    text = re.sub(r"(\d+)\.0*$", r"\1", text)
-    if text.startswith("."):
-        text = "0" + text
-    name, equals, value = text.partition("=")
-    if equals and len(name) <= 2 and "=" not in value:
-        text = value
-    return _complete_commands(text.replace("\\sqrt ", "\\sqrt")).replace(" ", "")
+_NEEDS_FUNCTIONS = re.compile(r"sin|cos|tan|cot|sec|csc|ln|log|exp|pi|sqrt|frac")
 
 
 def unwrap(text: str) -> str:
@@ -114,10 +132,11 @@ def unwrap(text: str) -> str:
 
 def normalise(text: str) -> str:
     """The normal form of an answer: same value, no typography. Letters keep their case."""
-    text = unwrap(text)
-    for pattern, replacement in _TYPOGRAPHY:
-        text = pattern.sub(replacement, text)
-    text = unwrap(text.replace("\0", "")).rstrip(".").strip()
+    text = plain(unwrap(text).replace("\0", ""))
+    for needle, pattern, replacement in _TYPOGRAPHY:
+        if needle in text if needle else _NEEDS_FUNCTIONS.search(text):
+            text = pattern.sub(replacement, text)
+    text = unwrap(text).rstrip(".").strip()
     text = _complete_commands(text)
     while (whole := re.fullmatch(r"\\text\s*\{([^{}]*)\}", text)) is not None:
         text = whole.group(1).rstrip(".").strip()
@@ -131,10 +150,17 @@ def squeeze(text: str) -> str:
 
 
 def _complete_commands(text: str) -> str:
-    """`\\frac12` and `\\sqrt2` with their braces."""
-    text = _FRAC_SHORT.sub(r"\\frac{\1}{\2}", text)
-    text = _FRAC_TAIL.sub(r"\1{\2}", _FRAC_MIXED.sub(r"\\frac{\1}{", text))
-    text = _SQRT_SHORT.sub(r"\\sqrt{\1}", text)
+    r"""`\frac12`, `\sqrt2` and `x^\frac12` with their braces."""
+    if "\\" in text:
+        text = _FRAC_SHORT.sub(r"\\frac{\1}{\2}", text)
+        text = _FRAC_TAIL.sub(r"\1{\2}", _FRAC_MIXED.sub(r"\\frac{\1}{", text))
+        text = _FRAC_COMMANDS.sub(r"\\frac{\1}{\2}", text)
+        text = _SQRT_SHORT.sub(r"\\sqrt\1{\2}", text)
+        if "\\over" in text:
+            text = _OVER.sub(r"\\frac{\1}{\2}", text)
+        if "\\root" in text:
+            text = _ROOT_OF.sub(r"\\sqrt[\1]{\2\3}", text)
+        text = _POWER_COMMAND.sub(r"^{\1}", text)
     whole = _SLASH.fullmatch(text)
     return f"\\frac{{{whole[1]}}}{{{whole[2]}}}" if whole else text
 

@@ -35,6 +35,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 MAX_NUMBER_CHARS = 64  # longer digit strings are compared as text or by sympy
 MAX_EXPONENT = 400
@@ -53,10 +54,17 @@ _SLASHED = re.compile(
     r"(?P<sign>[+-]?)\s*(?:(?P<whole>\d+)(?:\s+|\s*-\s*(?=\d+/\d+$)))?(?P<inner>)(?P<top>\d+)\s*/\s*(?P<bottom>\d+)"
 )
 _REPEATING = re.compile(
-    r"(?P<sign>[+-]?)\s*(?P<whole>\d*)\.(?P<fixed>\d*)\\(?:overline|bar|dot)\s*\{\s*(?P<period>\d+)\s*\}"
+    r"(?P<sign>[+-]?)\s*(?P<whole>\d*)\.(?P<fixed>\d*)"
+    r"(?:\\(?:overline|bar|dot|overset\{\.\})\s*(?:\{\s*(?P<period>\d+)\s*\}|(?P<digit>\d))|\((?P<round>\d+)\))(?:\s*\\ldots)?"
 )
+_DOTTED = re.compile(  # 0.\\dot{1}4285\\dot{7}
+    r"(?P<sign>[+-]?)\s*(?P<whole>\d*)\.(?P<fixed>\d*)\\dot\s*\{?\s*(?P<first>\d)\s*\}?(?P<middle>\d*)\\dot\s*\{?\s*(?P<last>\d)\s*\}?"
+)
+_GOES_ON = re.compile(r"(?P<sign>[+-]?)\s*(?P<whole>\d*)\.(?P<fixed>\d*?)(?P<period>\d{1,6}?)(?P=period){2,}\s*\\ldots")
 _CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|\\text\{\s*\\?\$\s*\}|€|£|\\euro|\\pounds)\s*|\s*(?:\\?\$|€|£)$")
-_PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:\\?%|per ?cent|percentage)\s*\}|per ?cent)$", re.IGNORECASE)
+_PERCENT = re.compile(
+    r"\s*(?:\\?%|\\text\{\s*(?:\\?%|per ?cents?|percentage|pct\.?)\s*\}|per ?cents?|percentage|pct)$", re.IGNORECASE
+)
 _DEGREES = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree|\\text\{\s*degrees?\s*\}|\bdegrees?)$")
 
 
@@ -71,6 +79,7 @@ class Number:
     digits: int = 0  # significant digits of a decimal
 
 
+@lru_cache(maxsize=1024)
 def read_number(text: str) -> Number | None:
     """The number that a whole (normalised) text is, or None when it is anything else."""
     if len(text) > MAX_NUMBER_CHARS or not any(c.isdigit() for c in text):
@@ -156,10 +165,17 @@ def _fraction(text: str) -> Number | None:
 
 
 def _repeating(text: str) -> Number | None:
-    """`0.1\\overline{6}` is 1/6."""
-    if (match := _REPEATING.fullmatch(text)) is None:
+    """`0.1\\overline{6}`, `0.1\\dot{6}`, `0.1(6)` and `0.1666\\ldots` are 1/6."""
+    if "." not in text:
         return None
-    fixed, period = match["fixed"], match["period"]
+    match = _REPEATING.fullmatch(text) or _DOTTED.fullmatch(text) or _GOES_ON.fullmatch(text)
+    if match is None:
+        return None
+    found, fixed = match.groupdict(), match["fixed"]
+    if "first" in found:
+        period = match["first"] + match["middle"] + match["last"]
+    else:
+        period = match["period"] or found["digit"] or found["round"]
     value = Fraction(int(match["whole"] + fixed or "0")) + Fraction(int(period), 10 ** len(period) - 1)
     value /= 10 ** len(fixed)
     return Number(-value if match["sign"] == "-" else value)
@@ -195,10 +211,24 @@ def read_based(text: str) -> Based | None:
 
 
 def read_ratio(text: str) -> tuple[str, ...] | None:
-    """The terms of `a : b : c`, or None. A time of day reads as one too: its terms must agree as well."""
-    terms = [term.strip() for term in re.split(r":|\\colon(?![a-z])", text)]
+    """The terms of `a : b : c` and "a to b", or None. A time of day reads as one too: its terms must agree as well."""
+    if ":" not in text and " to " not in text and "{to}" not in text.replace(" ", ""):
+        return None
+    text = re.sub(r"\\text\s*\{\s*to\s*\}|(?<=[\d}]) to (?=[\d\\])", ":", text)
+    terms = [term.strip() for term in text.split(":")]
     plain = all(re.fullmatch(r"[^\s=<>{}()]+|\\frac\{\d+\}\{\d+\}|\\sqrt\{\d+\}", term) for term in terms)
     return tuple(terms) if len(terms) > 1 and plain else None
+
+
+def same_ratio(answer: tuple[str, ...], gold: tuple[str, ...]) -> bool:
+    """Whether numbers are in proportion; what can be a time of day (two digits at the end) must agree as it stands."""
+    if len(answer) != len(gold) or any(re.fullmatch(r"0\d|[0-5]\d", terms[-1]) for terms in (answer, gold)):
+        return answer == gold
+    numbers = [[read_number(term) for term in terms] for terms in (answer, gold)]
+    if any(number is None or number.value <= 0 or number.percent for terms in numbers for number in terms):
+        return False
+    ones, others = ([number.value for number in terms if number] for terms in numbers)
+    return all(one * others[0] == other * ones[0] for one, other in zip(ones, others, strict=True))
 
 
 MAX_CHARS = 200

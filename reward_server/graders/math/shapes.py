@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 MAX_COMPARISONS = 2500  # of parts in either order; more parts than that must agree as text
@@ -27,6 +28,8 @@ _MATRIX = re.compile(
 )
 _NAMED = re.compile(r"\s*(?P<name>[A-Za-z](?:_\{?\w+\}?)?|\\[a-z]+)\s*=(?!=)\s*(?P<value>.+)", re.DOTALL)
 _MEMBER = re.compile(r"\s*[A-Za-z]\s*\\in(?![a-z])\s*(?=\\?[{(\[])")
+_ANGLED = re.compile(r"\\langle(?![a-z])(.*)\\rangle|<(.*)>", re.DOTALL)
+_SIGNS = re.compile(r"\\(?:pm|mp)(?![a-z])")
 _POINT_NAME = re.compile(r"[A-Z](?=\()")
 
 
@@ -47,15 +50,19 @@ def read_shape(text: str) -> Shape | None:
         return _matrix(matrix["body"])
     if text.startswith("\\{") and text.endswith("\\}"):
         inner = text[2:-2]
-        if re.search(r":|\\mid|\\ldots|\.\.\.|\|", inner):
+        if re.search(r":|\\mid|\|", inner):
             return None  # a set described, not listed
         return Shape("set", tuple(_expanded(split_top(inner))))
+    if (angle := _ANGLED.fullmatch(text)) is not None and len(items := split_top(angle[1], ",;")) > 1:
+        return Shape("tuple", tuple(items), "<>")
     bare = _POINT_NAME.sub("", text, count=1) if _POINT_NAME.match(text) else text
     if bare[:1] in ("(", "[") and bare[-1:] in (")", "]") and _closes_at_end(bare):
         items = split_top(bare[1:-1], ",;")
-        if len(items) > 1:
-            return Shape("tuple", tuple(items), bare[0] + bare[-1])
-        return None
+        if len(items) < 2:
+            return None
+        if (several := _both_signs(bare)) is not None:
+            return Shape("list", several)
+        return Shape("tuple", tuple(items), bare[0] + bare[-1])
     items = _expanded(split_top(text))
     return Shape("list", tuple(items)) if len(items) > 1 else None
 
@@ -101,8 +108,23 @@ def same_items(answer: tuple[str, ...], gold: tuple[str, ...], same: Callable[[s
 
 def _expanded(items: list[str]) -> list[str]:
     """`a \\pm b` stands for two items."""
-    pairs = [(item.replace("\\pm", "+"), item.replace("\\pm", "-")) if "\\pm" in item else (item,) for item in items]
+    pairs = [_both_signs(item) or (item,) for item in items]
     return [item.strip() for pair in pairs for item in pair]
+
+
+def _both_signs(item: str) -> tuple[str, ...] | None:
+    """The two items that `\\pm` stands for; with a second `\\pm` the signs are free, and `\\mp` is the opposite one."""
+    count = len(_SIGNS.findall(item))
+    if not count or count > 3:
+        return None
+    if "\\mp" in item or count == 1:
+        plus = {"\\pm": "+", "\\mp": "-"}, {"\\pm": "-", "\\mp": "+"}
+        return tuple(_SIGNS.sub(lambda m, signs=signs: signs[m.group()], item) for signs in plus)
+    written = []
+    for choice in product("+-", repeat=count):
+        signs = iter(choice)
+        written.append(_SIGNS.sub(lambda _, signs=signs: next(signs), item))
+    return tuple(written)
 
 
 def _matrix(body: str) -> Shape | None:

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from chorus.reward_server.graders.extraction import extract, last_box
-from chorus.reward_server.graders.math.normalise import normalise, paper_cleanup, unwrap
+from chorus.reward_server.graders.math.normalise import normalise, unwrap
+from chorus.reward_server.graders.paper import paper_cleanup
 
 
 def _always(_: str) -> bool:
@@ -41,7 +42,7 @@ def test_text_before_the_first_assistant_header_and_after_stop_strings_is_cut():
             "everything from <|im_end|>",
             "everything from </answer>",
         )
-    assert completion[found.start : found.end] == "2"
+        assert completion[found.start : found.end] == "2"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_text_before_the_first_assistant_header_and_after_stop_strings_is_cut():
         ("ANSWER IS **7**.", "answer_is", "7"),
         (r"so $y = 3$, thus $x = \frac{1}{2}$ as claimed", "last_expression", r"x = \frac{1}{2}"),
         ("we have $x+1$ and then 1,234 pears", "last_expression", "1,234"),
-        ("it costs $3 and $4 more", "last_expression", "4"),
+        ("it costs $3 and $4 more", "last_expression", "$4"),
         (r"\[ a^2 + b^2 \] holds", "last_expression", "a^2 + b^2"),
     ],
 )
@@ -167,6 +168,6 @@ def test_paper_cleanup_is_lossy_as_published(text, clean):
     ids=lambda text: f"{text[:12]}x{len(text)}",
 )
 def test_extraction_time_is_bounded_on_half_a_megabyte(text, mode):
-    started = time.perf_counter()
+    started = time.process_time()
     extract(text, mode, parses=lambda _: False)
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0

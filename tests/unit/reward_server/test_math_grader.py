@@ -50,7 +50,8 @@ EQUAL = [
 ]
 DIFFERENT = [
     ("42", "17=42"),  # math-verify accepts it
-    ("42", r"42\%"),  # math-verify accepts it
+    ("42", r"43\%"),
+    ("0.42", r"0.42\%"),  # math-verify accepts it
     ("5", "x=3=5"),
     ("5", "2x+1=5"),
     ("42", "6*8=42"),
@@ -157,7 +158,7 @@ def test_an_overlong_answer_is_not_parsed():
         ("5 cm", "5", "cm"),
         (r"5 \text{ cm}^2", "5", "cm^2"),
         ("5 square feet", "5", "ft^2"),
-        ("60 miles per hour", "60", "mph"),
+        ("60 miles per hour", "60", "mi/h"),
         ("5m", "5m", ""),
         ("2x", "2x", ""),
         (r"3 \text{ or } 4", r"3 \text{ or } 4", ""),

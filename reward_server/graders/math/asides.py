@@ -1,0 +1,137 @@
+r"""What stands beside an answer and is no part of it: conditions on its letters, labels, roundings, choice letters.
+
+A condition (`, k \in \mathbb{Z}`, "for any constant c") may be missing on one side; where both sides state one, the two
+must agree. Words that change or deny the value are no aside (`or more`, `if not`), and stay where they are.
+
+>>> split_condition("\\frac{\\pi}{4}+k\\pi, k \\in \\mathbb{Z}")
+('\\frac{\\pi}{4}+k\\pi', 'k', 'Z')
+>>> exact_part("2\\pi \\approx 6.28")
+('2\\pi', '6.28')
+"""
+
+from __future__ import annotations
+
+import re
+
+_LETTERS = r"[A-Za-z](?:_\{?\w\}?)?(?:\s*(?:,|and|\\text\s*\{\s*and\s*\})\s*[A-Za-z](?:_\{?\w\}?)?){0,3}"
+_TEXT_START = r"(?:\\text\s*\{\s*,?\s*\(?|\()?"
+_SET = (
+    r"(?:\\mathbb\s*\{?\s*(?P<set>[ZNRQC])\s*\}?|\\text\s*\{\s*(?P<bold>[ZNRQC])\s*\}|"
+    r"(?P<bare>[ZNRQC])(?![A-Za-z]))(?P<part>\s*[\^_]\s*(?:\{[^{}]{0,8}\}|[+*\d]))?"
+)
+_MEMBER = re.compile(
+    rf"(?P<before>.*?[^\s,;(])\s*(?:[,;:]|\s|\()+\s*(?:\\text\s*\{{\s*,?\s*(?:where|for|with|for all"
+    rf"|for any)?\s*\}}|\\forall|where|for(?: all| any)?|with)?"
+    rf"\s*(?P<letters>{_LETTERS})\s*\\in(?![a-z])\s*{_SET}\s*\)?",
+    re.DOTALL,
+)
+_KIND = (
+    r"(?:(?:any|an?|all|some|every|each|real|positive|negative|nonnegative|non-negative|nonzero|non-zero"
+    r"|arbitrary|complex|rational|natural)\s+)*(?:integers?|constants?|reals?|numbers?|natural"
+    r"|real numbers?)"
+)
+_WORDS_BEHIND = re.compile(
+    rf"(?P<before>.*?[^\s,;(\\])\s*[,;(]*\s*(?:\\text\s*\{{)?\s*[,(]*\s*(?:"
+    rf"(?:where|for|with|and)\s+(?:\}}\s*)?{_LETTERS}\s*(?:\\text\s*\{{)?\s*(?:is|are|being)\s+{_KIND}"
+    rf"|(?:where|for|with)\s+{_KIND}\s*(?:\}}\s*)?(?:{_LETTERS})?"
+    rf"|for\s+(?:all|any|every|each)\s*(?:real\s*|positive\s*|\}}\s*|integers?\s*"
+    rf"|values? of\s*)*(?:{_LETTERS})?(?:\s*\\in\s*\\mathbb\s*\{{?[RZNQC]\}}?)?"
+    rf"|{_LETTERS}\s*(?:\\text\s*\{{)?\s*(?:is|are|being)\s+{_KIND}"
+    rf"|{_LETTERS}\s*(?:\\text\s*\{{)?\s*,?\s*{_KIND}"
+    r")\s*\)?\s*\}?\s*\)?\.?",
+    re.DOTALL,
+)
+_RESTRICTION = re.compile(
+    r"(?P<before>.*?[^\s,;(])\s*(?:[,;]|\\text\s*\{\s*,?\s*(?:for|where|when|if"
+    r"|with)\s*\})\s*(?:\\text\s*\{\s*(?:for|where|when|if|with)\s*\}\s*)?"
+    r"(?P<letter>[a-zA-Z])\s*(?:\\ne|>|<|\\ge|\\le)(?![a-zA-Z])\s*-?[\w\\{}/]{1,12}",
+    re.DOTALL,
+)
+_LABEL = re.compile(
+    r"\\text\s*\{\s*(?P<words>[A-Za-z][A-Za-z ']{0,40}?)\s*(?::|=|\bis\b|\bare\b|\bequals\b)\s*\}\s*(?=\S)"
+)
+_NO_LABEL = re.compile(
+    r"\b(?:not|either|neither|or|at|least|most|than|wrong|if|but|no|never|about|unless)\b", re.IGNORECASE
+)
+_APPROX = re.compile(
+    r"\\(?:approx|simeq|sim|doteq)(?![a-zA-Z])|\\text\s*\{\s*(?:,|or|\()?\s*(?:approximately|about"
+    r"|approx\.?|roughly)\s*\}"
+)
+_LETTER = re.compile(r"\(?\s*(?:\\text\s*\{\s*)?\(?\s*(?P<letter>[A-J])\s*\)?[.:]?\s*\}?\s*\)?[.:]?")
+_LABELLED = re.compile(
+    r"(?:\\text\s*\{\s*(?:option|choice)?\s*\(?\s*(?P<wrapped>[A-J])\s*[).:]\s*\}?|\(\s*"
+    r"(?P<plain>[A-J])\s*\)|(?P<open>[A-J])\s*[).:]"
+    r"|(?:\\text\s*\{\s*)?(?:option|choice)\s+\(?(?P<named>[A-J])\)?[.:]?\s*\}?)\s*(?P<rest>.*)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def split_condition(text: str) -> tuple[str, str, str]:
+    """(the text without its condition, the letters of the condition, the set or kind that they are of)."""
+    if "\\in" in text and (found := _MEMBER.fullmatch(text)) is not None:
+        domain = (found["set"] or found["bold"] or found["bare"]) + (found["part"] or "").replace(" ", "")
+        return _closed(found["before"]), found["letters"].strip(), domain
+    if "\\text" in text or re.search(r"\b(?:where|for|integer|constant)", text):
+        found = _WORDS_BEHIND.fullmatch(text)
+        behind = text[found.end("before") :] if found else ""
+        if found is not None and not _RELATION.search(behind):
+            return _closed(found["before"]), "", next((s for word, s in _KINDS.items() if word in behind), "")
+    return text, "", ""
+
+
+def split_restriction(text: str) -> str:
+    """`x+1, x \\ne 1` without the restriction of its variable."""
+    found = _RESTRICTION.fullmatch(text)
+    if found is None or found["letter"] not in _variables(found["before"]):
+        return text
+    return _closed(found["before"])
+
+
+def without_label(text: str) -> str:
+    """`\\text{The area is } 42` without its label."""
+    label = _LABEL.match(text)
+    if label is None or _NO_LABEL.search(label["words"]):
+        return text
+    return text[label.end() :]
+
+
+def exact_part(text: str) -> tuple[str, str] | None:
+    """(what stands before "approximately", what behind), or None; the name of a quantity before it is no value."""
+    found = _APPROX.search(text)
+    if found is None:
+        return None
+    before, behind = text[: found.start()].strip(" ,("), text[found.end() :].strip(" ,)")
+    return before.strip(), behind.strip()
+
+
+def letter_alone(text: str) -> str:
+    """The choice letter that a text is, or ""."""
+    found = _LETTER.fullmatch(text)
+    return found["letter"] if found else ""
+
+
+def labelled(text: str) -> tuple[str, str, bool]:
+    """(letter, what it labels, whether the label is marked so) of `\\text{(C)} 12`; ("", text, False) of others."""
+    found = _LABELLED.fullmatch(text)
+    if found is None or not found["rest"].strip():
+        return "", text, False
+    letter = found["wrapped"] or found["plain"] or found["open"] or found["named"]
+    rest = found["rest"].strip()
+    if rest.endswith("}") and rest.count("{") < rest.count("}"):
+        rest = rest[:-1].strip()
+    return letter.upper(), rest, not found["plain"]
+
+
+_RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|not)(?![a-z])|\bnot\b|\bor\b")
+_KINDS = {"integer": "Z", "natural": "N", "real": "R"}
+
+
+def _closed(text: str) -> str:
+    text = text.strip().rstrip(",;:").strip()
+    return text[:-1].strip() if text.endswith("(") else text
+
+
+def _variables(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])", text)) | set(
+        re.findall(r"(?<=\d)[a-z](?![A-Za-z])", text)
+    )

@@ -1,0 +1,102 @@
+"""Answers with parts against each other: sets, lists, tuples and matrices, item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chorus.reward_server.graders.math.comparison import Ask, Comparison
+from chorus.reward_server.graders.math.numbers import read_number
+from chorus.reward_server.graders.math.shapes import Shape, named, read_shape, same_items, unnamed
+
+
+def by_shape(answer: str, gold: str, ask: Ask) -> Comparison | None:
+    gold_shape, answer_shape = read_shape(gold), read_shape(answer)
+    if answer_shape is None:
+        return None if gold_shape is None else _by_single(answer, gold_shape, ask)
+    if gold_shape is None:
+        return _by_several(answer_shape, gold, ask)
+    kinds = (answer_shape.kind, gold_shape.kind)
+    if "matrix" in kinds:
+        if kinds != ("matrix", "matrix"):
+            return _column(answer_shape, gold_shape, ask)
+        same = answer_shape.columns == gold_shape.columns and all_equal(answer_shape.items, gold_shape.items, ask)
+        return Comparison(same, "matrix", "entry by entry")
+    if (by_name := _by_names(answer_shape, gold_shape, ask)) is not None:
+        return by_name
+    if "tuple" in kinds:
+        return _by_order(answer_shape, gold_shape, ask)
+    if _has_dots(answer_shape) or _has_dots(gold_shape):
+        same = all_equal(answer_shape.items, gold_shape.items, ask)
+        return Comparison(same, "items", "a sequence goes on in its order")
+    same = same_items(unnamed(answer_shape.items), unnamed(gold_shape.items), lambda one, other: ask(one, other).equal)
+    return Comparison(same, "items", "the same items" if same else "other items")
+
+
+def all_equal(answers: Sequence[str], golds: Sequence[str], ask: Ask) -> bool:
+    """As many, and each equal to the one in its place."""
+    return len(answers) == len(golds) and all(ask(a, g).equal for a, g in zip(answers, golds, strict=True))
+
+
+def _has_dots(shape: Shape) -> bool:
+    return any("\\ldots" in item for item in shape.items)
+
+
+def _column(answer: Shape, gold: Shape, ask: Ask) -> Comparison | None:
+    """A vector as a column or a row, and as a tuple."""
+    matrix, other = (answer, gold) if answer.kind == "matrix" else (gold, answer)
+    is_vector = matrix.columns == 1 or matrix.columns == len(matrix.items)
+    if not is_vector or other.kind != "tuple" or other.brackets not in ("()", "<>"):
+        return None
+    return Comparison(all_equal(answer.items, gold.items, ask), "vector", "coordinate by coordinate")
+
+
+def _by_order(answer: Shape, gold: Shape, ask: Ask) -> Comparison:
+    """Tuples; parentheses may be missing, the brackets of an interval may not, and braces say "no order"."""
+    if "set" in (answer.kind, gold.kind):
+        return Comparison(False, "tuple", "one has an order, the other has none")
+    brackets = {shape.brackets for shape in (answer, gold)} - {""}
+    if brackets == {"()", "<>"}:
+        brackets = {"()"}
+    if len(brackets) > 1 or (len(gold.items) == 2 and brackets != {"()"} and answer.kind != gold.kind):
+        return Comparison(False, "tuple", "other brackets")
+    return Comparison(all_equal(answer.items, gold.items, ask), "tuple", "item by item")
+
+
+def _by_names(answer: Shape, gold: Shape, ask: Ask) -> Comparison | None:
+    """`x = 1, y = 2`: by name when both have names; with names in order against a tuple or a list without."""
+    of_answer, of_gold = named(answer.items), named(gold.items)
+    if of_answer is None:
+        if of_gold is not None and len(of_gold) > 1 and answer.kind == "tuple" and answer.brackets == "()":
+            values = tuple(of_gold[name] for name in sorted(of_gold))
+            return Comparison(all_equal(answer.items, values, ask), "names", "named in order")
+        return None
+    if of_gold is not None:
+        same = of_answer.keys() == of_gold.keys() and all(ask(of_answer[n], of_gold[n]).equal for n in of_gold)
+        return Comparison(same, "names", "name by name")
+    if gold.kind == "tuple":
+        values = tuple(of_answer[name] for name in sorted(of_answer))
+        return Comparison(all_equal(values, gold.items, ask), "names", "named in order")
+    if len(of_answer) > 1 and len(of_answer) == len(answer.items) and not any("=" in item for item in gold.items):
+        return Comparison(all_equal(tuple(of_answer.values()), gold.items, ask), "names", "named, in the gold's order")
+    return None
+
+
+def _by_single(answer: str, gold: Shape, ask: Ask) -> Comparison | None:
+    if gold.kind == "set" and len(gold.items) == 1:
+        return ask(answer, gold.items[0])
+    if gold.kind != "matrix" and read_number(answer) is not None:
+        return Comparison(False, "items", "one value where the gold has several")
+    return None
+
+
+def _by_several(answer: Shape, gold: str, ask: Ask) -> Comparison | None:
+    if answer.kind == "set" and len(answer.items) == 1:
+        return ask(answer.items[0], gold)
+    if answer.kind == "matrix" and read_number(gold) is None:
+        return None
+    if answer.kind == "set" and not answer.items:
+        return None
+    plain = answer.kind == "list" and len(answer.items) <= 3 and "\\ldots" not in answer.items
+    if plain and all(ask(item, gold).equal for item in answer.items):
+        return Comparison(True, "several", "the gold, written in several ways")
+    return Comparison(False, "several", "several values where the gold is one")
