@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from chorus.reward_server.api.schemas import ExplainResponse, GradeRequest, GradeResponse
 from chorus.reward_server.api.service import Service
 from chorus.reward_server.api.settings import Settings
+from chorus.reward_server.graders.task import Asked
 
 _END_S = 2.0
 
@@ -92,9 +93,9 @@ class LocalGrader:
         self._thread = threading.Thread(target=self._serve, name="chorus-grader", daemon=True)
         self._thread.start()
 
-    def ask(self, request: GradeRequest, task: str) -> dict[str, Any]:
+    def ask(self, request: GradeRequest, asked: Asked) -> dict[str, Any]:
         """The fields of a response. Waits no longer than the pool lets a job wait."""
-        return self._wait(self.service.grade(request, task))
+        return self._wait(self.service.grade(request, asked))
 
     def close(self) -> None:
         """Kill the grader process; the thread ends with the interpreter."""
@@ -105,8 +106,8 @@ class LocalGrader:
         self._loop.call_soon(self.service.pool.start)
         self._loop.run_forever()
 
-    def _wait(self, asked: Coroutine[Any, Any, Any], timeout_s: float | None = None) -> Any:
-        future = asyncio.run_coroutine_threadsafe(asked, self._loop)
+    def _wait(self, call: Coroutine[Any, Any, Any], timeout_s: float | None = None) -> Any:
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
         try:
             return future.result(timeout_s)
         except BaseException:
