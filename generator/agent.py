@@ -31,6 +31,7 @@ from chorus.protocol.messages import Member, MessageError, SyncOffer, Task
 from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.metrics.waits import watch_event_loop
 from chorus.protocol.runtime.exits import likeness
+from chorus.protocol.runtime.redis import server_time_async
 
 log = logging.getLogger("chorus.generator")
 _HEARTBEAT_S = 1.0
@@ -342,6 +343,7 @@ class Agent:
             self._busy_seconds += busy_s
             last = now
             self.metrics.heartbeat(self.state, len(self._work), busy_s)
+            clock = await server_time_async(self.client)
             member = Member(
                 generator_id=self.id,
                 state=self.state,  # type: ignore[arg-type]
@@ -352,20 +354,20 @@ class Agent:
                 generated_tokens=self._tokens,
                 busy_seconds=self._busy_seconds,
                 uptime_seconds=now - self._started,
-                last_seen=time.time(),
+                last_seen=clock,
             )
             await self.client.hset(self._keys.members, self.id, member.encode())  # type: ignore[misc]
-            self._at_work = await self._count_at_work()
-            waits = self.metrics.waits.report(self.id)
+            self._at_work = await self._count_at_work(clock)
+            waits = self.metrics.waits.report(self.id, clock)
             await self.client.hset(self._keys.waits, self.id, waits.encode())  # type: ignore[misc]
             fenced, before = bool(await self.client.exists(self._keys.fence)), fenced
             if before and not fenced:
                 raise lost(self._keys.run, f"no {self._keys.fence}")
             await asyncio.sleep(_HEARTBEAT_S)
 
-    async def _count_at_work(self) -> int:
+    async def _count_at_work(self, now: float) -> int:
         """Generators that lease, this one at least: those that hang, are quarantined or have no weights yet do not."""
-        now, count = time.time(), 1
+        count = 1
         members: dict[bytes, bytes] = await self.client.hgetall(self._keys.members)  # type: ignore
         for id, data in members.items():
             with suppress(MessageError):  # the learner reports it, and clears it away

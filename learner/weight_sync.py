@@ -35,6 +35,7 @@ from chorus.protocol.messages import (
 )
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.redis import server_time
 from chorus.protocol.weights import (
     announce_group,
     broadcast,
@@ -167,12 +168,14 @@ class Broadcaster:
     def _tell_waits(self) -> None:
         if time.monotonic() - self._told > _TELL_S:
             self._told = time.monotonic()
-            self._client.hset(self.keys.waits, "learner", self._metrics.waits.report("learner").encode())
+            self._client.hset(
+                self.keys.waits, "learner", self._metrics.waits.report("learner", server_time(self._client)).encode()
+            )
 
     def _read_members(self) -> None:
         if not self._client.exists(self.keys.fence):
             raise lost(self.keys.run, f"no {self.keys.fence}")
-        now = time.time()
+        now = server_time(self._client)
         members: dict[bytes, bytes] = self._client.hgetall(self.keys.members)  # type: ignore[assignment]
         with self._changed:
             for name, data in members.items():

@@ -267,7 +267,8 @@ GONE_AFTER_S = 15.0  # without a heartbeat
 
 
 class Member(Message):
-    """A generator's heartbeat. `engine` counts the starts of its vLLM: a new one needs a new group."""
+    """A generator's heartbeat. `engine` counts the starts of its vLLM: a new one needs a new group. `last_seen` is by
+    Redis' clock, which all hosts can ask."""
 
     SCHEMA: ClassVar[str] = "chorus.member/1"
 

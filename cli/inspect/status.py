@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import redis
 
@@ -11,6 +10,7 @@ from chorus.cli.inspect.live import find, format_books, from_files, run_options
 from chorus.protocol.ledger import Keys
 from chorus.protocol.messages import Member, MessageError
 from chorus.protocol.runtime.command_line import command
+from chorus.protocol.runtime.redis import server_time
 
 
 @command(
@@ -31,6 +31,7 @@ def main(run: str | None, url: str | None) -> int:
 
 def _format_members(client: redis.Redis, run_id: str) -> str:
     lines = []
+    now = server_time(client)
     members: dict[bytes, bytes] = client.hgetall(Keys(run_id).members)  # type: ignore[assignment]
     for name, data in sorted(members.items()):
         try:
@@ -41,6 +42,6 @@ def _format_members(client: redis.Redis, run_id: str) -> str:
         busy = m.busy_seconds / m.uptime_seconds if m.uptime_seconds else 0.0
         lines.append(
             f"  {m.generator_id:20} {m.state:12} version {m.version or '-':8} {m.in_flight:4} in flight  "
-            f"{m.generated_tokens} tokens  busy {busy:.0%}  seen {time.time() - m.last_seen:.1f} s ago"
+            f"{m.generated_tokens} tokens  busy {busy:.0%}  seen {now - m.last_seen:.1f} s ago"
         )
     return "\n".join(lines) or "  no generator is registered"

@@ -24,7 +24,7 @@ from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.runtime.command_line import command
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.protocol.runtime.redis import connect
+from chorus.protocol.runtime.redis import connect, server_time
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _lease_of(client: redis.Redis, keys: Keys, id: str) -> list[Event]:
     pending: Any = client.xpending_range(keys.tasks, TASK_GROUP, min=id, max=id, count=1)
     return [
         Event(
-            time.time() - p["time_since_delivered"] / 1000,
+            server_time(client) - p["time_since_delivered"] / 1000,
             p["consumer"].decode(),
             f"leased or renewed, delivery {p['times_delivered']}",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 import redis
@@ -14,6 +13,7 @@ from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.messages import Member, MessageError
 from chorus.protocol.metrics.waits import Wait, WaitReport
 from chorus.protocol.runtime.command_line import command
+from chorus.protocol.runtime.redis import server_time
 
 SILENT_S = 5.0  # every process tells its waits once a second
 _SHOWN = 5  # waits of one kind in one process
@@ -24,7 +24,7 @@ _SHOWN = 5  # waits of one kind in one process
 def main(run: str | None, url: str | None) -> int:
     found = find(run, url)
     for live in found.live:
-        print("\n".join(explain(live.client, live.run_id, live.books, time.time())))
+        print("\n".join(explain(live.client, live.run_id, live.books, server_time(live.client))))
     if found.folder and not found.live:
         print("\n".join(from_files(found.folder, found.why_not)))
     return os.EX_OK

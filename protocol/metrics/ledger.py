@@ -7,7 +7,6 @@ again, so that a Redis that stands still costs a scrape two seconds and the lear
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
@@ -18,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from chorus.protocol.ledger import Books, Keys, LedgerLostError, read_books
 from chorus.protocol.messages import GONE_AFTER_S, Member, MemberState, MessageError
+from chorus.protocol.runtime.redis import server_time
 
 MEMBER_STATES = (*get_args(MemberState), "gone", "unreadable")
 # Exported from the start: of a counter that appears with its first drop, Prometheus would not see that drop.
@@ -40,20 +40,21 @@ class LedgerCollector(Collector):
     def describe(self) -> Iterable[Metric]:
         """Names alone, so that registering asks nothing of Redis."""
         empty = Books(0, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0)
-        return [_up(0), *_books(empty, 0), _fleet([]), _memory(0)]
+        return [_up(0), *_books(empty, 0), _fleet([], 0.0), _memory(0)]
 
     def collect(self) -> Iterator[Metric]:
         try:
             books = read_books(self._client, self._keys)
             dead = int(self._client.xlen(self._keys.dead))
             members = list(self._client.hgetall(self._keys.members).values())
+            now = server_time(self._client)
             memory = int(self._client.info("memory")["used_memory"])
         except (redis.RedisError, LedgerLostError):
             yield _up(0)
             return
         yield _up(1)
         yield from _books(books, dead)
-        yield _fleet(members)
+        yield _fleet(members, now)
         yield _memory(memory)
 
 
@@ -88,8 +89,8 @@ def _books(books: Books, dead: int) -> Iterator[Metric]:
     yield GaugeMetricFamily("chorus_ledger_dead_letters", "Tasks in the dead-letter stream, 10,000 at most", dead)
 
 
-def _fleet(members: list[bytes]) -> Metric:
-    found = Counter(_state(data, time.time()) for data in members)
+def _fleet(members: list[bytes], now: float) -> Metric:
+    found = Counter(_state(data, now) for data in members)
     fleet = GaugeMetricFamily(
         "chorus_ledger_generators",
         f"Registered generators by state; gone: no heartbeat for {GONE_AFTER_S:g} s",

@@ -41,7 +41,7 @@ class Wait(BaseModel):
 
 
 class WaitReport(Message):
-    """All that one process waits for at `at` (unix seconds)."""
+    """All that one process waits for at `at` (unix seconds by Redis' clock, as all of its times)."""
 
     SCHEMA: ClassVar[str] = "chorus.waits/1"
 
@@ -81,11 +81,17 @@ class Waits:
         with self._lock:
             return max((time.time() - wait.since for wait in self._open.values() if wait.what == what), default=0.0)
 
-    def report(self, process: str) -> WaitReport:
-        """The board as it is sent to Redis, the oldest waits first."""
+    def report(self, process: str, now: float) -> WaitReport:
+        """The board as it is sent to Redis, the oldest waits first, with its times by Redis' clock: `now` is there."""
         with self._lock:
-            waits = sorted(self._open.values(), key=lambda wait: wait.since)
-        return WaitReport(process=process, at=time.time(), waits=waits[:4096])
+            waits = sorted(self._open.values(), key=lambda wait: wait.since)[:4096]
+        ahead_s = now - time.time()
+        return WaitReport(process=process, at=now, waits=[_moved(wait, ahead_s) for wait in waits])
+
+
+def _moved(wait: Wait, seconds: float) -> Wait:
+    until = None if wait.until is None else wait.until + seconds
+    return wait.model_copy(update={"since": wait.since + seconds, "until": until})
 
 
 class WaitShare:

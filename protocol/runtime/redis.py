@@ -70,6 +70,20 @@ def connect_async(url: str, patience_s: float = PATIENCE_S) -> redis.asyncio.Red
     return redis.asyncio.Redis.from_url(url, retry=_AsyncRetry(patience_s), **_options())
 
 
+def server_time(client: redis.Redis) -> float:
+    """Redis' clock, in unix seconds: the one that all processes of a run can compare."""
+    return _seconds(client.time())
+
+
+async def server_time_async(client: redis.asyncio.Redis) -> float:
+    return _seconds(await client.time())
+
+
+def _seconds(told: Any) -> float:
+    seconds, microseconds = told
+    return seconds + microseconds / 1e6
+
+
 def glance(url: str, timeout_s: float = 2.0) -> redis.Redis:
     """A client for what can do without an answer: it waits for `timeout_s` at most and never tries again."""
     return redis.Redis.from_url(url, retry=_Retry(0.0), socket_connect_timeout=timeout_s, socket_timeout=timeout_s)

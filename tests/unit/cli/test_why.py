@@ -18,6 +18,7 @@ from chorus.cli.main import main
 from chorus.protocol.ledger import Keys, LearnerLedger, read_books
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.metrics.waits import WaitReport, Waits, watch_event_loop
+from chorus.protocol.runtime.redis import server_time
 
 KEYS = Keys("run")
 
@@ -35,7 +36,7 @@ def test_an_open_wait_says_for_what_on_whom_since_when_and_how_long_it_may_last(
     LearnerLedger(client, "run")
     waits, _ = board()
     with waits.on("rollouts", "generators", 600.0, "step 7"):
-        client.hset(KEYS.waits, "learner", waits.report("learner").encode())
+        client.hset(KEYS.waits, "learner", waits.report("learner", time.time()).encode())
     assert "learner waits 0.0 s for rollouts from generators, 600 s left (step 7)" in told(client)
     assert "learner waits 4.0 s for rollouts from generators, 596 s left" in told(client, ahead_s=4.0)
     later = told(client, ahead_s=700.0)
@@ -54,14 +55,14 @@ def test_a_wait_is_a_metric_while_it_lasts_and_a_sum_afterwards() -> None:
     waited = registry.get_sample_value("chorus_test_waited_seconds_total", {"what": "grades"})
     assert waited is not None
     assert waited >= 0.05
-    assert waits.report("x").waits == []
+    assert waits.report("x", time.time()).waits == []
 
 
 def test_a_wait_that_ends_by_an_error_leaves_the_board() -> None:
     waits, _ = board()
     with pytest.raises(ValueError, match="no"), waits.on("grades", "reward server", 5.0):
         raise ValueError("no")
-    assert waits.report("x").waits == []
+    assert waits.report("x", time.time()).waits == []
 
 
 def test_a_gone_generator_that_holds_leases_and_a_queue_that_nobody_serves_are_named(client: redis.Redis) -> None:
@@ -88,6 +89,18 @@ def test_what_can_not_be_read_hides_nothing_else(client: redis.Redis) -> None:
     client.hset(KEYS.waits, "forged", b"\xff")
     client.hset(KEYS.waits, "learner", WaitReport(process="learner", at=time.time(), waits=[]).encode())
     assert "learner waits for nothing" in told(client)
+
+
+def test_a_wait_is_told_by_redis_clock_whatever_the_process_own_says(client: redis.Redis) -> None:
+    LearnerLedger(client, "run")
+    waits, _ = board()
+    now = time.time()
+    with pytest.MonkeyPatch.context() as clock:
+        clock.setattr(time, "time", lambda: now - 3600)
+        with waits.on("rollouts", "generators", 600.0):
+            clock.setattr(time, "time", lambda: now - 3598)
+            client.hset(KEYS.waits, "learner", waits.report("learner", server_time(client)).encode())
+    assert "learner waits 2.0 s for rollouts from generators, 598 s left" in told(client)
 
 
 async def test_an_event_loop_that_stands_still_for_more_than_a_second_warns(caplog: pytest.LogCaptureFixture) -> None:

@@ -459,6 +459,20 @@ async def test_what_was_sampled_since_the_last_good_check_is_never_committed_whe
     assert fleet.learner.books().difference == 0
 
 
+@pytest.mark.parametrize("shift_s", [-20.0, 3600.0])
+async def test_a_heartbeat_is_told_by_redis_clock_whatever_the_host_s_own_says(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, shift_s: float
+) -> None:
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + shift_s)
+    fleet.start("a", ScriptedEngine())
+    await until(lambda: fleet.client.hexists(fleet.keys.members, "a"))
+    data: Any = fleet.client.hget(fleet.keys.members, "a")
+    told: Any = fleet.client.time()
+    assert abs(Member.decode(data).last_seen - told[0]) < 5
+    assert Member.decode(data).alive(told[0])
+
+
 class Failing(ScriptedEngine):
     """An engine whose every start fails, for the reasons given in turn."""
 

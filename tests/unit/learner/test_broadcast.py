@@ -63,6 +63,27 @@ def test_a_member_that_can_not_be_read_is_put_aside(broadcaster: Broadcaster, cl
     assert broadcaster.wait_synced(1, 0.5) == 0, "it goes on"
 
 
+@pytest.mark.parametrize("shift_s", [-3600.0, 3600.0])
+def test_a_member_is_alive_by_redis_clock_whatever_the_learner_s_own_says(
+    broadcaster: Broadcaster, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, shift_s: float
+) -> None:
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + shift_s)
+    told: Any = client.time()
+    for name, seen in (("present", told[0]), ("long gone", told[0] - 60)):
+        member = Member(
+            generator_id=name, state="joining", engine=0, world_size=1, version=None, in_flight=0, generated_tokens=0,
+            busy_seconds=0.0, uptime_seconds=1.0, last_seen=float(seen),
+        )  # fmt: skip
+        client.hset(Keys("run").members, name, member.encode())
+    end = time.monotonic() + 5
+    while not broadcaster.links:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert list(broadcaster.links) == ["present"]
+    assert not broadcaster.links["present"].gone
+
+
 def test_a_store_port_in_use_is_refused_by_name() -> None:
     taken = host_store("127.0.0.1", 0, 5.0)
     with pytest.raises(CannotGoOn, match=rf"learner.store_port {taken.port}: can't listen there"):
