@@ -57,7 +57,7 @@ def flaky_redis(tmp_path: Path) -> Iterator[FlakyRedis]:
 
 @pytest.fixture
 def inline_graders() -> Iterator[None]:
-    """Commands that grade do so in this process; grader processes are what tests of the pool and the server are about."""
+    """Commands that grade do so in this process; tests of the pool and of the server have the grader processes."""
     from unittest.mock import patch
 
     from ingrading import InlinePool
