@@ -55,6 +55,17 @@ def flaky_redis(tmp_path: Path) -> Iterator[FlakyRedis]:
     server.close()
 
 
+@pytest.fixture
+def inline_graders() -> Iterator[None]:
+    """Commands that grade do so in this process; tests of the pool and of the server have the grader processes."""
+    from unittest.mock import patch
+
+    from ingrading import InlinePool
+
+    with patch("chorus.reward_server.api.service.GraderPool", InlinePool):
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder with random weights: for what needs a model, but not what it says."""

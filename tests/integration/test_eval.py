@@ -77,6 +77,7 @@ def test_an_evaluation_is_graded_strictly_goes_on_and_refuses_another_question(
     assert "holds another evaluation (max_tokens is 9, there 3000)" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("inline_graders")
 def test_sampled_answers_are_clustered_by_the_verifiers_equality(
     calculator: Calculator, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_sampled_answers_are_clustered_by_the_verifiers_equality(
     assert {tuple(r["clusters"]) for r in read_lines(tmp_path / "answers.jsonl")} == {(0, 0, 0, 0)}
 
 
+@pytest.mark.usefixtures("inline_graders")
 def test_sampled_answers_are_drawn_at_the_top_p_that_is_asked_for_and_greedy_ones_know_none(
     calculator: Calculator, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ from chorus.problems.rendering import load_tokenizer
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.runtime.exits import CANNOT_GO_ON
 
+pytestmark = pytest.mark.usefixtures("inline_graders")
 SOLUTION = "First look at the problem for a while. Then it is plain that the answer must be {}."
 
 

@@ -17,6 +17,7 @@ from chorus.protocol.ledger import Rollout
 from chorus.protocol.run_folder.rollouts import read_step
 from chorus.protocol.runtime.exits import CANNOT_GO_ON
 
+pytestmark = pytest.mark.usefixtures("inline_graders")
 RIGHT, WRONG = "3 + 4 = 7, so \\boxed{7}", "3 + 4 = 8, so \\boxed{8}"
 FORMED = "<think>x</think> <answer>\\boxed{7}</answer>"
 

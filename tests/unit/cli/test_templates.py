@@ -104,6 +104,7 @@ def test_a_text_with_the_prefill_in_it_is_graded_with_a_note(
     assert "note: the text begins with <think>" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("inline_graders")
 def test_with_a_gold_the_answer_is_graded_and_the_reward_composed(
     terse: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
