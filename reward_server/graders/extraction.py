@@ -118,13 +118,17 @@ def _train(body: str, parses: Callable[[str], bool] | None, is_block: bool) -> t
     if parses is not None:
         if spans := prose.after_hashes(body, parses):
             return "hash_mark", spans
+        if (spans := prose.before_phrase(body)) and parses(body[slice(*spans[0])]):
+            return "answer_is", spans
         for spans in prose.candidates(body):
             if all(parses(body[slice(*span)]) for span in spans):
                 return "last_expression", spans
     if is_block and whole and len(whole) <= MAX_BLOCK_CHARS:
         return "answer_tag", [(0, len(body))]
     numbers = deque(_NUMBER.finditer(body), maxlen=1)
-    return ("last_number", [numbers[0].span()]) if numbers else ("none", [])
+    if not numbers or prose.is_denied(body, numbers[0].start()):
+        return "none", []
+    return "last_number", [numbers[0].span()]
 
 
 def _without_marks(text: str) -> str:

@@ -59,8 +59,11 @@ _SUM = rf"{_TERM}(?:(?:\s[-+−]\s|[-+−]){_TERM}){{0,6}}"
 _SIGN = r"(?:(?<![\w)\]}.])[-+−]\s?)?"
 # A tuple or an interval of values comes first, so that its last number is not taken for all of it.
 _ENDS = rf"\s?[-−]?(?:{_SUM}|∞|\\infty)\s?"
+# "2 hours and 30 minutes", "3:45 PM", "3:2", "a ratio of 3 to 2"
+_TOGETHER = rf"\d+(?:\.\d+)?\s?(?:{PROSE_UNIT})(?:,?\s(?:and\s)?\d+(?:\.\d+)?\s?(?:{PROSE_UNIT})(?![A-Za-z])){{1,3}}"
+_CLOCK = r"\d{1,4}(?:\s?:\s?\d{1,4}){1,3}(?:\s?[AaPp]\.?[Mm]\b\.?)?|(?<=ratio is )\d+ to \d+|(?<=ratio of )\d+ to \d+"
 VALUE = re.compile(
-    rf"(?<![\w.,/^{{\\])(?:[(\[]{_ENDS}(?:,{_ENDS}){{1,4}}[)\]]"
+    rf"(?<![\w.,/^{{\\:])(?:{_TOGETHER}|{_CLOCK}|[(\[]{_ENDS}(?:,{_ENDS}){{1,4}}[)\]]"
     rf"|\({_SIGN}{_NUMBER}\)"
     rf"|{_SIGN}(?:\\?\$|[€£¥₹])?\s?[-−]?(?<![.,])(?:{_SUM})(?:\s?(?:\\?%|°|\\?\$|[€£¥])|\^\\circ|\^\{{\\circ\}})?"
     rf"(?:\s?{MULTIPLIER}(?![A-Za-z]))?(?:\s?(?:{PROSE_UNIT})(?![A-Za-z]))?)(?![\w^/]|,\d|\.\d)"
@@ -92,6 +95,12 @@ _ASIDE = re.compile(
 )
 _PROSE = re.compile(r"\s+(?!(?:or|and)\s+[$\\(\d-])[a-z]{2,}")
 _NAME_ONLY = re.compile(r"\s*\\?[A-Za-z]{1,3}(?:_\{?\w\}?)?'?\s*")
+_IS_ANSWER = re.compile(
+    r"(?:^|[.,:;\n]\s|\b(?:so|thus|hence|therefore)\s)\s?(?P<value>[^\s,.:;][^\n,.:;]{0,80}?)\s+is (?:the"
+    r"|our|my) (?:final |correct )?"
+    r"answer\b",
+    re.IGNORECASE,
+)
 _HASH = re.compile(r"^[ \t]*#{4}[ \t]*(?P<value>\S[^\n]{0,200})$", re.MULTILINE)
 
 
@@ -133,6 +142,18 @@ def after_phrase(body: str, narrow: bool) -> list[Span]:
     return []
 
 
+def before_phrase(body: str) -> list[Span]:
+    """`2x+1 is the answer`: what stands before the phrase."""
+    found = next(reversed(list(_IS_ANSWER.finditer(body, max(0, len(body) - TAIL_CHARS)))), None)
+    return [] if found is None else [found.span("value")]
+
+
+def is_denied(body: str, at: int) -> bool:
+    """Whether the sentence denies the value at this place, or only counts with it ("Step 3")."""
+    before = body[max(0, at - 40) : at]
+    return _COUNTED.search(before) is not None or _DENIED.search(before) is not None
+
+
 def candidates(body: str) -> Iterator[list[Span]]:
     """Formulas and plain values, the rightmost first, those joined by "or" together; names alone come last."""
     tail = max(0, len(body) - TAIL_CHARS)
@@ -151,8 +172,7 @@ def candidates(body: str) -> Iterator[list[Span]]:
     spans.sort(key=lambda span: span[1], reverse=True)
     names: list[list[Span]] = []
     for k, (start, end, whole, _) in enumerate(spans[:MAX_CANDIDATES]):
-        before = body[max(0, whole - 40) : whole]
-        if _COUNTED.search(before) or _DENIED.search(before):
+        if is_denied(body, whole):
             continue
         group = [(start, end)]
         if k + 1 < len(spans) and _OR.fullmatch(body, spans[k + 1][3], whole):

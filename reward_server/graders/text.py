@@ -20,6 +20,11 @@ _LETTER_AND_TEXT = re.compile(
 )
 _LAST_LETTER = re.compile(r"[*_]*[(\[]?([A-Z])[)\].:]?[*_]*\.?")
 _SENTENCE_LETTER = re.compile(r"(?:option|choice|answer)\s*(?:is|:)?\s*[*_]*[(\[]?([A-Z])[)\]]?[*_]*(?![\w'])")
+_STATED = re.compile(
+    r"(?:option|choice|answer|choose|select|pick|go with)\s*(?:is|:)?\s*[(\[]?([A-J])[)\]]?(?![\w'])"
+    r"|(?<![\w(])[(\[]?([B-HJ]|A(?= is (?:the )?(?:correct|right"
+    r"|best)))[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)",
+)
 _SEVERAL = re.compile(r"\b(?:or|and|both|not|neither)\b|[(\[][A-J][)\]]", re.IGNORECASE)
 
 
@@ -39,6 +44,8 @@ def grade_choice(
     letter = choice_letter(found.text, options)
     if letter is None and mode == "train" and found.rung == "last_box":
         found, letter = _beside_box(completion, found, options)
+    if letter is None and mode == "train" and found.rung in ("last_line", "answer_is"):
+        letter = _stated_letter(found.text, options)
     if letter is None:
         refused = Comparison(False, "choice", "neither one letter nor the text of one option")
         return MathGrade("wrong", found, (refused,))
@@ -65,6 +72,15 @@ def choice_letter(text: str, options: Sequence[str]) -> str | None:
             return letter if at < len(texts) and fold(rest) == texts[at] else None
         return None if _SEVERAL.search(rest) or re.match(r"\s*[,;&]", rest) else letter
     return None
+
+
+def _stated_letter(text: str, options: Sequence[str]) -> str | None:
+    """The letter of "C is correct" or "I choose C": the only one that the sentence names, and not denied."""
+    text = re.sub(r"\*\*|__", "", text)
+    letters = {(found[1] or found[2]) for found in _STATED.finditer(text)}
+    if len(letters) != 1 or re.search(r"\b(?:not|n't|neither|or|and|both)\b", text):
+        return None
+    return choice_letter(letters.pop(), options)
 
 
 def grade_text(

@@ -53,11 +53,18 @@ _LABEL = re.compile(
 _NO_LABEL = re.compile(
     r"\b(?:not|either|neither|or|at|least|most|than|wrong|if|but|no|never|about|unless)\b", re.IGNORECASE
 )
+_APPROX_WORDS = re.compile(
+    r"(?P<before>.*\S)\s*\\text\s*\{\s*(?:,|or|\()?\s*(?:which is )?(?:approximately|about|approx\.?|roughly)"
+    r"\s*(?P<behind>-?[\d.,]+)[^{}]{0,20}\}\s*",
+    re.DOTALL,
+)
 _APPROX = re.compile(
     r"\\(?:approx|simeq|sim|doteq)(?![a-zA-Z])|\\text\s*\{\s*(?:,|or|\()?\s*(?:approximately|about"
     r"|approx\.?|roughly)\s*\}"
 )
-_LETTER = re.compile(r"\(?\s*(?:\\text\s*\{\s*)?\(?\s*(?P<letter>[A-J])\s*\)?[.:]?\s*\}?\s*\)?[.:]?")
+_LETTER = re.compile(
+    r"\(?\s*(?:\\text\s*\{\s*)?(?:[Oo]ption\s+|[Cc]hoice\s+)?\(?\s*(?P<letter>[A-J])\s*\)?[.:]?\s*\}?\s*\)?[.:]?"
+)
 _LABELLED = re.compile(
     r"(?:\\text\s*\{\s*(?:option|choice)?\s*\(?\s*(?P<wrapped>[A-J])\s*[).:]\s*\}?|\(\s*"
     r"(?P<plain>[A-J])\s*\)|(?P<open>[A-J])\s*[).:]"
@@ -97,6 +104,8 @@ def without_label(text: str) -> str:
 
 def exact_part(text: str) -> tuple[str, str] | None:
     """(what stands before "approximately", what behind), or None; the name of a quantity before it is no value."""
+    if (worded := _APPROX_WORDS.fullmatch(text)) is not None:
+        return worded["before"].strip(), worded["behind"].strip(" )")
     found = _APPROX.search(text)
     if found is None:
         return None

@@ -15,10 +15,12 @@ from functools import lru_cache
 from chorus.reward_server.graders.boxes import answer_box, boxes, joined, last_box, with_labels
 from chorus.reward_server.graders.extraction import Extraction, Mode, extract, extract_parts
 from chorus.reward_server.graders.math.algebra import parses, published
+from chorus.reward_server.graders.math.forms import read_time
 from chorus.reward_server.graders.math.normalise import normalise, unwrap
-from chorus.reward_server.graders.math.numbers import read_number
+from chorus.reward_server.graders.math.numbers import read_number, read_ratio
 from chorus.reward_server.graders.math.rules import Comparison, algebra, by_rules
 from chorus.reward_server.graders.math.shapes import read_shape
+from chorus.reward_server.graders.math.units import split_unit
 from chorus.reward_server.graders.places import Place
 from chorus.reward_server.graders.policy import Policy
 
@@ -100,7 +102,10 @@ def is_expression(text: str) -> bool:
     """Whether a text can be read as mathematics: a number, or something that sympy can read."""
     if len(text) > MAX_ANSWER_CHARS or not (text := normalise(text)):
         return False
-    return read_number(text) is not None or read_shape(text) is not None or parses(text)
+    if read_number(text) is not None or read_shape(text) is not None or read_ratio(text) is not None:
+        return True
+    value, unit = split_unit(text)
+    return (bool(unit) and read_number(value) is not None) or read_time(text) is not None or parses(text)
 
 
 def _in_parts(completion: str, found: Extraction, gold: str) -> Extraction | None:

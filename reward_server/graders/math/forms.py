@@ -62,9 +62,9 @@ def same_time(answer: tuple[int, str], gold: tuple[int, str]) -> bool:
 
 def read_congruence(text: str) -> tuple[str, str, str] | None:
     """(name or "", residue, modulus) of a normalised congruence, or None."""
-    if "(mod " not in text:
+    if "mod" not in text:
         return None
-    found = _CONGRUENCE.fullmatch(text.strip())
+    found = _CONGRUENCE.fullmatch(re.sub(r"\\?b?mod\s*\{?(\d+|[a-z])\}?$", r"(mod \1)", text.strip()))
     return (found["name"] or "", found["residue"].strip(), found["modulus"].strip()) if found else None
 
 

@@ -54,9 +54,10 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("\\", r"(?<!\\)\\(?:,|;|:|>|quad(?![a-zA-Z])|qquad(?![a-zA-Z]))", " "),
         ("~", r"(?<!\\)~", " "),
         ("\\", r"\\(?:hspace|vspace|hskip)\*?\s*\{[^{}]{0,20}\}", " "),
+        ("color", r"\\(?:text)?color\s*\{[^{}]{0,30}\}\s*", ""),
         (
             "\\",
-            r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|sc|color)?|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox"
+            r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|sc)?|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox"
             r"|hbox|operatorname\*?|emph|bold|rm)"
             r"(?=\s*\{)",
             r"\\text",
@@ -108,6 +109,25 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
 _NEEDS_FUNCTIONS = re.compile(r"sin|cos|tan|cot|sec|csc|ln|log|exp|pi|sqrt|frac")
 
 
+MAX_NAME_CHARS = 40
+# Words for what has a sign of its own, and the usual spellings of one verdict.
+_NAMED_SETS = {
+    "all real numbers": "\\mathbb{R}",
+    "all reals": "\\mathbb{R}",
+    "the real numbers": "\\mathbb{R}",
+    "the set of all real numbers": "\\mathbb{R}",
+    "all integers": "\\mathbb{Z}",
+    "the integers": "\\mathbb{Z}",
+    "empty set": "\\emptyset",
+    "the empty set": "\\emptyset",
+    "\\o": "\\emptyset",
+    "no solutions": "no solution",
+    "dne": "does not exist",
+    "positive infinity": "\\infty",
+    "negative infinity": "-\\infty",
+}
+
+
 def unwrap(text: str) -> str:
     """An answer without what encloses all of it: `$...$`, `\\(...\\)`, `\\[...\\]`, `\\boxed{...}`."""
     while True:
@@ -137,11 +157,14 @@ def normalise(text: str) -> str:
         if needle in text if needle else _NEEDS_FUNCTIONS.search(text):
             text = pattern.sub(replacement, text)
     text = unwrap(text).rstrip(".").strip()
+    if text.endswith("\\") and not text.endswith("\\\\"):
+        text = text[:-1].strip()
     text = _complete_commands(text)
     while (whole := re.fullmatch(r"\\text\s*\{([^{}]*)\}", text)) is not None:
         text = whole.group(1).rstrip(".").strip()
     text = unwrap(_SENTENCE.sub("", text, count=1)) if _SENTENCE.match(text) else text
-    return re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+", " ", text)
+    return _NAMED_SETS.get(text.casefold(), text) if len(text) < MAX_NAME_CHARS else text
 
 
 def squeeze(text: str) -> str:

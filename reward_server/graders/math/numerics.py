@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import cycle, islice
 from typing import Any
 
-from sympy import Add, Expr, Float, Integer, Integral, Limit, Product, Rational, Sum, nan, oo, zoo
+from sympy import Add, Expr, Float, Integer, Integral, Limit, Pow, Product, Rational, Sum, log, nan, oo, zoo
 from sympy.core.function import AppliedUndef
 
 DIGITS = 60
@@ -98,7 +99,7 @@ def _same_at(
         return None
     if isinstance(a, Rational) and isinstance(g, Rational):
         return bool(a == g)
-    if not is_complex and not (a.is_real and g.is_real):
+    if not is_complex and not (a.is_real and g.is_real and _is_real_inside(answer, at) and _is_real_inside(gold, at)):
         return None
     difference = abs(a - g)
     size = max(abs(a), abs(g), _largest_term(answer, at), _largest_term(gold, at))
@@ -109,6 +110,24 @@ def _same_at(
     if difference > close * size:
         return False
     return None if size > 10 ** (digits - 10) else True  # the digits that differ may lie beyond those evaluated
+
+
+def _is_real_inside(expression: Any, at: dict[Any, Any]) -> bool:
+    """Whether what stands under its roots and in its logarithms is positive there, so that no step leaves the reals."""
+    for base in _roots_and_logarithms(expression):
+        number = to_number(base, at, 15)
+        if number is not None and (not number.is_comparable or number < 0):
+            return False
+    return True
+
+
+@lru_cache(maxsize=128)
+def _roots_and_logarithms(expression: Any) -> tuple[Any, ...]:
+    if not expression.free_symbols:
+        return ()
+    powers = [p.base for p in expression.atoms(Pow) if not p.exp.is_integer and p.base.is_nonnegative is not True]
+    logarithms = [part.args[0] for part in expression.atoms(log)]
+    return tuple(base for base in [*powers, *logarithms] if base.free_symbols)
 
 
 def _largest_term(expression: Any, at: dict[Any, Any]) -> Any:

@@ -141,8 +141,10 @@ def _by_exact_part(answer: str, gold: str) -> Comparison | None:
     if of_answer is None or not of_answer[1]:
         return None
     before, behind = of_answer
-    if not before or _NAME.fullmatch(before):
-        return by_rules(f"{before} = {behind}" if before else behind, gold)
+    if not before:
+        return None
+    if _NAME.fullmatch(before):
+        return by_rules(f"{before} = {behind}", gold)
     left, right = value(_last_side(before)), value(behind)
     if left is None or right is None or abs(left - right) > abs(left) / 20:
         return Comparison(False, "rounding", "what follows is no rounding of the value before it")
@@ -150,7 +152,7 @@ def _by_exact_part(answer: str, gold: str) -> Comparison | None:
 
 
 def _last_side(text: str) -> str:
-    return _EQUALS.split(text)[-1].strip()
+    return _split_sides(text)[-1]
 
 
 def _renamed(text: str, letter: str, other: str) -> str:
@@ -163,6 +165,8 @@ def _by_choice(answer: str, gold: str) -> Comparison | None:
     wanted = asides.letter_alone(gold) or (of_gold if gold_marked else "")
     chosen, rest, marked = asides.labelled(answer)
     if asides.letter_alone(gold):
+        if letter := asides.letter_alone(answer):
+            return Comparison(letter == wanted, "choice", f"chose {letter}, the gold is {wanted}")
         if not chosen:
             return None
         if _TWO_LETTERS.search(rest) and re.search(r"\b(?:or|and)\b|,|\([A-J]\)", rest):
@@ -319,7 +323,20 @@ def _sides(text: str) -> list[str] | None:
     shape = read_shape(text)
     if (shape is not None and shape.kind != "tuple") or has_relation(text):
         return None
-    return [side.strip() for side in _EQUALS.split(text)]
+    return _split_sides(text)
+
+
+def _split_sides(text: str) -> list[str]:
+    """What the equals signs outside of braces separate: the one in `\\sum_{k=1}` belongs to the sum."""
+    sides, start, depth = [], 0, 0
+    for mark in re.finditer(r"[{}]|" + _EQUALS.pattern, text):
+        sign = mark.group()
+        if sign == "=" and depth <= 0:
+            sides.append(text[start : mark.start()].strip())
+            start = mark.end()
+        elif sign != "=":
+            depth += 1 if sign == "{" else -1
+    return [*sides, text[start:].strip()]
 
 
 def _by_domain(answer: str, gold: str) -> Comparison | None:

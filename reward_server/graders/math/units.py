@@ -138,8 +138,7 @@ def unit_of(text: str, bare: bool = False, spaced: bool = True) -> str:
         return ""
     powers = _powers(text)
     if powers is not None:
-        letters = [name for name in powers if len(name) > 1 or not name.isascii()]
-        if bare and not letters and len(powers) < 2:
+        if bare and len(powers) < 2 and text.isascii() and len(re.sub(r"[^A-Za-z]", "", text)) < 2:
             return ""
         return _canonical(powers)
     return _counted(text) if spaced or not bare else ""
