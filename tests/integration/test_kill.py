@@ -37,7 +37,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRun]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHORUS_TEST_LEARNER", "dying_learner.py")
         patch.setenv("CHORUS_TEST_CHECKS_WEIGHTS", "1")
-        run = start_scripted_run(folder, model, overrides=SLOWER, real=1)
+        run = start_scripted_run(folder, model, delay_s=1.0, overrides=SLOWER, real=1)
     yield run
     end_run(run)
 
