@@ -18,6 +18,7 @@ import psutil
 import redis
 from proxy import Proxy
 from scripted_run import RECIPE
+from scriptedlive import environment
 
 from chorus.protocol.ledger import Keys
 from chorus.protocol.messages import Member, MessageError
@@ -56,8 +57,7 @@ class Fleet:
         recipe = self.folder / "chaos.toml"
         recipe.write_text(RECIPE.format(runs=self.folder / "runs", steps=1_000_000, model=model, replicas=REPLICAS))
         ports = ",".join(str(proxy.port) for proxy in self.proxies)
-        env = os.environ | {"CHORUS_TEST_PROXIES": ports, "OMP_NUM_THREADS": "1"}
-        env.setdefault("CHORUS_TEST_DELAY_S", "0.8")
+        env = environment(float(os.environ.get("CHORUS_TEST_DELAY_S", "0.8"))) | {"CHORUS_TEST_PROXIES": ports}
         self.output = self.folder / "output.log"
         with self.output.open("wb") as log:
             argv = [sys.executable, str(ROOT / "tests" / "support" / "scripted_run.py"), str(recipe)]
