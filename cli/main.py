@@ -12,6 +12,7 @@ import click
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.command_line import Group, call
 from chorus.protocol.runtime.exits import CANNOT_GO_ON, CannotGoOn
+from chorus.protocol.runtime.pipes import readers_may_leave
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -56,6 +57,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "This command": {"completion": ("chorus.cli.completion", "what makes a shell complete commands and options")},
 }
+# What goes on when nobody reads its output; the others list something, and end.
+_WORK = {"run", "starter", "eval", "measure-difficulty", *SECTIONS["Services, each by itself"]}
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
@@ -119,6 +122,11 @@ def main(argv: list[str] | None = None) -> int:
         return shell_complete(app, {}, "chorus", "_CHORUS_COMPLETE", asked)
     arguments = sys.argv[1:] if argv is None else argv
     name = arguments[0] if arguments else ""
+    with readers_may_leave(goes_on=name in _WORK, name=f"chorus {name}"):
+        return _call(name, arguments)
+
+
+def _call(name: str, arguments: list[str]) -> int:
     try:
         if name in COMMANDS:
             logs.set_up(name)
