@@ -24,11 +24,13 @@ from liverun import ROOT, LiveRun, end_run
 from otherhost import OtherHost, listening
 from scriptedlive import start_generator, start_scripted_run
 
+from chorus.cli.main import main
 from chorus.protocol.ledger import Books
 from chorus.protocol.ledger.keys import TASK_GROUP, Keys
 from chorus.protocol.messages import Member
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.runtime.exits import CANNOT_GO_ON
 
 pytestmark = pytest.mark.slow
 
@@ -129,9 +131,8 @@ def test_a_hanging_generator_costs_its_own_leases_time_and_may_come_back(story: 
 
 
 def why(run: LiveRun) -> str:
-    url = run.config["redis"]["url"]
     return subprocess.run(
-        [sys.executable, "-m", "chorus.cli.main", "why", "--redis", url],
+        [sys.executable, "-m", "chorus.cli.main", "why", str(run.folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -221,6 +222,18 @@ def test_nothing_of_a_run_on_one_machine_can_be_reached_from_another_host(
     assert other_host.reaches(ports) == set()
 
 
+def test_the_running_run_is_listed_and_its_redis_is_found_by_its_folder(
+    story: LiveRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", str(story.folder.parent)]) == 0
+    assert capsys.readouterr().out.startswith(f"{story.folder.name}  running  step ")
+    for command in ("status", "audit"):
+        assert main([command, str(story.folder)]) == 0
+        assert f"run {story.folder.name}: balanced" in capsys.readouterr().out
+    assert main(["run", "--resume", str(story.folder)]) == CANNOT_GO_ON
+    assert "this run is going on already" in capsys.readouterr().err
+
+
 def test_trace_tells_a_group_s_life_from_the_running_run(story: LiveRun) -> None:
     told = subprocess.run(
         [sys.executable, "-m", "chorus.cli.main", "trace", "0", str(story.folder)],
@@ -251,7 +264,7 @@ def test_a_step_of_the_running_run_replays_to_the_same_loss(story: LiveRun) -> N
     goes_on(story)
 
 
-def test_the_run_ends_with_every_group_trained_exactly_once(story: LiveRun) -> None:
+def test_the_run_ends_with_every_group_trained_exactly_once(story: LiveRun, capsys: pytest.CaptureFixture[str]) -> None:
     config = story.config
     config["run"]["steps"] = story.step() + 8
     (story.folder / "config.json").write_text(json.dumps(config))
@@ -261,4 +274,12 @@ def test_the_run_ends_with_every_group_trained_exactly_once(story: LiveRun) -> N
     trained = Counter(r.entry.index for _, path in stored_steps(RunFolder(story.folder)) for r in read_step(path))
     assert set(trained.values()) == {1}
     assert ledger["outstanding"] == 0
+    assert main(["runs", str(story.folder.parent)]) == 0
+    assert capsys.readouterr().out.startswith(f"{story.folder.name}  finished  step ")
+    for command in ("status", "audit"):
+        assert main([command, str(story.folder)]) == 0
+        assert (
+            f"{ledger['trained']} trained + {sum(ledger['dropped'].values())} dropped + 0 outstanding"
+            in capsys.readouterr().out
+        )
     assert ledger["admitted"] == len(trained) + sum(ledger["dropped"].values())
