@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from chorus.evaluation.report import figures
+from chorus.evaluation.report import plots
 from chorus.evaluation.report.comparisons import evaluation_tables
 from chorus.evaluation.report.pages import write
 from chorus.evaluation.report.runs import arms_of, read_evaluation, read_run
@@ -28,13 +28,13 @@ def main(argv: list[str]) -> int:
     runs = [read_run(folder) for folder in args.runs]
     arms = arms_of(runs)
     found = run_tables(arms) + evaluation_tables(runs, [read_evaluation(folder) for folder in args.evals])
-    plots = {}
+    drawn = {}
     if arms:
-        plots["curves"] = ("Training", figures.curves(arms))
-        if (by_template := figures.by_template(arms)) is not None:
-            plots["templates"] = ("By template", by_template)
+        drawn["curves"] = ("Training", plots.curves(arms))
+        if (by_template := plots.by_template(arms)) is not None:
+            drawn["templates"] = ("By template", by_template)
     try:
-        page, text = write(args.out, args.title, found, plots)
+        page, text = write(args.out, args.title, found, drawn)
     except OSError as error:
         raise CannotGoOn(f"--out {args.out}: {error.strerror}; give a folder that can be written") from None
     print(f"{page}\n{text}")
