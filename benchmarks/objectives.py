@@ -56,5 +56,5 @@ def not_finite(record: dict[str, Any]) -> list[str]:
 
     What a run writes has null in their place and names them itself.
     """
-    bad = [*folder.not_finite(record), *record.get("not_finite", ())]
+    bad = [*folder.not_finite(record), *(record.get("not_finite") or ())]
     return bad + (["updates_skipped"] if record["updates_skipped"] else [])

@@ -21,7 +21,7 @@ from chorus.protocol.runtime.exits import CannotGoOn
 @option("--out", type=PATH, default="runs/report", metavar="FOLDER", help="where the two go")
 @option("--title", default="Runs compared")
 def main(folders: tuple[Path, ...], evals: tuple[Path, ...], out: Path, title: str) -> int:
-    from chorus.evaluation.report import figures
+    from chorus.evaluation.report import plots
     from chorus.evaluation.report.comparisons import evaluation_tables
     from chorus.evaluation.report.pages import write
     from chorus.evaluation.report.runs import arms_of, read_evaluation, read_run
@@ -32,13 +32,13 @@ def main(folders: tuple[Path, ...], evals: tuple[Path, ...], out: Path, title: s
     runs = [read_run(folder) for folder in folders]
     arms = arms_of(runs)
     found = run_tables(arms) + evaluation_tables(runs, [read_evaluation(folder) for folder in evals])
-    plots = {}
+    drawn = {}
     if arms:
-        plots["curves"] = ("Training", figures.curves(arms))
-        if (by_template := figures.by_template(arms)) is not None:
-            plots["templates"] = ("By template", by_template)
+        drawn["curves"] = ("Training", plots.curves(arms))
+        if (by_template := plots.by_template(arms)) is not None:
+            drawn["templates"] = ("By template", by_template)
     try:
-        page, text = write(out, title, found, plots)
+        page, text = write(out, title, found, drawn)
     except OSError as error:
         raise CannotGoOn(f"--out {out}: {error.strerror}; give a folder that can be written") from None
     print(f"{page}\n{text}")

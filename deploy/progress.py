@@ -1,4 +1,4 @@
-"""What a person sees of a run: live figures in a terminal, one plain line a step anywhere else.
+"""What a person sees of a run: live numbers in a terminal, one plain line a step anywhere else.
 
 Everything shown is read from the files that the learner writes: metrics.jsonl, status.json, summary.json.
 """
@@ -120,7 +120,7 @@ class Progress:
             ProgressBar(total=record["steps"], completed=record["step"], width=40),
             f"{clock(elapsed)} gone, {clock(left)} to go",
         )
-        body = [head, _figures(record, self._records), Text(who_waits(record)), _templates(record), phase]
+        body = [head, _metrics(record, self._records), Text(who_waits(record)), _templates(record), phase]
         return Panel(Group(*body), title=title, title_align="left")
 
 
@@ -163,7 +163,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _figures(record: dict[str, Any], records: list[dict[str, Any]]) -> Table:
+def _metrics(record: dict[str, Any], records: list[dict[str, Any]]) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_row("accuracy", f"[bold green]{_show(record, 'accuracy', '.3f')}[/]", _curve(records, "accuracy"))
     grid.add_row("reward", _show(record, "reward", ".3f"), _curve(records, "reward"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import IndexTakenError, LearnerLedger
 from chorus.protocol.messages import MessageError, RolloutGroup, Task
 from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.metrics.step import mean
 from chorus.protocol.run_folder.files import append_line, keep_lines, read_json, read_lines, write_json
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -158,11 +159,11 @@ def evaluate(
         step=step,
         problems=len(greedy),
         samples=admission.config.evaluation.samples,
-        accuracy=_mean(g.accuracy for g in graded),
-        greedy=_mean(g.accuracy for g in greedy),
-        format=_mean(g.format for g in graded),
-        response_tokens_mean=_mean(float(s.n_tokens) for s in samples),
-        truncated=_mean(float(s.finish_reason == "length") for s in samples),
+        accuracy=mean(g.accuracy for g in graded) or 0.0,
+        greedy=mean(g.accuracy for g in greedy) or 0.0,
+        format=mean(g.format for g in graded) or 0.0,
+        response_tokens_mean=mean(s.n_tokens for s in samples) or 0.0,
+        truncated=mean(s.finish_reason == "length" for s in samples) or 0.0,
         ungraded=len(sampled) - len(graded),
         seconds=time.monotonic() - started,
     )
@@ -213,8 +214,3 @@ def _collect(
             raise CannotGoOn(
                 f"evaluation: no group for learner.collect_deadline_s = {deadline_s:g} s; are generators alive?"
             )
-
-
-def _mean(values: Iterable[float | None]) -> float:
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else 0.0

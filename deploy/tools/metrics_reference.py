@@ -1,4 +1,4 @@
-"""Every metric of every process.
+"""Every metric of every process, and every key of a step's record.
 
 `python -m chorus.deploy.tools.metrics_reference` writes their tables into docs/metrics.md.
 """
@@ -15,10 +15,11 @@ from prometheus_client import CollectorRegistry
 
 from chorus.protocol.metrics.ledger import LedgerCollector
 from chorus.protocol.metrics.processes import GeneratorMetrics, LearnerMetrics
+from chorus.protocol.metrics.step import TABLE, Metric
 from chorus.reward_server.api.metrics import Metrics
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
-_BEGIN, _END = "<!-- tables: python -m chorus.deploy.tools.metrics_reference -->", "<!-- end of tables -->"
+_BEGIN, _END = "<!-- {}: python -m chorus.deploy.tools.metrics_reference -->", "<!-- end of {} -->"
 _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}
 
 
@@ -65,18 +66,44 @@ def tables() -> str:
     groups["every process"] = [f for f in exported()["generator"] if f.of_every_process]
     for name, families in groups.items():
         parts += [f"### {name}", "", "| metric | type | labels | meaning |", "| --- | --- | --- | --- |"]
-        parts += [f"| `{f.name}` | {f.kind} | {', '.join(f'`{n}`' for n in f.labels)} | {f.help} |" for f in families]
+        parts += [
+            f"| `{f.name}` | {f.kind} | {', '.join(f'`{n}`' for n in f.labels)} | {_cell(f.help)} |" for f in families
+        ]
         parts.append("")
     return "\n".join(parts)
 
 
+def record() -> str:
+    """The keys of metrics.jsonl as Markdown."""
+    lines = ["| key | in | unit | meaning | at Prometheus |", "| --- | --- | --- | --- | --- |"]
+    lines += [f"| `{r.key}` | {', '.join(r.scopes)} | {r.unit} | {_cell(r.help)} | {_series(r)} |" for r in TABLE]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")  # KL(p || q) would end the cell
+
+
+def _series(row: Metric) -> str:
+    total = "_total" * row.counter
+    return ", ".join(f"`{row.full_name(view)}{total}{_selector(row, view)}`" for view in row.exported)
+
+
+def _selector(row: Metric, view: str) -> str:
+    labels = ",".join(f'{name}="{value}"' for name, value in row.labels_in(view).items())
+    return f"{{{labels}}}" if labels else ""
+
+
 def page(now: str) -> str:
-    """The page with the tables of today. Raises ValueError where the page has no place for them."""
-    head, _, rest = now.partition(_BEGIN)
-    _, end, tail = rest.partition(_END)
-    if not end:
-        raise ValueError(f"no {_BEGIN!r} ... {_END!r} in the page")
-    return f"{head}{_BEGIN}\n\n{tables()}\n{_END}{tail}"
+    """The page with the tables as they are to be. Raises ValueError where the page has no place for them."""
+    for name, text in (("record", record()), ("tables", tables())):
+        begin, end = _BEGIN.format(name), _END.format(name)
+        head, _, rest = now.partition(begin)
+        _, found, tail = rest.partition(end)
+        if not found:
+            raise ValueError(f"no {begin!r} ... {end!r} in the page")
+        now = f"{head}{begin}\n\n{text}\n{end}{tail}"
+    return now
 
 
 if __name__ == "__main__":

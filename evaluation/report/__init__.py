@@ -1,1 +1,1 @@
-"""Runs side by side: read (runs), drawn (figures), tabulated (tables), written as one page and as Markdown (pages)."""
+"""Runs side by side: read (runs), drawn (plots), tabulated (tables), written as one page and as Markdown (pages)."""

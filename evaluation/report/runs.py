@@ -121,7 +121,7 @@ def shown_value(value: Any, longest: int = 60) -> str:
 
 
 def dig(record: Mapping[str, Any], path: Sequence[str]) -> float | None:
-    """A figure of a record, below nested keys; None where there is none."""
+    """A number of a record, below nested keys; None where there is none."""
     value: Any = record
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from chorus.evaluation.report.runs import Arm, Run, differences, dig, shown_value, templates_of
+from chorus.protocol.metrics.step import mean
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,7 @@ def _templates(arms: Sequence[Arm]) -> Table:
 
 
 def _tail(run: Run, *path: str) -> float | None:
-    values = [v for r in run.records[-max(1, len(run.records) // 10) :] if (v := dig(r, path)) is not None]
-    return fmean(values) if values else None
+    return mean(dig(record, path) for record in run.records[-max(1, len(run.records) // 10) :])
 
 
 def _shown(value: float | None, digits: int) -> str:

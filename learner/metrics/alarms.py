@@ -23,7 +23,7 @@ _NORM_LEAST = 10  # steps before a median means anything
 
 
 class _Mean:
-    """Of a figure over the last steps, with the lowest and the highest that it has been."""
+    """The mean of a metric over the last steps, and the lowest and the highest that it has been."""
 
     def __init__(self) -> None:
         self._values: deque[float] = deque(maxlen=_MEAN_STEPS)

@@ -1,14 +1,7 @@
 """What a step's record says of its curriculum: stage, hints, the probe, and parts by hint, domain and level.
 
-    stage, stage_number     of the step's oldest group; the next stage's groups follow those admitted before it
-    hint_ratio              mean over the step's groups, the probe's 0 included
-    hint_characters         mean over those with a hint
-    answer_in_hint          share of the stage's hints that hold the answer, given or not; online, of those tried since
-                            the last step
-    hints_lowered           online ratios that could not be given, by reason
-    probe_*                 learner/curriculum/hints.py
-
-A run without hints and stages gets none of these.
+A run without hints and stages has None for all of these. The stage is that of the step's oldest group: the next stage's
+groups follow those admitted before it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import unpack_ids
+from chorus.protocol.metrics.step import fill, mean
 from chorus.protocol.templates.template import Template
 
 MAX_GROUPS = 32
@@ -66,17 +66,17 @@ def distinct_n(sequences: Sequence[np.ndarray], n: int) -> float | None:
 
 
 def group_metrics(texts: Sequence[str], ids: Sequence[np.ndarray], template: Template | None) -> dict[str, float]:
-    """The figures of one problem's samples."""
+    """What is measured on one problem's samples."""
     solutions = [solution_steps(text, template) for text in texts]
-    figures = {
+    found = {
         "distinct_solutions": float(len(set(solutions))),
         "distinct_solutions_ratio": len(set(solutions)) / len(solutions),
         "solution_entropy": entropy_nats(solutions),
     }
     for n in N_GRAMS:
         if (value := distinct_n(ids, n)) is not None:
-            figures[f"distinct_{n}"] = value
-    return figures
+            found[f"distinct_{n}"] = value
+    return found
 
 
 def step_metrics(groups: list[Rollout], templates: Mapping[str, Template], decode: Decode) -> dict[str, Any]:
@@ -89,15 +89,17 @@ def step_metrics(groups: list[Rollout], templates: Mapping[str, Template], decod
         texts = decode([row.tolist() for row in ids])
         by_template.setdefault(name, []).append(group_metrics(texts, ids, templates.get(name)))
     return {
-        "diversity": mean_metrics([figures for part in by_template.values() for figures in part]),
-        "diversity_by_template": {name: mean_metrics(part) for name, part in sorted(by_template.items())},
+        "diversity": fill("diversity", mean_metrics([row for part in by_template.values() for row in part])),
+        "diversity_by_template": {
+            name: fill("diversity", mean_metrics(part)) for name, part in sorted(by_template.items())
+        },
     }
 
 
-def mean_metrics(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def mean_metrics(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     """Key by key, over the rows that have it."""
-    keys = dict.fromkeys(key for row in rows for key in row)
-    return {key: statistics.fmean(row[key] for row in rows if key in row) for key in keys}
+    means = {key: mean(row.get(key) for row in rows) for key in dict.fromkeys(key for row in rows for key in row)}
+    return {key: value for key, value in means.items() if value is not None}
 
 
 def summary_metrics(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import Member, staleness
 from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.metrics.step import fill
 from chorus.protocol.run_folder.folder import RunFolder
 
 log = logging.getLogger("chorus.learner")
@@ -73,14 +74,15 @@ class Recorder:
         self, step: int, groups: list[Rollout], experience: Experience, stats: StepStats, around: Around
     ) -> None:
         """Before the checkpoint, so that a step which a checkpoint holds has its line."""
-        record = step_record(step, self.config, groups, experience, stats, self._surroundings(around), self._labels)
-        record |= curriculum.step_metrics(groups, self._admission)
+        values = step_record(step, self.config, groups, experience, stats, self._surroundings(around), self._labels)
+        values |= curriculum.step_metrics(groups, self._admission)
         decode = self._admission.tokenizer.batch_decode
-        record |= diversity.step_metrics(
+        values |= diversity.step_metrics(
             groups, self._admission.templates, lambda ids: decode(ids, skip_special_tokens=True)
         )
         if self.config.templates.adaptive:
-            record["template_weights"] = self._admission.draw.weights(step + 1)
+            values["template_weights"] = self._admission.draw.weights(step + 1)
+        record = fill("step", values)
         record["alarms"] = self.alarms.look(record)
         for text in record["alarms"]:
             log.warning("%s", text)

@@ -1,12 +1,11 @@
-"""One line of metrics.jsonl: everything a step says of itself, over all, by template and by staleness.
+"""One line of metrics.jsonl: what a step says of itself, over all, by template and by staleness.
 
-Lengths are in completion tokens, times in seconds, entropies in nats a token. None: there was nothing to measure.
+Keys, units and meanings stand in protocol/metrics/step.py. None: there was nothing to measure.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from chorus.learner.training.experience import Experience
-from chorus.learner.training.token_stats import AGES, StepStats, TokenSums
+from chorus.learner.training.token_stats import StepStats, TokenSums
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import RolloutGroup, Sample, Task, staleness, unpack_ids
+from chorus.protocol.metrics.step import AGES, fill, mean
 
 _REPEATED_GRAM = 8  # tokens; a completion that repeats itself repeats these
 _HISTOGRAM_BINS = 5
@@ -54,7 +54,7 @@ def step_record(
 ) -> dict[str, Any]:
     """The whole line; `labels`: by what else than the template its samples are told apart."""
     breakdowns: Labels = {"by_template": lambda task: task.template, **(labels or {})}
-    return {
+    values = {
         "step": step,
         "steps": config.run.steps,
         "time": time.time(),
@@ -66,12 +66,9 @@ def step_record(
         **_staleness_stats(groups, experience, stats, step),
         **_flow_stats(groups, experience, stats, around),
         **{name: _parts(label, experience, stats, config) for name, label in breakdowns.items()},
-        "by_staleness": {
-            f"{age}{'+' if age == AGES - 1 else ''}": _by_age(stats, age)
-            for age in range(AGES)
-            if stats.by_age.tokens([age])
-        },
+        "by_staleness": {name: _by_age(stats, age) for age, name in enumerate(AGES) if stats.by_age.tokens([age])},
     }
+    return fill("step", values)
 
 
 def _sample_stats(rows: Sequence[int], experience: Experience, stats: StepStats, config: RunConfig) -> dict[str, Any]:
@@ -81,22 +78,22 @@ def _sample_stats(rows: Sequence[int], experience: Experience, stats: StepStats,
     formats = [s.grade.format for s in samples if s.grade.format is not None]
     lengths = [s.n_tokens for s in samples]
     return {
-        "reward": _mean([float(experience.rewards[k]) for k in rows if math.isfinite(experience.rewards[k])]),
-        "accuracy": _mean([s.grade.accuracy for s in graded]),
-        "format": _mean(formats),
-        "overlong_penalty": _mean([float(experience.penalties[k]) for k in rows])
+        "reward": mean(float(experience.rewards[k]) for k in rows if math.isfinite(experience.rewards[k])),
+        "accuracy": mean(s.grade.accuracy for s in graded),
+        "format": mean(formats),
+        "overlong_penalty": mean(float(experience.penalties[k]) for k in rows)
         if experience.penalties is not None
         else None,
-        "format_full": _mean([float(f == 1.0) for f in formats]),
+        "format_full": mean(float(f == 1.0) for f in formats),
         "entropy": stats.by_sequence.mean("entropy", rows),
-        "response_tokens_mean": _mean(lengths),
+        "response_tokens_mean": mean(lengths),
         "response_tokens_p95": float(np.quantile(lengths, 0.95)) if lengths else None,
         "response_tokens_max": max(lengths, default=0),
-        "response_tokens_right": _mean([s.n_tokens for s in graded if s.grade.accuracy == 1.0]),
-        "response_tokens_wrong": _mean([s.n_tokens for s in graded if s.grade.accuracy != 1.0]),
-        "truncated": _mean([float(s.finish_reason == "length") for s in samples]),
-        "no_end": _mean([float(_has_no_end(*experience.samples[k])) for k in rows]),
-        "repetition": _mean([repetition(unpack_ids(s.token_ids)) for s in samples]),
+        "response_tokens_right": mean(s.n_tokens for s in graded if s.grade.accuracy == 1.0),
+        "response_tokens_wrong": mean(s.n_tokens for s in graded if s.grade.accuracy != 1.0),
+        "truncated": mean(float(s.finish_reason == "length") for s in samples),
+        "no_end": mean(float(_has_no_end(*experience.samples[k])) for k in rows),
+        "repetition": mean(repetition(unpack_ids(s.token_ids)) for s in samples),
     }
 
 
@@ -112,15 +109,16 @@ def _parts(
 
 def _part(rows: list[int], experience: Experience, stats: StepStats, config: RunConfig) -> dict[str, Any]:
     sums = stats.by_sequence
-    return {
+    values = {
         "samples": len(rows),
         **_sample_stats(rows, experience, stats, config),
-        "advantage_abs": _mean([abs(float(experience.advantages[k])) for k in rows]),
+        "advantage_abs": mean(abs(float(experience.advantages[k])) for k in rows),
         **_clipping(sums, rows),
         "mismatch_k1": sums.mean("mismatch_k1", rows),
         **_divergences(config, sums, rows),
         **_weight_stats(sums, rows),
     }
+    return fill("part", values)
 
 
 def _policy_stats(config: RunConfig, stats: StepStats) -> dict[str, Any]:
@@ -173,13 +171,14 @@ def _weight_stats(sums: TokenSums, rows: Rows = slice(None)) -> dict[str, Any]:
 
 def _by_age(stats: StepStats, age: int) -> dict[str, Any]:
     sums = stats.by_age
-    return {
+    values = {
         "tokens": sums.tokens([age]),
         **_weight_stats(sums, [age]),
         "w_p99": stats.w_quantile(0.99, [age]),
         "mismatch_k1": sums.mean("mismatch_k1", [age]),
         **_clipping(sums, [age]),
     }
+    return fill("age", values)
 
 
 def _group_stats(experience: Experience, group_size: int) -> dict[str, Any]:
@@ -191,8 +190,8 @@ def _group_stats(experience: Experience, group_size: int) -> dict[str, Any]:
     seed = experience.disagreement
     counts, _ = np.histogram(means, bins=_HISTOGRAM_BINS, range=(0, 1))
     return {
-        "groups_all_right": _mean([float(m == 1.0) for m in means]),
-        "groups_all_wrong": _mean([float(m == 0.0) for m in means]),
+        "groups_all_right": mean(float(m == 1.0) for m in means),
+        "groups_all_wrong": mean(float(m == 0.0) for m in means),
         "accuracy_histogram": counts.tolist(),
         "zero_advantage_groups": equal,
         "advantage_mean": float(experience.advantages.mean()),
@@ -211,11 +210,11 @@ def _staleness_stats(groups: list[Rollout], experience: Experience, stats: StepS
     lag = np.concatenate(tokens) if tokens else np.empty(0)
     mixed = [float(len({run[:2] for run in s.versions}) > 1) for _, s in experience.samples]
     return {
-        "staleness_mean": statistics.fmean(ages),
+        "staleness_mean": mean(ages),
         "staleness_max": max(ages),
         "token_lag_mean": float(lag.mean()) if lag.size else None,
         "token_lag_max": int(lag.max()) if lag.size else None,
-        "mixed_version_samples": _mean(mixed),
+        "mixed_version_samples": mean(mixed),
     }
 
 
@@ -233,7 +232,7 @@ def _flow_stats(
         "samples_masked": experience.masked,
         "samples_overlong": experience.overlong,
         "verifier_failures": sum(g.accuracy is None for g in grades),
-        "verifier_ms_mean": _mean([g.ms for g in grades]),
+        "verifier_ms_mean": mean(g.ms for g in grades),
         "trained_tokens": stats.tokens,
         "tokens_per_second": stats.tokens / around.seconds,
         "generated_tokens_per_second": around.generator_tokens / around.seconds,
@@ -256,7 +255,3 @@ def repetition(ids: np.ndarray) -> float:
     powers = np.uint64(0x9E3779B97F4A7C15) ** np.arange(_REPEATED_GRAM, dtype=np.uint64)
     hashes = (runs * powers).sum(1)  # wraps around, as it should
     return 1.0 - len(np.unique(hashes)) / len(hashes)
-
-
-def _mean(values: Sequence[Any]) -> float | None:
-    return statistics.fmean(values) if values else None

@@ -17,12 +17,9 @@ from chorus.learner.metrics.diversity import summary_metrics
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Books, Keys
 from chorus.protocol.messages import Member, MessageError, SyncReport
+from chorus.protocol.metrics.step import mean
 from chorus.protocol.run_folder.files import read_json
 from chorus.protocol.run_folder.folder import RunFolder
-
-
-def _mean(values: list[Any]) -> float | None:
-    return statistics.fmean(values) if values else None
 
 
 def summarize(
@@ -53,21 +50,19 @@ def summarize(
         },
         "staleness": {
             "target": config.staleness.target,
-            "mean": _mean([r["staleness_mean"] for r in records]),
+            "mean": mean(r["staleness_mean"] for r in records),
             "max": max((r["staleness_max"] for r in records), default=0),
         },
         "weights": {
             "syncs": len(reports),
             "seconds_p50": statistics.median([r.total_s for r in reports]) if reports else None,
             "pause_seconds_p50": statistics.median([r.pause_s for r in reports]) if reports else None,
-            "logprob_gap_mean": _mean([r.gap_mean for r in reports]),
+            "logprob_gap_mean": mean(r.gap_mean for r in reports),
             "logprob_gap_max": max((r.gap_max for r in reports), default=None),
         },
         "tokens": {"generated": generated_tokens, "trained": sum(r["trained_tokens"] for r in records)},
         "learner_wait_ratio": sum(r["wait_seconds"] for r in records) / seconds if seconds else None,
-        "generator_wait_ratio": _mean(
-            [r["generator_wait_ratio"] for r in records if r["generator_wait_ratio"] is not None]
-        ),
+        "generator_wait_ratio": mean(r["generator_wait_ratio"] for r in records),
         "step_seconds": seconds,
         "evaluation": {"before": before, "after": after},
         "samples_masked": sum(r["samples_masked"] for r in records),

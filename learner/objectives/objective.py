@@ -1,4 +1,4 @@
-"""One micro-batch's loss under an objective, and the figures that say what it did to each token."""
+"""One micro-batch's loss under an objective, and the numbers that say what it did to each token."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from chorus.learner.objectives.losses import Bounds, Tokens, loss_function
 from chorus.learner.objectives.segments import over_tokens
 from chorus.protocol.config.objective import ObjectiveConfig
 
-# A row of Outcome.figures each; means over tokens unless a name says otherwise.
-FIGURES = (
+# A row of Outcome.stats each; means over tokens unless a name says otherwise.
+TOKEN_STATS = (
     "entropy",
     "logprob",
     "mismatch_k1",  # KL(behaviour || current): positive where the current policy finds the tokens less likely
@@ -71,10 +71,10 @@ class Correction:
 
 @dataclass(frozen=True)
 class Outcome:
-    """loss: scalar, this micro-batch's share of the mini-batch's. figures [len(FIGURES), tokens], constant."""
+    """loss: scalar, this micro-batch's share of the mini-batch's. stats [len(TOKEN_STATS), tokens], constant."""
 
     loss: torch.Tensor
-    figures: torch.Tensor
+    stats: torch.Tensor
 
 
 def correct(log_w: torch.Tensor, lengths: torch.Tensor, c: ObjectiveConfig) -> Correction:
@@ -127,8 +127,8 @@ def combine(x: Inputs, c: ObjectiveConfig, weight_mean: float = 1.0) -> Outcome:
             correction.rejected,
             token.nonfinite | nonfinite,
         ]
-        figures = torch.stack([row.detach().to(current.dtype) for row in rows])
-    return Outcome((loss * x.scale).sum(), figures)
+        stats = torch.stack([row.detach().to(current.dtype) for row in rows])
+    return Outcome((loss * x.scale).sum(), stats)
 
 
 def _proximal(x: Inputs, c: ObjectiveConfig) -> torch.Tensor:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from chorus.learner.objectives.objective import FIGURES
+from chorus.learner.objectives.objective import TOKEN_STATS
 from chorus.learner.training.batch import MicroBatch
+from chorus.protocol.metrics import step
 
-AGES = 5  # staleness buckets: 0, 1, 2, 3, and 4 or more steps
-_COLUMNS = 1 + len(FIGURES)  # tokens, then each figure's sum over them
+AGES = len(step.AGES)  # staleness buckets
+_COLUMNS = 1 + len(TOKEN_STATS)  # tokens, then each statistic's sum over them
 _LOG_W_BIN = 0.02
 _LOG_W_MAX = 5.0
 _BINS = 2 * round(_LOG_W_MAX / _LOG_W_BIN)
@@ -21,9 +22,9 @@ _BINS = 2 * round(_LOG_W_MAX / _LOG_W_BIN)
 
 @dataclass
 class TokenSums:
-    """A row: its tokens, the sum of each figure over them, and the least and the largest of their weights w.
+    """A row: its tokens, the sum of each statistic over them, and the least and the largest of their weights w.
 
-    table [rows, 1 + figures], w_low, w_high [rows], float64; a row without tokens has w_low > w_high.
+    table [rows, 1 + stats], w_low, w_high [rows], float64; a row without tokens has w_low > w_high.
     """
 
     table: np.ndarray
@@ -34,11 +35,11 @@ class TokenSums:
     def empty(cls, rows: int) -> TokenSums:
         return cls(np.zeros((rows, _COLUMNS)), np.full(rows, np.inf), np.zeros(rows))
 
-    def add(self, rows: Sequence[int] | np.ndarray, figures: np.ndarray, starts: Sequence[int] | np.ndarray) -> None:
-        """figures [figures, tokens]: those from starts[k] to starts[k + 1] belong to rows[k]; no row comes twice."""
-        w = figures[FIGURES.index("w")]
-        self.table[rows, 0] += np.diff([*starts, figures.shape[1]])
-        self.table[rows, 1:] += np.add.reduceat(figures, starts, axis=1).T
+    def add(self, rows: Sequence[int] | np.ndarray, stats: np.ndarray, starts: Sequence[int] | np.ndarray) -> None:
+        """stats [stats, tokens]: those from starts[k] to starts[k + 1] belong to rows[k]; no row comes twice."""
+        w = stats[TOKEN_STATS.index("w")]
+        self.table[rows, 0] += np.diff([*starts, stats.shape[1]])
+        self.table[rows, 1:] += np.add.reduceat(stats, starts, axis=1).T
         self.w_low[rows] = np.minimum(self.w_low[rows], np.minimum.reduceat(w, starts))
         self.w_high[rows] = np.maximum(self.w_high[rows], np.maximum.reduceat(w, starts))
 
@@ -48,7 +49,7 @@ class TokenSums:
     def mean(self, name: str, rows: Iterable[int] | slice = slice(None)) -> float | None:
         """The mean over the tokens of the rows; None where they have none."""
         chosen = self._chosen(rows).sum(0)
-        return float(chosen[1 + FIGURES.index(name)] / chosen[0]) if chosen[0] else None
+        return float(chosen[1 + TOKEN_STATS.index(name)] / chosen[0]) if chosen[0] else None
 
     def effective(self, rows: Iterable[int] | slice = slice(None)) -> float | None:
         """ESS / N of the importance weights: (sum w)^2 / (N sum w^2), 1 where all are the same."""
@@ -89,17 +90,17 @@ class StepStats:
         return self.by_sequence.mean(name) or 0.0
 
     def count(self, b: MicroBatch, values: torch.Tensor, offset: int) -> None:
-        """Add a micro-batch; values [figures, tokens]; its sequences' rows begin at `offset`."""
+        """Add a micro-batch; values [stats, tokens]; its sequences' rows begin at `offset`."""
         table = values.cpu().numpy().astype(np.float64)
         self.by_sequence.add([offset + i for i, _ in b.origin], table, [where.start for _, where in b.origin])
         age = np.minimum(b.age.cpu().numpy(), AGES - 1)
         order = np.argsort(age, kind="stable")
         ages, starts = np.unique(age[order], return_index=True)
         self.by_age.add(ages, table[:, order], starts)
-        at = age * _BINS + _log_w_bin(table[FIGURES.index("w")])
+        at = age * _BINS + _log_w_bin(table[TOKEN_STATS.index("w")])
         self._log_w += np.bincount(at, minlength=AGES * _BINS).reshape(AGES, _BINS)
         if offset == 0:
-            off = np.abs(table[FIGURES.index("ratio")] - 1).max()
+            off = np.abs(table[TOKEN_STATS.index("ratio")] - 1).max()
             self.ratio_off_max = max(self.ratio_off_max, float(off))
 
     def w_quantile(self, share: float, ages: Iterable[int] | slice = slice(None)) -> float | None:

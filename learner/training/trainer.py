@@ -50,18 +50,18 @@ class Trainer:
 
     def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
         """Train on each mini-batch in turn: one optimizer step each."""
-        figures = StepStats(sequences=sum(map(len, minibatches)))
+        stats = StepStats(sequences=sum(map(len, minibatches)))
         cuts = [cut(batch, self.config.learner.token_budget) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)
         if self._needs_proximal_pass(len(minibatches)):
             proximal = [self._log_probabilities(self.policy, self._mine(batches)[0]) for batches in cuts]
         offset = 0
         for batch, batches, prox in zip(minibatches, cuts, proximal, strict=True):
-            self._update(batches, self._scales(batch), prox, figures, offset)
+            self._update(batches, self._scales(batch), prox, stats, offset)
             offset += len(batch)
         if self.world > 1:
-            figures.reduce(self.device)
-        return figures
+            stats.reduce(self.device)
+        return stats
 
     def _needs_proximal_pass(self, updates: int) -> bool:
         """With one update the current policy is the proximal one, except that its weights' mean must be known first."""
@@ -100,11 +100,11 @@ class Trainer:
         return contextlib.nullcontext()
 
     def _update(
-        self, batches: list[MicroBatch], scales: np.ndarray, proximal: Scored | None, figures: StepStats, offset: int
+        self, batches: list[MicroBatch], scales: np.ndarray, proximal: Scored | None, stats: StepStats, offset: int
     ) -> None:
         objective = self.config.objective
         if not batches:
-            figures.skipped_updates += 1
+            stats.skipped_updates += 1
             return
         self.optimizer.zero_grad(set_to_none=True)
         mine, weights = self._mine(batches)
@@ -120,15 +120,15 @@ class Trainer:
             loss = outcome.loss * weight
             (loss * self.world).backward()  # FSDP averages over ranks; the loss is a sum over them
             if weight:
-                figures.loss += float(loss.detach())
-                figures.count(b, outcome.figures, offset)
+                stats.loss += float(loss.detach())
+                stats.count(b, outcome.stats, offset)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.learner.grad_clip)
-        figures.grad_norms.append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
-        if math.isfinite(figures.grad_norms[-1]):
-            figures.lr = self._warm_up()
+        stats.grad_norms.append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
+        if math.isfinite(stats.grad_norms[-1]):
+            stats.lr = self._warm_up()
             self.optimizer.step()
         else:
-            figures.skipped_updates += 1
+            stats.skipped_updates += 1
 
     def _warm_up(self) -> float:
         """Set the next update's rate and return it; the optimizer, resumed or not, knows how many there have been."""

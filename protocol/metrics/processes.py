@@ -1,6 +1,6 @@
 """Names, units and help texts of what the generator and the learner export to Prometheus.
 
-One place, so that dashboards, alerts and the processes agree. The figures of a training step stand in
+One place, so that dashboards, alerts and the processes agree. The metrics of a training step stand in
 protocol/metrics/step.py, the books of the ledger in protocol/metrics/ledger.py, the reward server's own beside its app.
 docs/metrics.md lists all of them.
 """
@@ -23,7 +23,7 @@ from prometheus_client import (
 )
 
 from chorus.protocol.messages import MemberState, RolloutGroup
-from chorus.protocol.metrics.step import StepGauges
+from chorus.protocol.metrics.step import StepMetrics
 from chorus.protocol.metrics.waits import Waits, WaitShare
 from chorus.protocol.runtime.addresses import all_interfaces
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -131,14 +131,9 @@ class LearnerMetrics:
             f"{prefix}_last_step_timestamp_seconds", "When the last step ended, unix time; 0: none yet", registry=r
         )
         self._step_s = _histogram(f"{prefix}_step_seconds", "One step, waiting included", r)
-        self._wait_s = Counter(f"{prefix}_wait_seconds", "Waiting for rollouts, in steps that are done", registry=r)
         self.checkpoint_s = _histogram(f"{prefix}_checkpoint_seconds", "Writing one checkpoint", r)
-        self._counters = {key: Counter(f"{prefix}_{name}", text, registry=r) for key, (name, text) in _COUNTED.items()}
         self.dropped = Counter(
             f"{prefix}_groups_dropped", "Groups that this learner dropped, by reason", ["reason"], registry=r
-        )
-        self._filtered = Counter(
-            f"{prefix}_filtered_groups", "Groups that dynamic sampling replaced, by why", ["why"], registry=r
         )
         self._staleness = Histogram(
             f"{prefix}_staleness_steps",
@@ -149,7 +144,7 @@ class LearnerMetrics:
         self._lengths = Histogram(
             f"{prefix}_completion_tokens", "Length of a trained completion", ["answer"], buckets=_TOKENS, registry=r
         )
-        self._figures = StepGauges(r)
+        self._record = StepMetrics(r)
         self._alarm = Gauge(f"{prefix}_alarm", "1 while a sign of a collapse holds", ["alarm"], registry=r)
         self._evaluation = Gauge(
             f"{prefix}_evaluation_ratio", "Held-out accuracy and format score", ["when", "figure"], registry=r
@@ -166,36 +161,20 @@ class LearnerMetrics:
         self.step.set(record["step"])
         self._finished_at.set(time.time())
         self._step_s.observe(record["seconds"])
-        self._wait_s.inc(record["wait_seconds"])
         self.wait_share.end(record["wait_seconds"], record["seconds"])
-        for key, counter in self._counters.items():
-            counter.inc(record[key])
-        for why, count in record["groups_filtered"].items():
-            self._filtered.labels(why).inc(count)
         for group, staleness in groups:
             self._staleness.observe(staleness)
             for sample in group.samples:
                 self._lengths.labels(_answer(sample.grade.accuracy)).observe(sample.n_tokens)
-        self._figures.set(record)
+        self._record.set(record)
 
     def alarms(self, names: Iterable[str], active: Mapping[str, str]) -> None:
         for name in names:
             self._alarm.labels(name).set(name in active)
 
     def evaluated(self, when: str, result: Mapping[str, float]) -> None:
-        for figure in ("accuracy", "greedy", "format"):
-            self._evaluation.labels(when, figure).set(result.get(figure, math.nan))
-
-
-# Key of a step's record -> what is counted.
-_COUNTED = {
-    "trained_tokens": ("trained_tokens", "Completion tokens trained on"),
-    "updates": ("updates", "Optimizer updates"),
-    "updates_skipped": ("skipped_updates", "Updates left out: a gradient that was no finite number, or no tokens"),
-    "samples_masked": ("masked_samples", "Samples left out of the loss, for they have no grade"),
-    "samples_overlong": ("overlong_samples", "Cut-off samples that objective.overlong_filter left out"),
-    "verifier_failures": ("ungraded_samples", "Samples of trained groups that the verifier failed to grade"),
-}
+        for name in ("accuracy", "greedy", "format"):
+            self._evaluation.labels(when, name).set(result.get(name, math.nan))
 
 
 def _answer(accuracy: float | None) -> str:

@@ -1,17 +1,29 @@
-"""The figures of a step's record (a line of metrics.jsonl) as Prometheus gauges, a row of a table each.
+"""The metrics of a training step, a row each: whatever is said of a step is made from this one table.
 
-The same table groups them for the trackers: `tag` is the heading under which TensorBoard shows a key. A figure that
-a step could not measure is NaN until the next step that can.
+    TABLE ─▶ fill: the record, a line of metrics.jsonl      ─▶ StepMetrics: chorus_learner_... at Prometheus
+          ─▶ TAGS: the trackers' headings                   ─▶ deploy/tools/metrics_reference: docs/metrics.md
+
+A record has parts, which say the same of some of its samples or tokens. A key stands in one or more scopes:
+
+    step       the record itself
+    part       each part of by_template, by_domain, by_level and by_hint
+    age        each part of by_staleness
+    diversity  diversity, and each part of diversity_by_template
+
+`fill` makes a scope complete: what was not measured is None, and a key without a row is refused. Numbers under names
+that the run gives (rewards by term, groups by reason) are one row: {name: number}, and `each` is the label that the
+names have at Prometheus.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 MAX_PARTS = 64  # values of one label; more would be too many series, so the rest is left to metrics.jsonl
 BREAKDOWNS = ("template", "domain", "level", "hint")  # the record has them as by_template and so on
@@ -19,250 +31,354 @@ AGES = ("0", "1", "2", "3", "4+")  # steps of staleness, as the record's by_stal
 
 
 @dataclass(frozen=True)
-class Figure:
-    """`key` of the record (a dot leads into a part) -> `chorus_learner_<name>{labels}`."""
+class View:
+    """How Prometheus has the parts of a scope: what their names begin with, their labels, the end of their help."""
 
-    tag: str
+    scope: str
+    prefix: str = ""
+    labels: tuple[str, ...] = ()
+    help: str = ""
+
+
+_PART_HELP = "; of the last step that had the part; by domain, level or hint, where the problems differ in it"
+SCOPES = ("step", "part", "age", "diversity")
+VIEWS = {
+    "step": View("step"),
+    "diversity": View("diversity"),
+    "template": View("part", "template_", ("template",), "; of the last step that had the template"),
+    "part": View("part", "part_", ("by", "part"), _PART_HELP),
+    "age": View("age", "age_", ("age",), "; by staleness in steps"),
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A key of the record, in the scopes of its `views` and in those of `also`; both are words.
+
+    name: at Prometheus in each of its views, without prefixes and without a counter's `_total`; "": not there. bare:
+    views that have it without `labels`. family: what all of the name's labels are, in help texts. each: the label that
+    tells its numbers apart. tag: the trackers' heading.
+    """
+
     key: str
-    name: str
+    unit: str
     help: str
+    name: str = ""
+    views: str = "step"
+    also: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    counter: bool = False
+    each: str = ""
+    bare: str = ""
+    family: str = ""
+    tag: str = ""
+
+    @property
+    def scopes(self) -> list[str]:
+        found = {*(VIEWS[view].scope for view in self.views.split()), *self.also.split()}
+        return [scope for scope in SCOPES if scope in found]
+
+    @property
+    def exported(self) -> list[str]:
+        return self.views.split() if self.name else []
+
+    def full_name(self, view: str) -> str:
+        """`step_` gives way to another view's prefix: a step's and a template's `completion_tokens`."""
+        prefix = VIEWS[view].prefix
+        return f"chorus_learner_{prefix}{self.name.removeprefix('step_') if prefix else self.name}"
+
+    def full_help(self, view: str) -> str:
+        return (self.family if self.labels_in(view) else self.help) + VIEWS[view].help
+
+    def labels_in(self, view: str) -> Mapping[str, str]:
+        return {} if view in self.bare.split() else self.labels
+
+    def label_names(self, view: str) -> list[str]:
+        return [*VIEWS[view].labels, *self.labels_in(view), *([self.each] if self.each else [])]
 
 
-def _rows(tag: str, *rows: tuple[Any, ...]) -> tuple[Figure, ...]:
-    return tuple(Figure(tag, *row) for row in rows)
+def _section(tag: str, *rows: Metric) -> tuple[Metric, ...]:
+    return tuple(replace(row, tag=row.tag or tag) for row in rows)
 
 
-_LENGTH = "Length of the last step's completions"
+def _kl(key: str, against: str, estimator: str, views: str, also: str = "", bare: str = "") -> Metric:
+    help, labels = f"{_KL_OF[against]} a token, {estimator} estimator", {"against": against, "estimator": estimator}
+    return Metric(key, "nats", help, "kl_nats", views, also, labels, bare=bare, family=_KL)
+
+
+def _clipped(key: str, side: str, views: str, also: str = "") -> Metric:
+    help = f"Share of tokens whose ratio was clipped, {_SIDES[side]}"
+    return Metric(f"{key}_fraction", "share", help, "clipped_ratio", views, also, {"side": side}, family=_CLIPPED)
+
+
+def _each(
+    key: str, stat: str, unit: str, help: str, name: str, views: str = "step", also: str = "", bare: str = ""
+) -> Metric:
+    labels = {"stat": stat}
+    return Metric(f"{key}_{stat}", unit, f"{help}, {_STATS[stat]}", name, views, also, labels, bare=bare, family=help)
+
+
+def _distinct(n: str) -> Metric:
+    help = f"Distinct {n}-grams of tokens in a group, over all of them, mean"
+    return Metric(f"distinct_{n}", "share", help, "distinct_ngrams_ratio", _DIVERSITY, labels={"n": n}, family=_N_GRAMS)
+
+
+_PARTS, _TEMPLATES, _DIVERSITY = "step template part", "step template", "diversity"
+_OTHERS = ("proximal", "reference")
+_STATS = {"mean": "mean", "min": "least", "max": "largest", "std": "standard deviation"}
+_STATS |= {"p95": "95th percentile", "p99": "99th percentile"}
+_SIDES = {"high": "advantage > 0", "low": "advantage < 0", "dual": "at the dual clip's bound"}
+_KL_OF = {
+    "behaviour": "KL(behaviour || current)",
+    "proximal_behaviour": "KL(behaviour || proximal)",
+    "proximal": "KL(current || proximal)",
+    "reference": "KL(current || reference)",
+}
 _KL = (
     "Estimated KL divergence a token between the policy and another: behaviour (sampled with), proximal, reference; "
     "proximal_behaviour: between these two"
 )
 _CLIPPED = "Share of tokens whose ratio was clipped: high (advantage > 0), low (< 0), dual (the dual clip's)"
-_WEIGHT = "Importance weight of a token before caps: proximal over behaviour policy"
-_ADVANTAGE = "Advantage of a sample, over the last step's"
+_SKIPPED = "Updates left out: a gradient that was no finite number, or no tokens"
+_GAP = "Distance of the learner's log-probabilities to the sampled ones, mean"
+_WEIGHT = "Importance weight of a token before caps (proximal over behaviour policy)"
+_ESS = "Effective sample size of the importance weights, ESS / N"
+_CAPPED = "Share of tokens whose weight was capped"
+_DROPPED = "Share of tokens whose weight was set to 0"
+_REJECTED = "Share of tokens in sequences that were rejected"
+_FIFTHS = "Groups by their accuracy: from this fifth of 0 to 1 on"
 _ONE_REWARD = "Groups whose samples got one reward: nothing to learn where the baseline is the group's"
 _SEED = "SEED-GRPO: what a group's advantages were multiplied by, since its answers differ"
+_FILTERED = "Groups that dynamic sampling replaced, by why"
+_ADVANTAGE = "Advantage of a sample (the largest: without its sign)"
+_LENGTH = "Length of a completion"
+_CUT_OFF = "Share of completions that were cut off at sampling.max_tokens"
+_ENDLESS = "Share of shorter completions that ended without the end token"
+_REPEATED = "Share of a completion's runs of 8 tokens that it has had before, mean"
+_OLDEST = "Steps between the weights of a group's oldest token and those it trains"
 _LAG = "Steps between the weights that sampled a token and those it trains"
+_MIXED = "Share of completions sampled under more than one version"
+_MASKED = "Samples left out of the loss, for they have no grade"
+_OVERLONG = "Cut-off samples that objective.overlong_filter left out"
+_UNGRADED = "Samples of trained groups that the verifier failed to grade"
+_IDLE = "Share of the fleet's time without any group in work"
+_STAGE = "Stage of the curriculum that the step's oldest group is of"
+_HINT = "Share of the solution that was given as a hint, mean over groups, those without one included"
+_IN_HINT = "Share of the stage's hints that hold the answer, given or not; online: of those tried since the last step"
+_DISTINCT = "Distinct solutions in a group, mean"
+_DISTINCT_RATIO = "The same, as a share of its samples"
+_N_GRAMS = "Distinct n-grams of tokens in a group, over all of them, mean"
+_OF_PARTS = "Of the samples of each"
+_CHANCE = "Chance of a template to be drawn next, where the mixture adapts"
 
-STEP_METRICS: tuple[Figure, ...] = (
-    *_rows(
+# The record's keys in their order.
+TABLE: tuple[Metric, ...] = (
+    Metric("step", "steps", "The step, from 1"),
+    Metric("steps", "steps", "Steps after which the run ends"),
+    Metric("time", "unix s", "When the step ended"),
+    *_section(
         "reward",
-        ("reward", "reward", "Composed reward, mean over the last step's samples"),
-        ("accuracy", "accuracy_ratio", "Accuracy, mean over the last step's graded samples"),
-        ("format", "format_score", "Format score, mean over the last step's samples"),
-        ("format_full", "format_full_ratio", "Share of samples whose format score is 1"),
-        ("overlong_penalty", "overlong_penalty", "What length cost a sample in its reward, mean"),
-        ("kl_reward", "kl_reward_nats", "KL penalty that a sample paid in its reward, before the coefficient"),
+        Metric("samples", "samples", "Samples", "samples", "template part"),
+        Metric("reward", "", "Composed reward, mean over samples", "reward", _PARTS),
+        Metric("accuracy", "share", "Accuracy, mean over graded samples", "accuracy_ratio", _PARTS),
+        Metric("format", "0 to 1", "Format score, mean over samples", "format_score", _TEMPLATES),
+        Metric("format_full", "share", "Share of samples whose format score is 1", "format_full_ratio", _TEMPLATES),
+        Metric(
+            "overlong_penalty", "", "What length cost a sample in its reward, mean", "overlong_penalty", also="part"
+        ),
+        Metric("kl_reward", "nats", "KL penalty a sample paid in its reward, before the coefficient", "kl_reward_nats"),
     ),
-    *_rows(
+    *_section(
         "policy",
-        ("entropy", "entropy_nats", "Entropy of the policy a token"),
-        ("logprob", "logprob_nats", "Log-probability of a trained token, mean"),
-        ("loss", "loss", "Loss of the last step"),
-        ("lr", "learning_rate", "Learning rate"),
-        ("grad_norm", "grad_norm", "Largest gradient norm of the last step's updates, before clipping"),
-        ("ratio_mean", "policy_ratio_mean", "Current over behaviour probability of a token, mean"),
-        ("ratio_off_max", "policy_ratio_off_max", "Largest distance of that ratio from 1, at the first update"),
-        ("mismatch_abs", "behaviour_gap_nats", "Distance of the learner's log-probabilities to the sampled ones, mean"),
-        ("mismatch_k1", "kl_nats", _KL, {"against": "behaviour", "estimator": "k1"}),
-        *((f"w_{k}", "kl_nats", _KL, {"against": "proximal_behaviour", "estimator": k}) for k in ("k1", "k2", "k3")),
-        *(
-            (f"{other}_{k}", "kl_nats", _KL, {"against": other, "estimator": k})
-            for other in ("proximal", "reference")
-            for k in ("k1", "k2", "k3")
+        Metric("entropy", "nats", "Entropy of the policy a token", "entropy_nats", _TEMPLATES),
+        Metric("logprob", "nats", "Log-probability of a trained token, mean", "logprob_nats"),
+        Metric("loss", "", "Loss", "loss"),
+        Metric("lr", "", "Learning rate", "learning_rate"),
+        Metric("grad_norm", "", "Largest gradient norm of the step's updates, before clipping", "grad_norm"),
+        Metric("updates", "updates", "Optimizer updates", "updates", counter=True),
+        Metric("updates_skipped", "updates", _SKIPPED, "skipped_updates", counter=True),
+        Metric("ratio_mean", "", "Current over behaviour probability of a token, mean", "policy_ratio_mean"),
+        Metric(
+            "ratio_off_max", "", "Largest distance of that ratio from 1, at the first update", "policy_ratio_off_max"
         ),
-        ("clip_high_fraction", "clipped_ratio", _CLIPPED, {"side": "high"}),
-        ("clip_low_fraction", "clipped_ratio", _CLIPPED, {"side": "low"}),
-        ("dual_clip_fraction", "clipped_ratio", _CLIPPED, {"side": "dual"}),
-        ("nonfinite_fraction", "nonfinite_ratio", "Share of tokens whose ratio was no finite number"),
+        Metric("mismatch_abs", "nats", _GAP, "behaviour_gap_nats"),
+        _kl("mismatch_k1", "behaviour", "k1", "step template age", bare="age"),
+        *(_kl(f"w_{k}", "proximal_behaviour", k, "step", also="part age") for k in ("k1", "k2", "k3")),
+        *(_kl(f"{other}_{k}", other, k, "step", also="part") for other in _OTHERS for k in ("k1", "k2")),
+        *(_kl(f"{other}_k3", other, "k3", _TEMPLATES) for other in _OTHERS),
+        _clipped("clip_high", "high", "step template age"),
+        _clipped("clip_low", "low", "step template age"),
+        _clipped("dual_clip", "dual", _TEMPLATES, also="age"),
+        Metric("nonfinite_fraction", "share", "Share of tokens whose ratio was no finite number", "nonfinite_ratio"),
     ),
-    *_rows(
+    *_section(
         "importance",
-        *((f"w_{stat}", "importance_weight", _WEIGHT, {"stat": stat}) for stat in ("mean", "min", "max", "p99")),
-        ("w_effective", "importance_effective_ratio", "Effective sample size of the importance weights, ESS / N"),
-        ("w_truncated_fraction", "importance_truncated_ratio", "Share of tokens whose weight was capped"),
-        ("w_dropped_fraction", "importance_dropped_ratio", "Share of tokens whose weight was set to 0"),
-        ("rejected_fraction", "rejected_ratio", "Share of tokens in sequences that were rejected"),
+        Metric("tokens", "tokens", "Trained tokens", "tokens", "age"),
+        *(_each("w", stat, "", _WEIGHT, "importance_weight", "step template age") for stat in ("mean", "min", "max")),
+        _each("w", "p99", "", _WEIGHT, "importance_weight", "step age"),
+        Metric("w_effective", "share", _ESS, "importance_effective_ratio", "step age", also="part"),
+        Metric("w_truncated_fraction", "share", _CAPPED, "importance_truncated_ratio", also="part age"),
+        Metric("w_dropped_fraction", "share", _DROPPED, "importance_dropped_ratio", also="part age"),
+        Metric("rejected_fraction", "share", _REJECTED, "rejected_ratio", _TEMPLATES, also="age"),
     ),
-    *_rows(
+    *_section(
         "groups",
-        ("groups", "step_groups", "Groups that the last step trained"),
-        ("groups_all_right", "groups_all_right_ratio", "Share of groups whose samples are all right"),
-        ("groups_all_wrong", "groups_all_wrong_ratio", "Share of groups whose samples are all wrong"),
-        ("zero_advantage_groups", "zero_advantage_groups", _ONE_REWARD),
-        *((f"seed_factor_{stat}", "seed_factor", _SEED, {"stat": stat}) for stat in ("mean", "min")),
-        ("seed_clusters_mean", "seed_clusters", "SEED-GRPO: different answers in a group, mean"),
-        ("filter_accepted", "filter_accepted_ratio", "Share of groups that dynamic sampling kept"),
-        *((f"advantage_{stat}", "advantage", _ADVANTAGE, {"stat": stat}) for stat in ("mean", "std", "max")),
+        Metric("groups", "groups", "Groups that the step trained", "step_groups"),
+        Metric("groups_all_right", "share", "Share of groups whose samples are all right", "groups_all_right_ratio"),
+        Metric("groups_all_wrong", "share", "Share of groups whose samples are all wrong", "groups_all_wrong_ratio"),
+        Metric("accuracy_histogram", "groups", _FIFTHS, "accuracy_groups", each="from"),
+        Metric("zero_advantage_groups", "groups", _ONE_REWARD, "zero_advantage_groups"),
+        *(_each("seed_factor", stat, "", _SEED, "seed_factor") for stat in ("mean", "min")),
+        Metric("seed_clusters_mean", "answers", "SEED-GRPO: different answers in a group, mean", "seed_clusters"),
+        Metric(
+            "groups_filtered", "groups", _FILTERED, "filtered_groups", counter=True, each="why", tag="groups_filtered"
+        ),
+        Metric("filter_accepted", "share", "Share of groups that dynamic sampling kept", "filter_accepted_ratio"),
+        *(_each("advantage", stat, "", _ADVANTAGE, "advantage") for stat in ("mean", "std", "max")),
+        Metric("advantage_abs", "", "Absolute advantage of a sample, mean", "advantage_abs", "template"),
     ),
-    *_rows(
+    *_section(
         "length",
-        *(
-            (f"response_tokens_{stat}", "step_completion_tokens", _LENGTH, {"stat": stat})
-            for stat in ("mean", "p95", "max")
-        ),
-        ("truncated", "truncated_ratio", "Share of completions that were cut off at sampling.max_tokens"),
-        ("no_end", "unended_ratio", "Share of shorter completions that ended without the end token"),
-        ("repetition", "repetition_ratio", "Share of a completion's runs of 8 tokens that it has had before"),
+        _each("response_tokens", "mean", "tokens", _LENGTH, "step_completion_tokens", _PARTS, bare="template part"),
+        _each("response_tokens", "p95", "tokens", _LENGTH, "step_completion_tokens", also="part"),
+        _each("response_tokens", "max", "tokens", _LENGTH, "step_completion_tokens", also="part"),
+        Metric("response_tokens_right", "tokens", "Length of a completion that is right, mean", also="part"),
+        Metric("response_tokens_wrong", "tokens", "Length of a completion that is wrong, mean", also="part"),
+        Metric("truncated", "share", _CUT_OFF, "truncated_ratio", _TEMPLATES),
+        Metric("no_end", "share", _ENDLESS, "unended_ratio", also="part"),
+        Metric("repetition", "share", _REPEATED, "repetition_ratio", also="part"),
     ),
-    *_rows(
+    *_section(
         "staleness",
-        ("token_lag_mean", "token_lag_steps", _LAG, {"stat": "mean"}),
-        ("token_lag_max", "token_lag_steps", _LAG, {"stat": "max"}),
-        ("mixed_version_samples", "mixed_version_ratio", "Share of completions sampled under more than one version"),
+        Metric("staleness_mean", "steps", f"{_OLDEST}, mean"),
+        Metric("staleness_max", "steps", f"{_OLDEST}, largest"),
+        *(_each("token_lag", stat, "steps", _LAG, "token_lag_steps") for stat in ("mean", "max")),
+        Metric("mixed_version_samples", "share", _MIXED, "mixed_version_ratio"),
     ),
-    *_rows(
+    *_section(
         "flow",
-        ("groups_waiting", "groups_waiting", "Finished groups that the next step can take"),
-        ("generator_wait_ratio", "generators_wait_ratio", "Share of the fleet's time without any group in work"),
+        Metric("groups_waiting", "groups", "Finished groups that the next step can take", "groups_waiting"),
+        Metric("samples_masked", "samples", _MASKED, "masked_samples", counter=True),
+        Metric("samples_overlong", "samples", _OVERLONG, "overlong_samples", counter=True),
+        Metric("verifier_failures", "samples", _UNGRADED, "ungraded_samples", counter=True),
+        Metric("verifier_ms_mean", "ms", "Time of a grade in its grader, mean"),
+        Metric("trained_tokens", "tokens", "Completion tokens trained on", "trained_tokens", counter=True),
+        Metric("tokens_per_second", "tokens/s", "Trained tokens over the step's time"),
+        Metric("generated_tokens_per_second", "tokens/s", "Tokens that the fleet sampled, over the step's time"),
+        Metric("seconds", "s", "The step's time, waiting included; a checkpoint counts with the step after it"),
+        Metric("wait_seconds", "s", "Waiting for rollouts, in steps that are done", "wait_seconds", counter=True),
+        Metric("learner_wait_ratio", "share", "Share of the step's time that the learner waited for rollouts"),
+        Metric("generator_wait_ratio", "share", _IDLE, "generators_wait_ratio"),
     ),
-    *_rows(
+    *_section(
         "curriculum",
-        ("stage_number", "stage_number", "Stage of the curriculum that the step's oldest group is of, from 0"),
-        ("hint_ratio", "hint_ratio", "Share of the solution that was given as a hint, mean over the step's groups"),
-        ("hint_characters", "hint_characters", "Length of a hint, mean over the groups that were given one"),
-        ("answer_in_hint", "answer_in_hint_ratio", "Share of hints that hold the answer, given or not"),
-        ("probe_accuracy", "probe_accuracy_ratio", "Accuracy of the groups that never get a hint"),
-        ("probe_solved", "probe_solved_ratio", "Share of those groups with at least one right sample"),
+        Metric("stage", "name", _STAGE),
+        Metric("stage_number", "", f"{_STAGE}, from 0", "stage_number"),
+        Metric("max_tokens", "tokens", "Longest completion that the stage allows"),
+        Metric("hint_ratio", "share", _HINT, "hint_ratio"),
+        Metric("hint_characters", "characters", "Length of a hint, mean over the groups with one", "hint_characters"),
+        Metric("answer_in_hint", "share", _IN_HINT, "answer_in_hint_ratio"),
+        Metric("hints_lowered", "hints", "Online ratios that could not be given, by reason", tag="hints_lowered"),
+        Metric("probe_groups", "groups", "Groups that never get a hint"),
+        Metric("probe_accuracy", "share", "Accuracy of the groups that never get a hint", "probe_accuracy_ratio"),
+        Metric("probe_solved", "share", "Share of those groups with at least one right sample", "probe_solved_ratio"),
     ),
-    *_rows(
+    *_section(
         "diversity",
-        ("diversity.distinct_solutions", "distinct_solutions", "Distinct solutions in a group, mean"),
-        ("diversity.distinct_solutions_ratio", "distinct_solutions_ratio", "The same, as a share of its samples"),
-        ("diversity.solution_entropy", "solution_entropy_nats", "Entropy of a group's solutions, mean"),
-        *(
-            (f"diversity.distinct_{n}", "distinct_ngrams_ratio", "Distinct n-grams of tokens in a group", {"n": n})
-            for n in ("1", "2", "3")
-        ),
+        Metric("distinct_solutions", "solutions", _DISTINCT, "distinct_solutions", _DIVERSITY),
+        Metric("distinct_solutions_ratio", "share", _DISTINCT_RATIO, "distinct_solutions_ratio", _DIVERSITY),
+        Metric("solution_entropy", "nats", "Entropy of a group's solutions, mean", "solution_entropy_nats", _DIVERSITY),
+        *(_distinct(n) for n in ("1", "2", "3")),
     ),
+    Metric("by_template", "", f"{_OF_PARTS} template", tag="template"),
+    *(
+        Metric(f"by_{by}", "", f"{_OF_PARTS} {by}, where problems differ in it", tag=f"by_{by}")
+        for by in BREAKDOWNS[1:]
+    ),
+    Metric("by_staleness", "", "Of the tokens of each age: 0, 1, 2, 3, and 4 or more steps", tag="age"),
+    Metric("diversity", "", "How different a group's answers are", tag="diversity"),
+    Metric("diversity_by_template", "", "The same for the groups of each template", tag="template_diversity"),
+    Metric("template_weights", "share", _CHANCE, "template_weight", each="template", tag="template_weights"),
+    Metric("alarms", "", "What alarms the step raised, in words"),
+    Metric("not_finite", "", "Keys whose value was no finite number, and is null therefore"),
 )
 
-_OF_TEMPLATE = "of the last step that had the template"
-TEMPLATE_METRICS: tuple[Figure, ...] = _rows(
-    "template",
-    ("samples", "template_samples", f"Samples {_OF_TEMPLATE}"),
-    ("reward", "template_reward", f"Composed reward, mean {_OF_TEMPLATE}"),
-    ("accuracy", "template_accuracy_ratio", f"Accuracy, mean {_OF_TEMPLATE}"),
-    ("format", "template_format_score", f"Format score, mean {_OF_TEMPLATE}"),
-    ("format_full", "template_format_full_ratio", f"Share of samples whose format score is 1, {_OF_TEMPLATE}"),
-    ("entropy", "template_entropy_nats", f"Entropy of the policy a token, mean {_OF_TEMPLATE}"),
-    ("advantage_abs", "template_advantage_abs", f"Absolute advantage, mean {_OF_TEMPLATE}"),
-    ("response_tokens_mean", "template_completion_tokens", f"Length of a completion, mean {_OF_TEMPLATE}"),
-    ("truncated", "template_truncated_ratio", f"Share of completions that were cut off, {_OF_TEMPLATE}"),
-    *(
-        (key, "template_kl_nats", f"KL of the policy a token from another, mean {_OF_TEMPLATE}", labels)
-        for key, labels in (
-            ("mismatch_k1", {"against": "behaviour", "estimator": "k1"}),
-            ("proximal_k3", {"against": "proximal", "estimator": "k3"}),
-            ("reference_k3", {"against": "reference", "estimator": "k3"}),
-        )
-    ),
-    *(
-        (f"{key}_fraction", "template_clipped_ratio", f"Share of tokens clipped, {_OF_TEMPLATE}", {"side": side})
-        for key, side in (("clip_high", "high"), ("clip_low", "low"), ("dual_clip", "dual"))
-    ),
-    *(
-        (f"w_{stat}", "template_importance_weight", f"Importance weight before caps, {_OF_TEMPLATE}", {"stat": stat})
-        for stat in ("mean", "min", "max")
-    ),
-    ("rejected_fraction", "template_rejected_ratio", f"Share of tokens in rejected sequences, {_OF_TEMPLATE}"),
-)
-
-_OF_PART = "of the last step that had the part; by domain, level or hint, where the problems differ in it"
-PART_METRICS: tuple[Figure, ...] = _rows(
-    "part",
-    ("samples", "part_samples", f"Samples {_OF_PART}"),
-    ("reward", "part_reward", f"Composed reward, mean {_OF_PART}"),
-    ("accuracy", "part_accuracy_ratio", f"Accuracy, mean {_OF_PART}"),
-    ("response_tokens_mean", "part_completion_tokens", f"Length of a completion, mean {_OF_PART}"),
-)
-
-AGE_METRICS: tuple[Figure, ...] = _rows(
-    "staleness",
-    ("tokens", "age_tokens", "Trained tokens of the last step, by their staleness in steps"),
-    *(
-        (f"w_{stat}", "age_importance_weight", "Importance weight before caps, by staleness in steps", {"stat": stat})
-        for stat in ("mean", "min", "max", "p99")
-    ),
-    ("w_effective", "age_importance_effective_ratio", "ESS / N of the importance weights, by staleness in steps"),
-    ("mismatch_k1", "age_kl_nats", "KL(behaviour || current) a token, k1 estimator, by staleness in steps"),
-    ("clip_high_fraction", "age_clipped_ratio", "Share of tokens clipped, by staleness in steps", {"side": "high"}),
-    ("clip_low_fraction", "age_clipped_ratio", "Share of tokens clipped, by staleness in steps", {"side": "low"}),
-)
-
-TAGS = {figure.key: figure.tag for figure in STEP_METRICS}
+TAGS = {row.key: row.tag for row in TABLE if "step" in row.scopes}
+KEYS = {scope: tuple(row.key for row in TABLE if scope in row.scopes) for scope in SCOPES}
 
 
-class StepGauges:
-    """`set` shows a record; a figure that it has not is NaN."""
+def fill(scope: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The scope's keys in the table's order, None where `values` has none. Raises KeyError for a key without a row.
+
+    >>> fill("diversity", {"distinct_1": 0.5})["distinct_2"] is None
+    True
+    """
+    if unknown := values.keys() - set(KEYS[scope]):
+        raise KeyError(f"{', '.join(sorted(unknown))}: no row with scope {scope} in protocol/metrics/step.py; add one")
+    return {key: values.get(key) for key in KEYS[scope]}
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of those that were measured; None where none was."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+class StepMetrics:
+    """`set` shows a record: gauges its values, NaN where it has none, and counters add them up."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-        self._gauges: dict[str, Gauge] = {}
-        for figure in STEP_METRICS:
-            self._make(figure)
-        for figure in TEMPLATE_METRICS:
-            self._make(figure, "template")
-        for figure in PART_METRICS:
-            self._make(figure, "by", "part")
-        for figure in AGE_METRICS:
-            self._make(figure, "age")
-        self._weight = Gauge(
-            "chorus_learner_template_weight", "Chance of a template to be drawn next", ["template"], registry=registry
-        )
-        self._histogram = Gauge(
-            "chorus_learner_accuracy_groups",
-            "Groups of the last step by their accuracy: from this fifth of 0 to 1 on",
-            ["from"],
-            registry=registry,
-        )
-        self._parts: dict[str, set[str]] = {by: set() for by in BREAKDOWNS}
+        self._rows = {view: [row for row in TABLE if view in row.exported] for view in VIEWS}
+        self._families: dict[str, Gauge | Counter] = {}
+        self._seen: dict[str, set[str]] = {}
+        for view, rows in self._rows.items():
+            for row in rows:
+                if (name := row.full_name(view)) not in self._families:
+                    kind = Counter if row.counter else Gauge
+                    self._families[name] = kind(name, row.full_help(view), row.label_names(view), registry=registry)
 
     def set(self, record: Mapping[str, Any]) -> None:
-        for figure in STEP_METRICS:
-            self._show(figure, _value(record, figure.key))
+        for view, labels, part in self._parts(record):
+            for row in self._rows[view]:
+                for more, value in self._values(row, part.get(row.key)):
+                    self._show(row, view, {**labels, **row.labels_in(view), **more}, value)
+
+    def _parts(self, record: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str], Mapping[str, Any]]]:
+        yield "step", {}, record
+        yield "diversity", {}, record.get("diversity") or {}
         for by in BREAKDOWNS:
-            for name, part in record.get(f"by_{by}", {}).items():
-                if self._known(by, name):
-                    self._show_part(by, name, part)
+            for name, part in (record.get(f"by_{by}") or {}).items():
+                if not self._known(by, name):
+                    continue
+                if by == "template":
+                    yield "template", {"template": name}, part
+                else:
+                    yield "part", {"by": by, "part": name}, part
         for age in AGES:
-            part = record["by_staleness"].get(age, {"tokens": 0})
-            for figure in AGE_METRICS:
-                self._show(figure, _value(part, figure.key), age=age)
-        for name, weight in record.get("template_weights", {}).items():
-            if self._known("template", name):
-                self._weight.labels(name).set(weight)
-        bins = record["accuracy_histogram"]
-        for k, count in enumerate(bins):
-            self._histogram.labels(f"{k / len(bins):g}").set(count)
+            yield "age", {"age": age}, (record.get("by_staleness") or {}).get(age, {"tokens": 0})
 
-    def _show_part(self, by: str, name: str, part: Mapping[str, Any]) -> None:
-        if by == "template":
-            for figure in TEMPLATE_METRICS:
-                self._show(figure, _value(part, figure.key), template=name)
+    def _values(self, row: Metric, value: Any) -> Iterator[tuple[dict[str, str], float | None]]:
+        """(label of a name that the run gave, number); a list holds equal bins of 0 to 1."""
+        if not row.each:
+            yield {}, value
+            return
+        if isinstance(value, list):
+            value = {f"{k / len(value):g}": count for k, count in enumerate(value)}
+        for name, number in (value or {}).items():
+            if self._known(row.each, name):
+                yield {row.each: name}, number
+
+    def _show(self, row: Metric, view: str, labels: dict[str, str], value: float | None) -> None:
+        family = self._families[row.full_name(view)]
+        one = family.labels(**labels) if labels else family
+        if isinstance(one, Counter):
+            one.inc(value or 0)
         else:
-            for figure in PART_METRICS:
-                self._show(figure, _value(part, figure.key), by=by, part=name)
+            one.set(math.nan if value is None else value)
 
-    def _make(self, figure: Figure, *more: str) -> None:
-        if figure.name not in self._gauges:
-            labels = [*more, *figure.labels]
-            name = f"chorus_learner_{figure.name}"
-            self._gauges[figure.name] = Gauge(name, figure.help, labels, registry=self._registry)
-
-    def _show(self, figure: Figure, value: float, **more: str) -> None:
-        gauge, labels = self._gauges[figure.name], {**more, **figure.labels}
-        (gauge.labels(**labels) if labels else gauge).set(value)
-
-    def _known(self, by: str, name: str) -> bool:
-        if len(self._parts[by]) < MAX_PARTS:
-            self._parts[by].add(name)
-        return name in self._parts[by]
-
-
-def _value(record: Mapping[str, Any], key: str) -> float:
-    found: Any = record
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return math.nan if found is None else float(found)
+    def _known(self, label: str, name: str) -> bool:
+        """Whether the label may have this value, too."""
+        seen = self._seen.setdefault(label, set())
+        if len(seen) < MAX_PARTS:
+            seen.add(name)
+        return name in seen

@@ -13,7 +13,7 @@ import pytest
 from evaluating import spec
 
 from chorus.cli.main import main
-from chorus.evaluation.report.figures import COLOURS, band, curves, smoothed
+from chorus.evaluation.report.plots import COLOURS, band, curves, smoothed
 from chorus.evaluation.report.runs import arms_of, read_run
 from chorus.protocol.runtime.exits import CANNOT_GO_ON
 

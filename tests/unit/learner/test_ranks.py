@@ -14,7 +14,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from chorus.learner.objectives.objective import FIGURES
+from chorus.learner.objectives.objective import TOKEN_STATS
 from chorus.learner.training.batch import TrainingSequence, cut
 from chorus.learner.training.distributed import DistributedTrainer
 from chorus.protocol.config.run import RunConfig
@@ -94,7 +94,7 @@ def outcome_of(crew: DistributedTrainer) -> dict[str, Any]:
     gradients = [
         p.grad.full_tensor() if isinstance(p.grad, DTensor) else p.grad for p in crew.trainer.policy.parameters()
     ]
-    figures = {name: result.mean(name) for name in FIGURES}
+    figures = {name: result.mean(name) for name in TOKEN_STATS}
     return {
         "loss": result.loss,
         "norm": result.grad_norms,

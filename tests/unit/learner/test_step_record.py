@@ -11,13 +11,14 @@ import torch
 from rollouts import ready, sample
 
 from chorus.learner.metrics.step_record import Surroundings, repetition, step_record
-from chorus.learner.objectives.objective import FIGURES
+from chorus.learner.objectives.objective import TOKEN_STATS
 from chorus.learner.training.batch import MicroBatch, cut
 from chorus.learner.training.experience import Experience, make_experience
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.run import RewardSection, RunConfig
 from chorus.protocol.ledger import Rollout
+from chorus.protocol.metrics.step import AGES, KEYS, TABLE
 
 CONFIG = RunConfig.model_validate(
     {
@@ -38,28 +39,28 @@ GROUPS = [
 
 def measured(experience: Experience, w: dict[int, float], entropy: dict[int, float]) -> StepStats:
     """What a trainer would have counted: these weights by age, these entropies by sequence."""
-    figures = StepStats(sequences=len(experience.sequences))
+    stats = StepStats(sequences=len(experience.sequences))
     for b in cut(experience.sequences, 16):
-        figures.count(b, table(b, w, entropy), 0)
-    figures.grad_norms = [0.5]
-    return figures
+        stats.count(b, table(b, w, entropy), 0)
+    stats.grad_norms = [0.5]
+    return stats
 
 
 def table(b: MicroBatch, w: dict[int, float], entropy: dict[int, float]) -> torch.Tensor:
-    values = torch.zeros(len(FIGURES), len(b.target))
+    values = torch.zeros(len(TOKEN_STATS), len(b.target))
     weight = torch.tensor([w[min(int(a), max(w))] for a in b.age])
-    values[FIGURES.index("w")], values[FIGURES.index("w_squared")] = weight, weight**2
-    values[FIGURES.index("ratio")] = weight
+    values[TOKEN_STATS.index("w")], values[TOKEN_STATS.index("w_squared")] = weight, weight**2
+    values[TOKEN_STATS.index("ratio")] = weight
     for i, where in b.origin:
-        values[FIGURES.index("entropy"), where] = entropy[i]
+        values[TOKEN_STATS.index("entropy"), where] = entropy[i]
     return values
 
 
 def record(groups: list[Rollout] = GROUPS, config: RunConfig = CONFIG) -> dict:
     experience = make_experience(groups, config, version=2)
-    figures = measured(experience, {0: 1.0, 2: 3.0}, {0: 0.5, 1: 0.1, 2: 0.3, 3: 9.9})
+    stats = measured(experience, {0: 1.0, 2: 3.0}, {0: 0.5, 1: 0.1, 2: 0.3, 3: 9.9})
     around = Surroundings(1.0, 4.0, 0.25, 400, 3, Counter(all_right=2))
-    return step_record(3, config, groups, experience, figures, around)
+    return step_record(3, config, groups, experience, stats, around)
 
 
 def test_entropy_is_a_token_mean_over_all_and_within_each_template() -> None:
@@ -93,38 +94,38 @@ def test_the_spread_of_the_weights_is_told_by_age_and_by_template() -> None:
 
 def test_figures_of_random_tokens_are_those_of_their_sequences_and_ages() -> None:
     experience = make_experience(GROUPS, CONFIG, version=2)
-    figures = StepStats(sequences=4)
+    stats = StepStats(sequences=4)
     g = torch.Generator().manual_seed(0)
     w_of: dict[int, list[float]] = {}
     by_age: dict[int, list[float]] = {}
     for b in cut(experience.sequences, 16):  # one sequence at a time, or two
-        values = torch.rand(len(FIGURES), len(b.target), generator=g, dtype=torch.float64) + 0.1
-        figures.count(b, values, 0)
-        w = values[FIGURES.index("w")].tolist()
+        values = torch.rand(len(TOKEN_STATS), len(b.target), generator=g, dtype=torch.float64) + 0.1
+        stats.count(b, values, 0)
+        w = values[TOKEN_STATS.index("w")].tolist()
         for i, where in b.origin:
             w_of[i] = w[where]
         for age, x in zip(b.age.tolist(), w, strict=True):
             by_age.setdefault(age, []).append(x)
-    assert {i: figures.by_sequence.w_range([i]) for i in w_of} == {i: (min(x), max(x)) for i, x in w_of.items()}
-    assert figures.by_sequence.w_range([3]) == (None, None)  # it has no grade, so no tokens
+    assert {i: stats.by_sequence.w_range([i]) for i in w_of} == {i: (min(x), max(x)) for i, x in w_of.items()}
+    assert stats.by_sequence.w_range([3]) == (None, None)  # it has no grade, so no tokens
     for age, x in by_age.items():
-        assert figures.by_age.w_range([age]) == (min(x), max(x))
-        assert figures.by_age.mean("w", [age]) == pytest.approx(sum(x) / len(x))
-        assert figures.w_quantile(1.0, [age]) == pytest.approx(max(x), rel=0.0202)
-    assert figures.by_sequence.w_range() == figures.by_age.w_range()
+        assert stats.by_age.w_range([age]) == (min(x), max(x))
+        assert stats.by_age.mean("w", [age]) == pytest.approx(sum(x) / len(x))
+        assert stats.w_quantile(1.0, [age]) == pytest.approx(max(x), rel=0.0202)
+    assert stats.by_sequence.w_range() == stats.by_age.w_range()
 
 
 def test_divergences_clipping_and_rejection_are_told_by_template() -> None:
     config = CONFIG.model_copy(update={"objective": ObjectiveConfig.model_validate({"kl_coefficient": 0.1})})
     experience = make_experience(GROUPS, CONFIG, version=2)
-    figures = StepStats(sequences=4)
+    stats = StepStats(sequences=4)
     names = ("dual_clip", "mismatch_k1", "proximal_k2", "reference_k3", "w_k1", "w_k2", "rejected")
     for b in cut(experience.sequences, 16):
-        values = torch.zeros(len(FIGURES), len(b.target))
+        values = torch.zeros(len(TOKEN_STATS), len(b.target))
         for i, where in b.origin:
-            values[[FIGURES.index(name) for name in names], where] = float(i)  # of sequences 0, 1 and 2
-        figures.count(b, values, 0)
-    r = step_record(3, config, GROUPS, experience, figures, SLOW)
+            values[[TOKEN_STATS.index(name) for name in names], where] = float(i)  # of sequences 0, 1 and 2
+        stats.count(b, values, 0)
+    r = step_record(3, config, GROUPS, experience, stats, SLOW)
     for part, mean in ((r["by_template"]["a"], 10 / 13), (r["by_template"]["b"], 2.0), (r, 14 / 15)):
         for name in names:
             key = {"dual_clip": "dual_clip_fraction", "rejected": "rejected_fraction"}.get(name, name)
@@ -183,13 +184,22 @@ def test_repetition_counts_runs_of_tokens() -> None:
     assert repetition(np.tile(np.arange(10, dtype=np.int32), 10)) == pytest.approx(1 - 10 / 93)
 
 
-def test_every_exported_figure_is_a_key_of_the_record() -> None:
-    from chorus.protocol.metrics.step import AGE_METRICS, AGES, PART_METRICS, STEP_METRICS, TEMPLATE_METRICS
-
+def test_a_record_and_each_of_its_parts_has_the_keys_of_the_table() -> None:
     r = record()
-    elsewhere = {f.key for f in STEP_METRICS if f.tag in ("diversity", "curriculum")}  # other modules add these
-    assert {f.key for f in STEP_METRICS} - elsewhere - set(r) == set()
-    assert [f.key for f in PART_METRICS if f.key not in r["by_template"]["a"]] == []
-    assert [f.key for f in TEMPLATE_METRICS if f.key not in r["by_template"]["a"]] == []
-    assert [f.key for f in AGE_METRICS if f.key not in r["by_staleness"]["0"]] == []
+    assert tuple(r) == KEYS["step"]
+    assert {tuple(part) for part in r["by_template"].values()} == {KEYS["part"]}
+    assert {tuple(part) for part in r["by_staleness"].values()} == {KEYS["age"]}
     assert set(r["by_staleness"]) <= set(AGES)
+    assert r["stage"] is r["by_hint"] is r["template_weights"] is None
+
+
+def test_every_exported_number_of_the_samples_and_tokens_is_measured() -> None:
+    r = record()
+    elsewhere = ("curriculum", "diversity", "template_weights")  # other modules measure these
+    unmeasured = {"overlong_penalty", "kl_reward"} | {
+        row.key for row in TABLE if row.labels.get("against") == "reference"
+    }
+    unmeasured |= {row.key for row in TABLE if row.key.startswith("seed_")}
+    parts = {"step": r, "template": r["by_template"]["a"], "part": r["by_template"]["a"], "age": r["by_staleness"]["0"]}
+    exported = [(row.key, view) for row in TABLE if row.tag not in elsewhere for view in row.exported]
+    assert [e for e in exported if parts[e[1]][e[0]] is None and e[0] not in unmeasured] == []

@@ -26,19 +26,24 @@ RECORD: dict[str, Any] = {
     "entropy": 0.5,
     "accuracy": 0.25,
     "reference_k1": None,
+    "seconds": 2.0,
     "somebody_elses": 7,
     "accuracy_histogram": [1, 2],
     "alarms": ["words"],
     "by_template": {"qwen-math": {"reward": 1.5, "entropy": None}},
     "by_staleness": {"4+": {"tokens": 6}},
+    "by_domain": {"algebra": {"samples": 2}},
+    "template_weights": None,
     "diversity": {"distinct_2": 0.125},
 }
 SCALARS = {
     "policy/entropy": 0.5,
     "reward/accuracy": 0.25,
+    "flow/seconds": 2.0,
     "other/somebody_elses": 7.0,
     "template/qwen-math/reward": 1.5,
     "age/4+/tokens": 6.0,
+    "by_domain/algebra/samples": 2.0,
     "diversity/distinct_2": 0.125,
 }
 

@@ -16,7 +16,7 @@ from chorus.protocol.ledger import Keys, LearnerLedger
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.metrics.ledger import LedgerCollector
 from chorus.protocol.metrics.processes import GeneratorMetrics, LearnerMetrics
-from chorus.protocol.metrics.step import MAX_PARTS, STEP_METRICS, StepGauges
+from chorus.protocol.metrics.step import MAX_PARTS, TABLE, StepMetrics, fill
 from chorus.protocol.metrics.waits import WaitShare
 from chorus.protocol.runtime.redis import glance
 
@@ -108,10 +108,10 @@ def test_trained_lengths_are_told_by_answer_and_groups_by_staleness() -> None:
 
 def test_no_recipe_makes_more_series_of_its_parts_than_the_limit() -> None:
     registry = CollectorRegistry()
-    gauges = StepGauges(registry)
+    metrics = StepMetrics(registry)
     for k in range(2 * MAX_PARTS):
         parts = {"by_template": {f"t{k}": {"samples": 1}}, "by_level": {str(k): {"samples": 1}}}
-        gauges.set(RECORD | parts | {"template_weights": {f"t{k}": 0.5}})
+        metrics.set(RECORD | parts | {"template_weights": {f"t{k}": 0.5}})
     text = generate_latest(registry).decode()
     assert text.count("chorus_learner_template_samples{") == MAX_PARTS
     assert text.count("chorus_learner_template_weight{") == MAX_PARTS
@@ -223,9 +223,43 @@ def test_a_ledger_that_was_flushed_is_not_up(client: redis.Redis) -> None:
     assert shown(books(client), "chorus_ledger_up") == 0
 
 
-def test_no_figure_has_two_names_for_one_key_and_labels_agree() -> None:
-    by_name: dict[str, set[tuple[str, ...]]] = {}
-    for figure in STEP_METRICS:
-        by_name.setdefault(figure.name, set()).add(tuple(figure.labels))
-    assert [name for name, labels in by_name.items() if len(labels) > 1] == []
-    assert len({f.key for f in STEP_METRICS}) == len(STEP_METRICS)
+def test_no_series_is_two_rows_and_labels_of_one_name_agree() -> None:
+    labels: dict[str, set[tuple[str, ...]]] = {}
+    series: list[tuple[str, str]] = []
+    for row in TABLE:
+        for view in row.exported:
+            labels.setdefault(row.full_name(view), set()).add(tuple(row.label_names(view)))
+            series.append((row.full_name(view), str(row.labels_in(view))))
+    assert [name for name, found in labels.items() if len(found) > 1] == []
+    assert len(set(series)) == len(series)
+    scoped = [(scope, row.key) for row in TABLE for scope in row.scopes]
+    assert len(set(scoped)) == len(scoped)
+
+
+def test_a_row_has_its_scopes_and_each_view_its_own_name() -> None:
+    rows = {row.key: row for row in TABLE}
+    length, mismatch = rows["response_tokens_mean"], rows["mismatch_k1"]
+    assert length.scopes == ["step", "part"]
+    assert [length.full_name(view) for view in length.exported] == [
+        "chorus_learner_step_completion_tokens",
+        "chorus_learner_template_completion_tokens",
+        "chorus_learner_part_completion_tokens",
+    ]
+    assert (length.label_names("step"), length.label_names("part")) == (["stat"], ["by", "part"])
+    assert mismatch.label_names("template") == ["template", "against", "estimator"]
+    assert mismatch.label_names("age") == ["age"]
+
+
+def test_a_record_is_made_complete_and_a_key_that_the_table_does_not_know_is_refused() -> None:
+    part = fill("age", {"tokens": 3, "w_mean": 1.0})
+    assert (part["tokens"], part["w_mean"], part["w_p99"]) == (3, 1.0, None)
+    with pytest.raises(KeyError, match="entropy: no row with scope age"):
+        fill("age", {"tokens": 3, "entropy": 0.5})
+
+
+def test_a_record_in_which_nothing_was_measured_counts_nothing_and_shows_nan() -> None:
+    registry = CollectorRegistry()
+    StepMetrics(registry).set(fill("step", {"step": 1}))
+    assert shown(registry, "chorus_learner_updates_total") == 0
+    assert math.isnan(shown(registry, "chorus_learner_loss"))
+    assert shown(registry, "chorus_learner_age_tokens", age="4+") == 0

@@ -12,7 +12,7 @@ from chorus.learner.objectives.aggregation import token_scales
 from chorus.learner.objectives.corrections import importance, log_weight, loglinear_proximal, rejected
 from chorus.learner.objectives.kl import kl
 from chorus.learner.objectives.losses import Bounds, Tokens, loss_function
-from chorus.learner.objectives.objective import FIGURES, Inputs, Outcome, combine, correct
+from chorus.learner.objectives.objective import TOKEN_STATS, Inputs, Outcome, combine, correct
 from chorus.learner.objectives.segments import segment_mean, segment_sum
 from chorus.protocol.config.objective import ObjectiveConfig
 
@@ -39,7 +39,7 @@ def run(**fields: Any) -> Outcome:
 
 
 def figure(outcome: Outcome, name: str) -> torch.Tensor:
-    return outcome.figures[FIGURES.index(name)]
+    return outcome.stats[TOKEN_STATS.index(name)]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_current_log_probability_that_is_no_number_is_counted_and_spoils_neith
         torch.full((16,), 1 / 16, dtype=torch.float64), SIZES, flat(OLD) + flat(LOG_W), flat(OLD) - 0.2,
     )  # fmt: skip
     outcome = combine(x, ObjectiveConfig.model_validate({"proximal": proximal, "kl_coefficient": 0.1}))
-    assert torch.isfinite(outcome.figures).all()
+    assert torch.isfinite(outcome.stats).all()
     assert figure(outcome, "nonfinite").tolist() == [0.0] * 3 + [1.0] + [0.0] * 12
     assert (figure(outcome, "ratio")[3], figure(outcome, "mismatch_abs")[3]) == (1.0, 0.0)
     torch.testing.assert_close(figure(outcome, "mismatch_k1")[4:], -flat(D)[4:])

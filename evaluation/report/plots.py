@@ -50,7 +50,7 @@ def by_template(arms: Sequence[Arm]) -> str | None:
 
 
 def smoothed(*path: str) -> Curve:
-    """A figure of metrics.jsonl as running means over a fiftieth of the run."""
+    """A metric of metrics.jsonl as running means over a fiftieth of the run."""
 
     def curve(run: Run) -> list[tuple[int, float]]:
         points = [(r["step"], v) for r in run.records if (v := dig(r, path)) is not None and math.isfinite(v)]
