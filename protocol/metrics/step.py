@@ -54,6 +54,7 @@ STEP_METRICS: tuple[Figure, ...] = (
         ("format_full", "format_full_ratio", "Share of samples whose format score is 1"),
         ("overlong_penalty", "overlong_penalty", "What length cost a sample in its reward, mean"),
         ("kl_reward", "kl_reward_nats", "KL penalty that a sample paid in its reward, before the coefficient"),
+        ("shadow_disagreement", "shadow_disagreement_ratio", "Share of second opinions that differ from the grade"),
     ),
     *_rows(
         "policy",
@@ -217,7 +218,19 @@ class StepGauges:
             ["from"],
             registry=registry,
         )
-        self._parts: dict[str, set[str]] = {by: set() for by in BREAKDOWNS}
+        self._score = Gauge(
+            "chorus_learner_score",
+            "Users' own graders, and their parts as grader.part: mean over the last step's samples that have it",
+            ["score"],
+            registry=registry,
+        )
+        self._shadow = Gauge(
+            "chorus_learner_shadow_part_disagreement_ratio",
+            "Share of second opinions that differ from the grade, by kind and template, in the last step that had any",
+            ["kind", "template"],
+            registry=registry,
+        )
+        self._parts: dict[str, set[str]] = {by: set() for by in (*BREAKDOWNS, "score", "shadow")}
 
     def set(self, record: Mapping[str, Any]) -> None:
         for figure in STEP_METRICS:
@@ -233,6 +246,13 @@ class StepGauges:
         for name, weight in record.get("template_weights", {}).items():
             if self._known("template", name):
                 self._weight.labels(name).set(weight)
+        for name, value in record.get("scores", {}).items():
+            if self._known("score", name):
+                self._score.labels(name).set(value)
+        for kind, templates in record.get("shadow", {}).items():
+            for template, part in templates.items():
+                if self._known("shadow", f"{kind}/{template}") and part["disagreement"] is not None:
+                    self._shadow.labels(kind, template).set(part["disagreement"])
         bins = record["accuracy_histogram"]
         for k, count in enumerate(bins):
             self._histogram.labels(f"{k / len(bins):g}").set(count)
