@@ -19,8 +19,8 @@ import pytest
 
 import chorus
 from chorus.reward_server.api.app import create_app
-from chorus.reward_server.api.schemas import ExplainResponse, GradeRequest, GradeResponse
 from chorus.reward_server.api.asking import BadItemError
+from chorus.reward_server.api.schemas import ExplainResponse, GradeRequest, GradeResponse
 from chorus.reward_server.api.settings import Settings
 from chorus.reward_server.local import LocalGrader
 from chorus.reward_server.sandbox.sandbox import find_mechanism
