@@ -11,6 +11,7 @@ from typing import Any
 from chorus.deploy.placement import Placement
 from chorus.protocol.config.presets import PRESETS, explain
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.graders import MAX_ROW_BYTES
 from chorus.protocol.templates.load import choose_templates
 from chorus.protocol.templates.sampling import base_weights
 
@@ -63,6 +64,8 @@ def describe(config: RunConfig, placement: Placement, tokens_per_second: float |
     kept = c.capacity + c.learner.checkpoint_every * c.learner.groups_per_step
     redis_bytes = kept * c.sampling.group_size * c.sampling.max_tokens * BYTES_PER_TOKEN
     redis_bytes += kept * c.problems.max_prompt_tokens * 4
+    if any(grader.columns for grader in c.reward.graders):
+        redis_bytes += (kept + c.capacity) * MAX_ROW_BYTES  # in the group, and in the task until it is committed
     updates = c.run.steps * c.learner.updates_per_step
     lines = [
         f"placement   {placement.describe()}",
@@ -79,6 +82,7 @@ def describe(config: RunConfig, placement: Placement, tokens_per_second: float |
         f"memory      {_memory(config, placement)}",
         f"objective   {c.objective.name} ({PRESETS[c.objective.name].source})",
         *(f"              {line}" for line in explain(c.objective)),
+        *(f"reward      {line}" for line in _reward(config)),
         f"evaluation  {_evaluation(config)}",
     ]
     if needed := _needed_gpus(config, placement):
@@ -136,6 +140,20 @@ def _curriculum(config: RunConfig) -> list[str]:
         ends += [f"a plateau of {stage.plateau.figure}"] if stage.plateau else []
         ends += [f"a fall of entropy by {stage.entropy_fall.share:.0%}"] if stage.entropy_fall else []
         lines.append(f"{stage.name}: {'; '.join(parts)}; until {' or '.join(ends) or 'the end'}")
+    return lines
+
+
+def _reward(config: RunConfig) -> list[str]:
+    """A line for each grader of the user's own, and one for the second opinion; none for a run without."""
+    section, weights = config.reward, {term.grader: term.weight for term in config.reward.terms}
+    lines = []
+    for grader in section.graders:
+        does = [f"problems of the kind {grader.name}"]
+        does += [f"{weights[grader.name]:g} x its score for every problem"] if grader.name in weights else []
+        given = f", with {', '.join(grader.columns)}" if grader.columns else ""
+        lines.append(f"{grader.name} ({grader.function}{given}): {'; '.join(does)}")
+    if section.shadow:
+        lines.append(f"{section.shadow} gives a second opinion on {section.shadow_share:.0%} of the samples, unpaid")
     return lines
 
 

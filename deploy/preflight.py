@@ -9,8 +9,10 @@ from chorus.learner.curriculum.sampler import PassRates
 from chorus.learner.rollouts.template_sampler import TemplateDraw
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.graders import RowNeeds
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.templates.load import choose_templates
+from chorus.reward_server.graders.own import unusable
 from chorus.starter.resolve import BUILT
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -28,10 +30,13 @@ def check_inputs(config: RunConfig) -> None:
         choose_templates(names, files, key)
     _check_model(config.model.path)
     PassRates(config.curriculum.pass_rates)
+    # A server that runs already has loaded its own; here the file need not even be.
+    if not config.reward.url and (why := unusable(config.reward.graders)) is not None:
+        raise CannotGoOn(why)
     for key in ("train", "heldout", "validation"):
         for source in getattr(config.problems, key):
             if not source.startswith("hub:"):
-                _check_source(f"problems.{key}", source)
+                _check_source(f"problems.{key}", source, config.reward.row_needs)
 
 
 def _check_model(path: str) -> None:
@@ -51,8 +56,8 @@ def _check_model(path: str) -> None:
         )
 
 
-def _check_source(key: str, source: str) -> None:
+def _check_source(key: str, source: str, needs: RowNeeds) -> None:
     try:
-        load_problems(source)
+        load_problems(source, needs)
     except (OSError, ValueError, ImportError) as error:
         raise CannotGoOn(f"{key}: {error}") from None

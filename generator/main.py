@@ -64,7 +64,8 @@ def main(config: Path, run_id: str, name: str, log: Path, cpus: set[int] | None,
 
 async def _run(config: RunConfig, run_id: str, name: str, log: Path, cpus: set[int] | None) -> int:
     tokenizer = load_tokenizer(config.model.path)
-    grader = RewardServer(config.reward.url, config.reward.deadline_s, config.objective.needs_clusters)
+    terms = [term.grader for term in config.reward.terms]
+    grader = RewardServer(config.reward.url, config.reward.deadline_s, config.objective.needs_clusters, terms)
     await grader.wait_ready(_REWARD_SERVER_DEADLINE_S)
     client = connect_async(config.redis.url)
     generator_id = f"{name}-{secrets.token_hex(2)}"

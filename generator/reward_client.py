@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import aiohttp
@@ -16,7 +17,7 @@ from chorus.protocol.runtime.addresses import shown
 from chorus.protocol.runtime.exits import CannotGoOn
 
 log = logging.getLogger("chorus.generator")
-_UNREACHABLE = Grade(verdict="error", accuracy=None, format=None)
+_UNREACHABLE = Grade(verdict="error", accuracy=None, reason="the reward server did not answer within its deadline")
 
 
 class Grader(Protocol):
@@ -29,13 +30,15 @@ class RewardServer:
     """The verifier over HTTP: one call a group, retried until it answers or the deadline is over.
 
     `clusters`: a second call says which samples of a group give the same answer, where the objective needs that.
+    `terms`: the users' own graders whose scores the learner adds up; the server is asked for each by its name.
     """
 
-    def __init__(self, url: str, deadline_s: float, clusters: bool = False) -> None:
+    def __init__(self, url: str, deadline_s: float, clusters: bool = False, terms: Sequence[str] = ()) -> None:
         self._base = url.rstrip("/")
         self._url = self._base + "/v1/grade/batch"
         self._deadline_s = deadline_s
         self._clusters = clusters
+        self._asked = {"terms": list(terms)} if terms else {}
         token = os.environ.get("CHORUS_REWARD_TOKEN")
         self._http = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {token}"} if token else None,
@@ -67,7 +70,7 @@ class RewardServer:
             await asyncio.sleep(0.2)
 
     async def grade(self, task: Task, texts: list[str]) -> list[Grade]:
-        items = [{"completion": text} | task.grading() for text in texts]
+        items = [{"completion": text} | task.grading() | self._asked for text in texts]
         deadline = time.monotonic() + self._deadline_s
         pause = 0.1
         while (left := deadline - time.monotonic()) > 0:

@@ -8,10 +8,10 @@
 | `arithmetic:STYLE?options` | synthetic problems, see problems/arithmetic.py |
 
 A row holds `problem`, and `answer` (one) or `answers` (all accepted ones), or, with kind `code`, `tests`; `id`,
-`solution`, `kind`, `level` (a whole number), `domain` (or `subject`) and `source` are optional, other columns are
-ignored. Where a file or a data set has other names for them, the spec says so:
-`file.parquet?problem=question&answer=final_answer`. A row that cannot be a problem is refused with its place: training
-on fewer problems than the file holds would go unnoticed.
+`solution`, `kind`, `level` (a whole number), `domain` (or `subject`) and `source` are optional. Of the other columns
+those are kept that a user's own grader asks for (protocol/graders.py). Where a file or a data set has other names for
+them, the spec says so: `file.parquet?problem=question&answer=final_answer`. A row that cannot be a problem is refused
+with its place: training on fewer problems than the file holds would go unnoticed.
 """
 
 import json
@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from chorus.problems.arithmetic import load_arithmetic
 from chorus.problems.readers import Row, hub_rows, jsonl_rows, parquet_rows
 from chorus.problems.reasoning_gym import load_gym
+from chorus.protocol.graders import KINDS, NO_ROWS, RowNeeds
 from chorus.protocol.messages import Problem
 from chorus.protocol.reasoning_gym import PREFIX as GYM
 
@@ -41,36 +42,45 @@ class Placed:
     row: dict[str, Any]
 
 
-def load_problems(spec: str) -> list[Problem]:
-    """All problems of a source, in its order.
+def load_problems(spec: str, needs: RowNeeds = NO_ROWS) -> list[Problem]:
+    """All problems of a source, in its order, each with the columns that the run's own graders need of it.
 
     Raises ValueError for a spec, a file or a row that cannot be used, and ImportError where a reader is not
     installed.
     """
-    return [placed.problem for placed in load_placed(spec)]
+    return [placed.problem for placed in load_placed(spec, needs)]
 
 
-def load_placed(spec: str) -> list[Placed]:
+def load_placed(spec: str, needs: RowNeeds = NO_ROWS) -> list[Placed]:
     """All problems of a source with their places; raises as `load_problems` does."""
     if spec.startswith("arithmetic:"):
-        placed = _generated(load_arithmetic(spec), spec)
+        placed = _generated(load_arithmetic(spec), spec, needs)
     elif spec.startswith(GYM):
-        placed = _generated(load_gym(spec), spec)
+        placed = _generated(load_gym(spec), spec, needs)
     else:
-        placed = _read(spec)
+        placed = _read(spec, needs)
     if not placed:
         raise ValueError(f"problems {spec!r}: the source is empty; a run needs at least one problem")
     return placed
 
 
-def _generated(problems: list[Problem], spec: str) -> list[Placed]:
-    return [
-        Placed(f"{spec} number {n}", problem, problem.model_dump(exclude_none=True))
-        for n, problem in enumerate(problems, 1)
-    ]
+def _generated(problems: list[Problem], spec: str, needs: RowNeeds) -> list[Placed]:
+    placed = []
+    for number, problem in enumerate(problems, 1):
+        where, row = f"{spec} number {number}", problem.model_dump(exclude_none=True)
+        columns = _columns(where, needs, problem.kind, {"answer": problem.answers[0], **row})
+        placed.append(Placed(where, problem.model_copy(update={"row": columns}) if columns else problem, row))
+    return placed
 
 
-def _read(spec: str) -> list[Placed]:
+def _columns(where: str, needs: RowNeeds, kind: str, row: dict[str, Any]) -> str | None:
+    try:
+        return needs.row(kind, row)
+    except ValueError as error:
+        raise ValueError(f"problems {where}: {error}") from None
+
+
+def _read(spec: str, needs: RowNeeds) -> list[Placed]:
     source, _, query = spec.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     renamed = {column: options.pop(column) for column in COLUMNS if column in options}
@@ -90,15 +100,15 @@ def _read(spec: str) -> list[Placed]:
             f"problems {spec!r}: {', '.join(options)} is not understood after the '?'; use one of {', '.join(COLUMNS)} "
             "to name a column" + (", config or revision" if source.startswith("hub:") else "")
         )
-    return _placed(rows, name, renamed)
+    return _placed(rows, name, renamed, needs)
 
 
-def _placed(rows: Iterable[Row], name: str, renamed: dict[str, str]) -> list[Placed]:
+def _placed(rows: Iterable[Row], name: str, renamed: dict[str, str], needs: RowNeeds) -> list[Placed]:
     """Rows to problems; refuses an id that occurs twice (the ledger and the template draw go by id)."""
     found: list[Placed] = []
     places: dict[str, str] = {}
     for where, row in rows:
-        problem = _problem(where, row, f"{name}/{len(found)}", renamed)
+        problem = _problem(where, row, f"{name}/{len(found)}", renamed, needs)
         if problem.id in places:
             raise ValueError(
                 f"problems {where}: id {problem.id!r} is also at {places[problem.id]}; make the ids unique"
@@ -108,7 +118,7 @@ def _placed(rows: Iterable[Row], name: str, renamed: dict[str, str]) -> list[Pla
     return found
 
 
-def _problem(where: str, row: Any, default_id: str, renamed: dict[str, str]) -> Problem:
+def _problem(where: str, row: Any, default_id: str, renamed: dict[str, str], needs: RowNeeds) -> Problem:
     if not isinstance(row, dict):
         raise ValueError(f"problems {where}: a row must be an object with `problem` and `answer`, not {row!r:.60}")
     if missing := [column for column in renamed.values() if column not in row]:
@@ -119,9 +129,14 @@ def _problem(where: str, row: Any, default_id: str, renamed: dict[str, str]) -> 
     # A renamed `answer` is the one that is meant, whatever else the row calls `answers`.
     given = row.get("answer") if "answer" in renamed else row.get("answers") or row.get("answer")
     kind = row.get("kind") or "math"
+    if kind not in needs.kinds:
+        raise ValueError(
+            f"problems {where}: kind: {kind!r:.60} is graded by nobody here; give one of {', '.join(needs.kinds)}, or "
+            "name a grader of yours so in [[reward.graders]]"
+        )
     given = given if isinstance(given, list) else [given]
     answers = ["" if answer is None else str(answer).strip() for answer in given]
-    if kind == "code":
+    if kind == "code" or (kind not in KINDS and answers == [""]):
         answers = []
     elif not answers or not all(answers):
         raise ValueError(f"problems {where}: the row has no answer; give `answer` or `answers`, or remove the row")
@@ -133,6 +148,7 @@ def _problem(where: str, row: Any, default_id: str, renamed: dict[str, str]) -> 
         "tests": _tests(where, row.get("tests")) if kind == "code" else None,
         "kind": kind,
         "domain": row.get("domain") or row.get("subject"),
+        "row": _columns(where, needs, kind, row),
     }
     for field, value in fields.items():
         _check_text(where, field, value)

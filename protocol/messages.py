@@ -12,7 +12,18 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import msgpack
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from chorus.protocol.graders import KINDS
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 
@@ -36,6 +47,7 @@ def _readable(tests: str) -> str:
 
 
 JsonText = Annotated[str, AfterValidator(_readable)]
+Kind = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]{0,31}$")]  # of KINDS, or the name of a user's own grader
 Array32 = Annotated[bytes, AfterValidator(_four_byte_items)]
 VersionText = Annotated[str, Field(pattern=r"^\d{1,15}\.\d{1,15}$")]
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -96,15 +108,20 @@ def _short(text: object) -> str:
     return str(text)[:200]
 
 
-def _grading(kind: str, golds: list[str], tests: str | None) -> dict[str, Any]:
-    return {"kind": kind, "tests": json.loads(tests)} if tests is not None else {"kind": kind, "gold": golds}
+def _grading(kind: str, golds: list[str], tests: str | None, row: str | None) -> dict[str, Any]:
+    given: dict[str, Any] = {"kind": kind}
+    if tests is not None:
+        given["tests"] = json.loads(tests)
+    elif golds:  # a user's own grader may do without
+        given["gold"] = golds
+    return given if row is None else given | {"row": json.loads(row)}
 
 
 class Problem(BaseModel):
     """One problem with its accepted golds. A source hands these out; they never travel on Redis.
 
     `tests` of a problem of kind `code` take the golds' place: a list of objects as `/v1/grade` takes them, as JSON,
-    since they may hold integers of any size.
+    since they may hold integers of any size. `row`: JSON of the columns that users' own graders asked for.
     """
 
     model_config = _STRICT
@@ -114,23 +131,24 @@ class Problem(BaseModel):
     answers: list[str] = []
     tests: JsonText | None = None
     solution: str | None = None
-    kind: Literal["math", "choice", "text", "code", "reasoning_gym"] = "math"
+    kind: Kind = "math"
     level: int | None = None
     domain: str | None = None
     source: str | None = None
+    row: JsonText | None = None
 
     @model_validator(mode="after")
     def _has_an_answer(self) -> Self:
         if self.kind == "code":
             if not self.tests:
                 raise ValueError(f"problem {self.id!r} is a program without tests; give it `tests`")
-        elif not self.answers or any(not answer.strip() for answer in self.answers):
+        elif (not self.answers and self.kind in KINDS) or any(not answer.strip() for answer in self.answers):
             raise ValueError(f"problem {self.id!r} has no answer; give every problem a non-empty `answer`")
         return self
 
     def grading(self) -> dict[str, Any]:
         """What a grader is told of it."""
-        return _grading(self.kind, self.answers, self.tests)
+        return _grading(self.kind, self.answers, self.tests, self.row)
 
 
 class Version(BaseModel):
@@ -187,23 +205,66 @@ class Task(Message):
     min_version: int  # step that the generator's weights must have reached before it starts
     deadline_s: float = Field(gt=0)  # from lease to commit
     admitted_at: float  # unix seconds
+    row: JsonText | None = None  # the columns that users' own graders asked for
+
+    @model_serializer(mode="wrap")
+    def _without_what_it_has_not(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A task without a row is written as tasks were before there were any: the ledger keeps their digests."""
+        fields = plain(self)
+        if self.row is None:
+            del fields["row"]
+        return fields
 
     def grading(self) -> dict[str, Any]:
         """What a grader is told of it, beside a completion."""
-        return _grading(self.kind, self.gold, self.tests) | {"template": self.template}
+        return _grading(self.kind, self.gold, self.tests, self.row) | {"template": self.template}
+
+
+class Shadow(BaseModel):
+    """A second grader's opinion of a sample. It pays nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    grader: str
+    verdict: str
+    accuracy: float | None = None
+    reason: str | None = None
 
 
 class Grade(BaseModel):
-    """The verifier's facts about one sample. `accuracy` None: the verifier failed, the answer did not."""
+    """The verifier's facts about one sample. `accuracy` None: the verifier failed, the answer did not.
+
+    scores: of users' own graders, and of their parts as `grader.part`; None where a grader failed. reason: of a
+    failure, or of a verdict that its grader explains.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     verdict: str
-    accuracy: float | None
-    format: float | None
+    accuracy: float | None = Field(ge=0.0, le=1.0)
+    format: float | None = None
     extracted: str | None = None
     cluster: int | None = None
     ms: float = 0.0
+    reason: str | None = None
+    scores: dict[str, float | None] | None = None
+    shadow: Shadow | None = None
+
+    @property
+    def disputed(self) -> bool | None:
+        """Whether the second opinion differs on right or wrong; None without one, or where either has no verdict."""
+        if self.shadow is None or self.accuracy is None or self.shadow.accuracy is None:
+            return None
+        return (self.verdict == "correct") != (self.shadow.verdict == "correct")
+
+    @model_serializer(mode="wrap")
+    def _without_what_it_has_not(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Most grades have none of these, and a run stores them by the million."""
+        fields = plain(self)
+        return {key: value for key, value in fields.items() if value is not None or key not in _RARE}
+
+
+_RARE = frozenset({"reason", "scores", "shadow"})
 
 
 class Sample(BaseModel):

@@ -100,10 +100,10 @@ class LocalGrader:
     def close(self) -> None:
         """Kill the grader process; the thread ends with the interpreter."""
         with suppress(TimeoutError):
-            self._wait(self.service.pool.close(), _END_S)
+            self._wait(self.service.pools.close(), _END_S)
 
     def _serve(self) -> None:
-        self._loop.call_soon(self.service.pool.start)
+        self._loop.call_soon(self.service.pools.start)
         self._loop.run_forever()
 
     def _wait(self, call: Coroutine[Any, Any, Any], timeout_s: float | None = None) -> Any:
@@ -123,7 +123,7 @@ _of_parents: list[LocalGrader] = []  # kept for ever: what they hold belongs to 
 def _grader() -> LocalGrader:
     global _current
     with _lock:
-        if _current is None or _current.service.pool.failed is not None:
+        if _current is None or _current.service.pools.failed is not None:
             # No spare: one process, and some seconds' wait after a timeout.
             _current = LocalGrader(Settings(workers=1, spares=0))
         return _current

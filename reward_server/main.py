@@ -21,7 +21,8 @@ from chorus.protocol.rewards import RewardSpec
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.reward_server.api.app import create_app
-from chorus.reward_server.api.settings import Settings
+from chorus.reward_server.api.settings import OF_RECIPE, Settings
+from chorus.reward_server.graders.own import unusable
 
 TOKEN_VARIABLE = "CHORUS_REWARD_TOKEN"
 KEEP_ALIVE_S = 75  # longer than the pause between two groups: a connection must not close under a request
@@ -53,6 +54,8 @@ def main(host: str, port: int, **options: Any) -> int:
     try:
         settings = _settings(**options)
         app = create_app(settings)  # reads the templates
+        if (why := unusable(settings.graders)) is not None:
+            return _fail(2, why)
     except ValidationError as error:
         first = error.errors()[0]
         return _fail(2, f"{'.'.join(map(str, first['loc'])) or 'settings'}: {first['msg']}")
@@ -96,8 +99,7 @@ def _settings(
     if recipe is not None:
         config = load_config(recipe)
         spec = RewardSpec(**config.reward.model_dump(include=set(RewardSpec.model_fields)))
-        names = ("workers", "timeout_s", "percent_sign_optional", "unfinished_reasoning")
-        fields = {name: getattr(config.reward, name) for name in names} | {"reward": spec}
+        fields = config.reward.model_dump(include=OF_RECIPE) | {"reward": spec}
         templates = (*map(Path, config.templates.files), *templates)
     if reward_json is not None:
         fields["reward"] = RewardSpec.model_validate_json(reward_json)

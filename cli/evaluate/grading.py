@@ -62,13 +62,19 @@ class Grading:
 
 @asynccontextmanager
 async def local_grading(
-    workers: int = 1, timeout_s: float = 5.0, templates: Sequence[Path] = (), reward: RewardSpec | None = None
+    workers: int = 1,
+    timeout_s: float = 5.0,
+    templates: Sequence[Path] = (),
+    reward: RewardSpec | None = None,
+    settings: Settings | None = None,
 ) -> AsyncIterator[Grading]:
-    """Start the graders, wait until they are warm, stop them at the end. Raises CannotGoOn."""
+    """Start the graders, wait until they are warm, stop them at the end; `settings` stand for all else.
+
+    Raises CannotGoOn.
+    """
+    chosen = {"workers": workers, "timeout_s": timeout_s, "templates": tuple(templates)}
     try:
-        app = create_app(
-            Settings(workers=workers, timeout_s=timeout_s, templates=tuple(templates), reward=reward or RewardSpec())
-        )
+        app = create_app(settings or Settings(**chosen, reward=reward or RewardSpec()))
     except ValueError as error:
         raise CannotGoOn(str(error)) from None
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell every request
@@ -78,7 +84,9 @@ async def local_grading(
         httpx.AsyncClient(transport=transport, base_url="http://grading", timeout=None) as http,
     ):
         deadline = time.monotonic() + _READY_S
-        while (await http.get("/readyz")).status_code != 200:
+        while (state := await http.get("/readyz")).status_code != 200:
+            if (failed := state.json()["failed"]) is not None:
+                raise CannotGoOn(failed)
             if time.monotonic() > deadline:
                 raise CannotGoOn(f"the graders were not ready after {_READY_S:g} s; their messages stand above")
             await asyncio.sleep(0.05)

@@ -22,12 +22,14 @@ import click
 from chorus.cli.evaluate.grading import Grading, local_grading
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.graders import KINDS
 from chorus.protocol.messages import Grade, Sample, Task, unpack_ids
 from chorus.protocol.rewards import RewardSpec, compose
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.reward_server.api.settings import OF_RECIPE, Settings
 
 Decode = Callable[[list[list[int]]], list[str]]
 TOLERANCE = 1e-6
@@ -66,18 +68,56 @@ class Change:
     def kind(self) -> str:
         if self.before.verdict != self.after["verdict"]:
             return f"{self.before.verdict} -> {self.after['verdict']}"
-        return "format score"
+        return "score" if _same_number(self.before.format, self.after["format"]) else "format score"
+
+
+@dataclass
+class Dispute:
+    """One sample on which the second opinion differed when the run was made."""
+
+    step: int
+    task: Task
+    grade: Grade
+    completion: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "index": self.task.index,
+            "problem": self.task.problem_id,
+            "kind": self.task.kind,
+            "template": self.task.template,
+            "gold": self.task.gold,
+            "grade": {"verdict": self.grade.verdict, "extracted": self.grade.extracted},
+            "shadow": self.grade.shadow.model_dump() if self.grade.shadow else None,
+            "completion": self.completion,
+        }
 
 
 @dataclass
 class Outcome:
-    """`rewards`: (then, now) of every sample that had a reward and has one."""
+    """`rewards`: (then, now) of every sample that had a reward and has one. `opinions`: of samples that have a second
+    one, by kind and template; `disputed`, those that differ, of which `disputes` are the first."""
 
     samples: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     templates: Counter[str] = field(default_factory=Counter)
     rewards: list[tuple[float, float]] = field(default_factory=list)
     examples: list[Change] = field(default_factory=list)
+    opinions: Counter[str] = field(default_factory=Counter)
+    disputed: Counter[str] = field(default_factory=Counter)
+    disputes: list[Dispute] = field(default_factory=list)
+
+    def look_at_shadow(self, dispute: Dispute, at_most: int) -> None:
+        """Count a stored second opinion, and keep it where it differs."""
+        differs, where = dispute.grade.disputed, f"{dispute.task.kind} under {dispute.task.template}"
+        if differs is None:
+            return
+        self.opinions[where] += 1
+        if differs:
+            self.disputed[where] += 1
+            if len(self.disputes) < at_most:
+                self.disputes.append(dispute)
 
     def as_dict(self) -> dict[str, Any]:
         then, now = self._means()
@@ -101,6 +141,12 @@ class Outcome:
                 }
                 for c in self.examples
             ],
+            "shadow": {
+                "samples": self.opinions.total(),
+                "disagree": self.disputed.total(),
+                "by": {name: {"samples": n, "disagree": self.disputed[name]} for name, n in self.opinions.items()},
+                "examples": [dispute.as_dict() for dispute in self.disputes],
+            },
         }
 
     def text(self, run: Path) -> str:
@@ -119,7 +165,24 @@ class Outcome:
                 f"  why       {c.why}",
                 f"  text      {c.completion[-300:]!r}",
             ]
-        return "\n".join(lines)
+        return "\n".join(lines + self._shadow_text())
+
+    def _shadow_text(self) -> list[str]:
+        if not self.opinions:
+            return []
+        lines = ["", f"second opinion: {self.opinions.total():,} samples had one, {self.disputed.total():,} disagree"]
+        lines += [f"  {self.disputed[name]:>6} of {n:,}  {name}" for name, n in self.opinions.most_common()]
+        for d in self.disputes:
+            shadow = d.grade.shadow
+            lines += [
+                "",
+                f"step {d.step}, group {d.task.index} ({d.task.problem_id}, {d.task.template}): {d.grade.verdict}, "
+                f"{shadow.grader if shadow else ''} says {shadow.verdict if shadow else ''}",
+                f"  gold      {' | '.join(d.task.gold)}",
+                f"  answer    {d.grade.extracted!r}",
+                f"  text      {d.completion[-300:]!r}",
+            ]
+        return lines
 
     def _means(self) -> tuple[float | None, float | None]:
         if not self.rewards:
@@ -133,14 +196,22 @@ async def _regrade(
     outcome = Outcome()
     spec = RewardSpec(**config.reward_spec.model_dump(include=set(RewardSpec.model_fields)))
     templates = [Path(file) for file in config.templates.files]
-    async with local_grading(workers, config.reward.timeout_s, templates, spec) as grading:
+    settings = Settings(
+        workers=workers,
+        timeout_s=config.reward.timeout_s,
+        templates=tuple(templates),
+        reward=spec,
+        **config.reward.model_dump(include=OF_RECIPE - {"workers", "timeout_s", "shadow", "shadow_share"}),
+    )
+    async with local_grading(settings=settings) as grading:
         for step, path in steps:
             rows = list(_samples(path, decode))
-            items = [_item(task, text, mode) for task, _, text in rows]
+            items = [_item(task, text, mode, spec) for task, _, text in rows]
             grades = await grading.grade(items)
             for (task, sample, text), item, grade in zip(rows, items, grades, strict=True):
                 outcome.samples += 1
                 _compare_rewards(outcome, spec, sample, grade)
+                outcome.look_at_shadow(Dispute(step, task, sample.grade, text), examples)
                 change = Change(step, task, sample.grade, grade, text)
                 if not _same(sample.grade, grade):
                     outcome.kinds[change.kind] += 1
@@ -162,19 +233,28 @@ def _samples(path: Path, decode: Decode) -> Iterator[tuple[Task, Sample, str]]:
         yield from ((ready.group.task, sample, text) for sample, text in zip(samples, texts, strict=True))
 
 
-def _item(task: Task, text: str, mode: str) -> dict[str, Any]:
+def _item(task: Task, text: str, mode: str, spec: RewardSpec) -> dict[str, Any]:
     """As the generator asked, but for the mode."""
-    return {"completion": text, "mode": mode} | task.grading()
+    terms = {"terms": [term.grader for term in spec.terms]} if spec.terms else {}
+    return {"completion": text, "mode": mode} | task.grading() | terms
 
 
 def _same(before: Grade, after: dict[str, Any]) -> bool:
-    return before.verdict == after["verdict"] and abs((before.format or 0) - (after["format"] or 0)) < TOLERANCE
+    """Verdict, format score, and the scores of users' own graders."""
+    now = after.get("scores") or {}
+    names = {*(before.scores or {}), *now}
+    scores = all(_same_number((before.scores or {}).get(name), now.get(name)) for name in names)
+    return before.verdict == after["verdict"] and scores and _same_number(before.format, after["format"])
+
+
+def _same_number(then: float | None, now: float | None) -> bool:
+    return abs((then or 0.0) - (now or 0.0)) < TOLERANCE
 
 
 def _compare_rewards(outcome: Outcome, spec: RewardSpec, sample: Sample, after: dict[str, Any]) -> None:
     """As the learner composes them, with the lengths."""
-    then = compose(spec, sample.grade.accuracy, sample.grade.format, sample.n_tokens).total
-    now = compose(spec, after["accuracy"], after["format"], sample.n_tokens).total
+    then = compose(spec, sample.grade.accuracy, sample.grade.format, sample.n_tokens, sample.grade.scores).total
+    now = compose(spec, after["accuracy"], after["format"], sample.n_tokens, after.get("scores")).total
     if then is not None and now is not None:
         outcome.rewards.append((then, now))
 
@@ -184,6 +264,12 @@ async def _why(grading: Grading, item: dict[str, Any], change: Change) -> str:
     if change.after["accuracy"] is None:
         return str(change.after.get("reason") or "the grader failed")
     explained = await grading.explain(item)
+    if change.kind == "score":
+        now = change.after.get("scores") or {}
+        then = change.before.scores or {}
+        return "; ".join(f"{name} {then.get(name)} then, {now.get(name)} now" for name in {**then, **now})
+    if change.task.kind not in KINDS or change.task.kind == "code":
+        return "; ".join(str(c["reason"]) for c in explained["comparisons"])
     reasons = [f"{c['gold']}: {c['rule']}, {c['reason']}" for c in explained["comparisons"]]
     found = (explained.get("extraction") or {}).get("rung", "none")
     reasons += ["no answer was found" if found == "none" else f"answer found by {found}"]

@@ -13,6 +13,7 @@ from typing import Any
 import redis
 from prometheus_client import CollectorRegistry
 
+from chorus.protocol.graders import KINDS
 from chorus.protocol.metrics.ledger import LedgerCollector
 from chorus.protocol.metrics.processes import GeneratorMetrics, LearnerMetrics
 from chorus.protocol.metrics.step import TABLE, Metric
@@ -46,7 +47,11 @@ def exported() -> dict[str, list[Exported]]:
     """Process -> what it exports, as its own registry declares it. Nothing is asked of Redis."""
     learner = LearnerMetrics().registry
     learner.register(LedgerCollector(redis.Redis(), "run"))
-    registries = {"learner": learner, "generator": GeneratorMetrics().registry, "reward-server": Metrics().registry}
+    registries = {
+        "learner": learner,
+        "generator": GeneratorMetrics().registry,
+        "reward-server": Metrics(KINDS).registry,
+    }
     return {process: sorted(_families(r), key=lambda e: e.name) for process, r in registries.items()}
 
 

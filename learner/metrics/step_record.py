@@ -18,7 +18,7 @@ from chorus.learner.training.experience import Experience
 from chorus.learner.training.token_stats import StepStats, TokenSums
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
-from chorus.protocol.messages import RolloutGroup, Sample, Task, staleness, unpack_ids
+from chorus.protocol.messages import Grade, RolloutGroup, Sample, Task, staleness, unpack_ids
 from chorus.protocol.metrics.step import AGES, fill, mean
 
 _REPEATED_GRAM = 8  # tokens; a completion that repeats itself repeats these
@@ -81,6 +81,7 @@ def _sample_stats(rows: Sequence[int], experience: Experience, stats: StepStats,
         "reward": mean(float(experience.rewards[k]) for k in rows if math.isfinite(experience.rewards[k])),
         "accuracy": mean(s.grade.accuracy for s in graded),
         "format": mean(formats),
+        "scores": _scores([s.grade for s in samples]),
         "overlong_penalty": mean(float(experience.penalties[k]) for k in rows)
         if experience.penalties is not None
         else None,
@@ -231,7 +232,10 @@ def _flow_stats(
         "filter_accepted": len(groups) / seen if seen else None,
         "samples_masked": experience.masked,
         "samples_overlong": experience.overlong,
-        "verifier_failures": sum(g.accuracy is None for g in grades),
+        "verifier_failures": int(np.isnan(experience.rewards).sum()),  # a failed term leaves no reward either
+        "scores_failed": dict(Counter(name for g in grades for name, s in (g.scores or {}).items() if s is None)),
+        "shadow": shadow_stats(experience.samples),
+        "shadow_disagreement": disagreement(grades),
         "verifier_ms_mean": mean(g.ms for g in grades),
         "trained_tokens": stats.tokens,
         "tokens_per_second": stats.tokens / around.seconds,
@@ -241,6 +245,33 @@ def _flow_stats(
         "learner_wait_ratio": around.wait_s / around.seconds,
         "generator_wait_ratio": around.generator_wait_ratio,
     }
+
+
+def _scores(grades: Sequence[Grade]) -> dict[str, float]:
+    """Users' own graders and their parts, each as its mean over the samples that have it."""
+    found: dict[str, list[float]] = {}
+    for grade in grades:
+        for name, score in (grade.scores or {}).items():
+            if score is not None:
+                found.setdefault(name, []).append(score)
+    return {name: statistics.fmean(values) for name, values in sorted(found.items())}
+
+
+def shadow_stats(samples: Sequence[tuple[RolloutGroup, Sample]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """By kind and template: how many samples have a second opinion, and the share of those that disagree."""
+    grades: dict[tuple[str, str], list[Grade]] = {}
+    for group, sample in samples:
+        if sample.grade.shadow is not None:
+            grades.setdefault((group.task.kind, group.task.template), []).append(sample.grade)
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for (kind, template), some in sorted(grades.items()):
+        found.setdefault(kind, {})[template] = {"samples": len(some), "disagreement": disagreement(some)}
+    return found
+
+
+def disagreement(grades: Sequence[Grade]) -> float | None:
+    """The share in which grader and second opinion differ on right or wrong, of those where both have a verdict."""
+    return mean(float(g.disputed) for g in grades if g.disputed is not None)
 
 
 def _has_no_end(group: RolloutGroup, sample: Sample) -> bool:

@@ -25,6 +25,7 @@ from chorus.learner.rollouts.template_sampler import TemplateDraw
 from chorus.problems.rendering import Renderer, load_tokenizer
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.graders import RowNeeds
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import Problem, RolloutGroup, Sampling, Task, pack_ids
 from chorus.protocol.run_folder.folder import RunFolder
@@ -62,7 +63,7 @@ class Admission:
         asked = choose_templates(config.evaluation.templates, files, "evaluation.templates")
         self.evaluation_templates = asked or self.templates
         self.draw = TemplateDraw(config, self.templates)
-        problems = _load(config.problems.train)
+        problems = self._load(config.problems.train)
         self.problems = [p for p in problems if self._fits(p.problem, self.templates)]
         self.too_long = len(problems) - len(self.problems)
         if not self.problems:
@@ -77,6 +78,10 @@ class Admission:
         self.online = OnlineRatios(config.curriculum.hints.online, config.run.steps)
         self.probe = Probe()
         self.stages = self._stages()
+
+    def _load(self, sources: Sequence[str]) -> list[Problem]:
+        """With the columns that the run's own graders ask for."""
+        return _load(sources, self.config.reward.row_needs)
 
     def _stages(self) -> Stages:
         """Every stage's problems, so that one that has none is refused before the run begins."""
@@ -158,7 +163,7 @@ class Admission:
         templates = choose_templates([name], files, "evaluation.validation_template")
         reserved = {p.problem for p in self._heldout()}
         sources = self.config.problems.validation or self.config.problems.heldout
-        problems = self._first_fitting([p for p in _load(sources) if p.problem not in reserved], templates, wanted)
+        problems = self._first_fitting([p for p in self._load(sources) if p.problem not in reserved], templates, wanted)
         if len(problems) < wanted:
             raise CannotGoOn(
                 f"problems.validation leaves {len(problems)} problems that fit and that the held-out evaluation does "
@@ -168,7 +173,7 @@ class Admission:
 
     def _heldout(self) -> list[Problem]:
         wanted = self.config.evaluation.problems
-        problems = self._first_fitting(_load(self.config.problems.heldout), self.evaluation_templates, wanted)
+        problems = self._first_fitting(self._load(self.config.problems.heldout), self.evaluation_templates, wanted)
         if len(problems) < wanted:
             raise CannotGoOn(
                 f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {wanted}"
@@ -204,6 +209,7 @@ class Admission:
             kind=prompted.problem.kind,
             gold=prompted.problem.answers,
             tests=prompted.problem.tests,
+            row=prompted.problem.row,
             template=prompted.template,
             hint_ratio=prompted.hint_ratio,
             prompt_ids=pack_ids(prompted.ids),
@@ -223,11 +229,11 @@ def _vocabulary(path: str) -> int:
         raise CannotGoOn(f"model.path {path}: its config.json can't be used ({first_line(error)})") from None
 
 
-def _load(sources: Sequence[str]) -> list[Problem]:
+def _load(sources: Sequence[str], needs: RowNeeds) -> list[Problem]:
     problems: dict[str, Problem] = {}
     for source in sources:
         try:
-            problems |= {p.id: p for p in load_problems(source)}
+            problems |= {p.id: p for p in load_problems(source, needs)}
         except (OSError, ValueError, ImportError) as error:
             raise CannotGoOn(f"problems: {source}: {error}") from None
     return list(problems.values())

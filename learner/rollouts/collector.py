@@ -17,6 +17,7 @@ from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Entry, LearnerLedger, Rollout, digest_of
 from chorus.protocol.messages import MessageError, RolloutGroup, staleness, unpack_floats, unpack_ids
 from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.rewards import compose
 from chorus.protocol.runtime.exits import CannotGoOn
 
 log = logging.getLogger("chorus.learner")
@@ -37,7 +38,7 @@ class Collector:
 
     A group's slot is charged by `admit` and freed when the learner reports it trained, or drops it here:
     `corrupt` (unreadable, of another run, or its task is not the one that was admitted), `stale` (older than
-    staleness.max), `ungraded` (fewer than two samples with a verdict), `nonfinite` (fewer than two of these with finite
+    staleness.max), `ungraded` (fewer than two samples with a reward), `nonfinite` (fewer than two of these with finite
     log-probabilities), `filtered` (dynamic sampling: all right or all wrong, or outside objective.accuracy_bounds).
     A second answer to an index, which only a second writer makes, is refused and counted as foreign: it is no group.
 
@@ -174,7 +175,12 @@ class Collector:
                 raise MessageError(f"{group.task.group_size} samples, not sampling.group_size")
         except MessageError as error:
             return _Fault("corrupt", str(error))
-        graded = [s for s in group.samples if s.grade.accuracy is not None]
+        spec = self.config.reward_spec
+        graded = [
+            s
+            for s in group.samples
+            if compose(spec, s.grade.accuracy, s.grade.format, s.n_tokens, s.grade.scores).total is not None
+        ]
         if len(graded) < 2:
             return _Fault("ungraded", f"{len(graded)} samples with a verdict")
         if sum(bool(np.isfinite(unpack_floats(s.logprobs)).all()) for s in graded) < 2:

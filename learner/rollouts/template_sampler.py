@@ -69,7 +69,7 @@ class TemplateDraw:
         step: dict[str, list[float]] = {}
         for ready in sorted(groups, key=lambda r: r.group.task.index):
             rewards = [
-                compose(self.config.reward_spec, s.grade.accuracy, s.grade.format, s.n_tokens).total
+                compose(self.config.reward_spec, s.grade.accuracy, s.grade.format, s.n_tokens, s.grade.scores).total
                 for s in ready.group.samples
             ]
             known = [reward for reward in rewards if reward is not None]

@@ -54,7 +54,7 @@ def make_experience(
     """
     samples = [(r.group, s) for r in groups for s in r.group.samples]
     spec = config.reward_spec
-    parts = [compose(spec, s.grade.accuracy, s.grade.format, s.n_tokens) for _, s in samples]
+    parts = [compose(spec, s.grade.accuracy, s.grade.format, s.n_tokens, s.grade.scores) for _, s in samples]
     rewards = np.array([np.nan if part.total is None else part.total for part in parts])
     usable = np.array([bool(np.isfinite(r) and _sampled_well(s)) for r, (_, s) in zip(rewards, samples, strict=True)])
     cut_off = np.array([config.objective.overlong_filter and s.finish_reason == "length" for _, s in samples])

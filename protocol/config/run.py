@@ -15,6 +15,7 @@ from chorus.protocol.config.curriculum import CurriculumSection
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.templates import TemplatesSection
+from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
 from chorus.protocol.rewards import OverlongSpec, RewardSpec
 
 
@@ -143,6 +144,36 @@ class RewardSection(RewardSpec):
         default=True, description="train mode: 10 % is right for a gold 10 that names no unit (docs/grading.md)"
     )
     unfinished_reasoning: bool = Field(default=False, description="pay an answer in reasoning that never ends")
+    graders: tuple[GraderSpec, ...] = Field(default=(), description="functions of one's own, see docs/rewards.md")
+    shadow: str = Field(default="", description="a second grader that pays nothing: math-verify, or any other's name")
+    shadow_share: float = Field(default=0.1, gt=0, le=1, description="of the samples, graded by it as well")
+    code_block: Literal["last", "longest"] = Field(default="last", description="kind code: which block is the program")
+
+    @model_validator(mode="after")
+    def _every_grader_is_known(self) -> Self:
+        names = [grader.name for grader in self.graders]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"graders: {twice!r} stands there twice; give each a name of its own")
+        for term in self.terms:
+            if term.grader not in names:
+                raise ValueError(
+                    f"terms: there is no grader {term.grader!r}; name it in [[reward.graders]], where there "
+                    f"{'are ' + ', '.join(names) if names else 'is none'}"
+                )
+        if self.shadow and self.shadow not in (*SHADOWS, *names):
+            raise ValueError(f"shadow: there is no grader {self.shadow!r}; known are {', '.join((*SHADOWS, *names))}")
+        return self
+
+    @property
+    def everywhere(self) -> tuple[str, ...]:
+        """The names of the graders that are asked about every problem: the terms', and the shadow."""
+        shadow = [self.shadow] if self.shadow in {grader.name for grader in self.graders} else []
+        return tuple(dict.fromkeys([*(term.grader for term in self.terms), *shadow]))
+
+    @property
+    def row_needs(self) -> RowNeeds:
+        """Which columns travel with a problem."""
+        return RowNeeds.of(self.graders, self.everywhere)
 
 
 class RedisSection(Section):

@@ -148,6 +148,8 @@ _DROPPED = "Share of tokens whose weight was set to 0"
 _REJECTED = "Share of tokens in sequences that were rejected"
 _FIFTHS = "Groups by their accuracy: from this fifth of 0 to 1 on"
 _ONE_REWARD = "Groups whose samples got one reward: nothing to learn where the baseline is the group's"
+_SCORES = "Users' own graders, and their parts as grader.part: mean over the samples that have it"
+_DISPUTED = "Share of second opinions that differ from the grade"
 _SEED = "SEED-GRPO: what a group's advantages were multiplied by, since its answers differ"
 _FILTERED = "Groups that dynamic sampling replaced, by why"
 _ADVANTAGE = "Advantage of a sample (the largest: without its sign)"
@@ -187,6 +189,9 @@ TABLE: tuple[Metric, ...] = (
             "overlong_penalty", "", "What length cost a sample in its reward, mean", "overlong_penalty", also="part"
         ),
         Metric("kl_reward", "nats", "KL penalty a sample paid in its reward, before the coefficient", "kl_reward_nats"),
+        Metric("scores", "", _SCORES, "score", also="part", each="score", tag="scores"),
+        Metric("shadow_disagreement", "share", _DISPUTED, "shadow_disagreement_ratio"),
+        Metric("shadow", "", f"{_DISPUTED}, by kind and template, with their number", tag="shadow"),
     ),
     *_section(
         "policy",
@@ -260,6 +265,9 @@ TABLE: tuple[Metric, ...] = (
         Metric("groups_waiting", "groups", "Finished groups that the next step can take", "groups_waiting"),
         Metric("samples_masked", "samples", _MASKED, "masked_samples", counter=True),
         Metric("samples_overlong", "samples", _OVERLONG, "overlong_samples", counter=True),
+        Metric(
+            "scores_failed", "samples", "Samples that a user's own grader failed on, by grader", tag="scores_failed"
+        ),
         Metric("verifier_failures", "samples", _UNGRADED, "ungraded_samples", counter=True),
         Metric("verifier_ms_mean", "ms", "Time of a grade in its grader, mean"),
         Metric("trained_tokens", "tokens", "Completion tokens trained on", "trained_tokens", counter=True),
@@ -336,12 +344,22 @@ class StepMetrics:
                 if (name := row.full_name(view)) not in self._families:
                     kind = Counter if row.counter else Gauge
                     self._families[name] = kind(name, row.full_help(view), row.label_names(view), registry=registry)
+        self._shadow = Gauge(
+            "chorus_learner_shadow_part_disagreement_ratio",
+            f"{_DISPUTED}, by kind and template, in the last step that had any",
+            ["kind", "template"],
+            registry=registry,
+        )
 
     def set(self, record: Mapping[str, Any]) -> None:
         for view, labels, part in self._parts(record):
             for row in self._rows[view]:
                 for more, value in self._values(row, part.get(row.key)):
                     self._show(row, view, {**labels, **row.labels_in(view), **more}, value)
+        for kind, templates in (record.get("shadow") or {}).items():
+            for template, part in templates.items():
+                if part["disagreement"] is not None and self._known("shadow", f"{kind}/{template}"):
+                    self._shadow.labels(kind, template).set(part["disagreement"])
 
     def _parts(self, record: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str], Mapping[str, Any]]]:
         yield "step", {}, record

@@ -1,6 +1,6 @@
 """The HTTP interface: facts about completions and the simply composed reward.
 
-    POST /v1/grade  /v1/grade/batch  /v1/explain  /v1/cluster  /v1/render      GET /v1/templates
+    POST /v1/grade  /v1/grade/batch  /v1/explain  /v1/cluster  /v1/render      GET /v1/templates  /v1/graders
     GET /healthz (the process answers)  /readyz (every grader is warm)  /metrics      GET / (the playground)
 
 This process grades nothing itself: it counts markers, composes rewards, and hands everything that needs
@@ -21,8 +21,9 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from chorus.protocol.metrics.waits import watch_event_loop
 from chorus.protocol.templates.template import render_chatml
 from chorus.reward_server.api import schemas
+from chorus.reward_server.api.asking import BadItemError, NoSandboxError
 from chorus.reward_server.api.middleware import Gate
-from chorus.reward_server.api.service import BadItemError, NoSandboxError, Service, log
+from chorus.reward_server.api.service import Service, log
 from chorus.reward_server.api.settings import Settings
 from chorus.reward_server.playground import add_playground
 from chorus.reward_server.pool.pool import PoolFailedError, QueueFullError
@@ -34,11 +35,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service.pool.start()
+        service.pools.start()
         lag = asyncio.create_task(watch_event_loop(service.metrics.event_loop_lag_seconds, log))
         yield
         lag.cancel()
-        await service.pool.close()
+        await service.pools.close()
 
     app = FastAPI(title="Chorus reward server", version="1", lifespan=lifespan)
     refused = service.metrics.refused
@@ -81,6 +82,10 @@ def _add_templates(app: FastAPI, service: Service) -> None:
     async def templates() -> Response:
         return JSONResponse({"templates": [template.model_dump() for template in service.templates.values()]})
 
+    @app.get("/v1/graders", response_model=schemas.GradersResponse)
+    async def graders() -> Response:
+        return JSONResponse(service.graders())
+
     @app.post("/v1/render", response_model=schemas.RenderResponse)
     async def render(request: schemas.RenderRequest) -> Response:
         template = service.template(request.template, "template")
@@ -94,7 +99,7 @@ def _add_probes(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        pool = service.pool
+        pool = service.pools
         state = {"ready": pool.ready, "warm_workers": pool.warm_workers, "workers": pool.workers}
         state |= {"failed": pool.failed, "sandbox": service.sandbox}
         return JSONResponse(state, 200 if pool.ready else 503)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
 from chorus.protocol.metrics.processes import new_registry
-from chorus.reward_server.api.schemas import Kind, Verdict
+from chorus.reward_server.graders.task import VERDICTS
 
-VERDICTS: tuple[str, ...] = get_args(Verdict)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
     """One server's metrics; two apps in one process do not share them."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Iterable[str]) -> None:
         self.registry = new_registry()
         prefix = "chorus_reward_server_"
         self.grades = Counter(f"{prefix}grades_total", "Grades given.", ["kind", "verdict"], registry=self.registry)
@@ -48,12 +47,18 @@ class Metrics:
         self.event_loop_lag_seconds = Gauge(
             f"{prefix}event_loop_lag_seconds", "How late the event loop was last.", registry=self.registry
         )
+        self.shadow_grades = Counter(
+            f"{prefix}shadow_grades_total",
+            "Grades that a second grader gave too: agree, disagree, or failed where one of them had no verdict.",
+            ["kind", "template", "outcome"],
+            registry=self.registry,
+        )
         # A counter that is not there looks like one that is broken.
         for reason in ("timeout", "crashed"):
             self.worker_restarts.labels(reason)
         for verdict in VERDICTS:
             self.grade_seconds.labels(verdict)
-            for kind in get_args(Kind):
+            for kind in kinds:
                 self.grades.labels(kind, verdict)
 
     def exposition(self) -> bytes:

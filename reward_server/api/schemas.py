@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from chorus.protocol.graders import KINDS
 from chorus.protocol.rewards import RewardSpec
+from chorus.reward_server.graders.task import Block, Verdict
 
 
 def _mend_surrogates(value: Any) -> Any:
@@ -20,12 +22,24 @@ def _mend_surrogates(value: Any) -> Any:
 
 
 Text = Annotated[str, BeforeValidator(_mend_surrogates)]
-Kind = Literal["math", "choice", "text", "code", "reasoning_gym"]
-Verdict = Literal["correct", "wrong", "no_answer", "timeout", "error"]
+KindName = Annotated[
+    str,
+    Field(
+        max_length=200,
+        description="math, choice, text, code or reasoning_gym, or a grader of this server's recipe (GET /v1/graders)",
+        json_schema_extra={"examples": list(KINDS)},
+    ),
+]
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+Tolerance = Annotated[
+    float | None,
+    Field(ge=0, description="numbers may be off by so much, absolutely or relatively, however they are written"),
+]
 
 
 class ScriptTest(_Request):
@@ -33,6 +47,7 @@ class ScriptTest(_Request):
 
     input: Text
     output: Text
+    tolerance: Tolerance = None
 
 
 class FunctionTest(_Request):
@@ -41,13 +56,14 @@ class FunctionTest(_Request):
     function: Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)?$", max_length=200)]
     args: list[Any]
     expected: Any
+    tolerance: Tolerance = None
 
 
 class GradeRequest(_Request):
     """One completion (the model's text after the prompt, prefill excluded) and the gold answer or answers.
 
     Kind `code` has tests instead of a gold: script tests or function tests, in any mixture. Kind `reasoning_gym` has
-    the name of an item as its first gold.
+    the name of an item as its first gold. A kind that is a user's own grader needs a gold only if that grader does.
     """
 
     completion: Text
@@ -55,16 +71,32 @@ class GradeRequest(_Request):
         default=None,
         description="The answer or answers. Any of several may match; in mode `paper` the last alone counts.",
     )
-    kind: Kind = "math"
+    kind: KindName = "math"
     template: Text | None = None
     mode: Literal["train", "paper", "strict"] = "train"
     options: list[Text] | None = Field(default=None, max_length=26)
     tests: list[ScriptTest | FunctionTest] | None = Field(default=None, min_length=1, max_length=1000)
     scoring: Literal["strict", "fractional"] = "strict"  # kind code: all tests or nothing; the share that passed
+    block: Block | None = Field(
+        default=None, description="kind code: which block of the completion is the program; null: as this server is set"
+    )
+    row: dict[str, Any] | None = Field(
+        default=None, description="columns of the problem, for users' own graders; 64 kB at most"
+    )
+    terms: list[Text] | None = Field(
+        default=None, max_length=32, description="users' own graders to ask as well; null: those that this server pays"
+    )
 
 
 class BatchRequest(_Request):
     items: list[GradeRequest]
+
+
+class ShadowResponse(BaseModel):
+    grader: str
+    verdict: Verdict
+    accuracy: float | None
+    reason: str | None = None
 
 
 class GradeResponse(BaseModel):
@@ -81,6 +113,13 @@ class GradeResponse(BaseModel):
     refused: bool = Field(
         default=False, description="an item of a batch that can't be graded here: asking again would only repeat it"
     )
+
+    scores: dict[str, float | None] | None = Field(
+        default=None,
+        description="of users' own graders, and of their parts as grader.part; null where one failed. Only where one "
+        "was asked",
+    )
+    shadow: ShadowResponse | None = Field(default=None, description="a second grader's opinion; it pays nothing")
 
 
 class BatchResponse(BaseModel):
@@ -111,7 +150,7 @@ class ExplainResponse(GradeResponse):
 
 class ClusterRequest(_Request):
     completions: list[Text]
-    kind: Literal["math", "choice", "text", "reasoning_gym"] = "math"
+    kind: KindName = "math"
     mode: Literal["train", "paper", "strict"] = "train"
 
 
@@ -133,3 +172,16 @@ class RenderResponse(BaseModel):
 
 class TemplatesResponse(BaseModel):
     templates: list[dict[str, Any]]
+
+
+class GraderResponse(BaseModel):
+    name: str
+    columns: list[str]
+    interface: str
+    weight: float | None = Field(description="as a term of this server's reward; null: it is none")
+
+
+class GradersResponse(BaseModel):
+    kinds: list[str]
+    graders: list[GraderResponse] = Field(description="users' own, each of which may be a kind or a term")
+    shadow: str | None

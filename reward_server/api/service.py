@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from chorus.protocol.rewards import RewardParts, compose
+from chorus.protocol.rewards import RewardParts, RewardSpec, compose
 from chorus.protocol.templates.load import load_templates
 from chorus.protocol.templates.score import format_score, marker_counts
 from chorus.protocol.templates.template import Template
 from chorus.reward_server.api import schemas
+from chorus.reward_server.api.asking import Answer, Asking, BadItemError, MissingFieldError, NoSandboxError, Question
 from chorus.reward_server.api.metrics import Metrics
+from chorus.reward_server.api.pools import Pools
 from chorus.reward_server.api.settings import Settings
-from chorus.reward_server.graders.task import Asked, Clusters, Extracted, GradeResult, GradeTask, Program, Reply
-from chorus.reward_server.pool.pool import GraderPool
+from chorus.reward_server.graders.task import Asked, Clusters, Extracted, GradeResult, GradeTask, Reply
 from chorus.reward_server.sandbox.sandbox import find_mechanism
 
 log = logging.getLogger("chorus.reward_server")
 _MAX_WARNINGS = 100  # reasons quote the request, so that a client could make new ones for ever
-
-
-class BadItemError(ValueError):
-    """A request that is well formed and still cannot be graded; the message says which field and why."""
-
-
-class MissingFieldError(BadItemError):
-    """A field that the item's kind needs is not there: the body is none that this service takes."""
-
-
-class NoSandboxError(Exception):
-    """A program to run, and nowhere safe to run it; the message says what was tried."""
 
 
 class Service:
@@ -42,20 +30,14 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.templates = load_templates(settings.templates)
-        self.metrics = Metrics()
         self.sandbox, self.no_sandbox = find_mechanism()
         self._warned: set[str] = set()
-        self.pool = GraderPool(
-            workers=settings.workers,
-            timeout_s=settings.timeout_s,
-            memory_bytes=settings.memory_bytes,
-            max_queue=settings.max_queue,
-            spares=settings.spares,
-            on_restart=lambda reason: self.metrics.worker_restarts.labels(reason).inc(),
-        )
-        self.metrics.workers.set(settings.workers)
-        self.metrics.queue_items.set_function(lambda: self.pool.unfinished)
-        self.metrics.warm_workers.set_function(lambda: self.pool.warm_workers)
+        self.asking = Asking(settings, self.sandbox, self.no_sandbox)
+        self.metrics = Metrics(self.asking.kinds)
+        self.pools = Pools(settings, lambda reason: self.metrics.worker_restarts.labels(reason).inc())
+        self.metrics.workers.set(self.pools.workers)
+        self.metrics.queue_items.set_function(lambda: self.pools.unfinished)
+        self.metrics.warm_workers.set_function(lambda: self.pools.warm_workers)
 
     def template(self, name: str, where: str) -> Template:
         if name not in self.templates:
@@ -68,43 +50,23 @@ class Service:
             limit = self.settings.max_batch
             raise BadItemError(f"{field}: {n_items} items, this server takes {limit} a request; send several")
 
-    def item(self, request: schemas.GradeRequest, where: str, asked: Asked = "grade") -> GradeTask:
-        """The grader's task for a request, checked."""
+    def question(self, request: schemas.GradeRequest, where: str, asked: Asked = "grade") -> Question:
+        """The graders' tasks for a request, checked."""
         template = None if request.template is None else self.template(request.template, f"{where}template")
-        if request.kind == "code":
-            return GradeTask("code", request.completion, task=asked, program=self._program(request, where))
-        if request.gold is None:
-            raise MissingFieldError(f"{where}gold: Field required")
-        golds = (request.gold,) if isinstance(request.gold, str) else tuple(request.gold)
-        if any(not gold.strip() for gold in golds):
-            raise BadItemError(f"{where}gold: an empty gold matches nothing; give the answer")
-        return GradeTask(
-            request.kind,
-            request.completion,
-            golds,
-            request.mode,
-            asked,
-            options=tuple(request.options or ()),
-            markers=tuple(template.markers) if template else (),
-            prefill=template.prefill if template else "",
-            percent_sign_optional=self.settings.percent_sign_optional,
-            unfinished_reasoning=self.settings.unfinished_reasoning,
-        )
+        return self.asking.question(request, template, where, asked)
 
-    def _program(self, request: schemas.GradeRequest, where: str) -> Program:
-        if not request.tests:
-            raise MissingFieldError(f"{where}tests: kind 'code' is graded by tests; give at least one")
-        if self.sandbox is None:
-            raise NoSandboxError(f"{where}kind: 'code' needs a sandbox, and this server has none ({self.no_sandbox})")
-        try:
-            tests = json.dumps([dict(test) for test in request.tests])  # msgpack knows no integers over 64 bits
-        except RecursionError as error:
-            raise BadItemError(f"{where}tests: nested too deeply") from error
-        return Program(tests, self.sandbox, self.settings.timeout_s, request.scoring)
+    def graders(self) -> dict[str, Any]:
+        """The fields of a GradersResponse."""
+        weights = {term.grader: term.weight for term in self.settings.reward.terms}
+        own = [
+            {"name": g.name, "columns": list(g.columns), "interface": g.interface, "weight": weights.get(g.name)}
+            for g in self.settings.graders
+        ]
+        return {"kinds": list(self.asking.kinds), "graders": own, "shadow": self.settings.shadow or None}
 
     async def run(self, tasks: Sequence[GradeTask]) -> list[Reply]:
         started = time.perf_counter()
-        replies = await self.pool.run(tasks)
+        replies = await self.pools.run(tasks)
         self.metrics.request_seconds.observe(time.perf_counter() - started)
         return replies
 
@@ -126,26 +88,28 @@ class Service:
 
     async def grade(self, request: schemas.GradeRequest, asked: Asked) -> dict[str, Any]:
         """Graded, scored and composed: the fields of a GradeResponse (and of the explanation)."""
-        [reply] = await self.run([self.item(request, "", asked)])
-        return self._respond(request, _graded(reply), asked)
+        question = self.question(request, "", asked)
+        replies = await self.run(list(question.tasks()))
+        return self._respond(request, question.answer(iter(replies)), asked)
 
     async def grade_batch(self, requests: Sequence[schemas.GradeRequest]) -> list[dict[str, Any]]:
         """The fields of GradeResponses, in order. An item that can't be graded is an error of its own.
 
         Raises MissingFieldError.
         """
-        items: list[GradeTask | GradeResult] = []
+        questions: list[Question | GradeResult] = []
         for i, request in enumerate(requests):
             try:
-                items.append(self.item(request, f"items[{i}]."))
+                questions.append(self.question(request, f"items[{i}]."))
             except MissingFieldError:
                 raise
             except (BadItemError, NoSandboxError) as error:
-                items.append(self._refusal(request, str(error).removeprefix(f"items[{i}].")))
-        replies = iter(await self.run([item for item in items if isinstance(item, GradeTask)]))
+                questions.append(self._refusal(request, str(error).removeprefix(f"items[{i}].")))
+        tasks = [task for question in questions if isinstance(question, Question) for task in question.tasks()]
+        replies = iter(await self.run(tasks))
         return [
-            self._respond(request, item if isinstance(item, GradeResult) else _graded(next(replies)), "grade")
-            for request, item in zip(requests, items, strict=True)
+            self._respond(request, Answer(q) if isinstance(q, GradeResult) else q.answer(replies), "grade")
+            for request, q in zip(requests, questions, strict=True)
         ]
 
     def _refusal(self, request: schemas.GradeRequest, reason: str) -> GradeResult:
@@ -154,12 +118,14 @@ class Service:
             log.warning("items of a batch can't be graded: %s", reason)
         return GradeResult.failed(f"{request.kind}: not asked", reason, refused=True)
 
-    def _respond(self, request: schemas.GradeRequest, result: GradeResult, asked: Asked) -> dict[str, Any]:
-        template = self.templates.get(request.template or "")
+    def _respond(self, request: schemas.GradeRequest, answer: Answer, asked: Asked) -> dict[str, Any]:
+        template, result = self.templates.get(request.template or ""), answer.grade
         format = None if template is None else format_score(template, request.completion)
-        parts = compose(self.settings.reward, result.accuracy, format)
-        self.metrics.grades.labels(request.kind, result.verdict).inc()
-        self.metrics.grade_seconds.labels(result.verdict).observe(result.ms / 1000)
+        scores = answer.scores
+        if request.kind in self.asking.own:
+            scores = {request.kind: result.score, **_named(request.kind, result.parts), **scores}
+        parts = compose(self.settings.reward, result.accuracy, format, scores=scores)
+        self._count(request, answer)
         response = {
             "verdict": result.verdict,
             "accuracy": parts.accuracy,
@@ -168,22 +134,48 @@ class Service:
             "extracted": result.extracted,
             "verifier": result.verifier,
             "ms": round(result.ms, 3),
-            "reason": result.reason,
+            "reason": answer.reason,
             "refused": result.refused,
         }
+        if scores:
+            response["scores"] = scores
+        if answer.shadow is not None:
+            grader, other = answer.shadow
+            opinion = {"grader": grader, "verdict": other.verdict, "accuracy": other.accuracy}
+            response["shadow"] = opinion | {"reason": other.reason}
         if asked == "explain":
             response |= _explanation(result, template, request.completion, parts)
-            response["composition"] = self.settings.reward.model_dump()
+            response["composition"] = _composition(self.settings.reward)
         return response
 
+    def _count(self, request: schemas.GradeRequest, answer: Answer) -> None:
+        m = self.metrics
+        for kind, result in ((request.kind, answer.grade), *answer.terms.items()):
+            m.grades.labels(kind, result.verdict).inc()
+            m.grade_seconds.labels(result.verdict).observe(result.ms / 1000)
+        if answer.shadow is not None:
+            ours, other = answer.grade, answer.shadow[1]
+            known = ours.accuracy is not None and other.accuracy is not None
+            agree = (ours.verdict == "correct") == (other.verdict == "correct")
+            outcome = "failed" if not known else "agree" if agree else "disagree"
+            m.shadow_grades.labels(request.kind, request.template or "", outcome).inc()
 
-def _graded(reply: Reply) -> GradeResult:
-    if not isinstance(reply, GradeResult):
-        raise TypeError(f"{type(reply).__name__} is no grade")
-    return reply
+
+def _named(grader: str, parts: Mapping[str, float]) -> dict[str, float]:
+    return {f"{grader}.{part}": value for part, value in parts.items()}
+
+
+def _composition(spec: RewardSpec) -> dict[str, Any]:
+    """As settings are told; without terms where there are none."""
+    return spec.model_dump(mode="json", exclude=None if spec.terms else {"terms"})
 
 
 def _explanation(result: GradeResult, template: Template | None, completion: str, parts: RewardParts) -> dict[str, Any]:
     empty = {"extraction": None, "normalised": None, "comparisons": []}
     markers = None if template is None else marker_counts(template, completion)
-    return {**(result.explanation or empty), "markers": markers, "parts": asdict(parts)}
+    return {**(result.explanation or empty), "markers": markers, "parts": _shown(parts)}
+
+
+def _shown(parts: RewardParts) -> dict[str, float | None]:
+    shown = asdict(parts)
+    return shown | shown.pop("terms")

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from chorus.protocol.graders import GraderSpec
 from chorus.protocol.rewards import RewardSpec
+
+# The keys of a recipe's [reward] that the server is set by, beside the composition.
+OF_RECIPE = {
+    *("workers", "timeout_s", "percent_sign_optional", "unfinished_reasoning"),
+    *("graders", "shadow", "shadow_share", "code_block"),
+}
 
 
 class Settings(BaseModel):
@@ -25,4 +33,8 @@ class Settings(BaseModel):
     reward: RewardSpec = RewardSpec()
     percent_sign_optional: bool = True  # docs/grading.md says what these two decide
     unfinished_reasoning: bool = False
+    graders: tuple[GraderSpec, ...] = ()  # users' own: a request picks among them and can't name code
+    shadow: str = ""  # a second grader, of a share of the completions; it pays nothing
+    shadow_share: float = Field(default=0.1, gt=0.0, le=1.0)
+    code_block: Literal["last", "longest"] = "last"
     token: str | None = Field(default=None, min_length=1)  # bearer token that /v1 asks for

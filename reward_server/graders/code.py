@@ -1,9 +1,10 @@
-"""Programs: the last fenced block of a completion, run against tests in a sandbox and judged out here.
+"""Programs: the last (or the longest) fenced block of a completion, run against tests in a sandbox, judged out here.
 
 A test is {"input", "output"} (a script with standard input and output) or {"function", "args", "expected"} (the
 program is imported, the function called; "Class.method" makes the class without arguments). Only the inputs go
 into the sandbox (`chorus.reward_server.sandbox`); what comes out is compared here, so that no program can print, patch
-or exit its way to a pass.
+or exit its way to a pass. A test's `tolerance` says how far numbers may be off, however they are written; without one,
+a number that is expected as a decimal may be off by TOLERANCE, and any other not at all.
 
     no block -> no_answer    every test passed -> correct    else wrong    the sandbox failed -> error
     the grade's time ran out in a test that had kept its own limits -> timeout
@@ -21,10 +22,11 @@ import math
 import re
 import textwrap
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from chorus.reward_server.graders.task import GradeResult, GradeTask, Program
+from chorus.reward_server.graders.task import Block, GradeResult, GradeTask, Program
 from chorus.reward_server.sandbox.runner import COMPILE_FAILED
 from chorus.reward_server.sandbox.sandbox import Limits, Outcome, Room, SandboxError
 
@@ -35,6 +37,7 @@ TOLERANCE = 1e-6  # relative or absolute, where the expected number is written a
 CPU_SHARE, WALL_SHARE, TOTAL_SHARE = 0.4, 0.6, 0.9
 _SHOWN_CHARS = 500  # of an output, in an explanation
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*([^`\n]*)")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+(?:\.\d*)?[eE][+-]?\d+)(?:[eE][+-]?\d+)?")
 
 
@@ -49,30 +52,38 @@ class Judged:
     got: str
 
 
-def last_block(text: str) -> tuple[int, int] | None:
-    """Span of what the last closed fence (``` or ~~~, any language tag) encloses; None without one.
+def find_block(text: str, which: Block = "last") -> tuple[int, int] | None:
+    """Span of what the last, or the longest, closed fence (``` or ~~~, any language tag) encloses; None without one.
 
-    >>> text = "Try\\n```python\\nprint(1)\\n```\\nand be done."
-    >>> text[slice(*last_block(text))]
-    'print(1)\\n'
+    >>> text = "Try\\n```python\\nprint(1 + 1)\\n```\\nwhich prints\\n```\\n2\\n```\\n"
+    >>> text[slice(*find_block(text))], text[slice(*find_block(text, "longest"))]
+    ('2\\n', 'print(1 + 1)\\n')
     """
-    fence, start, found, at = "", 0, None, 0
+    blocks = list(_blocks(text))
+    if not blocks:
+        return None
+    # Of two that are equally long the later one: a program that is shown again is the one that was meant.
+    return blocks[-1] if which == "last" else max(reversed(blocks), key=lambda span: len(text[slice(*span)].strip()))
+
+
+def _blocks(text: str) -> Iterator[tuple[int, int]]:
+    fence, start, at = "", 0, 0
     for line in text.splitlines(keepends=True):
         mark = _FENCE.match(line)
         end = at + len(line)
         if mark is not None and not fence:
             fence, start = mark[1], end
         elif mark is not None and mark[1].startswith(fence) and not line[mark.end(1) :].strip():
-            found, fence = (start, at), ""
+            yield start, at
+            fence = ""
         at = end
-    return found
 
 
 def grade_program(task: GradeTask) -> GradeResult:
     """Grade a completion by its program's tests."""
     program, verifier = _program(task), f"code: {_program(task).sandbox}"
     tests = json.loads(program.tests)
-    span = last_block(task.completion)
+    span = find_block(task.completion, program.block)
     if span is None or not task.completion[slice(*span)].strip():
         nothing = {"extraction": None, "normalised": None, "comparisons": []}
         reason = "the completion has no closed fenced block"
@@ -85,7 +96,7 @@ def grade_program(task: GradeTask) -> GradeResult:
     if reason is not None:
         return GradeResult.failed(verifier, reason, "timeout")
     passed, total = sum(test.passed for test in judged), len(tests)
-    place = {"rung": "last_block", "start": span[0], "end": span[1], "cuts": []}
+    place = {"rung": f"{program.block}_block", "start": span[0], "end": span[1], "cuts": []}
     comparisons = [_explain(number, test) for number, test in enumerate(judged, 1)]
     return GradeResult(
         verdict="correct" if passed == total else "wrong",
@@ -130,13 +141,14 @@ def _run_all(source: str, tests: list[dict[str, Any]], program: Program) -> tupl
 
 def _judge(test: dict[str, Any], outcome: Outcome, limits: Limits) -> Judged:
     """Whether what the program left is what the test expects."""
+    tolerance = test.get("tolerance")
     expected = test["output"] if "input" in test else json.dumps(test["expected"])
     got = outcome.out if "input" in test else outcome.value
     why = _ended_badly(outcome, limits)
     if why is None and "input" in test:
-        why = None if same_output(got, expected) else "another output"
-    elif why is None:
-        why = None if _same_json(got, test["expected"]) else "another value" if got else "no value was returned"
+        why = None if same_output(got, expected, tolerance) else "another output"
+    elif why is None and not _same_json(got, test["expected"], tolerance):
+        why = "another value" if got else "no value was returned"
     return Judged(why is None, why or "as expected", outcome, expected, got)
 
 
@@ -155,42 +167,49 @@ def _ended_badly(outcome: Outcome, limits: Limits) -> str | None:
     return f"exit status {outcome.exit}: {last_line}" if outcome.exit else None
 
 
-def same_output(got: str, expected: str) -> bool:
-    """Line by line, without trailing white space and empty lines at the end; decimals within TOLERANCE."""
+def same_output(got: str, expected: str, tolerance: float | None = None) -> bool:
+    """Line by line, without trailing white space and empty lines at the end; decimals within TOLERANCE, and with a
+    `tolerance` all numbers within that."""
     got_lines, expected_lines = _lines(got), _lines(expected)
     return len(got_lines) == len(expected_lines) and all(
-        a == b or _same_tokens(a.split(), b.split()) for a, b in zip(got_lines, expected_lines, strict=True)
+        a == b or _same_tokens(a.split(), b.split(), tolerance) for a, b in zip(got_lines, expected_lines, strict=True)
     )
 
 
-def same_value(got: Any, expected: Any) -> bool:
-    """JSON values: true is not 1, 2 and 2.0 are equal, a float is expected within TOLERANCE."""
+def same_value(got: Any, expected: Any, tolerance: float | None = None) -> bool:
+    """JSON values: true is not 1, 2 and 2.0 are equal, a float is expected within TOLERANCE, or all numbers within
+    `tolerance`."""
     if isinstance(got, bool) or isinstance(expected, bool):
         return got is expected
-    if isinstance(expected, float) and isinstance(got, int | float):
-        return _close(got, expected)
+    if isinstance(expected, float if tolerance is None else float | int) and isinstance(got, int | float):
+        return _close(got, expected, tolerance)
     if isinstance(expected, list) and isinstance(got, list):
-        return len(got) == len(expected) and all(map(same_value, got, expected))
+        return len(got) == len(expected) and all(
+            same_value(g, e, tolerance) for g, e in zip(got, expected, strict=True)
+        )
     if isinstance(expected, dict) and isinstance(got, dict):
-        return got.keys() == expected.keys() and all(same_value(got[key], expected[key]) for key in expected)
+        return got.keys() == expected.keys() and all(same_value(got[k], expected[k], tolerance) for k in expected)
     return got == expected
 
 
-def _same_json(got: str, expected: Any) -> bool:
+def _same_json(got: str, expected: Any, tolerance: float | None) -> bool:
     try:
-        return same_value(json.loads(got), expected)
+        return same_value(json.loads(got), expected, tolerance)
     except (ValueError, RecursionError):  # the program wrote there itself: its text is not to be trusted either
         return False
 
 
-def _same_tokens(got: list[str], expected: list[str]) -> bool:
-    return len(got) == len(expected) and all(map(_same_token, got, expected))
+def _same_tokens(got: list[str], expected: list[str], tolerance: float | None) -> bool:
+    return len(got) == len(expected) and all(_same_token(g, e, tolerance) for g, e in zip(got, expected, strict=True))
 
 
-def _same_token(got: str, expected: str) -> bool:
-    if got == expected or not _DECIMAL.fullmatch(expected):
+def _same_token(got: str, expected: str, tolerance: float | None) -> bool:
+    number = _DECIMAL if tolerance is None else _NUMBER
+    if got == expected or not number.fullmatch(expected):
         return got == expected
-    return len(got) < 400 and re.fullmatch(r"[-+.\deE]+", got) is not None and _close(_float(got), float(expected))
+    if max(len(got), len(expected)) >= 400 or not re.fullmatch(r"[-+.\deE]+", got):
+        return False
+    return _close(_float(got), float(expected), tolerance)
 
 
 def _float(text: str) -> float:
@@ -200,9 +219,11 @@ def _float(text: str) -> float:
         return math.nan
 
 
-def _close(got: float, expected: float) -> bool:
+def _close(got: float, expected: float, tolerance: float | None) -> bool:
+    allowed = TOLERANCE if tolerance is None else tolerance
+    relative = allowed if allowed < 1.0 else 0.0  # "off by 2" is meant absolutely
     try:
-        return got == expected or math.isclose(got, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        return got == expected or math.isclose(got, expected, rel_tol=relative, abs_tol=allowed)
     except OverflowError:  # an integer that no float can hold
         return False
 

@@ -14,6 +14,7 @@ from chorus.reward_server.graders.code import grade_program
 from chorus.reward_server.graders.extraction import extract
 from chorus.reward_server.graders.math.compare import MAX_ANSWER_CHARS, MathGrade, compare, grade_math, is_expression
 from chorus.reward_server.graders.math.normalise import normalise, squeeze
+from chorus.reward_server.graders.math_verify import accepts
 from chorus.reward_server.graders.places import Place, place_of
 from chorus.reward_server.graders.policy import Policy
 from chorus.reward_server.graders.reasoning_gym import grade_gym, gym_answer
@@ -67,12 +68,20 @@ def _gym(task: GradeTask) -> GradeResult:
         return GradeResult.failed("reasoning_gym: pool", str(error))
 
 
+def _math_verify(task: GradeTask) -> GradeResult:
+    """The library alone, each gold boxed: a second opinion, never a problem's kind."""
+    right = accepts(task.completion, task.golds)
+    verdict = "correct" if right else "wrong"
+    return GradeResult(verdict, ACCURACY[verdict], f"math-verify: {_LIBRARY}")
+
+
 GRADERS: dict[str, Grader] = {
     "math": _math,
     "choice": _choice,
     "text": _text,
     "code": grade_program,
     "reasoning_gym": _gym,
+    "math-verify": _math_verify,
 }
 
 

@@ -35,7 +35,10 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class GradeTask:
-    """One thing to do. `kind` is the grader's name; `row`: JSON of the columns that a user's own grader asked for."""
+    """One thing to do. `kind` is the grader's name; `row`: JSON of the columns that a user's own grader asked for.
+
+    term: its score adds to a reward, or is a second opinion; otherwise it decides the sample's accuracy.
+    """
 
     kind: str
     completion: str = ""
@@ -49,6 +52,7 @@ class GradeTask:
     prefill: str = ""
     percent_sign_optional: bool = True  # these two: graders/policy.py
     unfinished_reasoning: bool = False
+    term: bool = False
     answers: tuple[str | None, ...] = ()  # of the task "cluster", in the completion's place
 
 

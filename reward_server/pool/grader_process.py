@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
+from chorus.protocol.graders import GraderSpec
 from chorus.reward_server.graders.task import Failure, GradeResult, GradeTask, Reply
 from chorus.reward_server.pool.frames import Drop, Dropped, Frames, Message, Ready, Unusable, Work, pack
 
@@ -32,7 +33,8 @@ class Job:
             self.future.set_result(reply)
 
     def fail(self, reason: str, verdict: Failure = "error", ms: float = 0.0) -> None:
-        self.finish(GradeResult.failed(f"{self.task.kind}: pool", reason, verdict, ms=ms))
+        named = f"{self.task.kind}: {reason}" if self.task.term else reason  # else it is clear whose failure it is
+        self.finish(GradeResult.failed(f"{self.task.kind}: pool", named, verdict, ms=ms))
 
 
 class Owner(Protocol):
@@ -40,6 +42,7 @@ class Owner(Protocol):
 
     timeout_s: float
     memory_bytes: int
+    grader: GraderSpec | None  # of a user's; None: ours
 
     def dispatch(self) -> None: ...
     def requeue(self, jobs: list[Job]) -> None: ...
@@ -72,7 +75,9 @@ class GraderProcess(asyncio.SubprocessProtocol):
     async def start(self) -> None:
         # One thread a grader: BLAS pools would count against RLIMIT_AS and fight over the cores.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        arguments = (os.getpid(), self._pool.timeout_s, self._pool.memory_bytes)
+        arguments = [os.getpid(), self._pool.timeout_s, self._pool.memory_bytes]
+        if self._pool.grader is not None:
+            arguments.append(self._pool.grader.model_dump_json())
         try:
             await self._loop.subprocess_exec(
                 lambda: self,

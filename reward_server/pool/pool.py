@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from chorus.protocol.graders import GraderSpec
 from chorus.reward_server.graders.task import GradeTask, Reply
 from chorus.reward_server.pool.grader_process import GraderProcess, Job, RestartReason
 
@@ -44,7 +45,7 @@ class PoolFailedError(Exception):
     """Grader processes do not start; the message says how they ended."""
 
 
-@dataclass
+@dataclass(eq=False)
 class GraderPool:
     """Grades items in killable processes. Start it on a running loop; `run` from anywhere on that loop."""
 
@@ -54,6 +55,7 @@ class GraderPool:
     max_queue: int
     spares: int = 1
     on_restart: Callable[[RestartReason], None] = lambda reason: None
+    grader: GraderSpec | None = None  # a user's own; None: the graders that come with the service
     failed: str | None = None
     _queue: deque[Job] = field(default_factory=deque)
     _active: list[GraderProcess] = field(default_factory=list)
@@ -88,10 +90,7 @@ class GraderPool:
 
         Raises QueueFullError when there is no room, PoolFailedError when no grader can be started.
         """
-        if self.failed is not None:
-            raise PoolFailedError(self.failed)
-        if self._unfinished + len(tasks) > self.max_queue:
-            raise QueueFullError(max(1, math.ceil(self.timeout_s)))
+        self.check_room(len(tasks))
         loop = asyncio.get_running_loop()
         jobs = [Job(task, loop.create_future()) for task in tasks]
         for job in jobs:
@@ -105,6 +104,13 @@ class GraderPool:
         for job in jobs:
             job.fail("no grader was free within the queue's time limit")
         return [job.future.result() for job in jobs]
+
+    def check_room(self, n_tasks: int) -> None:
+        """Raises what `run` would raise for so many tasks."""
+        if self.failed is not None:
+            raise PoolFailedError(self.failed)
+        if self._unfinished + n_tasks > self.max_queue:
+            raise QueueFullError(max(1, math.ceil(self.timeout_s)))
 
     async def close(self) -> None:
         """Kill every grader; jobs still open become errors."""

@@ -20,8 +20,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from chorus.protocol.graders import GraderSpec
+from chorus.reward_server.graders.own import GraderError, OwnGrader
 from chorus.reward_server.graders.task import GradeResult, GradeTask, Reply
-from chorus.reward_server.pool.frames import Drop, Dropped, Frames, Message, Ready, Work, pack
+from chorus.reward_server.pool.frames import Drop, Dropped, Frames, Message, Ready, Unusable, Work, pack
 
 PR_SET_PDEATHSIG = 1
 CPU_GRACE_S = 2  # the wall clock limit comes first; the CPU limit is for a grader whose parent hangs
@@ -59,8 +61,13 @@ def main(argv: list[str]) -> int:
     # processor among sessions first (autogroups), and a grader of low priority would yield to nobody.
     os.setpgid(0, 0)
     channel = Channel()
-    run = _ours()
+    try:
+        run = _own(argv[3]) if len(argv) > 3 else _ours()
+    except GraderError as error:
+        channel.send(Unusable(str(error)))
+        return 1
     # After the import: what the libraries need is not the completion's to spend.
+    memory_bytes += _mapped_bytes() if len(argv) > 3 else 0  # nobody knows what a user's file imports
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     channel.send(Ready(os.getpid()))
@@ -81,6 +88,15 @@ def _ours() -> Run:
 
     warm_up()
     return run
+
+
+def _own(spec: str) -> Run:
+    return OwnGrader(GraderSpec.model_validate_json(spec)).run
+
+
+def _mapped_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _timed(run: Run, task: GradeTask) -> Reply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import contextlib
 import json
 import os
 import resource
@@ -11,7 +12,7 @@ import sys
 import types
 from typing import Any
 
-from . import libc
+from . import libc, prelude
 from .syscalls import Filter
 
 VALUE_FD = 3
@@ -53,6 +54,9 @@ def run(source: str, test: dict[str, Any]) -> None:
     except (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError) as error:
         os.write(2, f"{type(error).__name__}: {error}".encode(errors="replace"))
         os._exit(COMPILE_FAILED)
+    for line in prelude.lines(code):
+        with contextlib.suppress(ImportError):  # a name that this Python does not have yet
+            exec(line, module.__dict__)
     exec(code, module.__dict__)
     if "stdin" not in test:
         value = _call(module, test["function"], test["args"])

@@ -4,6 +4,7 @@
     grade, explain              the reward server's verdict on a completion, without a server
     compose, RewardSpec         a reward from its parts
     load_templates              the templates by name
+    Result                      what a grader of one's own may return instead of a number
     start                       a whole run, as `chorus run` starts it; iterate over its steps
 
 Nothing is imported before one of these is asked for: agents and all of vLLM's processes pass through this module and
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
     from chorus.deploy.api import start
     from chorus.protocol.config.load import load_config
     from chorus.protocol.config.run import RunConfig
+    from chorus.protocol.graders import Result
     from chorus.protocol.rewards import RewardSpec, compose
     from chorus.protocol.templates.load import load_templates
     from chorus.reward_server.local import explain, grade
 
-__all__ = ["RewardSpec", "RunConfig", "compose", "explain", "grade", "load_config", "load_templates", "start"]
+__all__ = ["Result", "RewardSpec", "RunConfig", "compose", "explain", "grade", "load_config", "load_templates", "start"]
 
 _HOMES = {
+    "Result": "chorus.protocol.graders",
     "RewardSpec": "chorus.protocol.rewards",
     "RunConfig": "chorus.protocol.config.run",
     "compose": "chorus.protocol.rewards",

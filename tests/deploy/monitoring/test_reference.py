@@ -29,6 +29,7 @@ PLAIN = {
     "chorus_learner_policy_ratio_mean",
     "chorus_learner_policy_ratio_off_max",
     "chorus_learner_reward",
+    "chorus_learner_score",
     "chorus_learner_seed_clusters",
     "chorus_learner_seed_factor",
     "chorus_learner_stage_number",
@@ -49,7 +50,7 @@ PLAIN = {
 LABELS = {
     *("what", "outcome", "result", "finish", "state", "reason", "why", "answer", "stat", "side", "age", "from", "n"),
     *("against", "estimator", "alarm", "when", "figure", "kind", "verdict"),  # values are written down in the code
-    *("template", "by", "part"),  # bounded: protocol.step_metrics.MAX_PARTS
+    *("template", "by", "part", "score"),  # bounded: protocol.step_metrics.MAX_PARTS
     *("run", "recipe", "generator"),  # one value a process
 }
 

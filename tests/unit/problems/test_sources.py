@@ -46,6 +46,7 @@ def test_rows_become_problems_in_order(tmp_path: Path, name: str):
         "level": 5,
         "domain": "Algebra",
         "source": "MATH",
+        "row": None,
     }
     assert (second.id, second.answers) == ("set/1", ["2"])
     assert (third.id, third.answers) == ("set/2", ["3", "4"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chorus.reward_server.graders.code import grade_program, last_block, same_output, same_value
+from chorus.reward_server.graders.code import find_block, grade_program, same_output, same_value
 from chorus.reward_server.graders.task import GradeResult, GradeTask, Program
 from chorus.reward_server.sandbox.sandbox import Room, find_mechanism
 
@@ -44,14 +44,30 @@ def call(function: str, args: list[Any], expected: Any) -> dict[str, Any]:
     ],
 )
 def test_the_last_closed_block_is_the_program(completion, block):
-    span = last_block(completion)
+    span = find_block(completion)
     assert span is not None
     assert completion[slice(*span)] == block
 
 
 @pytest.mark.parametrize("completion", ["", "print(1)", "`print(1)`", "```python\nprint(1)", "```python print(1) ```"])
 def test_without_a_closed_block_there_is_no_program(completion):
-    assert last_block(completion) is None
+    assert find_block(completion) is None
+
+
+@pytest.mark.parametrize(
+    ("completion", "which", "block"),
+    [
+        ("```py\nlong = 1\n```\nprints\n```\n2\n```", "longest", "long = 1\n"),
+        ("```py\nlong = 1\n```\nprints\n```\n2\n```", "last", "2\n"),
+        ("```\nab\n```\n```\ncd\n```", "longest", "cd\n"),  # as long: the later one
+        ("```\nab\n```\n```\nb\n\n\n\n\n```", "longest", "ab\n"),  # white space makes no program
+        ("```\nab\n```\n```python\nnever closed", "longest", "ab\n"),
+    ],
+)
+def test_a_key_says_whether_the_last_or_the_longest_block_is_the_program(completion, which, block):
+    span = find_block(completion, which)
+    assert span is not None
+    assert completion[slice(*span)] == block
 
 
 def test_a_completion_without_a_program_is_no_answer():
@@ -115,6 +131,39 @@ def test_values_are_compared_as_json(got, expected, same):
     assert same_value(got, expected) is same
 
 
+@pytest.mark.parametrize(
+    ("got", "expected", "tolerance", "same"),
+    [
+        ("7.0", "7", 1e-9, True),  # numbers, however they are written
+        ("7.002", "7", 0.01, True),
+        ("7.2", "7", 0.01, False),
+        ("1000009 x", "1000000 x", 1e-5, True),  # relatively
+        ("1000011 x", "1000000 x", 1e-5, False),
+        ("5", "7", 2, True),
+        ("5000", "7000", 2, False),  # nobody means 200 %
+        ("7.1", "7", 0, False),
+        ("yes", "no", 100, False),
+        ("nan", "1", 100, False),
+    ],
+)
+def test_a_tests_own_tolerance_holds_for_all_its_numbers(got, expected, tolerance, same):
+    assert same_output(got, expected, tolerance) is same
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "tolerance", "same"),
+    [
+        ([1, {"a": 2.004}], [1, {"a": 2}], 0.01, True),
+        ([1, {"a": 2.04}], [1, {"a": 2}], 0.01, False),
+        (True, 1, 10, False),
+        (1.0001, 1.0, 0, False),
+        ("1", 1, 10, False),
+    ],
+)
+def test_a_tests_own_tolerance_holds_within_values(got, expected, tolerance, same):
+    assert same_value(got, expected, tolerance) is same
+
+
 # --- the grade ------------------------------------------------------------------------------------
 
 
@@ -157,6 +206,37 @@ def test_the_modules_that_solutions_use_can_be_imported():
     program = "".join(f"import {name}\n" for name in names.split())
     program += "random.shuffle([1, 2]); time.sleep(0.001); print(hashlib.sha256(b'x').hexdigest()[:4], math.pi)"
     assert grade(program, [{"input": "", "output": "2d71 3.14159265"}]).verdict == "correct"
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("program", "prints"),
+    [
+        ("data = sys.stdin.read().split()\nprint(len(data), math.gcd(12, 18), gcd(8, 6))", "2 6 2"),
+        ("h = [3, 1]\nheapq.heapify(h)\nheappush(h, 0)\nprint(h[0], bisect.bisect([1, 2], 1))", "0 1"),
+        ("d = defaultdict(list)\nd[1].append(2)\nprint(collections.Counter('aab')['a'], d[1])", "2 [2]"),
+        ("class S:\n    @lru_cache(None)\n    def f(self, x: List[int]) -> Optional[int]:\n"
+         "        return reduce(lambda a, b: a + b, x)\nprint(S().f((1, 2)))", "3"),
+        ("print(list(itertools.chain([1], accumulate([1, 2]))), re.sub('a', 'b', 'a'), ascii_lowercase[:2])",
+         "[1, 1, 3] b ab"),
+        ("from heapq import *\ndef gcd(a, b):\n    return 'mine'\nprint(gcd(1, 2), pow(2, 3, 5))", "mine 3"),
+    ],
+)  # fmt: skip
+def test_what_judges_programs_take_for_granted_need_not_be_imported(program, prints):
+    assert grade(program, [{"input": "a b", "output": prints}]).reason is None
+
+
+@needs_sandbox
+def test_a_name_that_no_judge_has_is_still_missing():
+    assert "NameError" in (grade("print(numpy)", [{"input": "", "output": "1"}]).reason or "")
+
+
+@needs_sandbox
+def test_the_key_and_the_tolerance_reach_the_program():
+    completion = "```python\nprint(7.004, end=' ')\nprint('x')\n```\nprints\n```\n7.004 x\n```"
+    tests = [{"input": "", "output": "7 x", "tolerance": 0.01}]
+    assert grade("", tests, completion, block="longest").verdict == "correct"
+    assert grade("", tests, completion, block="last").verdict == "wrong"
 
 
 @needs_sandbox

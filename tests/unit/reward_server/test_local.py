@@ -19,8 +19,8 @@ import pytest
 
 import chorus
 from chorus.reward_server.api.app import create_app
+from chorus.reward_server.api.asking import BadItemError
 from chorus.reward_server.api.schemas import ExplainResponse, GradeRequest, GradeResponse
-from chorus.reward_server.api.service import BadItemError
 from chorus.reward_server.api.settings import Settings
 from chorus.reward_server.local import LocalGrader
 from chorus.reward_server.sandbox.sandbox import find_mechanism
@@ -112,9 +112,9 @@ def test_threads_ask_one_process_and_a_hostile_completion_costs_that_process_alo
         thread.join(60)
 
     ask_in_a_thread(r"\boxed{4}")
-    process = grader.service.pool._active[0]
+    process = grader.service.pools._ours._active[0]
     ask_in_a_thread(r"\boxed{5}")
-    assert grader.service.pool._active == [process]
+    assert grader.service.pools._ours._active == [process]
     hostile = grader.ask(GradeRequest(completion=HANGS, gold="4"), "grade")
     assert (hostile["verdict"], hostile["accuracy"], hostile["reward"]) == ("timeout", None, None)
     assert hostile["reason"] == "no result within 0.5 s"
