@@ -6,6 +6,7 @@ Keys, units and meanings stand in protocol/metrics/step.py. None: there was noth
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
