@@ -62,7 +62,7 @@ def goes_on(run: LiveRun, steps: int = 3, deadline_s: float = 60.0) -> None:
 
 def trained_by(run: LiveRun) -> Counter[str]:
     by: Counter[str] = Counter()
-    for _, path in stored_steps(run.folder):
+    for _, path in stored_steps(RunFolder(run.folder)):
         try:
             by.update(r.group.generator_id for r in read_step(path))
         except (OSError, EOFError, gzip.BadGzipFile):
