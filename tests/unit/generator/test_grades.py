@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from freeport import free_port
+from rollouts import ready, sample
 
-from chorus.generator.reward_client import GradeRefused, read_grades
+from chorus.generator.reward_client import GradeRefused, RewardServer, read_grades
 
 RIGHT = {"verdict": "correct", "accuracy": 1.0, "format": 1.0, "reward": 2.0, "refused": False}
 REFUSED = {"verdict": "error", "accuracy": None, "format": None, "reward": None, "refused": True, "reason": "no gold"}
@@ -31,3 +33,12 @@ def test_a_group_of_which_nothing_can_be_graded_is_refused_with_the_reason() -> 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_busy_server_is_asked_again(status: int) -> None:
     assert read_grades("http://reward", status, b"", 2) is None
+
+
+async def test_a_reward_server_that_stays_away_gives_no_accuracy() -> None:
+    server = RewardServer(f"http://127.0.0.1:{free_port()}", deadline_s=0.1)
+    try:
+        grades = await server.grade(ready([sample()] * 2).group.task, ["a", "b"])
+    finally:
+        await server.close()
+    assert [(g.verdict, g.accuracy, g.reward) for g in grades] == [("error", None, None)] * 2
