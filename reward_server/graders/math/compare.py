@@ -60,7 +60,7 @@ def grade_math(
         comparisons.append(compare(found.text, gold, mode, policy))
         if comparisons[-1].equal:
             return MathGrade("correct", found, tuple(comparisons))
-        if mode != "paper" and (parts := _in_parts(completion, found, gold)) is not None:
+        if mode == "train" and (parts := _in_parts(completion, found, gold)) is not None:
             again = compare(parts.text, gold, mode, policy)
             if again.equal:
                 return MathGrade("correct", parts, (*comparisons[:-1], again))

@@ -65,6 +65,11 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("\\", r"\\(?:bf|it|boldsymbol|underline|bm|mathop|mathord)(?=\s*\{)", ""),
         ("{\\", r"\{\\(?:rm|bf|it|sf|tt)\s+([^{}]*)\}", r"\\text{\1}"),
         ("\\text", r"\\text\s*\{\s*([ei]|\\pi|d(?=\s*\}\s*[a-z]))\s*\}", r" \1 "),
+        (
+            "\\text",
+            r"\\text\s*\{\s*(sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|arcsin|arccos|arctan|ln|log|exp|max|min|gcd)\s*\}",
+            r"\\\1 ",
+        ),
         ("\\text", r"\\text\s*\{\s*((?:[-+]\s*)?[\d.,\s]*\d[\d.,]*)\s*\}", r"\1"),
         ("\\text", r"\\text\s*\{\s*(?:,\s*)?(and|or)\s*\}", r"\\text{ \1 }"),
         ("\\text", r"\\text\s*\{\s*(?:\\?\$|\\%|%)\s*\}", ""),

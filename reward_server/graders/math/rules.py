@@ -33,7 +33,7 @@ from chorus.reward_server.graders.math.numbers import (
 )
 from chorus.reward_server.graders.math.parts import all_equal, by_shape
 from chorus.reward_server.graders.math.shapes import read_shape
-from chorus.reward_server.graders.math.units import conversion, multiplied, split_unit
+from chorus.reward_server.graders.math.units import conversion, multiplied, split_letter, split_unit
 
 UNCOUNTABLE_DIGITS = 1000  # `read_number` knows none with so many
 MAX_ASIDE_CHARS = 400
@@ -194,6 +194,10 @@ def _by_unit(answer: str, gold: str) -> Comparison | None:
     (gold_value, gold_unit), (answer_value, answer_unit) = split_unit(gold), split_unit(answer)
     if not gold_unit and not answer_unit:
         return None
+    if not answer_unit:
+        answer_value, answer_unit = split_letter(answer_value, gold_unit)
+    elif not gold_unit:
+        gold_value, gold_unit = split_letter(gold_value, answer_unit)
     if gold_unit and answer_unit and gold_unit != answer_unit and not _same_kind(answer_unit, gold_unit):
         factor = conversion(answer_unit, gold_unit)
         if factor is not None and by_rules(_times(answer_value, factor), gold_value).equal:

@@ -46,6 +46,7 @@ HEDGE = re.compile(
 
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _PLAIN = frozenset("0123456789.,+-/ ")
+_LETTER_BEHIND = re.compile(r"(?P<value>[-+]?\d[\d.,]*|\\frac\{\d+\}\{\d+\})\s?(?P<unit>[A-Za-z](?:\^\{?[23]\}?)?)")
 _PER = re.compile(r"\s*(?:\\text\s*\{\s*)?(?:per|an?|/)\s+(?P<unit>[a-z]{1,20})\s*\}?$")
 _SIGN = "|".join(sorted((re.escape(sign) for sign in SIGNS), key=len, reverse=True))
 _CURRENCY = re.compile(rf"(?P<sign>[-+]?)\s*(?P<currency>{_SIGN})\s*(?=[-+]?\s*(?:[\d.(]|\\frac|\\sqrt))")
@@ -123,6 +124,14 @@ def _money(amount: str, currency: str) -> tuple[str, str]:
     return (value, currency) if not unit or unit == currency else (amount, "")
 
 
+def split_letter(text: str, unit: str) -> tuple[str, str]:
+    """`5 m` beside an answer in `unit`: a letter that measures the same is a unit there, and no variable."""
+    letter = _LETTER_BEHIND.fullmatch(text)
+    name = unit_of(letter["unit"]) if letter else ""
+    one, other = _measured(name) if name else None, _measured(unit)
+    return (letter["value"], name) if letter and one and other and one[1] == other[1] else (text, "")
+
+
 def conversion(unit: str, into: str) -> Fraction | None:
     """What a number of `unit` is multiplied by to count `into` (`cm^2` into `m^2`: 1/10000); None when it cannot."""
     one, other = _measured(unit), _measured(into)
@@ -160,7 +169,7 @@ def multiplied(text: str) -> str:
             if number.denominator == 1
             else f"\\frac{{{number.numerator}}}{{{number.denominator}}}"
         )
-        rest = found["rest"].strip()
+        rest = found["rest"].strip(" .")
         return (
             found["sign"] + digits + (f" \\text{{ {rest} }}" if rest and found["close"] else f" {rest}" if rest else "")
         )

@@ -1,0 +1,123 @@
+"""Values, however large, small or close: exact numbers are told apart, and their writings are one number."""
+
+from fractions import Fraction
+
+import hypothesis.strategies as st
+import pytest
+from forge import inputs
+from hypothesis import given
+from kinds import FEW, accepts, fractions, integers, latex, naturals, writings
+
+exponents = st.integers(40, 3000)
+bases = st.integers(2, 12)
+
+
+@inputs(FEW)
+@given(bases, exponents, st.integers(1, 9))
+def test_values_below_any_float_are_told_apart(base, exponent, step):
+    small, other = rf"\frac{{1}}{{{base}^{{{exponent}}}}}", rf"{base}^{{-{exponent + step}}}"
+    assert accepts(rf"{base}^{{-{exponent}}}", small)
+    assert not accepts(other, small)
+    assert not accepts("0", small)
+    assert not accepts(small, "0")
+
+
+@inputs(FEW)
+@given(bases, exponents)
+def test_a_number_is_not_one_that_differs_beyond_all_floats(base, exponent):
+    near = rf"1-{base}^{{-{exponent}}}"
+    assert accepts(rf"\frac{{{base}^{{{exponent}}}-1}}{{{base}^{{{exponent}}}}}", near)
+    assert not accepts("1", near)
+    assert not accepts(near, "1")
+    assert not accepts(rf"\sqrt{{2}}+{base}^{{-{exponent % 200 + 40}}}", r"\sqrt{2}")
+
+
+@inputs(FEW)
+@given(bases, st.integers(1000, 60_000), st.integers(2, 5), st.integers(-5, 5).filter(bool))
+def test_powers_of_a_hundred_thousand_digits_are_decided(base, exponent, factor, shift):
+    power = rf"{base}^{{{exponent * factor}}}"
+    assert accepts(rf"{base**factor}^{{{exponent}}}", power)
+    assert not accepts(f"{power}{shift:+d}", power)
+    assert not accepts(rf"{base**factor}^{{{exponent + 1}}}", power)
+
+
+@inputs(FEW)
+@given(st.integers(20, 400), st.integers(1, 19))
+def test_factorials_and_binomials_are_exact(n, k):
+    assert accepts(rf"{n} \cdot {n - 1}!", f"{n}!")
+    assert accepts(rf"\frac{{1}}{{{n}!}}", rf"1/{n}!")
+    assert not accepts(rf"\frac{{1}}{{{n}!}}", rf"\frac{{1}}{{{n + 1}!}}")
+    assert accepts(rf"\binom{{{n}}}{{{k}}}", rf"\binom{{{n}}}{{{n - k}}}")
+    assert not accepts(rf"\binom{{{n}}}{{{k}}}+1", rf"\binom{{{n}}}{{{k}}}")
+
+
+@inputs(FEW)
+@given(fractions, st.data())
+def test_all_writings_of_a_fraction_are_one_number(number, data):
+    one, other = (data.draw(st.sampled_from(writings(number))) for _ in range(2))
+    assert accepts(one, other)
+    assert not accepts(one, latex(number + Fraction(1, number.denominator)))
+    assert not accepts(one, latex(-number))
+
+
+@inputs(FEW)
+@given(st.integers(0, 30), st.text("0123456789", max_size=2), st.text("0123456789", min_size=1, max_size=4))
+def test_three_notations_of_a_repeating_decimal_are_one_fraction(whole, fixed, period):
+    value = (Fraction(int(f"{whole}{fixed}")) + Fraction(int(period), 10 ** len(period) - 1)) / 10 ** len(fixed)
+    dots = rf"\dot{{{period}}}" if len(period) == 1 else rf"\dot{{{period[0]}}}{period[1:-1]}\dot{{{period[-1]}}}"
+    for written in (rf"\overline{{{period}}}", dots, f"({period})"):
+        assert accepts(f"{whole}.{fixed}{written}", latex(value))
+        assert not accepts(f"{whole}.{fixed}{written}", latex(value + Fraction(1, 10 ** (len(fixed) + 3))))
+
+
+@inputs(FEW)
+@given(st.integers(1000, 10**12), st.sampled_from([",", "{,}", ",\\!", "\\,", " ", "\\ ", "{,}\\!", " ", "，"]))
+def test_thousands_separators_change_nothing(number, separator):
+    written = f"{number:,}".replace(",", separator)
+    assert accepts(written, str(number))
+    assert not accepts(written, str(number + 1))
+    assert not accepts(written, f"{number / 1000}")
+
+
+@inputs(FEW)
+@given(
+    st.integers(100, 999),
+    st.integers(2, 40),
+    st.sampled_from([r"\times 10^{%d}", r"\cdot 10^{%d}", "e%d", r" \cdot 10^%d"]),
+)
+def test_scientific_notation_is_the_number(mantissa, exponent, form):
+    if form.endswith("^%d") and exponent > 9:
+        exponent %= 10
+    digits = f"{mantissa // 100}.{mantissa % 100:02d}"
+    assert accepts(digits + form % exponent, rf"{digits} \times 10^{{{exponent}}}")
+    assert accepts(digits + form % exponent, str(mantissa * 10**exponent // 100)) or exponent < 2
+    assert not accepts(digits + form % exponent, rf"{digits} \times 10^{{{exponent + 1}}}")
+    assert not accepts(digits + form % exponent, rf"{digits} \times 10^{{-{exponent}}}")
+
+
+@inputs(FEW)
+@given(naturals, st.sampled_from([r"%d\%%", "%d%%", r"%d \%%", "%d percent", r"%d\text{ percent}", "%d％"]))
+def test_percent_is_a_hundredth_and_in_train_mode_an_optional_sign(number, form):
+    percent = form % number
+    assert accepts(percent, latex(Fraction(number, 100)))
+    assert accepts(percent, f"{number}\\%")
+    assert accepts(str(number), f"{number}\\%")
+    assert accepts(percent, str(number))
+    assert not accepts(percent, str(number), mode="strict")
+    assert not accepts(percent, str(number), percent_sign_optional=False)
+    assert not accepts(percent, str(number + 1))
+    assert not accepts(f"{number + 1}\\%", f"{number}\\%")
+    assert not accepts(rf"0.{number}\%", f"0.{number}")
+
+
+@inputs(FEW)
+@given(integers, st.integers(1, 999999))
+def test_an_integer_gold_is_exact(number, tail):
+    assert accepts(f"{number}.0", str(number))
+    if tail % 10:
+        assert not accepts(f"{number}.{tail:06d}", str(number))
+
+
+@pytest.mark.parametrize("answer", ["9^{9^{9^{9}}}", r"2^{10^{40}}", "(10^{9})!"])
+def test_what_nobody_computes_is_no_plain_number(answer):
+    assert not accepts(answer, "42")
