@@ -19,7 +19,6 @@ from chorus.deploy.preflight import check_inputs
 from chorus.deploy.tools.verifier_schema import FILE, schema
 from chorus.generator.reward_client import RewardServer
 from chorus.protocol.config.load import load_config
-from chorus.protocol.messages import Task
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.reward_server.graders.own import OwnGrader
@@ -95,7 +94,7 @@ def test_the_pages_verifier_grades_what_generators_send(folder: Path) -> None:
         grader = RewardServer(f"http://127.0.0.1:{port}", 20.0)
         try:
             await grader.wait_ready(20.0)
-            task = Task(**TASK | {"gold": ["7"], "group_size": 2})
+            task = TASK.model_copy(update={"gold": ["7"]})
             return [(g.verdict, g.accuracy) for g in await grader.grade(task, ["so 7", "so 8"])]
         finally:
             await grader.close()
