@@ -62,7 +62,7 @@ def inline_graders() -> Iterator[None]:
 
     from ingrading import InlinePool
 
-    with patch("chorus.reward_server.api.service.GraderPool", InlinePool):
+    with patch("chorus.reward_server.api.pools.GraderPool", InlinePool):
         yield
 
 

@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         lag.cancel()
         await service.pools.close()
 
-    app = FastAPI(title="Chorus reward server", version="1", lifespan=lifespan)
+    app = FastAPI(title="Chorus reward server", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     refused = service.metrics.refused
     app.add_middleware(
         Gate,

@@ -16,15 +16,19 @@ from starlette.routing import Route
 
 FILES = {
     "index.html": "text/html; charset=utf-8",
+    "docs.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
+    "docs.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "app.js": "text/javascript; charset=utf-8",
+    "docs.js": "text/javascript; charset=utf-8",
     "api.js": "text/javascript; charset=utf-8",
     "examples.js": "text/javascript; charset=utf-8",
     "form.js": "text/javascript; charset=utf-8",
     "highlight.js": "text/javascript; charset=utf-8",
     "view.js": "text/javascript; charset=utf-8",
 }
+PAGES = {"index.html": "/", "docs.html": "/docs"}
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -38,9 +42,9 @@ HEADERS = {
 
 
 def add_playground(app: FastAPI) -> None:
-    """Serve the page at `/` and its files under `/playground/`."""
+    """Serve the pages at `/` and `/docs`, and their files under `/playground/`."""
     for name, media_type in FILES.items():
-        path = "/" if name == "index.html" else f"/playground/{name}"
+        path = PAGES.get(name, f"/playground/{name}")
         app.router.routes.append(_route(path, (files(__name__) / name).read_bytes(), media_type))
 
 

@@ -15,6 +15,7 @@ let lastFragment = null; // the link that this page wrote itself
 
 async function loadTemplates() {
   const reply = await ask("v1/templates", undefined, token());
+  form.offer(await ask("v1/graders", undefined, token()));
   templates = new Map(reply.templates.map((template) => [template.name, template]));
   const chosen = at("template").value;
   const groups = Map.groupBy ? Map.groupBy(reply.templates, (t) => t.category) : byCategory(reply.templates);
@@ -63,7 +64,7 @@ async function grade() {
 /** Say what went wrong; a verdict that stands there is no longer this case's. */
 function refuse(error) {
   if (!(error instanceof Refusal) && !(error instanceof SyntaxError)) console.error(error);
-  const message = error instanceof SyntaxError ? `The tests are not JSON: ${error.message}` : error.message;
+  const message = error instanceof SyntaxError ? `The tests or the row are not JSON: ${error.message}` : error.message;
   at("announce").textContent = "";
   at("error").textContent = message;
   at("result").hidden = true;

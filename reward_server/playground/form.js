@@ -1,8 +1,9 @@
 // The case: its fields on the page, in a link, and as a request.
 
 const DEFAULTS = {
-  problem: "", completion: "", gold: "", options: "", tests: "", template: "", kind: "math", mode: "train",
+  problem: "", completion: "", gold: "", options: "", tests: "", row: "", template: "", kind: "math", mode: "train",
 };
+let graders = []; // of this server's own, once it has told
 const MAX_LINK_CHARS = 32000; // what browsers, chats and issue trackers take without cutting
 
 const MODES = {
@@ -30,24 +31,38 @@ export function write(state) {
   refresh();
 }
 
+/** Offer this server's own graders as kinds, and a row where one of them asks for columns. */
+export function offer(told) {
+  graders = told.graders;
+  const known = new Set([...field("kind").options].map((option) => option.value));
+  for (const { name } of graders) if (!known.has(name)) field("kind").add(new Option(name, name));
+  refresh();
+}
+
 /** Show the fields that the kind needs, the mode's meaning, and as many gold lines as there are. */
 export function refresh() {
-  const { kind, mode, gold } = read();
+  const { kind, mode, gold, row } = read();
   field("options-field").hidden = kind !== "choice";
   field("tests-field").hidden = kind !== "code";
+  const asked = graders.filter(({ name, weight }) => name === kind || weight !== null).flatMap(({ columns }) => columns);
+  field("row-field").hidden = !asked.length && !row;
+  if (asked.length) field("row-hint").textContent = `A JSON object with ${[...new Set(asked)].join(", ")}.`;
   field("mode-hint").textContent = MODES[mode] ?? "";
   field("gold").rows = Math.min(6, gold.split("\n", 6).length);
 }
 
-/** The body of /v1/explain. Throws SyntaxError for tests that are not JSON. */
+/** The body of /v1/explain. Throws SyntaxError for tests or a row that are not JSON. */
 export function request(state) {
   const golds = lines(state.gold);
-  const body = { completion: state.completion, gold: golds.length > 1 ? golds : (golds[0] ?? "") };
+  const body = { completion: state.completion };
+  const own = graders.some(({ name }) => name === state.kind); // it may do without a gold
+  if (golds.length || !own) body.gold = golds.length > 1 ? golds : (golds[0] ?? "");
   if (state.kind !== DEFAULTS.kind) body.kind = state.kind;
   if (state.mode !== DEFAULTS.mode) body.mode = state.mode;
   if (state.template) body.template = state.template;
   if (state.kind === "choice" && lines(state.options).length) body.options = lines(state.options);
   if (state.kind === "code" && state.tests.trim()) body.tests = JSON.parse(state.tests);
+  if (state.row.trim()) body.row = JSON.parse(state.row);
   return body;
 }
 

@@ -25,6 +25,7 @@ const COMPOSITIONS = {
   format_gated: (weight) => `accuracy + ${weight} × format, the format only when the answer is right`,
   accuracy_only: () => "accuracy alone; the format is measured and not paid",
 };
+const KNOWN_PARTS = ["total", "accuracy", "format", "overlong"]; // what else there is comes from a term
 const MAX_SHOWN_CHARS = 400; // of an answer or a gold in a sentence
 
 const at = (id) => document.getElementById(id);
@@ -61,6 +62,7 @@ export function show(reply, completion, command) {
   at("word").textContent = word;
   at("why").textContent = why(reply);
   showReward(reply);
+  showScores(reply);
   showFormat(reply);
   showReading(reply, completion);
   at("steps").replaceChildren(...steps(reply));
@@ -72,7 +74,9 @@ export function show(reply, completion, command) {
 
 function why(reply) {
   if (reply.verdict === "no_answer") return "No rung of the ladder found an answer.";
-  if (reply.reason) return `${capital(reply.reason)}. This says nothing about the answer: in training, the sample is masked.`;
+  const masked = "in training, the sample is masked.";
+  if (reply.reason && reply.accuracy === null) return `${capital(reply.reason)}. This says nothing about the answer: ${masked}`;
+  if (reply.reason) return reply.reward === null ? `${capital(reply.reason)}: ${masked}` : `${capital(reply.reason)}.`;
   const { comparisons } = reply;
   const last = comparisons.at(-1);
   if (!last) return "";
@@ -84,10 +88,21 @@ function why(reply) {
 function showReward({ parts, composition }) {
   const { total, accuracy, overlong } = parts;
   at("accuracy").textContent = number(accuracy);
-  at("paid").textContent = total === null ? "–" : number(total - accuracy - (overlong ?? 0));
+  const terms = Object.entries(parts).filter(([name]) => !KNOWN_PARTS.includes(name)).map(([, paid]) => paid ?? 0);
+  const others = terms.reduce((sum, paid) => sum + paid, overlong ?? 0);
+  at("paid").textContent = total === null ? "–" : number(total - accuracy - others);
   at("total").textContent = number(total);
+  const added = (composition.terms ?? []).map(({ grader, weight }) => ` + ${number(weight)} × ${grader}`).join("");
   const how = COMPOSITIONS[composition.compose]?.(number(composition.format_weight)) ?? composition.compose;
-  at("composition").textContent = `This server pays ${how}.`;
+  at("composition").textContent = `This server pays ${how}${added}.`;
+}
+
+/** What this server's own graders said: each score, and its parts. */
+function showScores({ scores }) {
+  const found = Object.entries(scores ?? {});
+  at("scores-part").hidden = !found.length;
+  at("scores").replaceChildren(...found.map(([name, score]) =>
+    element("div", "", element("dt", "", name), element("dd", "", score === null ? "failed" : number(score)))));
 }
 
 function showFormat({ format, markers }) {
@@ -132,7 +147,7 @@ function pieceNode({ text, gap, read, marker, answer }) {
 
 function steps({ extraction, extracted, normalised, comparisons, verifier, ms }) {
   const took = element("li", "", `Decided by ${verifier}, in ${ms < 10 ? number(ms) : Math.round(ms)} ms.`);
-  if (!extraction) return [took];
+  if (!extraction) return [...comparisons.map(comparisonItem), took];
   const cuts = extraction.cuts.length ? `Cut: ${extraction.cuts.join("; ")}.` : "Nothing was cut.";
   if (extraction.rung === "none" || extracted === null) {
     return [element("li", "", cuts), element("li", "", "Found: nothing."), took];

@@ -40,7 +40,7 @@ class InlinePool:
 @asynccontextmanager
 async def inline_server(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application with these settings."""
-    with patch("chorus.reward_server.api.service.GraderPool", InlinePool):
+    with patch("chorus.reward_server.api.pools.GraderPool", InlinePool):
         app = create_app(Settings(**settings))
     async with (
         app.router.lifespan_context(app),

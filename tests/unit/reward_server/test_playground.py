@@ -11,7 +11,7 @@ from chorus.reward_server.api.app import create_app
 from chorus.reward_server.api.settings import Settings
 
 FOLDER = Path(playground.__file__).parent
-PATHS = ["/" if name == "index.html" else f"/playground/{name}" for name in playground.FILES]
+PATHS = [playground.PAGES.get(name, f"/playground/{name}") for name in playground.FILES]
 
 
 @pytest.fixture
@@ -44,6 +44,21 @@ def test_every_file_of_the_folder_is_served_and_packaged():
     globs = re.search(r'"chorus.reward_server.playground" = \[(.*)\]', pyproject)
     assert globs is not None
     assert {Path(name).suffix for name in found} == {Path(glob).suffix for glob in re.findall(r'"(.*?)"', globs[1])}
+
+
+async def test_the_interfaces_page_and_all_that_it_names_come_from_this_server(client):
+    """In a closed network there is nobody else: no stylesheet, script or font of another host, nor a map of one."""
+    page = (await client.get("/docs")).text
+    named = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert {"playground/docs.js", "playground/style.css", "openapi.json"} <= set(named)
+    for name in named:
+        assert (await client.get(f"/{name.removeprefix('.')}")).status_code == 200, name
+    script = (FOLDER / "docs.js").read_text(encoding="utf-8")
+    for module in re.findall(r'from "\./(.+?)"', script):
+        assert module in playground.FILES
+    described = (await client.get("/openapi.json")).json()
+    assert {"/v1/grade", "/v1/grade/batch", "/v1/explain"} <= set(described["paths"])
+    assert (await client.get("/redoc")).status_code == 404  # it would ask for its script elsewhere
 
 
 def test_no_file_names_another_host_or_makes_markup_of_text():
