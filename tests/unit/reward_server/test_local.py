@@ -72,7 +72,7 @@ def test_a_grade_is_an_object_with_the_fields_of_the_interface() -> None:
     grade = chorus.grade(r"... \boxed{7}", gold="7")
     assert (grade.verdict, grade.accuracy, grade.format, grade.reward) == ("correct", 1.0, None, 1.0)
     assert (grade.extracted, grade.reason) == ("7", None)
-    templated = chorus.grade(r"\boxed{7}</think>", gold="7", template="deepseek-r1")
+    templated = chorus.grade(r"sum</think>\boxed{7}", gold="7", template="deepseek-r1")
     assert (templated.format, templated.reward) == (0.25, 1.25)  # one marker of four
 
 
