@@ -144,7 +144,7 @@ def open_fleet(bench: Bench, name: str, config: RunConfig) -> Iterator[Fleet]:
         }
     )
     (folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
-    chosen = Chosen(config, folder, placement, own_redis=True, own_reward_server=True, resumed=False)
+    chosen = Chosen(config, RunFolder(folder), placement, own_redis=True, own_reward_server=True, resumed=False)
     supervisor = Supervisor(folder / "logs", bench.say)
     bench.say(f"{folder}: starting, {placement.describe()}")
     try:
