@@ -34,6 +34,7 @@ from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
 from chorus.protocol.messages import RolloutGroup, SyncReport, Task, Version
 from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.processes import free_port
 
 _GENERATE_DEADLINE_S = 600.0
