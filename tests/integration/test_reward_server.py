@@ -110,9 +110,8 @@ def _eventually(condition, limit_s: float = 10.0) -> None:
 def test_ready_in_less_than_ten_seconds_with_settings_of_all_kinds(tmp_path):
     """What each of them does is tested on the application alone, in tests/unit/reward_server/test_service.py."""
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(
-        '[model]\npath = "any"\n[problems]\ntrain = ["any"]\n[templates]\nnames = ["qwen-math"]\n[reward]\ncompose = "format_gated"\n'
-    )
+    sections = ('[model]\npath = "any"', '[problems]\ntrain = ["any"]', '[templates]\nnames = ["qwen-math"]')
+    recipe.write_text("\n".join([*sections, '[reward]\ncompose = "format_gated"\n']))
     options = ("--recipe", str(recipe), "--max-queue", "4")
     started = time.monotonic()
     with running(*options, environment={"CHORUS_REWARD_TOKEN": "secret"}) as server:
