@@ -136,7 +136,7 @@ def test_a_graded_example_shows_verdict_place_markers_and_parts(page):
         ("Another notation", "Correct", "2"),
         ("Hack: all boxed", "Wrong", "1"),
         ("Hack: equation chain", "Wrong", "1"),
-        ("Hack: empty form", "No answer", "1"),
+        ("Hack: empty form", "Wrong", "1"),
         ("Hostile: power tower", "Timed out", "–"),
     ],
 )
@@ -204,7 +204,7 @@ def test_untrusted_text_stays_text_and_markup_is_refused(page):
         "😀" * 500 + "𝒙\ud83d = \\boxed{42}",
         "😀 lorem " + "lorem ipsum " * 85_000 + "\\boxed{42}",
         "x" * 1_000_000 + " \\boxed{42}",
-        "<think>" * 20_000 + "\\boxed{42}",
+        "<think>" * 20_000 + "</think>\\boxed{42}",
         "\\boxed{42}" + "\n" * 10_000 + "</answer>" + "\t\r" * 10_000,
     ],
     ids=["NUL", "lone surrogates", "astral", "a megabyte", "a megabyte without a space", "markers", "line breaks"],
