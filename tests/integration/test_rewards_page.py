@@ -19,6 +19,7 @@ from chorus.deploy.preflight import check_inputs
 from chorus.deploy.tools.verifier_schema import FILE, schema
 from chorus.generator.reward_client import RewardServer
 from chorus.protocol.config.load import load_config
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.reward_server.graders.own import OwnGrader
@@ -58,7 +59,7 @@ def test_the_pages_files_make_a_run_that_learns_from_their_reward(folder: Path, 
     assert record["reward"] == pytest.approx(record["accuracy"] + record["format"] + 0.5)
     assert record["verifier_failures"] == 0
     assert record["shadow"]["math"]["qwen-math"] == {"samples": 16, "disagreement": 0.0}
-    [(_, path)] = stored_steps(run.folder)
+    [(_, path)] = stored_steps(RunFolder(run.folder))
     grades = [s.grade for rollout in read_step(path) for s in rollout.group.samples]
     assert {g.shadow.grader for g in grades if g.shadow} == {"math-verify"}
 

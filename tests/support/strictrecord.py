@@ -19,11 +19,12 @@ class Strict(dict):
 
 def strict_record(step: int, **more: Any) -> Strict:
     """Every number is 1, every part is there once or twice."""
-    part = Strict("part", **dict.fromkeys(KEYS["part"], 1.0))
+    part = Strict("part", **dict.fromkeys(KEYS["part"], 1.0) | {"scores": {"a": 1.0}})
     diversity = Strict("diversity", **dict.fromkeys(KEYS["diversity"], 1.0))
     parts = {f"by_{by}": {"a": part, "b": part} for by in BREAKDOWNS}
     parts["by_staleness"] = {age: Strict("age", **dict.fromkeys(KEYS["age"], 1.0)) for age in AGES}
     named: dict[str, Any] = {"groups_filtered": {}, "hints_lowered": {}, "template_weights": {"a": 1.0}}
+    named |= {"scores": {"a": 1.0}, "scores_failed": {}, "shadow": {"math": {"a": {"samples": 1, "disagreement": 0.5}}}}
     listed = {"accuracy_histogram": [1, 0, 0, 0, 0], "alarms": [], "not_finite": None, "stage": "all"}
     nested = parts | named | listed | {"diversity": diversity, "diversity_by_template": {"a": diversity}}
     return Strict("step", **dict.fromkeys(KEYS["step"], 1.0) | nested | {"step": step, "steps": 9} | more)
