@@ -40,4 +40,4 @@ async def test_a_reward_server_that_stays_away_gives_no_accuracy() -> None:
         grades = await server.grade(ready([sample()] * 2).group.task, ["a", "b"])
     finally:
         await server.close()
-    assert [(g.verdict, g.accuracy, g.reward) for g in grades] == [("error", None, None)] * 2
+    assert [(g.verdict, g.accuracy, g.format) for g in grades] == [("error", None, None)] * 2
