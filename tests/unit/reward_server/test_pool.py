@@ -115,7 +115,7 @@ async def test_a_grader_that_was_slow_once_gets_its_priority_back(monkeypatch):
     changes: list[int] = []
     setpriority = os.setpriority
     monkeypatch.setattr(os, "setpriority", lambda *args: (changes.append(args[2]), setpriority(*args)))
-    async with _pool(workers=1) as pool:
+    async with _pool(workers=1, real=True) as pool:
         for k in range(20):
             await pool.run([_item(rf"\boxed{{x^2+{k}}}", f"{k}+x^2")])
         assert 19 in changes

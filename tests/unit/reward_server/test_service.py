@@ -7,16 +7,23 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from ingrading import InlinePool, inline_server
 
+from chorus.reward_server.api.settings import Settings
 from chorus.reward_server.graders.task import Failure, GradeResult, GradeTask
-from chorus.reward_server.main import _parser, _settings
+from chorus.reward_server.main import _settings, main
 
 FOUR = {"completion": r"\boxed{4}", "gold": "4"}
 FIVE = FOUR | {"completion": r"\boxed{5}"}
 
 
+def settings_of(arguments: list[str]) -> Settings:
+    """What the command makes of its arguments."""
+    params = main.make_context("reward-server", arguments).params
+    return _settings(**{name: value for name, value in params.items() if name not in ("host", "port")})
+
+
 async def test_the_reward_follows_the_composition_of_the_settings() -> None:
     arguments = ["--reward-json", '{"compose": "format_gated", "format_weight": 0.5}']
-    settings = _settings(_parser().parse_args(arguments))
+    settings = settings_of(arguments)
     async with inline_server(reward=settings.reward) as http:
         right = (await http.post("/v1/grade", json=FOUR | {"template": "qwen-math"})).json()
         wrong = (await http.post("/v1/grade", json=FIVE | {"template": "qwen-math"})).json()
@@ -47,7 +54,7 @@ async def test_a_recipe_gives_the_composition_the_limit_and_the_templates_and_op
         f'[templates]\nnames = ["mine"]\nfiles = ["{tmp_path}/mine.toml"]\n'
     )
     recipe = ["--recipe", str(tmp_path / "recipe.toml")]
-    settings = _settings(_parser().parse_args(recipe))
+    settings = settings_of(recipe)
     assert (settings.workers, settings.timeout_s) == (1, 3.0)
     mine, wrong = {"completion": r"\boxed{4}<end>", "gold": "4", "template": "mine"}, {"completion": r"\boxed{5}<end>"}
     async with inline_server(**settings.model_dump()) as http:
@@ -55,7 +62,7 @@ async def test_a_recipe_gives_the_composition_the_limit_and_the_templates_and_op
         assert (await http.post("/v1/grade", json=mine)).json()["reward"] == 2.0
         assert (await http.post("/v1/grade", json=mine | wrong)).json()["reward"] == 0.0
     more = ["--workers", "2", "--reward-json", "{}", "--templates", f"{tmp_path}/mine.toml"]
-    settings = _settings(_parser().parse_args([*recipe, *more]))
+    settings = settings_of([*recipe, *more])
     async with inline_server(**settings.model_dump()) as http:
         assert (await http.get("/readyz")).json()["workers"] == 2
         assert (await http.post("/v1/grade", json=mine | wrong)).json()["reward"] == 1.0
@@ -74,7 +81,7 @@ async def test_a_full_queue_is_429_with_retry_after() -> None:
 
 async def test_a_bearer_token_guards_v1_and_leaves_the_probes_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHORUS_REWARD_TOKEN", "secret")
-    async with inline_server(token=_settings(_parser().parse_args([])).token) as http:
+    async with inline_server(token=settings_of([]).token) as http:
         assert (await http.post("/v1/grade", json=FOUR)).status_code == 401
         wrong, right = ({"authorization": f"Bearer {word}"} for word in ("secre", "secret"))
         assert (await http.post("/v1/grade", json=FOUR, headers=wrong)).status_code == 401
