@@ -75,7 +75,8 @@ def assemble(
     """Take over the run: from now on this learner alone may change its ledger. Ledger and files agree with the
     checkpoint that `ranks` started from, and what earlier learners left is taken up.
 
-    Raises CannotGoOn for what this configuration can't go on with, before anything of the run is changed.
+    Raises CannotGoOn for what this configuration can't go on with; nothing is dropped or trained by then, and the one
+    that the run had goes on.
     """
     metrics = LearnerMetrics(config.learner.metrics_port)
     admission = Admission(config, run_id)

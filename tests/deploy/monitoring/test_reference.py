@@ -50,7 +50,7 @@ PLAIN = {
 LABELS = {
     *("what", "outcome", "result", "finish", "state", "reason", "why", "answer", "stat", "side", "age", "from", "n"),
     *("against", "estimator", "alarm", "when", "figure", "kind", "verdict"),  # values are written down in the code
-    *("template", "by", "part", "score"),  # bounded: protocol.step_metrics.MAX_PARTS
+    *("template", "by", "part", "score"),  # bounded: MAX_PARTS of protocol/metrics/step.py
     *("run", "recipe", "generator"),  # one value a process
 }
 
