@@ -113,11 +113,12 @@ def _settings(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket, so that a port in use is known before any grader starts."""
+    """A socket that listens: a port in use is known before any grader starts, and who read the address may connect."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(address)
+    listener.listen(2048)  # uvicorn's own backlog
     return listener
 
 
