@@ -26,6 +26,7 @@ UNCLEAR = "an answer that may be an index or a text"
 _LISTS = ("choices", "options", "endings", "choice", "option", "candidates")
 _SINGLE = (("opa", "opb", "opc", "opd"), ("A", "B", "C", "D"), ("option_a", "option_b"), ("option1", "option2"))
 _SINGLE += (("choice_a", "choice_b"), ("correct_answer", "distractor1", "distractor2", "distractor3"))
+_NAMES = frozenset(_LISTS).union(*_SINGLE)
 _LABEL = re.compile(r"\s*(?:[(\[]\s*([A-Za-z]|\d{1,2})\s*[)\]]|([A-Za-z]|\d{1,2})\s*[).:])\s*")
 _IN_LINE = re.compile(r"(?:^|(?<=[\s,;]))\(?([A-Za-z])\s*[).:]\s*")
 
@@ -146,6 +147,8 @@ def _in_line(text: str) -> list[str]:
 
 def unnamed_options(row: dict[str, Any]) -> str | None:
     """The column or the columns of this row that look like options, as a spec would name them."""
+    if _NAMES.isdisjoint(row):
+        return None
     for name in _LISTS:
         value = row.get(name)
         try:
