@@ -29,6 +29,7 @@ LEFT_OUT = "left out by `where`"
 CHAT_MARK = "chat marks in the problem"
 _SEVERAL = ("where", "cut")
 _REQUIRED = ("problem", "answer", "answers", "choices")
+_PICTURES = frozenset(("image", "images", "image_1", "decoded_image"))
 _CHAT_MARKS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<|user|>")
 
 
@@ -51,6 +52,8 @@ class Adapter:
         found = {field: self._value(field, row) for field in COLUMNS}
         kind = as_text(found["kind"]) or self.kind or "math"
         problem = self._problem(found["problem"])
+        if not _PICTURES.isdisjoint(row) and any(row.get(name) for name in _PICTURES):
+            raise Unusable("a problem with a picture", "the row has a picture, which a problem's text can't show")
         options = choices.options_of(found["choices"])
         if options is None and kind == "math" and "choices" not in self.columns:
             _refuse_unnamed_options(row)
@@ -76,24 +79,27 @@ class Adapter:
             return row.get(field) or row.get("subject") if field == "domain" else row.get(field)
         if not columns:
             return None
+        found = False
         for column in columns:
             try:
-                return column.of(row)
+                if (value := column.of(row)) is not None:
+                    return value
+                found = True
             except NoColumn:
                 continue
             except Unusable:
                 if field in _REQUIRED:
                     raise
                 return None
-        if field not in self.named:
+        if found or field not in self.named:
             return None
         names = " or ".join(repr(column.path) for column in columns)
         raise ValueError(f"there is no column {names}, which the spec names; the row has {columns_of(row)}")
 
     def _problem(self, given: Any) -> str:
         turns = parsed(given) if isinstance(given, str) and given.lstrip().startswith("[{") else given
-        if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
-            text = "\n".join(turns)
+        if isinstance(given, tuple):  # several columns
+            text = "\n".join(text for text in map(as_text, given) if text)
         elif isinstance(turns, list):
             text = _last_user_turn(turns)
         elif isinstance(given, dict):

@@ -41,6 +41,8 @@ def options_of(given: Any) -> Options | None:
     """The options that a column holds; None where it holds none. Raises Unusable."""
     if isinstance(given, str):
         given = parsed(given) or (_in_line(given) if given.strip() not in ("", "[]", "{}") else None)
+    if isinstance(given, tuple):  # a column each
+        given = list(given)
     if not given:
         return None
     if isinstance(given, dict):

@@ -81,13 +81,13 @@ class Column:
         return value
 
     def found(self, row: Any) -> Any:
-        """What stands at the path; of several paths with commas between them, a list."""
+        """What stands at the path; of several paths with commas between them, a tuple."""
         try:
             return look_up(row, self.path)
         except NoColumn:
             if "," not in self.path:
                 raise
-            return [look_up(row, part.strip()) for part in self.path.split(",")]
+            return tuple(look_up(row, part.strip()) for part in self.path.split(","))
 
 
 _COUNTED = {("index", "0"), ("index", "1")}
