@@ -22,7 +22,7 @@ from chorus.learner.curriculum.hints import Hints, OnlineRatios, Probe
 from chorus.learner.curriculum.sampler import PassRates, Pool, choose
 from chorus.learner.curriculum.stages import Stages
 from chorus.learner.rollouts.template_sampler import TemplateDraw
-from chorus.problems.identity import gather
+from chorus.problems.identity import content, gather
 from chorus.problems.rendering import Renderer, load_tokenizer
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
@@ -64,6 +64,7 @@ class Admission:
         self.evaluation_templates = asked or self.templates
         self.draw = TemplateDraw(config, self.templates)
         problems = self._load(config.problems.train)
+        self.digests = {p.id: content(p) for p in problems}
         self.problems = [p for p in problems if self._fits(p.problem, self.templates)]
         self.too_long = len(problems) - len(self.problems)
         if not self.problems:
