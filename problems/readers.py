@@ -21,18 +21,18 @@ _BYTE_ORDER_MARK = "\ufeff"
 Row = tuple[str, Any]  # where it stands (`file:line`), what stands there
 
 
-def open_rows(source: str, options: dict[str, str]) -> tuple[Iterator[Row], str, tuple[str, ...]]:
-    """The rows of a file, a folder or the hub, its name, and the options that it may have.
+def open_rows(source: str, options: dict[str, str]) -> tuple[Iterator[Row], tuple[str, ...]]:
+    """The rows of a file, a folder or the hub, and the options that it may have.
 
     Takes those out of `options`.
     """
     if source.startswith("hub:"):
-        return hub_rows(source, options), source.removeprefix("hub:"), ("config", "revision")
+        return hub_rows(source, options), ("config", "revision")
     path = Path(source)
     if path.is_dir():
         split, config = options.pop("split", None), options.pop("config", None)
         files = saved_files(path, split) or chosen_files(path, split, config, tuple(_READERS))
-        return _of_files(files), path.name, ("split", "config")
+        return _of_files(files), ("split", "config")
     if "*" in source:
         files = sorted(path.parent.glob(path.name)) if "*" not in str(path.parent) else sorted(Path().glob(source))
         if not files:
@@ -41,7 +41,7 @@ def open_rows(source: str, options: dict[str, str]) -> tuple[Iterator[Row], str,
             raise ValueError(
                 f"problems {source!r}: {unknown[0]} is of an unknown kind; give one of {', '.join(_READERS)}"
             )
-        return _of_files(files), path.name.split("*")[0].strip("-_.") or "files", ()
+        return _of_files(files), ()
     if _reader(path) is None:
         raise ValueError(
             f"problems {source!r}: unknown kind of source; give a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, "
@@ -49,7 +49,7 @@ def open_rows(source: str, options: dict[str, str]) -> tuple[Iterator[Row], str,
         )
     if not path.is_file():
         raise ValueError(f"problems {source!r}: no such file; paths are relative to the working directory")
-    return _of_files([path]), path.name.split(".")[0] if path.suffix == ".gz" else path.stem, ()
+    return _of_files([path]), ()
 
 
 def _of_files(files: list[Path]) -> Iterator[Row]:

@@ -9,11 +9,11 @@
 | `arithmetic:STYLE?options` | synthetic problems, see problems/arithmetic.py |
 
 A row holds `problem`, and `answer` (one) or `answers` (all accepted ones), or, with kind `code`, `tests`; `id`,
-`solution`, `kind`, `level` (a whole number), `domain` (or `subject`) and `source` are optional. Of the other columns
-those are kept that a user's own grader asks for (protocol/graders.py). Where a file or a data set has another form,
-options say so: `file.parquet?problem=question&answer=solution|boxed`, see problems/adapters/. A row that can't be a
-problem is left out and counted, up to a tenth of all; above that the source is refused: it is not what it
-was taken for.
+`solution`, `kind`, `level` (a whole number), `domain` (or `subject`) and `source` are optional. What a problem without
+`id` is called, and which problems are one, says problems/identity.py. Of the other columns those are kept that a user's
+own grader asks for (protocol/graders.py). Where a file or a data set has another form, options say so, as in
+`file.parquet?problem=question&answer=solution|boxed`, see problems/adapters/. A row that can't be a problem is left out
+and counted, up to a tenth of all; above that the source is refused: it is not what it was taken for.
 """
 
 import json
@@ -31,6 +31,7 @@ from chorus.problems.adapters.adapter import LEFT_OUT, Adapter, read_options
 from chorus.problems.adapters.columns import Unusable, columns_of
 from chorus.problems.adapters.mending import likely_mend, refusal, unknown_options
 from chorus.problems.arithmetic import load_arithmetic
+from chorus.problems.identity import id_of_row, merge
 from chorus.problems.readers import Row, open_rows
 from chorus.problems.reasoning_gym import load_gym
 from chorus.protocol.graders import NO_ROWS, RowNeeds
@@ -38,6 +39,7 @@ from chorus.protocol.messages import Problem
 from chorus.protocol.reasoning_gym import PREFIX as GYM
 
 HOPELESS = 1000  # rows after which a source of which nothing can be used is not read on
+SHOWN = 3
 KEPT_FAULTS = 100  # of unusable rows, for the words of a refusal
 log = logging.getLogger("chorus.problems")
 
@@ -53,11 +55,17 @@ class Placed:
 
 @dataclass
 class Loaded:
-    """The usable rows of a source, and how many others it has, by what is wrong with them."""
+    """The usable rows of a source, and how many others it has, by what is wrong with them. `first`: the first three
+    of the usable ones, repeated or not."""
 
     placed: list[Placed] = field(default_factory=list)
     rows: int = 0
+    first: list[Placed] = field(default_factory=list)
     unusable: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def usable(self) -> int:
+        return self.rows - sum(self.unusable.values())
 
 
 class Refused(ValueError):
@@ -69,29 +77,34 @@ class Refused(ValueError):
 
 
 def load_problems(spec: str, needs: RowNeeds = NO_ROWS) -> list[Problem]:
-    """All problems of a source, in its order, each with the columns that the run's own graders need of it.
+    """All problems of a source, in its order, each with the columns that the run's own graders need of it. Rows that
+    repeat another one are left out, and counted.
 
     Raises ValueError for a spec, a file or a row that cannot be used, and ImportError where a reader is not
     installed.
     """
-    return [placed.problem for placed in load_placed(spec, needs)]
+    loaded = load_source(spec, needs, keep_rows=False)
+    return merge((placed.problem for placed in loaded.placed), spec, loaded.usable - len(loaded.placed))
 
 
 def load_placed(spec: str, needs: RowNeeds = NO_ROWS) -> list[Placed]:
-    """All problems of a source with their places; raises as `load_problems` does."""
+    """All usable rows of a source with their places; raises as `load_problems` does."""
     return load_source(spec, needs).placed
 
 
-def load_source(spec: str, needs: RowNeeds = NO_ROWS) -> Loaded:
-    """All problems of a source, and what is left out of it; raises as `load_problems` does."""
+def load_source(spec: str, needs: RowNeeds = NO_ROWS, keep_rows: bool = True) -> Loaded:
+    """All usable rows of a source, and what is left out of it; raises as `load_problems` does.
+
+    keep_rows: without them a set that holds each problem a hundred times takes a hundredth of the memory.
+    """
     if spec.startswith("arithmetic:"):
         placed = _generated(load_arithmetic(spec), spec, needs)
-        loaded = Loaded(placed, len(placed))
+        loaded = Loaded(placed, len(placed), placed[:SHOWN])
     elif spec.startswith(GYM):
         placed = _generated(load_gym(spec), spec, needs)
-        loaded = Loaded(placed, len(placed))
+        loaded = Loaded(placed, len(placed), placed[:SHOWN])
     else:
-        loaded = _read(spec, needs)
+        loaded = _read(spec, needs, keep_rows)
     if not loaded.placed:
         left = f": `where` leaves none of its {loaded.rows:,} rows" if loaded.rows else ""
         raise ValueError(f"problems {spec!r}: the source is empty{left}; a run needs at least one problem")
@@ -114,18 +127,19 @@ def _columns(where: str, needs: RowNeeds, kind: str, row: dict[str, Any]) -> str
         raise ValueError(f"problems {where}: {error}") from None
 
 
-def _read(spec: str, needs: RowNeeds) -> Loaded:
+def _read(spec: str, needs: RowNeeds, keep_rows: bool) -> Loaded:
     source, _, query = spec.partition("?")
     adapter, options = read_options(spec, query)
-    rows, name, further = open_rows(source, options)
+    rows, further = open_rows(source, options)
     if options:
         raise ValueError(unknown_options(spec, list(options), further))
-    return _loaded(rows, name, adapter, needs, spec)
+    return _loaded(rows, spec, adapter, needs, keep_rows)
 
 
-def _loaded(rows: Iterable[Row], name: str, adapter: Adapter, needs: RowNeeds, spec: str) -> Loaded:
-    """Rows to problems; refuses an id that occurs twice (the ledger and the template draw go by id), and a source of
+def _loaded(rows: Iterable[Row], spec: str, adapter: Adapter, needs: RowNeeds, keep_rows: bool) -> Loaded:
+    """Rows to problems; refuses an id that two rows bring (the template draw and pass rates go by id), and a source of
     which too much can't be used."""
+    source = spec.partition("?")[0]
     loaded = Loaded()
     places: dict[str, str] = {}
     faults: list[tuple[str, Unusable]] = []
@@ -134,27 +148,32 @@ def _loaded(rows: Iterable[Row], name: str, adapter: Adapter, needs: RowNeeds, s
         loaded.rows += 1
         first = row if first is None else first
         try:
-            problem = _problem(where, row, f"{name}/{loaded.rows - 1}", adapter, needs)
+            problem = _problem(where, row, source, adapter, needs)
         except Unusable as fault:
             loaded.unusable[fault.reason] += 1
             if len(faults) < KEPT_FAULTS and fault.reason != LEFT_OUT:
                 faults.append((where, fault))
-            if loaded.rows == HOPELESS and not loaded.placed and loaded.unusable[LEFT_OUT] == 0:
+            if loaded.rows == HOPELESS and loaded.usable == 0 and loaded.unusable[LEFT_OUT] == 0:
                 break
             continue
-        if problem.id in places:
+        if (again := problem.id in places) and problem.id != id_of_row(source, row):
             raise ValueError(
                 f"problems {where}: id {problem.id!r} is also at {places[problem.id]}; make the ids unique, or leave "
                 "them out with `id=`"
             )
-        places[problem.id] = where
-        loaded.placed.append(Placed(where, problem, row))
-        if adapter.seed is None and len(loaded.placed) == adapter.rows:
+        places.setdefault(problem.id, where)
+        placed = Placed(where, problem, row if keep_rows else {})
+        if len(loaded.first) < SHOWN:
+            loaded.first.append(placed)
+        if keep_rows or adapter.seed is not None or not again:
+            loaded.placed.append(placed)
+        if adapter.seed is None and loaded.usable == adapter.rows:
             break
     _judge(spec, adapter, loaded, faults, first)
-    if adapter.rows is not None and (surplus := len(loaded.placed) - adapter.rows) > 0:
-        drawn = sorted(Random(adapter.seed).sample(range(len(loaded.placed)), adapter.rows))
+    if adapter.rows is not None and (surplus := loaded.usable - adapter.rows) > 0:
+        drawn = sorted(Random(adapter.seed).sample(range(loaded.usable), adapter.rows))
         loaded.placed = [loaded.placed[k] for k in drawn]
+        loaded.first = loaded.placed[:SHOWN]
         loaded.unusable["not drawn"] = surplus
     return loaded
 
@@ -162,7 +181,7 @@ def _loaded(rows: Iterable[Row], name: str, adapter: Adapter, needs: RowNeeds, s
 def _judge(spec: str, adapter: Adapter, loaded: Loaded, faults: Sequence[tuple[str, Unusable]], first: Any) -> None:
     """Raises Refused where more rows than the share can't be used; else says how many are left out."""
     counts = Counter({reason: n for reason, n in loaded.unusable.items() if reason != LEFT_OUT})
-    bad, of = sum(counts.values()), sum(counts.values()) + len(loaded.placed)
+    bad, of = sum(counts.values()), sum(counts.values()) + loaded.usable
     if not bad:
         return
     what = refusal(counts, of, faults)
@@ -177,7 +196,8 @@ def _judge(spec: str, adapter: Adapter, loaded: Loaded, faults: Sequence[tuple[s
     raise Refused(f"problems {spec!r}: {what}; {mend}", loaded)
 
 
-def _problem(where: str, row: Any, default_id: str, adapter: Adapter, needs: RowNeeds) -> Problem:
+def _problem(where: str, row: Any, source: str, adapter: Adapter, needs: RowNeeds) -> Problem:
+    as_read = row
     if isinstance(row, list) and adapter.columns:  # of conversations: the turns
         row = {str(k): item for k, item in enumerate(row)}
     if not isinstance(row, dict):
@@ -203,7 +223,7 @@ def _problem(where: str, row: Any, default_id: str, adapter: Adapter, needs: Row
     named = {key: found[key] for key in adapter.columns if key in found}
     named |= {"answer": found["answers"][0]} if "answer" in adapter.columns and found["answers"] else {}
     fields = found | {
-        "id": str(default_id if found["id"] in (None, "") else found["id"]),
+        "id": id_of_row(source, as_read) if found["id"] in (None, "") else str(found["id"]),
         "tests": _tests(where, found["tests"]) if kind == "code" else None,
         "row": _columns(where, needs, kind, row | named),
     }

@@ -24,7 +24,6 @@ from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CANNOT_GO_ON, CannotGoOn
 from chorus.protocol.runtime.logs import last_word
 
-EXAMPLES = 3
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN = 8  # levels, domains: the most frequent ones
 MOST_LETTERS = 1500  # of a problem that is shown
@@ -63,7 +62,7 @@ def main(
         raise CannotGoOn("--recipe and --model both name a model; give one of them")
     prompts = _prompts(recipe, model, templates)
     try:
-        loaded = load_source(source, prompts.needs if prompts else NO_ROWS)
+        loaded = load_source(source, prompts.needs if prompts else NO_ROWS, keep_rows=False)
     except Refused as refused:
         if as_json:
             print(json.dumps(_facts(refused.loaded), ensure_ascii=False, indent=2))
@@ -88,11 +87,11 @@ def _facts(loaded: Loaded) -> dict[str, Any]:
     """As --json prints them."""
     return {
         "rows": loaded.rows,
-        "usable": len(loaded.placed),
+        "usable": loaded.usable,
         "unusable": dict(loaded.unusable.most_common()),
         "examples": [
             placed.problem.model_dump(include={"id", "problem", "answers", "level", "domain"})
-            for placed in loaded.placed[:EXAMPLES]
+            for placed in loaded.first
         ],
     }
 
@@ -177,9 +176,9 @@ def _notes(loaded: Loaded) -> list[str]:
 
 def _text(source: str, loaded: Loaded, facts: dict[str, Any], prompts: Prompts | None) -> str:
     problems = [placed.problem for placed in loaded.placed]
-    different = len({(problem.problem, *problem.answers) for problem in problems})
-    repeated = f", {different:,} different problems" if different < len(problems) else ""
-    lines = [source, "", f"{loaded.rows:,} rows, {len(problems):,} usable{repeated}"]
+    different = len({problem.id for problem in problems})
+    repeated = f", {different:,} of them different" if different < loaded.usable else ""
+    lines = [source, "", f"{loaded.rows:,} rows, {loaded.usable:,} usable{repeated}"]
     lines += [f"  {n:>9,}  {reason}" for reason, n in loaded.unusable.most_common()]
     lines += _counted("kinds", [problem.kind for problem in problems])
     lines += _counted("levels", [problem.level for problem in problems])
@@ -193,7 +192,7 @@ def _text(source: str, loaded: Loaded, facts: dict[str, Any], prompts: Prompts |
     if "shared" in facts:
         lines += ["", f"{'shared with':40} {'problems':>8} {'exact':>7} {'near':>7} {'variant':>7}"]
         lines += [f"{spec:40} " + _cells(counts) for spec, counts in facts["shared"].items()]
-    for placed in loaded.placed[:EXAMPLES]:
+    for placed in loaded.first:
         problem = placed.problem
         text = prompts.first(problem.problem) if prompts else problem.problem
         level = f", level {problem.level}" if problem.level is not None else ""
