@@ -54,7 +54,8 @@ class Adapter:
         problem = self._problem(found["problem"])
         if not _PICTURES.isdisjoint(row) and any(row.get(name) for name in _PICTURES):
             raise Unusable("a problem with a picture", "the row has a picture, which a problem's text can't show")
-        options = choices.options_of(found["choices"])
+        is_written = kind == "choice" and "choices" not in self.columns  # the problem holds its options
+        options = None if is_written else choices.options_of(found["choices"])
         if options is None and kind == "math" and "choices" not in self.columns:
             _refuse_unnamed_options(row)
         if options is not None:
@@ -118,6 +119,8 @@ class Adapter:
 
     def _answers(self, found: Mapping[str, Any], kind: str) -> list[str]:
         given = found["answers"] or found["answer"]
+        if isinstance(found["answers"], str):
+            given = parsed(given) if isinstance(parsed(given), list) else given
         steps = [name for column in self.columns.get("answer", ()) for name, _ in column.steps]
         if kind == "code" or (kind not in KINDS and given in (None, "", [])):
             return []
@@ -171,7 +174,7 @@ def _adapter(preset: Preset, once: dict[str, str], where: list[str], cut: list[s
     columns: dict[str, list[str]] = {field: [c] if isinstance(c, str) else c for field, c in preset.columns.items()}
     if "answers" in given:
         columns.pop("answer", None)
-    columns |= given
+    columns |= given | ({"kind": [""]} if kind else {})
     return Adapter(
         {field: tuple(Column.parse(c) for c in names if c) for field, names in columns.items()},
         frozenset(field for field in columns if field in given or field in _REQUIRED),

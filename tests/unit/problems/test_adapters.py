@@ -59,6 +59,7 @@ def test_each_gold_of_a_list_is_right_where_the_source_says_so(tmp_path: Path) -
     for given in (["1", "2"], '["1", "2"]'):
         assert one(tmp_path, "answer=a|several", problem="p", a=given).answers == ["1", "2"]
         assert one(tmp_path, "answers=a|several", problem="p", a=given).answers == ["1", "2"]
+        assert one(tmp_path, "", problem="p", answers=given).answers == ["1", "2"]
     assert one(tmp_path, "answers=a", problem="p", a=["1", "2"], answer="not meant").answers == ["1", "2"]
 
 
@@ -278,6 +279,20 @@ def test_of_a_row_without_options_the_answer_stands_for_itself(tmp_path: Path) -
     for empty in ([], "[]", "", None):
         problem = one(tmp_path, "choices=options", problem="Half of 8?", options=empty, answer="4")
         assert (problem.kind, problem.problem, problem.answers) == ("math", "Half of 8?", ["4"])
+
+
+def test_what_check_data_writes_is_read_as_it_was(tmp_path: Path) -> None:
+    spec = (
+        jsonl(tmp_path / "set.jsonl", {"question": "Which?", "choices": ["x", "y"], "answer": 1}) + "?problem=question"
+    )
+    [placed] = load_placed(spec)
+    written = placed.row | placed.problem.model_dump(exclude_none=True)
+    assert load_problems(jsonl(tmp_path / "written.jsonl", written)) == [placed.problem]
+
+
+def test_a_kind_that_is_named_is_that_of_all_rows(tmp_path: Path) -> None:
+    assert one(tmp_path, "kind=text", problem="p", answer="proof", kind="math").kind == "text"
+    assert one(tmp_path, "kind=form", problem="p", answer="1", form="text").kind == "text"
 
 
 def test_a_row_may_be_a_list_of_turns(tmp_path: Path) -> None:
