@@ -189,7 +189,7 @@ def _judge(spec: str, adapter: Adapter, loaded: Loaded, faults: Sequence[tuple[s
         log.warning("problems %s: left out: %s", spec, what)
         return
     row = first if isinstance(first, dict) else {}
-    mend = likely_mend(spec, adapter, row, [fault for _, fault in faults])
+    mend = likely_mend(spec, adapter, {} if loaded.placed else row, [fault for _, fault in faults])
     if not mend and loaded.placed:
         mend = f"leave them out with `unusable={math.ceil(100 * bad / of) / 100:g}`, or mend the rows"
     mend = mend or f"the row has {columns_of(row)}; name its columns with `?problem=...&answer=...`"

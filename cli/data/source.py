@@ -207,7 +207,8 @@ def _counted(title: str, values: Sequence[Any]) -> list[str]:
     if set(counts) == {"none"}:
         return []
     shown = [f"{value} {n:,}" for value, n in counts.most_common(SHOWN)]
-    return [f"{title:10} " + ", ".join([*shown, f"and {len(counts) - SHOWN} more"][: SHOWN + (len(counts) > SHOWN)])]
+    more = [f"and {len(counts) - SHOWN} more"] if len(counts) > SHOWN else []
+    return [f"{title:10} " + ", ".join(shown + more)]
 
 
 def _histogram(title: str, lengths: Sequence[int]) -> str:

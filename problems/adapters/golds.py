@@ -93,9 +93,9 @@ def fault(gold: str, kind: str = "math") -> str | None:
 
 
 def _are_sentences(text: str) -> bool:
-    """Two or more, each of three words or signs: `5 cm. wide` and `A. 3` are none."""
-    parts = [part for part in _SENTENCE_END.split(text) if len(part.split()) >= 3]
-    return len(parts) > 1 and sum(len(_WORD.findall(_FORMULA.sub(" ", part))) for part in parts) >= 4
+    """Two or more, of five words in all: `5 cm. Wide`, `A. 3` and `Dr. Who` are none."""
+    parts = [part for part in _SENTENCE_END.split(text) if len(part.split()) > 1]
+    return len(parts) > 1 and sum(len(_WORD.findall(_FORMULA.sub(" ", part))) for part in parts) >= 5
 
 
 def _plain(gold: str) -> str:

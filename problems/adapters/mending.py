@@ -35,7 +35,8 @@ def refusal(counts: Counter[str], of: int, first: Sequence[tuple[str, Unusable]]
 
 
 def likely_mend(spec: str, adapter: Adapter, row: Mapping[str, Any], faults: Sequence[Unusable]) -> str:
-    """What to add to the source, in a few words; empty where nothing is known."""
+    """What to add to the source, in a few words; empty where nothing is known. `row`: the first one, of a source of
+    which nothing can be used; empty else."""
     reason = Counter(fault.reason for fault in faults).most_common(1)[0][0]
     read = [fault.gold for fault in faults if fault.gold]
     answer = next((column.path for column in adapter.columns.get("answer", ())), "answer")
@@ -56,7 +57,7 @@ def likely_mend(spec: str, adapter: Adapter, row: Mapping[str, Any], faults: Seq
         return f"add `?answer={answer}|index` (from 0), `|index:1`, `|letter` or `|text`"
     if reason == CHAT_MARK:
         return "name a column with the question alone, or take it out of the prompt with `|match:PATTERN`"
-    if (found := guess(spec, row)) is not None:
+    if row and (found := guess(spec, row)) is not None:
         return f"{found} may fit"
     return ""
 
@@ -80,7 +81,7 @@ def _guessed(row: Mapping[str, Any]) -> list[str]:
     by_hand = [
         "&".join([f"problem={problem}"] * (problem != "problem") + [f"choices={options}"] * bool(options) + last)
         for problem in named
-        for answer in [*worked, *answers]
+        for answer in [*answers, *worked]
         for last in ([f"answer={answer}"], [f"answer={answer}", "kind=text"])
     ]
     return [*presets, *by_hand]

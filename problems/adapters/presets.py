@@ -17,15 +17,15 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PACKAGE_PRESETS = Path(__file__).parent / "presets"
-Field_ = Literal[
+FieldName = Literal[
     "problem", "answer", "answers", "choices", "tests", "id", "solution", "kind", "level", "domain", "source"
 ]
-COLUMNS: tuple[str, ...] = Field_.__args__  # pyright: ignore[reportAttributeAccessIssue]
+COLUMNS: tuple[str, ...] = get_args(FieldName)
 
 
 class Preset(BaseModel):
@@ -33,7 +33,7 @@ class Preset(BaseModel):
 
     title: str
     base: str = Field(default="", description="a preset of the package, which this one goes on from")
-    columns: dict[Field_, str | list[str]] = Field(default_factory=dict)
+    columns: dict[FieldName, str | list[str]] = Field(default_factory=dict)
     where: list[str] = Field(default_factory=list)
     cut: list[str] = Field(default_factory=list)
     kind: str = ""

@@ -89,7 +89,7 @@ def test_what_test_sets_share_is_counted_by_name_and_by_folder(
         ),
         (
             [{"problem": f"{n} + 1?\nReply with digits and nothing else.", "answer": str(n + 1)} for n in range(4)],
-            "an instruction of their own, 'with digits and nothing else.'",
+            "Reply with digits and nothing else.",
         ),
         ([{"problem": f"p{n}", "answer": "A"} for n in range(11)], "every answer is 'A'; is it the right column?"),
     ],
@@ -136,11 +136,11 @@ def test_tokens_are_counted_under_the_recipe_s_templates_and_prompts_are_shown_w
     templates = choose_templates(["qwen-math", "open-r1"])
     build_tokenizer(templates.values()).save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text("{}")
-    spec = jsonl(tmp_path / "set.jsonl", [{"problem": f"What is {n} + {n}?", "answer": str(2 * n)} for n in (1, 10)])
+    spec = jsonl(tmp_path / "set.jsonl", [{"problem": f"What is {n} + {n}?", "answer": "2"} for n in ("1", "1 + 1")])
     lengths = {
         name: [
             len(load_tokenizer(str(tmp_path / "model")).encode(render_chatml(t, f"What is {n} + {n}?")))
-            for n in (1, 10)
+            for n in ("1", "1 + 1")
         ]
         for name, t in templates.items()
     }
@@ -156,7 +156,7 @@ templates = {{ names = ["qwen-math", "open-r1"] }}
     assert json.loads(capsys.readouterr().out)["tokens"] == lengths
     assert main(["data", spec, "--recipe", str(recipe)]) == 0
     text = capsys.readouterr().out
-    assert render_chatml(templates["qwen-math"], "What is 10 + 10?") in text
+    assert render_chatml(templates["qwen-math"], "What is 1 + 1 + 1 + 1?") in text
     assert "tokens, open-r1" in text
     assert f"longer than problems.max_prompt_tokens = {lengths['qwen-math'][0]}, and left out" in text
     assert main(["data", spec, "--model", str(tmp_path / "model"), "--templates", "open-r1", "--json"]) == 0

@@ -16,8 +16,8 @@ def jsonl(path: Path, *rows: Any) -> str:
     return str(path)
 
 
-def one(path: Path, options: str, **row: Any) -> Any:
-    [problem] = load_problems(jsonl(path / "set.jsonl", row) + f"?{options}")
+def one(path: Path, query: str, /, **row: Any) -> Any:
+    [problem] = load_problems(jsonl(path / "set.jsonl", row) + f"?{query}")
     return problem
 
 
@@ -86,7 +86,7 @@ def test_each_gold_of_a_list_is_right_where_the_source_says_so(tmp_path: Path) -
         ({"a": "5"}, "answer=a&where=a=6", r"`where` leaves none of its 1 rows"),
         ({"a": "5"}, "answer=a&rows=0", r"rows=0: give a whole number, at least 1"),
         ({"a": "5"}, "answer=a&unusable=2", r"unusable=2: give the share"),
-        ({"a": "5"}, "preset=none", r"preset=none: no such preset; use one of .*gsm8k"),
+        ({"a": "5"}, "preset=none", r"preset=none: there is no such preset; use one of .*gsm8k"),
         ({"a": "5"}, "answer=a&level=a|first|boxed", r"no closed|has no \\boxed|level"),
         ({"a": "5", "domain": ["x", "y"]}, "answer=a", r"domain is a list of 2; add `domain=domain\|first`"),
         ({"a": "5", "solution": {"x": 1}}, "answer=a", r"solution is an object; name a column within it"),

@@ -142,7 +142,7 @@ def test_a_downloaded_folder_is_read_by_configuration_and_split(downloaded: Path
         ("", r"it has several configurations; name one of main, other with `config=`, or all with `config=\*`"),
         ("?config=third", r"there is no configuration 'third'; name one of main, other"),
         ("?split=dev", r"no file of split 'dev'; it has test, train: name one with `split=`"),
-        ("?splt=dev", r"splt is not understood after the '\?'; use one of .*split, config"),
+        ("?config=main&splt=dev", r"splt is not understood after the '\?'; use one of .*split, config"),
     ],
 )
 def test_a_folder_where_it_is_not_clear_what_is_meant_is_refused(downloaded: Path, options: str, named: str) -> None:
