@@ -316,7 +316,7 @@ level = "extra.level"
     )
     rows = [
         {"prompt": "q1!!", "reward_model": {"ground_truth": ["1"]}, "split": "train", "extra": {"level": 2}},
-        {"prompt": "q2", "final": "2", "split": "train", "other": "5"},
+        {"prompt": "q2", "final": "2", "split": "train"},
         {"prompt": "q3", "final": "3", "split": "test"},
     ]
     spec = f"{jsonl(tmp_path / 'set.jsonl', *rows)}?preset={preset}"
@@ -325,9 +325,8 @@ level = "extra.level"
         ("q1", ["1"], 2),
         ("q2", ["2"], None),
     ]
-    assert [p.problem.answers for p in load_placed(f"{spec}&answer=other&where=other?=5&unusable=1&where=final=2")] == [
-        ["5"]
-    ]
+    over = load_placed(f"{spec}&answer=split&where=final?=2")
+    assert [p.problem.answers for p in over] == [["train"], ["train"]]
 
 
 @pytest.mark.parametrize(
