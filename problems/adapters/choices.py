@@ -26,6 +26,8 @@ UNCLEAR = "an answer that may be an index or a text"
 _LISTS = ("choices", "options", "endings", "choice", "option", "candidates")
 _SINGLE = (("opa", "opb", "opc", "opd"), ("A", "B", "C", "D"), ("option_a", "option_b"), ("option1", "option2"))
 _SINGLE += (("choice_a", "choice_b"), ("correct_answer", "distractor1", "distractor2", "distractor3"))
+_SINGLE += (("sol1", "sol2"), ("answerA", "answerB", "answerC"), ("ending0", "ending1", "ending2", "ending3"))
+_TEXTS, _MARKS = ("text", "content", "value"), ("label", "key", "aoVal", "id")  # of an option that is an object
 _NAMES = frozenset(_LISTS).union(*_SINGLE)
 _LABEL = re.compile(r"\s*(?:[(\[]\s*([A-Za-z]|\d{1,2})\s*[)\]]|([A-Za-z]|\d{1,2})\s*[).:])\s*")
 _IN_LINE = re.compile(r"(?:^|(?<=[\s,;]))\(?([A-Za-z])\s*[).:]\s*")
@@ -45,19 +47,29 @@ def options_of(given: Any) -> Options | None:
         given = list(given)
     if not given:
         return None
+    if not isinstance(given, list | dict):
+        raise Unusable("options that can't be used", f"the options {given!r:.80} are no list")
     if isinstance(given, dict):
         texts = next((given[key] for key in ("text", "texts", "choices") if isinstance(given.get(key), list)), None)
         labels = given.get("label") or given.get("labels")
         if texts is None:
             given = {key: text for key, text in given.items() if text is not None}
             labels, texts = list(given), list(given.values())
-    elif all(isinstance(item, dict) and "text" in item for item in given):
-        labels, texts = [item.get("label", "") for item in given], [item["text"] for item in given]
     else:
-        labels, texts = None, list(given)
-        while texts and texts[-1] is None:
-            texts.pop()
+        items = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in given]
+        while items and items[-1] is None:
+            items.pop()
+        labels, texts = None, [_first(item, _TEXTS, item) if isinstance(item, dict) else item for item in items]
+        if any(isinstance(item, dict) for item in items):
+            labels = [_first(item, _MARKS) if isinstance(item, dict) else None for item in items]
+    if any(isinstance(text, list | dict) for text in texts):
+        raise Unusable("options that can't be used", f"the options {given!r:.80} are no texts")
     return _checked(labels, [as_text(text) for text in texts])
+
+
+def _first(item: dict[str, Any], names: Sequence[str], default: Any = None) -> Any:
+    """What stands under the first of these names."""
+    return next((item[name] for name in names if name in item), default)
 
 
 def _checked(labels: Any, texts: list[str]) -> Options:

@@ -16,11 +16,31 @@ from chorus.problems.adapters.presets import load_preset, preset_names
 SAMPLED = 200  # problems that are looked at for instructions
 
 # Names that public sets have for the two columns, the usual ones first.
-_PROBLEMS = ("problem", "Body,Question", "passage,question", "article,question", "context,question", "question")
+_PROBLEMS = (
+    "problem",
+    "Body,Question",
+    "body,question",
+    "passage,question",
+    "article,question",
+    "context,question",
+    "question",
+)
 _PROBLEMS += ("Problem", "Question", "prompt", "messages", "query", "instruction", "input", "ctx", "question_stem")
-_PROBLEMS += ("question.stem", "problem_text", "conversations", "raw_problem", "sentence", "text")
+_PROBLEMS += ("question.stem", "goal", "problem_text", "conversations", "raw_problem", "sentence", "text")
 _ANSWERS = ("answer", "Answer", "final_answer", "answerKey", "reward_model.ground_truth", "ground_truth", "gold")
-_ANSWERS += ("expected_answer", "correct_answer", "target", "label", "correct", "cop", "answer_idx", "gold_answer")
+_ANSWERS += (
+    "answer_number",
+    "correct_option",
+    "answer_index",
+    "expected_answer",
+    "correct_answer",
+    "target",
+    "label",
+    "correct",
+    "cop",
+    "answer_idx",
+    "gold_answer",
+)
 _WORKED = ("solution", "Solution", "response", "output", "answer", "completion", "rationale", "messages.-1.content")
 
 

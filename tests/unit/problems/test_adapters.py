@@ -227,6 +227,8 @@ def test_a_cap_takes_the_first_rows_and_with_a_seed_others_in_the_file_s_order(t
         ({"A": "x", "B": "y", "C": None}, "y", "B"),
         ({"text": ["x", "y"], "label": ["1", "2"]}, "1", "A"),
         ([{"label": "A", "text": "x"}, {"label": "B", "text": "y"}], "B", "B"),
+        ([{"text": "x"}, {"text": "y"}], "B", "B"),
+        ([[{"aoVal": "A", "content": "x"}], [{"aoVal": "B", "content": "y"}]], "B", "B"),
         ("a ) rs . 400 , b ) 1 , 200 , c ) none", "c", "C"),
     ],
 )
@@ -268,6 +270,8 @@ def test_the_source_says_which_is_meant_where_it_is_not_clear(
         (["x", "x"], "A", "are the same"),
         (["x"], "A", "are not 2 to 26 texts"),
         ("x or y", "A", "can't be told apart"),
+        ([{"name": "x"}, {"name": "y"}], "A", "are no texts"),
+        (4, "A", "the options 4 are no list"),
     ],
 )
 def test_an_answer_that_names_no_option_is_refused(options: Any, answer: Any, named: str, tmp_path: Path) -> None:
