@@ -163,6 +163,7 @@ def _evaluated_by_its_generators(run: LiveRun, folder: Path) -> None:
     (learner,) = run.processes("learner")
     for attempt in range(20):
         learner.suspend()
+        time.sleep(1.0)  # weights that were on their way have arrived
         try:
             out = folder / f"running-{attempt}"
             asked = ["--running", "--problems", SOURCE, "--limit", "5", "--runs", "1", "--out", str(out)]
