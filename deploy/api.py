@@ -35,6 +35,7 @@ from chorus.protocol.runtime.processes import Guarded, spawn_guarded
 
 POLL_S = 0.2
 STOP_S = 90.0  # all services have their grace periods within it
+_WANTED = "wanted.json"  # what is asked of a run that is resumed; its config.json stays until that is accepted
 _COMMAND = (sys.executable, "-P", "-m", "chorus.deploy.api")
 
 
@@ -135,7 +136,7 @@ def start(
     check_inputs(found)
     made = Path(resume) if resume is not None else launcher.new_folder(found, recipe)
     run = RunFolder(made.resolve())  # this interpreter may change its working folder
-    write_json(run.config, found.model_dump(mode="json"))
+    write_json(run.config if resume is None else run.path / _WANTED, found.model_dump(mode="json"))
     run.logs.mkdir(exist_ok=True)
     arguments = (str(run.path), recipe, *(("--resume",) if resume is not None else ()))
     return Run(run.path, spawn_guarded((*_COMMAND, *arguments), name="chorus-run", log=_log(run), grace_s=STOP_S))
@@ -159,10 +160,11 @@ def main(argv: list[str]) -> int:
     logs.set_up("run")
     try:
         # The environment had its say when the recipe was read.
-        config = load_config(run.config, environment={})
         if "--resume" in argv[2:]:
+            config = load_config(run.path / _WANTED, environment={})
+            (run.path / _WANTED).unlink()
             return launcher.run(config, recipe, resume=run.path)
-        return launcher.run(config, recipe, made=run.path)
+        return launcher.run(load_config(run.config, environment={}), recipe, made=run.path)
     except CannotGoOn as error:
         logs.last_word(f"chorus run: {error}")
         return CANNOT_GO_ON

@@ -29,7 +29,7 @@ class Chosen:
     @property
     def run_id(self) -> str:
         """The run's namespace on Redis."""
-        return self.run.name
+        return self.run.run_id
 
 
 def valkey_service(chosen: Chosen) -> Service:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import redis
 
@@ -34,6 +34,8 @@ from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.checkpoints import Manifest
 from chorus.protocol.run_folder.files import write_json
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.identity import read_identity
+from chorus.protocol.run_folder.problem_set import fingerprint, note_problems
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import glance
@@ -45,7 +47,8 @@ log = logging.getLogger("chorus.learner")
 class Parts:
     """All that a learner works with, and where it stands.
 
-    done: steps trained. untold: entries trained since the last checkpoint, by step.
+    lineage: of the ledger (protocol/run_folder/identity.py). done: steps trained. durable: groups that the lineage's
+    checkpoints hold. untold: entries trained since the last checkpoint, by step.
     """
 
     config: RunConfig
@@ -60,7 +63,9 @@ class Parts:
     weights: WeightSync
     recorder: Recorder
     evaluations: Evaluations
+    lineage: int = 1
     done: int = 0
+    durable: int = 0
     untold: dict[int, list[str]] = field(default_factory=dict)
 
 
@@ -81,14 +86,19 @@ def assemble(
     metrics = LearnerMetrics(config.learner.metrics_port)
     admission = Admission(config, run_id)
     ledger = LearnerLedger(client, run_id)
-    done = ranks.manifest.step if ranks.manifest else 0
+    manifest = ranks.manifest
+    done = manifest.step if manifest else 0
+    identity = read_identity(run.path)
+    lineage = identity.lineage if identity else 1
     trackers = Trackers(config, run, run_id, done + 1)
     evaluations = Evaluations(config, run, admission, LearnerLedger(client, run_id, "eval", ledger.fence), metrics)
     recorder = Recorder(config, run, admission, metrics, trackers)
     _introduce(metrics, config, run_id, ledger.fence, done)
 
-    if ranks.manifest is not None:
-        ledger.durable(done, ranks.manifest.all_entries)
+    if changed := note_problems(run, admission.digests, done, manifest.problems if manifest else ""):
+        log.warning("%s", changed)
+    if manifest is not None and manifest.lineage == lineage:
+        ledger.durable(done, manifest.all_entries)
     ledger.rewind(done)
     run.rewind_records(done)
     evaluations.rewind(done)
@@ -100,9 +110,9 @@ def assemble(
     groups = Collector(config, ledger, admission, metrics)
     groups.restore(done)
     weights = weight_sync(metrics)
-    return Parts(
-        config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations, done
-    )
+    durable = checkpoints.trained_in(run.checkpoints, lineage)
+    parts = (config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations)
+    return Parts(*parts, lineage, done, durable)
 
 
 def _introduce(metrics: LearnerMetrics, config: RunConfig, run_id: str, fence: int, done: int) -> None:
@@ -143,7 +153,9 @@ class Lifecycle:
         self._evaluate("after")
         tokens = p.recorder.generated_tokens(p.weights.members())
         told = summarize(p.run, p.config, good_syncs(p.client, p.run_id), p.ledger.accounts(), tokens)
-        write_json(p.run.summary, told | {"validation": p.evaluations.summary()})
+        identity = read_identity(p.run.path)
+        lineages = [asdict(begun) for begun in identity.begun] if identity else []
+        write_json(p.run.summary, told | {"validation": p.evaluations.summary(), "lineages": lineages})
         self.say("done", "")
 
     def close(self) -> None:
@@ -159,7 +171,15 @@ class Lifecycle:
     def checkpoint(self, rolled_back_to: int | None = None) -> None:
         """Write one, then acknowledge what it holds: in this order, so that a crash between the two loses nothing."""
         p = self.parts
-        manifest = Manifest(p.done, p.ledger.fence, p.untold, rolled_back_to)
+        p.durable += sum(map(len, p.untold.values()))
+        manifest = Manifest(
+            *(p.done, p.ledger.fence, p.untold, rolled_back_to),
+            lineage=p.lineage,
+            trained=p.durable,
+            admitted=p.groups.next_index,
+            problems=fingerprint(p.admission.digests),
+            at=time.time(),
+        )
         with p.metrics.checkpoint_s.time():
             p.ranks.save(p.run.checkpoints, manifest)
         p.metrics.durable_step.set(p.done)

@@ -8,7 +8,8 @@
 | `arithmetic:STYLE?options` | synthetic problems, see problems/arithmetic.py |
 
 A row holds `problem`, and `answer` (one) or `answers` (all accepted ones), or, with kind `code`, `tests`; `id`,
-`solution`, `kind`, `level` (a whole number), `domain` (or `subject`) and `source` are optional. Of the other columns
+`solution`, `kind`, `level` (a whole number), `domain` (or `subject`) and `source` are optional. What a problem without
+`id` is called, and which problems are one, says problems/identity.py. Of the other columns
 those are kept that a user's own grader asks for (protocol/graders.py). Where a file or a data set has other names for
 them, the spec says so: `file.parquet?problem=question&answer=final_answer`. A row that cannot be a problem is refused
 with its place: training on fewer problems than the file holds would go unnoticed.
@@ -24,6 +25,7 @@ from urllib.parse import parse_qsl
 from pydantic import ValidationError
 
 from chorus.problems.arithmetic import load_arithmetic
+from chorus.problems.identity import id_of_row, merge
 from chorus.problems.readers import Row, hub_rows, jsonl_rows, parquet_rows
 from chorus.problems.reasoning_gym import load_gym
 from chorus.protocol.graders import KINDS, NO_ROWS, RowNeeds
@@ -43,16 +45,17 @@ class Placed:
 
 
 def load_problems(spec: str, needs: RowNeeds = NO_ROWS) -> list[Problem]:
-    """All problems of a source, in its order, each with the columns that the run's own graders need of it.
+    """All problems of a source, in its order, each with the columns that the run's own graders need of it. Rows that
+    repeat another one are left out, and counted.
 
     Raises ValueError for a spec, a file or a row that cannot be used, and ImportError where a reader is not
     installed.
     """
-    return [placed.problem for placed in load_placed(spec, needs)]
+    return merge((placed.problem for placed in load_placed(spec, needs)), spec)
 
 
 def load_placed(spec: str, needs: RowNeeds = NO_ROWS) -> list[Placed]:
-    """All problems of a source with their places; raises as `load_problems` does."""
+    """All rows of a source with their places; raises as `load_problems` does."""
     if spec.startswith("arithmetic:"):
         placed = _generated(load_arithmetic(spec), spec, needs)
     elif spec.startswith(GYM):
@@ -85,11 +88,11 @@ def _read(spec: str, needs: RowNeeds) -> list[Placed]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     renamed = {column: options.pop(column) for column in COLUMNS if column in options}
     if source.startswith("hub:"):
-        rows, name = hub_rows(source, options), source.removeprefix("hub:")
+        rows = hub_rows(source, options)
     elif source.endswith((".jsonl", ".jsonl.gz")):
-        rows, name = jsonl_rows(_existing(source)), Path(source).name.split(".")[0]
+        rows = jsonl_rows(_existing(source))
     elif source.endswith(".parquet"):
-        rows, name = parquet_rows(_existing(source)), Path(source).stem
+        rows = parquet_rows(_existing(source))
     else:
         raise ValueError(
             f"problems {spec!r}: unknown kind of source; give a .jsonl, .jsonl.gz or .parquet file, "
@@ -100,16 +103,16 @@ def _read(spec: str, needs: RowNeeds) -> list[Placed]:
             f"problems {spec!r}: {', '.join(options)} is not understood after the '?'; use one of {', '.join(COLUMNS)} "
             "to name a column" + (", config or revision" if source.startswith("hub:") else "")
         )
-    return _placed(rows, name, renamed, needs)
+    return _placed(rows, source, renamed, needs)
 
 
-def _placed(rows: Iterable[Row], name: str, renamed: dict[str, str], needs: RowNeeds) -> list[Placed]:
-    """Rows to problems; refuses an id that occurs twice (the ledger and the template draw go by id)."""
+def _placed(rows: Iterable[Row], source: str, renamed: dict[str, str], needs: RowNeeds) -> list[Placed]:
+    """Rows to problems; refuses an id that two rows bring (the template draw and pass rates go by id)."""
     found: list[Placed] = []
     places: dict[str, str] = {}
     for where, row in rows:
-        problem = _problem(where, row, f"{name}/{len(found)}", renamed, needs)
-        if problem.id in places:
+        problem = _problem(where, row, source, renamed, needs)
+        if problem.id in places and problem.id != id_of_row(source, row):
             raise ValueError(
                 f"problems {where}: id {problem.id!r} is also at {places[problem.id]}; make the ids unique"
             )
@@ -118,13 +121,14 @@ def _placed(rows: Iterable[Row], name: str, renamed: dict[str, str], needs: RowN
     return found
 
 
-def _problem(where: str, row: Any, default_id: str, renamed: dict[str, str], needs: RowNeeds) -> Problem:
+def _problem(where: str, row: Any, source: str, renamed: dict[str, str], needs: RowNeeds) -> Problem:
     if not isinstance(row, dict):
         raise ValueError(f"problems {where}: a row must be an object with `problem` and `answer`, not {row!r:.60}")
     if missing := [column for column in renamed.values() if column not in row]:
         raise ValueError(
             f"problems {where}: there is no column {missing[0]!r}, which the spec names; the row has {', '.join(row)}"
         )
+    as_read = row
     row = row | {column: row[theirs] for column, theirs in renamed.items()}
     # A renamed `answer` is the one that is meant, whatever else the row calls `answers`.
     given = row.get("answer") if "answer" in renamed else row.get("answers") or row.get("answer")
@@ -143,7 +147,7 @@ def _problem(where: str, row: Any, default_id: str, renamed: dict[str, str], nee
     if not str(row.get("problem") or "").strip():
         raise ValueError(f"problems {where}: the row has no problem; give `problem`, or remove the row")
     fields = {key: row.get(key) for key in ("problem", "solution", "level", "source")} | {
-        "id": str(default_id if row.get("id") in (None, "") else row["id"]),
+        "id": id_of_row(source, as_read) if row.get("id") in (None, "") else str(row["id"]),
         "answers": answers,
         "tests": _tests(where, row.get("tests")) if kind == "code" else None,
         "kind": kind,

@@ -96,13 +96,10 @@ def _problems(spec: str, assigned: list[Assigned]) -> list[dict[str, Any]]:
         placed = load_placed(spec)
     except (OSError, ValueError, ImportError) as error:
         raise CannotGoOn(f"--problems {spec}: {error}") from None
-    if not any(p.problem.id in levels for p in placed):
+    chosen = {p.problem.id: p for p in placed if p.problem.id in levels}  # rows that repeat another one count once
+    if not chosen:
         raise CannotGoOn(f"--problems {spec}: none of its problems has a level; is it the source that was measured?")
-    return [
-        p.row | p.problem.model_dump(exclude_none=True) | {"level": levels[p.problem.id]}
-        for p in placed
-        if p.problem.id in levels
-    ]
+    return [p.row | p.problem.model_dump(exclude_none=True) | {"level": levels[id]} for id, p in chosen.items()]
 
 
 def _table(assigned: list[Assigned]) -> str:

@@ -35,6 +35,7 @@ from chorus.problems.hints import hinted
 from chorus.problems.rendering import Renderer, load_tokenizer
 from chorus.protocol.config.run import Gpu
 from chorus.protocol.ledger import FencedError, LedgerLostError
+from chorus.protocol.run_folder.identity import name_of
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import connect
@@ -221,7 +222,7 @@ async def _fleet(args: SimpleNamespace, model: Model) -> AsyncIterator[Fleet]:
     assert model.config
     assert model.run
     client = connect(args.redis or model.config.redis.url, patience_s=0.0, named="--redis")
-    async with open_fleet(client, model.run.name, args.template) as fleet:
+    async with open_fleet(client, name_of(model.run), args.template) as fleet:
         yield fleet
 
 

@@ -225,7 +225,7 @@ def _syncs(run: RunFolder, config: RunConfig) -> tuple[float, float] | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     try:
-        reports = good_syncs(glance(config.redis.url), run.name) if config.redis.url else []
+        reports = good_syncs(glance(config.redis.url), run.run_id) if config.redis.url else []
     except redis.RedisError:
         return None
     if not reports:

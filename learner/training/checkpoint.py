@@ -52,9 +52,12 @@ def _export(policy: Policy, full: Mapping[str, Any], path: Path) -> None:
 
 
 def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manifest:
-    """Restore policy and optimizer in place; a collective."""
+    """Restore policy and optimizer in place; a collective. The optimizer's settings stay those of the configuration."""
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     model_state, optimizer_state = get_state_dict(policy, optimizer)
     state = {"model": model_state, "optimizer": optimizer_state}
     state_dict_loader.load(state, checkpoint_id=str(path / STATE))
     set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    for group, wanted in zip(optimizer.param_groups, settings, strict=True):
+        group.update(wanted)
     return read_manifest(path)

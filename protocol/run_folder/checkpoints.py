@@ -19,6 +19,7 @@ from pathlib import Path
 from chorus.protocol.run_folder.files import write_json
 
 _MANIFEST = "manifest.json"
+_LATER = ("rolled_back_to", "lineage", "trained", "admitted", "problems", "at")  # not in every version's manifests
 STATE, EXPORT = "state", "huggingface"
 
 
@@ -27,12 +28,19 @@ class Manifest:
     """`entries`: rollout entry ids trained since the checkpoint before, by step and in order.
 
     `rolled_back_to`: the policy had collapsed at `step`, and the checkpoint holds the state of that earlier one.
+    `lineage`: of its ledger; `trained`: groups in it so far; `admitted`: the index of the group that came next (None:
+    an older version wrote it). `problems`: fingerprint of what it was trained on. `at`: unix seconds.
     """
 
     step: int
     fence: int
     entries: dict[int, list[str]]
     rolled_back_to: int | None = None
+    lineage: int = 1
+    trained: int = 0
+    admitted: int | None = None
+    problems: str = ""
+    at: float = 0.0
 
     @property
     def all_entries(self) -> list[str]:
@@ -51,7 +59,8 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 def read_manifest(path: Path) -> Manifest:
     fields = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
     entries = {int(k): v for k, v in fields["entries"].items()}
-    return Manifest(fields["step"], fields["fence"], entries, fields.get("rolled_back_to"))
+    known = {name: fields[name] for name in _LATER if name in fields}
+    return Manifest(fields["step"], fields["fence"], entries, **known)
 
 
 def whole(checkpoints: Path) -> list[Path]:
@@ -67,6 +76,12 @@ def loadable(checkpoints: Path) -> list[Path]:
 def latest(checkpoints: Path) -> Path | None:
     """The newest whole checkpoint."""
     return max(whole(checkpoints), default=None)
+
+
+def trained_in(checkpoints: Path, lineage: int, since: float = 0.0) -> int:
+    """Groups that the checkpoints of a lineage hold, of those written at `since` or later."""
+    manifests = map(read_manifest, whole(checkpoints))
+    return sum(len(m.all_entries) for m in manifests if m.lineage == lineage and m.at >= since)
 
 
 def oldest(checkpoints: Path) -> Path | None:
