@@ -24,6 +24,7 @@ from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.metrics.trackers import Trackers
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
+from chorus.learner.stopping import Stop
 from chorus.learner.validation import Evaluations
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
@@ -45,7 +46,7 @@ log = logging.getLogger("chorus.learner")
 class Parts:
     """All that a learner works with, and where it stands.
 
-    done: steps trained. untold: entries trained since the last checkpoint, by step.
+    done: steps trained. untold: entries trained since the last checkpoint, by step. stop: asked for by a signal.
     """
 
     config: RunConfig
@@ -62,6 +63,7 @@ class Parts:
     evaluations: Evaluations
     done: int = 0
     untold: dict[int, list[str]] = field(default_factory=dict)
+    stop: Stop = field(default_factory=Stop)
 
 
 def assemble(
@@ -128,7 +130,7 @@ class Lifecycle:
         self.publish(self._first_prefixes())
         self.say("waiting", "for a generator with fresh weights")
         deadline_s = p.config.generator.start_deadline_s + p.config.learner.sync_deadline_s
-        if p.weights.wait_synced(1, deadline_s) == 0:
+        if p.weights.wait_synced(1, deadline_s, p.stop.check) == 0:
             raise CannotGoOn(
                 f"no generator had passed the weight check after {deadline_s:g} s; see the generators' logs"
             )
@@ -139,12 +141,19 @@ class Lifecycle:
     def end(self) -> None:
         """Evaluate the last weights and sum the run up."""
         p = self.parts
-        p.weights.wait_synced(1, p.config.learner.sync_deadline_s)
+        p.weights.wait_synced(1, p.config.learner.sync_deadline_s, p.stop.check)
         self._evaluate("after")
         tokens = p.recorder.generated_tokens(p.weights.members())
         told = summarize(p.run, p.config, good_syncs(p.client, p.run_id), p.ledger.books(), tokens)
         write_json(p.run.summary, told | {"validation": p.evaluations.summary()})
         self.say("done", "")
+
+    def leave(self) -> None:
+        """What a learner leaves that is asked to stop: a checkpoint, where steps were trained since the newest one."""
+        p = self.parts
+        if p.untold:
+            self.checkpoint()
+        self.say("stopped", f"after step {p.done}")
 
     def close(self) -> None:
         self.parts.weights.close()
@@ -200,7 +209,7 @@ class Lifecycle:
         if not p.evaluations.due(p.done) or p.evaluations.known(p.done):
             return
         started = time.monotonic()
-        result = p.evaluations.validate(p.done, lambda detail: self.say(f"validating step {p.done}", detail))
+        result = p.evaluations.validate(p.done, self._progress(f"validating step {p.done}"))
         self._prune()  # of the one that was selected until now
         p.recorder.evaluated(p.done, "validation", result)
         p.recorder.leave_out(time.monotonic() - started)
@@ -209,10 +218,19 @@ class Lifecycle:
         """What a person who watches sees."""
         write_json(self.parts.run.status, {"phase": phase, "detail": detail})
 
+    def _progress(self, phase: str) -> Callable[[str], None]:
+        """Called several times a second while answers are waited for."""
+
+        def progress(detail: str) -> None:
+            self.parts.stop.check()
+            self.say(phase, detail)
+
+        return progress
+
     def _evaluate(self, name: str) -> None:
         p = self.parts
         if p.evaluations.asked(name):
-            result = p.evaluations.evaluate(p.done, name, lambda detail: self.say(f"evaluating {name}", detail))
+            result = p.evaluations.evaluate(p.done, name, self._progress(f"evaluating {name}"))
             p.recorder.evaluated(p.done, name, result)
 
     def _first_prefixes(self) -> list[list[int]]:
@@ -220,4 +238,5 @@ class Lifecycle:
 
     def _prune(self) -> None:
         p = self.parts
-        checkpoints.prune(p.run.checkpoints, p.config.learner.keep_checkpoints, p.evaluations.selected_step())
+        steps = {p.evaluations.selected_step(), *checkpoints.before(p.run.checkpoints, p.recorder.alarms.began)}
+        checkpoints.prune(p.run.checkpoints, p.config.learner.keep_checkpoints, steps)

@@ -8,9 +8,11 @@ import shutil
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import redis
 
+from chorus.learner.stopping import StopAsked, stopped_by_signals
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import FencedError, LedgerLostError
@@ -21,6 +23,9 @@ from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.command_line import PATH, command, config_option, option, overrides_option, run_id_option
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.runtime.redis import connect, lost
+
+if TYPE_CHECKING:
+    from chorus.learner.loop import Learner
 
 log = logging.getLogger("chorus.learner")
 _SCANT_BYTES = 16 * 2**20
@@ -109,11 +114,23 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
                 ranks,
                 partial(Broadcaster, config, client, run_id, backend, device),
             )
-            Learner(parts).run()
+            with stopped_by_signals(config.learner.grace_s) as parts.stop:
+                status = _status_of(Learner(parts))
             ranks.stop()
         else:
-            ranks.follow()
+            status = os.EX_OK
+            with stopped_by_signals(config.learner.grace_s):
+                ranks.follow()
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+    return status
+
+
+def _status_of(learner: Learner) -> int:
+    try:
+        learner.run()
+    except StopAsked as asked:
+        log.info("%s: stopped after step %d; go on with --resume", asked, learner.parts.done)
+        return asked.status
     return os.EX_OK

@@ -81,6 +81,9 @@ class LearnerSection(Section):
     store_port: int = Field(default=0, ge=0, le=65535, description="0: any free port")
     bucket_bytes: int = Field(default=64 * 2**20, ge=4096, description="weights are sent in flat buckets of this size")
     sync_deadline_s: float = Field(default=60.0, gt=0)
+    grace_s: float = Field(
+        default=120.0, gt=0, description="from SIGTERM to the end: the step in progress and its checkpoint"
+    )
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Prometheus; 0: none")
 
 

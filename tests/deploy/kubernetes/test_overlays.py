@@ -19,6 +19,7 @@ from manifest_rules import complaints, quantity
 from manifests import KUBERNETES, Object, Pods, environment, expand, find, kustomized, pods, render
 
 from chorus.cli.main import COMMANDS, main
+from chorus.deploy.services import MARGIN_S
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys
@@ -124,6 +125,7 @@ def test_configuration_and_objects_agree(
     if name == "learner":
         assert own.ports()["store"] == config.learner.store_port
         assert config.learner.host == "10.0.0.7", "the pod's own address"
+        assert config.learner.grace_s + MARGIN_S <= own.spec["terminationGracePeriodSeconds"], "SIGTERM: a checkpoint"
     else:
         assert config.generator.group_deadline_s + 20 <= own.spec["terminationGracePeriodSeconds"], "SIGTERM drains"
 
