@@ -133,7 +133,7 @@ def start(
     else:
         source = Path(config) if config is not None else RunFolder(Path(resume or "")).existing().config
         found, recipe = load_config(source, overrides), str(source)
-    check_inputs(found)
+    check_inputs(found, resumed=resume is not None)
     made = Path(resume) if resume is not None else launcher.new_folder(found, recipe)
     run = RunFolder(made.resolve())  # this interpreter may change its working folder
     write_json(run.config, found.model_dump(mode="json"))

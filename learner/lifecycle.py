@@ -24,7 +24,6 @@ from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.metrics.trackers import Trackers
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
-from chorus.learner.stopping import Stop
 from chorus.learner.validation import Evaluations
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
@@ -38,6 +37,7 @@ from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import glance
+from chorus.protocol.runtime.stopping import Stop
 
 log = logging.getLogger("chorus.learner")
 

@@ -14,11 +14,11 @@ import time
 
 from chorus.learner.lifecycle import Lifecycle, Parts
 from chorus.learner.metrics.recorder import Around
-from chorus.learner.stopping import StopAsked
 from chorus.learner.training.experience import make_experience, minibatches
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import WEIGHT_CHECKS, unpack_ids
 from chorus.protocol.run_folder.rollouts import write_step
+from chorus.protocol.runtime.stopping import StopAsked
 
 log = logging.getLogger("chorus.learner")
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from chorus.learner.stopping import StopAsked, stopped_by_signals
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import FencedError, LedgerLostError
@@ -23,6 +22,7 @@ from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.command_line import PATH, command, config_option, option, overrides_option, run_id_option
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.runtime.redis import connect, lost
+from chorus.protocol.runtime.stopping import StopAsked, stopped_by_signals
 
 if TYPE_CHECKING:
     from chorus.learner.loop import Learner
@@ -102,7 +102,7 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
         for text in config.objective.warnings:
             log.warning("objective: %s", text)
     start_from = checkpoints.latest(run.checkpoints) if resume else None
-    ranks = distributed.DistributedTrainer(config, device, start_from)
+    ranks = distributed.DistributedTrainer(config, device, start_from, check_exports=True)
     try:
         if rank == 0:
             backend = "nccl" if device.type == "cuda" and not config.shares_a_gpu else "gloo"

@@ -20,10 +20,10 @@ from chorus.deploy.services import MARGIN_S, Chosen, services_of
 from chorus.learner.lifecycle import Parts
 from chorus.learner.loop import Learner
 from chorus.learner.main import _status_of
-from chorus.learner.stopping import stopped_by_signals
 from chorus.protocol.config.run import LearnerSection
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.runtime.stopping import stopped_by_signals
 
 ROOT = Path(__file__).parents[3]
 
@@ -57,7 +57,7 @@ def test_a_stop_in_the_middle_of_a_step_waits_for_its_end_and_leaves_its_checkpo
     learner, parts = start(client, config, tmp_path, at("train", 2, holder))
     assert stopped(learner, parts, holder) == 128 + signal.SIGTERM
     assert steps_of(tmp_path) == [2]
-    assert parts.ledger.books().durable == 4, "what it holds is acknowledged"
+    assert parts.ledger.accounts().durable == 4, "what it holds is acknowledged"
     again, parts = start(client, config_of(tiny_model, tmp_path, run={"steps": 3}), tmp_path)
     again.run()
     assert sorted(parts.ranks.trained) == list(range(6)), "nothing is trained twice"  # type: ignore[attr-defined]
@@ -156,6 +156,11 @@ def test_whoever_stops_a_learner_waits_longer_than_it_may_take(tiny_model: Path,
     assert slurm
     assert float(compose.removesuffix("s")) >= default + MARGIN_S
     assert job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= default + MARGIN_S
+    torchrun = re.search(
+        r"--shutdown-timeout=(\d+)", (ROOT / "deploy/kubernetes/overlays/gpu/learner.yaml").read_text()
+    )
+    assert torchrun
+    assert default < float(torchrun[1]) < default + MARGIN_S
     config = config_of(tiny_model, tmp_path, learner={"grace_s": 7.0})
     services = services_of(Chosen(config, RunFolder(tmp_path), place(config, [0, 1], []), True, True, False))
     assert services[-1].grace_s == 7.0 + MARGIN_S
