@@ -268,7 +268,7 @@ class Broadcaster:
         if all(other.refusals >= _REFUSALS for other in self.links.values() if not other.gone):
             self._shared.failure = CannotGoOn(
                 f"every generator has refused the weights {_REFUSALS} times; {link.member.generator_id} says: "
-                f"{report.detail}"
+                f"{report.detail}; see the generators' logs"
             )
 
     def _next(self, link: Link) -> Snapshot | None:
