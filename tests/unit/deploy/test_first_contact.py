@@ -231,9 +231,7 @@ def test_a_row_that_the_chat_template_refuses_is_named_with_its_place(meet: Meet
     refuses = "{% if 'seven' in messages[-1].content %}{{ raise_exception('no sevens') }}{% endif %}" + TURNS
     (model / "chat_template.jinja").write_text(refuses)
     rows = [{"problem": "1 + 1", "answer": "2"}, {"problem": "seven + 1", "answer": "8"}]
-    with pytest.raises(
-        CannotGoOn, match=r"train\.jsonl:2: .*no sevens\); mend"
-    ):
+    with pytest.raises(CannotGoOn, match=r"train\.jsonl:2: .*no sevens\); mend"):
         meet(rows, templates={"chat": "model"})
 
 
