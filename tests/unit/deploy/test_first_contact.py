@@ -197,6 +197,21 @@ def test_markers_that_are_special_tokens_of_the_model_can_be_earned(meet: Meet, 
     meet(templates={"names": ["deepseek-r1"]}, problems={"max_prompt_tokens": 900}, model={"context": 950})
 
 
+def test_a_tag_that_swallows_the_newline_beside_it_can_be_written_all_the_same(meet: Meet, model: Path) -> None:
+    tokenizer = byte_level((*CHATML, "</s>"))
+    tokenizer.add_special_tokens([AddedToken("<think>", special=True, rstrip=True, normalized=False)])
+    save(model, tokenizer)
+    assert any("<think>\n" in marker for marker in load_templates()["open-r1"].markers)
+    meet(templates={"names": ["open-r1"]}, problems={"max_prompt_tokens": 1700}, model={"context": 1800})
+
+
+def test_a_tokenizer_that_puts_a_blank_before_a_text_passes(meet: Meet, model: Path) -> None:
+    tokenizer = byte_level(CHATML)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)  # type: ignore[assignment]
+    save(model, tokenizer)
+    meet(problems={"max_prompt_tokens": 800}, model={"context": 900})
+
+
 def test_a_marker_that_the_tokenizer_can_not_write_is_refused_with_its_template(
     meet: Meet, model: Path, tmp_path: Path
 ) -> None:
