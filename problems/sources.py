@@ -195,5 +195,5 @@ def _check_text(where: str, column: str, value: Any) -> None:
 def _existing(spec: str) -> Path:
     path = Path(spec)
     if not path.is_file():
-        raise ValueError(f"problems {spec!r}: no such file; paths are relative to the working directory")
+        raise ValueError(f"problems {spec!r}: no such file; give a path that begins in the working directory")
     return path

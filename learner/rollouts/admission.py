@@ -181,7 +181,8 @@ class Admission:
         problems = self._first_fitting(self._load(self.config.problems.heldout), self.evaluation_templates, wanted)
         if len(problems) < wanted:
             raise CannotGoOn(
-                f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {wanted}"
+                f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {wanted}: "
+                "lower it"
             )
         return problems
 
@@ -231,7 +232,9 @@ def _vocabulary(path: str) -> int:
     try:
         return AutoConfig.from_pretrained(path).get_text_config().vocab_size
     except (OSError, ValueError) as error:
-        raise CannotGoOn(f"model.path {path}: its config.json can't be used ({first_line(error)})") from None
+        raise CannotGoOn(
+            f"model.path {path}: its config.json can't be used ({first_line(error)}); save the model anew"
+        ) from None
 
 
 def _by_hash(problems: list[Problem]) -> list[Problem]:
