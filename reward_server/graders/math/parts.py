@@ -28,7 +28,10 @@ def by_shape(answer: str, gold: str, ask: Ask) -> Comparison | None:
     if _has_dots(answer_shape) or _has_dots(gold_shape):
         same = all_equal(answer_shape.items, gold_shape.items, ask)
         return Comparison(same, "items", "a sequence goes on in its order")
-    same = same_items(unnamed(answer_shape.items), unnamed(gold_shape.items), lambda one, other: ask(one, other).equal)
+    answers, golds = unnamed(answer_shape.items), unnamed(gold_shape.items)
+    if any("=" in item for item in (golds if answers != answer_shape.items else answers)):
+        answers, golds = answer_shape.items, gold_shape.items  # equations, and `y =` is a side of one
+    same = same_items(answers, golds, lambda one, other: ask(one, other).equal)
     return Comparison(same, "items", "the same items" if same else "other items")
 
 
