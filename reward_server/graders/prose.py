@@ -55,8 +55,8 @@ _TERM = (
     rf"(?:\d{{1,6}}[ ]\d{{1,4}}/\d{{1,4}}(?![\d/])|{_ATOM}(?:\s?(?:/|\*|\\cdot|\\times|×|·"
     rf"|x(?=\s?10\^))\s?{_ATOM}|{_ATOM}){{0,6}})"
 )
-_SUM = rf"{_TERM}(?:(?:\s[-+−]\s|[-+−]){_TERM}){{0,6}}"
-_SIGN = r"(?:(?<![\w)\]}.])[-+−]\s?)?"
+_SUM = rf"{_TERM}(?:(?:\s[-+−±]\s|[-+−±]|\s?\\pm\s?){_TERM}){{0,6}}"
+_SIGN = r"(?:(?<![\w)\]}.])(?:[-+−±]|\\pm)\s?)?"
 # A tuple or an interval of values comes first, so that its last number is not taken for all of it.
 _ENDS = rf"\s?[-−]?(?:{_SUM}|∞|\\infty)\s?"
 # "2 hours and 30 minutes", "3:45 PM", "3:2", "a ratio of 3 to 2"
@@ -87,6 +87,9 @@ _PLAIN_FORMULA = re.compile(
     r"(?:(?<=\bis)|(?<=\bare)|(?<=:))\s+(?P<formula>(?:[\d.,]++|[A-Za-z](?![A-Za-z])|(?:sqrt|sin|cos|tan|ln|log|exp|pi)(?![a-z])"
     r"|[-+*/^=<>()|!\s−·√π≤≥²³⁴]){2,120}+)(?=\s*(?:$|\n))"
 )
+_ALGEBRA = re.compile(
+    r"[A-Za-z].*[=<>≤≥]|[=<>≤≥].*[A-Za-z]|[xyz]|[a-z]\s*[-+]\s*\w|\w\s*[-+]\s*[a-z]", re.DOTALL
+)  # no units
 _LIST_GAP = re.compile(
     rf"{CLOSER}\s*(?:[,;]\s*)?(?:(?:and|or)\s+)?(?:[A-Za-z](?:_\{{?\w\}}?)?\s*=\s*)?{OPENER}", re.IGNORECASE
 )
@@ -197,7 +200,7 @@ def candidates(body: str) -> Iterator[list[Span]]:
         for m in MATH_SPANS.finditer(body[tail:])
     ]
     plain = next(reversed(list(_PLAIN_FORMULA.finditer(body, tail))), None)
-    spans = [(*plain.span("formula"), *plain.span())] if plain and re.search("[A-Za-z]", plain["formula"]) else []
+    spans = [(*plain.span("formula"), *plain.span())] if plain and _ALGEBRA.search(plain["formula"]) else []
     spans += formulas
     at = 0
     for value in VALUE.finditer(body, tail):

@@ -21,6 +21,7 @@ NAME = re.compile(
     r"(?:[^\d+*/^=<>,;\-()_]|_\{?\d+\}?|_|\^\{?(?:-1|(?:\\prime\s*)+|\(\w\))\}?(?=\()"
     r"|\((?:[^=()]|\([^=()]*\))*\))++|\s*[A-Za-z](?:\s*\+\s*[A-Za-z])+\s*"
 )
+_VARIABLE = re.compile(r"[A-DF-Za-df-hj-z](?:_\{?\w+\}?)?(?:\([a-z]\))?")  # no e, no i
 _FUNCTION_OF_X = re.compile(r"y|[a-zA-Z]\s*\(\s*x\s*\)")
 
 
@@ -61,7 +62,9 @@ def _sides(text: str) -> list[str] | None:
     shape = read_shape(text)
     if (shape is not None and shape.kind != "tuple") or has_relation(text):
         return None
-    return _split_sides(text)
+    sides = _split_sides(text)
+    is_turned = len(sides) == 2 and _VARIABLE.fullmatch(sides[1]) and not NAME.fullmatch(sides[0])
+    return sides[::-1] if is_turned else sides
 
 
 def last_side(text: str) -> str:

@@ -96,6 +96,11 @@ def named(items: tuple[str, ...]) -> dict[str, str] | None:
     return names if len(names) == len(items) else None
 
 
+def is_equation(item: str) -> bool:
+    """Whether an item is an equation that names no value: `3x + 2y = 0`."""
+    return "=" in item and _NAMED.fullmatch(item) is None
+
+
 def unnamed(items: tuple[str, ...]) -> tuple[str, ...]:
     """`x = 1, x = 2` and `x = 1, 2` without the name that all of them share."""
     found = [_NAMED.fullmatch(item) for item in items]

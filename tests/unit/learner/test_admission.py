@@ -190,7 +190,7 @@ def test_the_columns_that_graders_name_go_from_the_file_to_the_function(tiny_mod
 def test_a_row_without_a_column_that_a_grader_names_is_refused_with_its_place(tiny_model: Path, problems: Path) -> None:
     sections: dict[str, Any] = {
         "model": {"path": str(tiny_model), "context": 400},
-        "problems": {"train": [str(problems)]},
+        "problems": {"train": [str(problems)], "max_prompt_tokens": 150},
         "templates": {"names": [TEMPLATE]},
         "sampling": {"max_tokens": 16},
         "reward": {

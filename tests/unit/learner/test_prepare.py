@@ -114,9 +114,10 @@ def test_mini_batches_are_whole_groups_in_order() -> None:
 
 def test_a_term_adds_its_weighted_score_and_one_that_failed_takes_the_reward() -> None:
     scores = [{"short": 0.5, "short.lines": 9.0}, {"short": -1.0}, {"short": None}, None]
-    group = [sample(1.0), sample(0.0), sample(1.0), sample(1.0)]
-    for one, of_one in zip(group, scores, strict=True):
-        one.grade.scores = of_one
+    group = [
+        one.model_copy(update={"grade": one.grade.model_copy(update={"scores": of_one})})
+        for one, of_one in zip([sample(1.0), sample(0.0), sample(1.0), sample(1.0)], scores, strict=True)
+    ]
     sections = config(4).model_dump()
     sections["reward"] |= {
         "graders": [{"name": "short", "function": "own.py:short"}],
