@@ -247,6 +247,15 @@ def activation_bytes(config: RunConfig, path: str, parameters: float) -> float |
     return kept + copies + _HEAD_BYTES_PER_ELEMENT * min(_HEAD_CHUNK_ELEMENTS, tokens * vocabulary)
 
 
+def learner_bytes(config: RunConfig, ranks: int = 1) -> float | None:
+    """What the learner is foreseen to take on each rank, its libraries apart; None: the model's size is not known."""
+    model = _model(config.model.path)
+    if model is None:
+        return None
+    activations = activation_bytes(config, config.model.path, model.count) or 0.0
+    return model.count * LEARNER_BYTES_PER_PARAMETER / ranks + activations
+
+
 def _shape(path: str) -> dict[str, Any]:
     """A folder's config.json, or what is known of a published model."""
     published = next((shape for name, shape in _SHAPES if name.search(path)), None)

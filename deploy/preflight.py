@@ -7,6 +7,7 @@ from pathlib import Path
 
 from chorus.learner.curriculum.sampler import PassRates
 from chorus.learner.rollouts.template_sampler import TemplateDraw
+from chorus.problems.rendering import read_chat_template
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.graders import RowNeeds
@@ -29,6 +30,7 @@ def check_inputs(config: RunConfig) -> None:
     ):
         choose_templates(names, files, key)
     _check_model(config.model.path)
+    read_chat_template(config.templates.chat)
     PassRates(config.curriculum.pass_rates)
     # A server that runs already has loaded its own; here the file need not even be.
     if not config.reward.url and (why := unusable(config.reward.graders)) is not None:

@@ -59,6 +59,8 @@ class Progress:
         fresh = self._read_records()
         for text in (text for record in fresh for text in record.get("alarms", ())):
             self.note(f"alarm: {text}")
+        for text in (text for record in fresh for text in record.get("findings") or ()):
+            self.note(f"doctor: {text}")
         status = read_json(self._run.status)
         if self._live is not None:
             self._live.update(self._picture(status), refresh=True)

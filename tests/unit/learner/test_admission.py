@@ -142,3 +142,10 @@ def test_a_validation_set_that_the_held_out_one_uses_up_is_refused(tiny_model: P
     some = admission(tiny_model, str(problems), problems=1, every=5, validation_problems=1)
     with pytest.raises(CannotGoOn, match=r"problems.validation leaves 0 problems that fit .*validation_problems is 1"):
         some.validation_tasks(0, 0)
+
+
+def test_every_task_says_which_tokens_end_an_answer(tiny_model: Path, problems: Path) -> None:
+    asked = admission(tiny_model, str(problems), problems=1, samples=1)
+    ends = sorted({asked.tokenizer.eos_token_id, 2})  # 2: a Llama's, in its generation config
+    tasks = [asked.task(0, 0), *asked.evaluation_tasks(0, 0)]
+    assert [task.sampling.stop for task in tasks] == [ends] * 3
