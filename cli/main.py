@@ -45,6 +45,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("chorus.cli.report", "compare runs: one HTML page and a Markdown file with tables and plots"),
     },
     "Measure models and data": {
+        "push": ("chorus.cli.data.push", "upload a checkpoint to the Hugging Face hub, with a card made of the run"),
         "eval": (
             "chorus.cli.evaluate.eval",
             "what a model can do on benchmarks: accuracy, pass@k, majority votes, intervals",

@@ -247,13 +247,12 @@ def activation_bytes(config: RunConfig, path: str, parameters: float) -> float |
     return kept + copies + _HEAD_BYTES_PER_ELEMENT * min(_HEAD_CHUNK_ELEMENTS, tokens * vocabulary)
 
 
-def learner_bytes(config: RunConfig, ranks: int = 1) -> float | None:
-    """What the learner is foreseen to take on each rank, its libraries apart; None: the model's size is not known."""
-    model = _model(config.model.path)
+def learner_bytes(config: RunConfig, path: str) -> float | None:
+    """What one learner of the model in `path` is foreseen to take, its libraries apart; None: its size is not known."""
+    model = _model(path)
     if model is None:
         return None
-    activations = activation_bytes(config, config.model.path, model.count) or 0.0
-    return model.count * LEARNER_BYTES_PER_PARAMETER / ranks + activations
+    return model.count * LEARNER_BYTES_PER_PARAMETER + (activation_bytes(config, path, model.count) or 0.0)
 
 
 def _shape(path: str) -> dict[str, Any]:

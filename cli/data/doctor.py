@@ -116,9 +116,11 @@ def diagnose(run: RunFolder, steps: int | None = None, planned: int | None = Non
     templates = choose_templates(config.templates.names, [Path(file) for file in config.templates.files])
     peaks = [r["memory_peak"] for r in records if r.get("memory_peak")]
     limits = [r["memory_limit"] for r in records if r.get("memory_limit")]
-    tokenizer = load_tokenizer(config.model.path)
+    exports = sorted(run.checkpoints.glob("step-*/huggingface/tokenizer.json"))
+    model = str(exports[0].parent) if exports else config.model.path  # the first model may be gone, or elsewhere
+    tokenizer = load_tokenizer(model)
     look = Look(config, groups, tokenizer, templates, filtered, max(peaks, default=None), max(limits, default=None))
-    return Diagnosis(run, look, examine(look), records, planned or config.run.steps, learner_bytes(config))
+    return Diagnosis(run, look, examine(look), records, planned or config.run.steps, learner_bytes(config, model))
 
 
 def _report(d: Diagnosis) -> Iterator[str]:
