@@ -125,8 +125,8 @@ def stop_tokens(path: str, tokenizer: PreTrainedTokenizerFast, vocabulary: int) 
         named = GenerationConfig.from_pretrained(path).eos_token_id
     except OSError:  # no generation_config.json
         named = getattr(AutoConfig.from_pretrained(path).get_text_config(), "eos_token_id", None)
-    found = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
-    return sorted(id for id in found if isinstance(id, int) and 0 <= id < vocabulary)
+    found: list[Any] = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
+    return sorted({id for id in found if isinstance(id, int) and 0 <= id < vocabulary})
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerFast:

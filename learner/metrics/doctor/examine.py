@@ -184,7 +184,7 @@ def _format(look: Look) -> Finding | None:
 
 def _odd_tokens(look: Look) -> Finding | None:
     for name, groups in look.by_template().items():
-        ids = unpack_ids(groups[0].task.prompt_ids)
+        ids = unpack_ids(groups[0].task.prompt_ids).tolist()
         limit = look.config.doctor.tokens_per_character
         if odd := next(tokens.oddities(look.tokenizer, look.templates[name], ids, limit), None):
             text = f"prompts under {name} are split oddly: {odd}; set templates.chat to the format that the model was "
@@ -194,7 +194,7 @@ def _odd_tokens(look: Look) -> Finding | None:
 
 def _begin(look: Look) -> Finding | None:
     for group in look.groups[:1]:
-        if fault := tokens.begin_fault(look.tokenizer, unpack_ids(group.task.prompt_ids)):
+        if fault := tokens.begin_fault(look.tokenizer, unpack_ids(group.task.prompt_ids).tolist()):
             mend = "templates.chat = 'model' or a chat template that writes {{ bos_token }} once has it right"
             return Finding("begin_token", f"{fault}: {mend}")
     return None

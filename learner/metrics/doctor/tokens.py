@@ -16,13 +16,13 @@ SHOWN = 8  # tokens on each side of an edge
 _CHAT_MARK = re.compile(r"<\|[^|<>\s]{1,32}\|>|<(?:start|end)_of_turn>")
 
 
-def oddities(tokenizer: PreTrainedTokenizerFast, template: Template, ids: Sequence[int], most: float) -> Iterator[str]:
+def oddities(tokenizer: PreTrainedTokenizerFast, template: Template, ids: list[int], most: float) -> Iterator[str]:
     """What no tokenizer that fits the model and its chat format does to a prompt, in words.
 
     most: tokens a character.
     """
     text = decoded(tokenizer, ids)
-    if tokenizer.unk_token_id is not None and (unknown := list(ids).count(tokenizer.unk_token_id)):
+    if unknown := sum(id == tokenizer.unk_token_id for id in ids):
         yield f"{unknown} of its {len(ids)} tokens are {tokenizer.unk_token!r}, which stands for what it does not know"
     for words in (template.system, template.user_suffix, template.prefill):
         if words.strip() not in text:
@@ -36,12 +36,12 @@ def oddities(tokenizer: PreTrainedTokenizerFast, template: Template, ids: Sequen
         yield f"{len(ids)} tokens for {len(text)} characters"
 
 
-def begin_fault(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str | None:
+def begin_fault(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str | None:
     """A token that begins a text twice, or not at all where the tokenizer itself would put it."""
     begin = tokenizer.bos_token_id
-    if begin is None or not len(ids):
+    if begin is None or not ids:
         return None
-    if list(ids[:2]) == [begin, begin]:
+    if ids[:2] == [begin, begin]:
         return f"prompts begin with {tokenizer.bos_token!r} twice"
     if ids[0] != begin and tokenizer.encode("1")[:1] == [begin]:
         return f"the tokenizer begins every text with {tokenizer.bos_token!r}, and prompts do not"
@@ -50,8 +50,8 @@ def begin_fault(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str |
 
 def edges(tokenizer: PreTrainedTokenizerFast, group: RolloutGroup, number: int = 0) -> list[str]:
     """The tokens at the end of a group's prompt, and where one of its answers begins and ends, with their ids."""
-    prompt, sample = unpack_ids(group.task.prompt_ids), group.samples[number]
-    answer = unpack_ids(sample.token_ids)
+    prompt, sample = unpack_ids(group.task.prompt_ids).tolist(), group.samples[number]
+    answer = unpack_ids(sample.token_ids).tolist()
     if len(answer) <= 2 * SHOWN:
         whole = [f"answer             {_pieces(tokenizer, answer)}"]
     else:
@@ -64,11 +64,11 @@ def edges(tokenizer: PreTrainedTokenizerFast, group: RolloutGroup, number: int =
 
 def named(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
     """Token ids with their texts, for a sentence."""
-    return ", ".join(f"{tokenizer.convert_ids_to_tokens(int(id))} ({id})" for id in ids) or "none"
+    return ", ".join(f"{tokenizer.convert_ids_to_tokens(id)} ({id})" for id in ids) or "none"
 
 
 def decoded(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
-    text = tokenizer.decode(list(map(int, ids)), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    text = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return str(text)
 
 
@@ -78,4 +78,4 @@ def _encoded(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 
 def _pieces(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
     """Each token as the tokenizer writes it, with its id."""
-    return " ".join(f"{tokenizer.convert_ids_to_tokens(int(id))!r}:{id}" for id in ids)
+    return " ".join(f"{tokenizer.convert_ids_to_tokens(id)!r}:{id}" for id in ids)
