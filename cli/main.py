@@ -33,9 +33,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Look at runs": {
         "runs": ("chorus.cli.inspect.runs", "list the runs in a folder, and how far each of them is"),
-        "status": ("chorus.cli.inspect.status", "the books of a run, and the state of every member"),
+        "status": ("chorus.cli.inspect.status", "the accounts of a run, and the state of every member"),
         "why": ("chorus.cli.inspect.why", "who waits for whom, since when and until when"),
-        "audit": ("chorus.cli.inspect.audit", "balance the books of a run"),
+        "audit": ("chorus.cli.inspect.audit", "balance the accounts of a run"),
         "trace": ("chorus.cli.inspect.trace", "one group's life across the processes, with times"),
         "replay": ("chorus.cli.inspect.replay", "train a recorded step again, offline, and compare the loss"),
         "regrade": (

@@ -1,7 +1,7 @@
-"""One group's way through a generator: sample, grade, wait for the canary, commit.
+"""One group's way through a generator: sample, grade, wait for the weight check, commit.
 
 leased ─▶ sampled ─▶ graded ─▶ verified ─▶ committed
-   │         │          │          └─ the canary failed: given back, somebody else samples it anew
+   │         │          │          └─ the weight check failed: given back, somebody else samples it anew
    │         │          └─ the verifier can't be reached: grades without accuracy, masked in the loss
    └─────────┴─ engine gone: given back, the try not counted; engine refused or deadline over: counted
 """

@@ -20,7 +20,7 @@ import numpy as np
 from chorus.generator.engine import Completion, EngineError, EngineGone
 from chorus.generator.vllm_log import last_error
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.messages import CANARY_POINTS, CanaryPoint, SyncOffer, Version, unpack_floats, unpack_ids
+from chorus.protocol.messages import WEIGHT_CHECKS, SyncOffer, Version, WeightCheck, unpack_floats, unpack_ids
 from chorus.protocol.runtime.environment import child_environment, socket_folder, with_caches
 from chorus.protocol.runtime.processes import Guarded, bind_tree, free_port, spawn_guarded
 
@@ -92,7 +92,7 @@ class VllmEngine:
             *("--model", c.model.path, "--served-model-name", "policy", "--dtype", c.model.dtype),
             *("--host", "127.0.0.1", "--port", str(port)),
             *("--max-model-len", str(c.model.context)),
-            *("--max-num-seqs", str(c.generator.max_num_seqs + CANARY_POINTS)),
+            *("--max-num-seqs", str(c.generator.max_num_seqs + WEIGHT_CHECKS)),
             *("--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
             *("--weight-transfer-config", json.dumps({"backend": "chorus"})),
             *("--enable-scale-out", "--disable-uvicorn-access-log"),
@@ -214,10 +214,10 @@ class VllmEngine:
 
     async def logprob_gaps(self, offer: SyncOffer) -> np.ndarray:
         """|engine - learner| [points x tokens]: next-token log-probabilities through the sampling path."""
-        gaps = await asyncio.gather(*(self._gaps_at(p, offer) for p in offer.canary))
+        gaps = await asyncio.gather(*(self._gaps_at(p, offer) for p in offer.checks))
         return np.concatenate([np.empty(0), *gaps])
 
-    async def _gaps_at(self, point: CanaryPoint, offer: SyncOffer) -> np.ndarray:
+    async def _gaps_at(self, point: WeightCheck, offer: SyncOffer) -> np.ndarray:
         wanted = dict(zip(unpack_ids(point.token_ids).tolist(), unpack_floats(point.logprobs).tolist(), strict=True))
         body = {
             "model": "policy",

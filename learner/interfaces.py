@@ -12,7 +12,7 @@ import numpy as np
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.training.token_stats import StepStats
-from chorus.protocol.ledger import Books, Rollout
+from chorus.protocol.ledger import Accounts, Rollout
 from chorus.protocol.messages import Member, Version
 from chorus.protocol.run_folder.checkpoints import Manifest
 
@@ -42,7 +42,7 @@ class Ledger(Protocol):
     def durable(self, step: int, ids: Sequence[str]) -> int: ...
     def trim(self) -> None: ...
     def advance(self) -> int: ...
-    def books(self) -> Books: ...
+    def accounts(self) -> Accounts: ...
 
 
 class Groups(Protocol):

@@ -28,7 +28,7 @@ from chorus.learner.rollouts.collector import Collector
 from chorus.learner.validation import Evaluations
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
-from chorus.protocol.messages import CANARY_POINTS, Version
+from chorus.protocol.messages import WEIGHT_CHECKS, Version
 from chorus.protocol.metrics.ledger import LedgerCollector
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.run_folder import checkpoints
@@ -143,7 +143,7 @@ class Lifecycle:
         p.weights.wait_synced(1, p.config.learner.sync_deadline_s)
         self._evaluate("after")
         tokens = p.recorder.generated_tokens(p.weights.members())
-        told = summarize(p.run, p.config, good_syncs(p.client, p.run_id), p.ledger.books(), tokens)
+        told = summarize(p.run, p.config, good_syncs(p.client, p.run_id), p.ledger.accounts(), tokens)
         write_json(p.run.summary, told | {"validation": p.evaluations.summary()})
         self.say("done", "")
 
@@ -220,7 +220,7 @@ class Lifecycle:
             p.recorder.evaluated(p.done, name, result)
 
     def _first_prefixes(self) -> list[list[int]]:
-        return [self.parts.admission.at(k)[1].ids for k in range(CANARY_POINTS)]
+        return [self.parts.admission.at(k)[1].ids for k in range(WEIGHT_CHECKS)]
 
     def _prune(self) -> None:
         p = self.parts

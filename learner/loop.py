@@ -16,7 +16,7 @@ from chorus.learner.lifecycle import Lifecycle, Parts
 from chorus.learner.metrics.recorder import Around
 from chorus.learner.training.experience import make_experience, minibatches
 from chorus.protocol.ledger import Rollout
-from chorus.protocol.messages import CANARY_POINTS, unpack_ids
+from chorus.protocol.messages import WEIGHT_CHECKS, unpack_ids
 from chorus.protocol.run_folder.rollouts import write_step
 
 log = logging.getLogger("chorus.learner")
@@ -86,7 +86,7 @@ class Learner:
 
 def prefixes_of(groups: list[Rollout]) -> list[list[int]]:
     """Prompts for the weight check from the step's own rollouts: evenly chosen groups, half of a completion each."""
-    chosen = groups[:: max(1, len(groups) // CANARY_POINTS)][:CANARY_POINTS]
+    chosen = groups[:: max(1, len(groups) // WEIGHT_CHECKS)][:WEIGHT_CHECKS]
     prefixes = []
     for rollout in chosen:
         completion = unpack_ids(rollout.group.samples[0].token_ids)

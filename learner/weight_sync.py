@@ -55,7 +55,7 @@ _REFUSALS = 5
 
 @dataclass
 class Link:
-    """The way to one replica. `synced`: the newest version whose canary passed there."""
+    """The way to one replica. `synced`: the newest version whose weight check passed there."""
 
     member: Member
     synced: Version | None = None
@@ -317,7 +317,7 @@ class Broadcaster:
             tensors=tensors,
             temperature=self.config.sampling.temperature,
             tolerance=self.config.logprob_tolerance(snapshot.rounding),
-            canary=snapshot.canary,
+            checks=snapshot.checks,
         )
 
     def _transmit(self, group: torch.distributed.ProcessGroup, snapshot: Snapshot) -> None:

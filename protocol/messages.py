@@ -368,10 +368,10 @@ class Tensor(BaseModel):
     shape: list[int]
 
 
-CANARY_POINTS = 6  # of one sync; vLLM keeps as many places free for them
+WEIGHT_CHECKS = 6  # of one sync; vLLM keeps as many places free for them
 
 
-class CanaryPoint(BaseModel):
+class WeightCheck(BaseModel):
     """The learner's own log-probabilities of its `token_ids` most likely next tokens after `prefix`."""
 
     model_config = _STRICT
@@ -403,7 +403,7 @@ class SyncOffer(Message):
     tensors: list[Tensor]
     temperature: float
     tolerance: float
-    canary: list[CanaryPoint]
+    checks: list[WeightCheck]
 
 
 class SyncReport(Message):

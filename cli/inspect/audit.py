@@ -1,4 +1,4 @@
-"""Are the books in balance? From the Redis of a run that is going on, or from the folder of one that has ended."""
+"""Are the accounts in balance? From the Redis of a run that is going on, or from the folder of one that has ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-from chorus.cli.inspect.live import find, format_books, format_totals, run_options
+from chorus.cli.inspect.live import find, format_accounts, format_totals, run_options
 from chorus.cli.inspect.standing import is_run
 from chorus.protocol.run_folder.checkpoints import read_manifest, whole
 from chorus.protocol.run_folder.folder import RunFolder
@@ -32,10 +32,10 @@ def main(run: str | None, url: str | None) -> int:
         return audit_folder(folder)
     found = find(run, url)
     for live in found.live:
-        print(format_books(live.run_id, live.books))
+        print(format_accounts(live.run_id, live.accounts))
     if found.folder and not found.live:
         return audit_folder(found.folder)
-    return UNBALANCED if any(live.books.difference for live in found.live) else os.EX_OK
+    return UNBALANCED if any(live.accounts.difference for live in found.live) else os.EX_OK
 
 
 def _has_ended(folder: Path) -> bool:
@@ -43,7 +43,7 @@ def _has_ended(folder: Path) -> bool:
 
 
 def audit_folder(run_dir: Path) -> int:
-    """Check a finished run's own files: every group trained once, and as many as its books say."""
+    """Check a finished run's own files: every group trained once, and as many as its accounts say."""
     summary_file = run_dir / "summary.json"
     if not summary_file.is_file():
         raise CannotGoOn(f"{run_dir}: no summary.json; give the folder of a run that has ended")

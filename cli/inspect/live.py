@@ -12,7 +12,7 @@ import click
 import redis
 
 from chorus.cli.inspect.standing import is_run, standing
-from chorus.protocol.ledger import Books, Keys, LedgerLostError, read_books
+from chorus.protocol.ledger import Accounts, Keys, LedgerLostError, read_accounts
 from chorus.protocol.run_folder.files import read_json
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.addresses import shown
@@ -35,7 +35,7 @@ class Live:
 
     client: redis.Redis
     run_id: str
-    books: Books
+    accounts: Accounts
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def own_redis(folder: Path) -> redis.Redis:
 
 
 def _read(client: redis.Redis, run_id: str) -> Live:
-    return Live(client, run_id, read_books(client, Keys(run_id)))
+    return Live(client, run_id, read_accounts(client, Keys(run_id)))
 
 
 def _run_ids(client: redis.Redis) -> list[str]:
@@ -86,18 +86,18 @@ def _run_ids(client: redis.Redis) -> list[str]:
     return sorted(key.decode().removeprefix("chorus:").removesuffix(":fence") for key in found)
 
 
-def format_books(run_id: str, books: Books) -> str:
-    """The books as a person reads them."""
-    dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(books.dropped.items())) or "0"
-    verdict = "balanced" if books.difference == 0 else f"OUT OF BALANCE BY {books.difference}"
+def format_accounts(run_id: str, accounts: Accounts) -> str:
+    """The accounts as a person reads them."""
+    dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(accounts.dropped.items())) or "0"
+    verdict = "balanced" if accounts.difference == 0 else f"OUT OF BALANCE BY {accounts.difference}"
     return (
         f"run {run_id}: {verdict}\n"
-        f"  admitted    {books.admitted}\n"
-        f"  trained     {books.trained}  ({books.durable} durable)\n"
+        f"  admitted    {accounts.admitted}\n"
+        f"  trained     {accounts.trained}  ({accounts.durable} durable)\n"
         f"  dropped     {dropped}\n"
-        f"  outstanding {books.outstanding}  ({books.queued} queued, {books.leased} leased, "
-        f"{books.unread} unread, {books.read} read)\n"
-        f"  foreign     {books.foreign}  (entries nobody admitted, refused)"
+        f"  outstanding {accounts.outstanding}  ({accounts.queued} queued, {accounts.leased} leased, "
+        f"{accounts.unread} unread, {accounts.read} read)\n"
+        f"  foreign     {accounts.foreign}  (entries nobody admitted, refused)"
     )
 
 

@@ -184,7 +184,7 @@ def _tell(pace: Pace, fit: Fit) -> dict[str, str]:
         f"explains {fit.r2:.0%}; {pace.engine.rate(n):,.0f} tokens/s at {n:.0f} sequences",
         "learner": f"{1.0 / statistics.fmean(pace.learner):,.0f} tokens/s while it does not wait",
         "grading": f"{1e3 * pace.grade_s:.0f} ms a group",
-        "weights": f"an engine pauses {1e3 * pace.pause_s:.0f} ms a sync, {1e3 * pace.sync_s:.0f} ms with the canary",
+        "weights": f"an engine pauses {1e3 * pace.pause_s:.0f} ms a sync, {1e3 * pace.sync_s:.0f} ms with the check",
     }
 
 

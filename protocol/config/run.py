@@ -141,7 +141,7 @@ class GeneratorSection(Section):
     start_deadline_s: float = Field(default=600.0, gt=0, description="vLLM's start to healthy")
     max_attempts: int = Field(default=3, ge=1, description="then a task goes to the dead letters")
     logprob_tolerance: float = Field(
-        default=0.0, ge=0, description="canary, mean; 0: 1e-3 in float32; in bfloat16 2e-2, or 3 times its rounding"
+        default=0.0, ge=0, description="weight check, mean; 0: 1e-3 in float32; bfloat16 2e-2, or 3 times its rounding"
     )
     keep_stale_kv: bool = Field(
         default=False, description="keep the KV cache over an update: faster, off-policy prefix"
@@ -349,7 +349,7 @@ class RunConfig(Section):
 
     @property
     def groups_in_flight(self) -> int:
-        """Groups that one generator works on at once; more would wait inside vLLM, with the canary behind them."""
+        """Groups that one generator works on at once; more would wait inside vLLM, and weight checks behind them."""
         at_once = max(1, self.generator.max_num_seqs // self.sampling.group_size)
         return self.generator.groups_in_flight or min(at_once, self.capacity)
 
@@ -376,7 +376,7 @@ class RunConfig(Section):
         return self.evaluation.validation_template or ("qwen-math" if "qwen-math" in names else names[0])
 
     def logprob_tolerance(self, rounding: float) -> float:
-        """Nats that the canary may be off on average, where bfloat16 rounds it by `rounding` (docs/adr/0007)."""
+        """Nats that the weight check may be off on average, where bfloat16 rounds it by `rounding` (docs/adr/0007)."""
         least = 1e-3 if self.model.dtype == "float32" else 2e-2
         return self.generator.logprob_tolerance or max(least, min(3 * rounding, MOST_TOLERATED))
 

@@ -2,7 +2,7 @@
 
 Entries of both streams have two fields: `i`, the admission index, and `d`, the encoded message. Only
 these scripts write `i`: an entry without it was not admitted by anybody, is acknowledged and counted
-as `foreign`, and stays outside the books. What a task said when it was admitted is kept as a digest until
+as `foreign`, and stays outside the accounts. What a task said when it was admitted is kept as a digest until
 its group is durable or dropped, so that a rollout whose task says something else is known for a forgery.
 """
 
@@ -26,14 +26,14 @@ end
 _COUNT_DROP = (
     _INDEX_OF
     + """
-local function count_drop(stream, books, digests, id, reason)
+local function count_drop(stream, accounts, digests, id, reason)
   local index = index_of(stream, id)
   if not index then
-    redis.call('HINCRBY', books, 'foreign', 1)
+    redis.call('HINCRBY', accounts, 'foreign', 1)
     return nil
   end
-  redis.call('HINCRBY', books, 'dropped', 1)
-  redis.call('HINCRBY', books, 'dropped:' .. reason, 1)
+  redis.call('HINCRBY', accounts, 'dropped', 1)
+  redis.call('HINCRBY', accounts, 'dropped:' .. reason, 1)
   redis.call('HDEL', digests, index)
   return index
 end
@@ -43,7 +43,7 @@ end
 # KEYS fence; ARGV fence  -> the new one
 ADVANCE = _FENCE + "return redis.call('INCR', KEYS[1])"
 
-# KEYS fence tasks books trained digests; ARGV fence, capacity, first index, payloads...  -> number admitted
+# KEYS fence tasks accounts trained digests; ARGV fence, capacity, first index, payloads...  -> number admitted
 ADMIT = (
     _FENCE
     + """
@@ -106,7 +106,7 @@ redis.call('XADD', KEYS[2], '*', 'i', ARGV[3], 'd', ARGV[4])
 return 1
 """
 
-# KEYS tasks books dead digests; ARGV group, task entry id, reason, detail, max entries of the dead stream
+# KEYS tasks accounts dead digests; ARGV group, task entry id, reason, detail, max entries of the dead stream
 DEAD = (
     _COUNT_DROP
     + """
@@ -122,7 +122,7 @@ return 1
 RECORD = _FENCE + "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])"
 
 # KEYS fence rollouts trained; ARGV fence, group, step, ids...  -> how many were the learner's to train.
-# What is acknowledged has left the books by another door (durable or dropped), and is not counted again.
+# What is acknowledged has left the accounts by another door (durable or dropped), and is not counted again.
 TRAINED = (
     _FENCE
     + """
@@ -137,7 +137,7 @@ return counted
 """
 )
 
-# KEYS fence rollouts books trained digests; ARGV fence, group, ids...  -> number newly durable
+# KEYS fence rollouts accounts trained digests; ARGV fence, group, ids...  -> number newly durable
 DURABLE = (
     _FENCE
     + _INDEX_OF
@@ -155,7 +155,7 @@ return fresh
 """
 )
 
-# KEYS fence rollouts books trained digests; ARGV fence, group, reason, ids...  What is trained can't be dropped.
+# KEYS fence rollouts accounts trained digests; ARGV fence, group, reason, ids...  What is trained can't be dropped.
 DROP = (
     _FENCE
     + _COUNT_DROP
@@ -168,7 +168,7 @@ end
 """
 )
 
-# KEYS fence rollouts books; ARGV fence, group, ids...  Second answers: their index is in the books by its first.
+# KEYS fence rollouts accounts; ARGV fence, group, ids...  Second answers: their index is in the accounts by its first.
 REFUSE = (
     _FENCE
     + """
@@ -190,7 +190,7 @@ end
 )
 
 # KEYS stream; ARGV group  -> live entries that the ledger did not write: nobody has refused them yet
-STRAYS = """
+UNKNOWN = """
 local n, last = 0, '-'
 local function look(entries)
   for _, entry in ipairs(entries) do

@@ -87,7 +87,7 @@ def test_a_redis_whose_disk_is_full_is_waited_for_while_somebody_makes_room(
 
     asyncio.run(work())
     assert [entry.index for entry in learner.read(9, 0.1)] == [0, 1]
-    assert learner.books().difference == 0
+    assert learner.accounts().difference == 0
 
 
 def test_a_redis_whose_disk_stays_full_is_named_when_patience_ends(server: FlakyRedis, small_disk: Path) -> None:

@@ -73,7 +73,7 @@ async def test_weights_that_came_in_a_sync_are_those_that_sample_the_tied_head_i
             assert report.gap_mean <= 1e-4
         _disturb(crew, seed=3)
         meant = crew.snapshot(Version(fence=1, step=3), [[5, 6, 7], [8, 9], [10]])
-        report = await learner.sync(Snapshot(meant.version, meant.plan, sent.buckets, meant.canary))
+        report = await learner.sync(Snapshot(meant.version, meant.plan, sent.buckets, meant.checks))
         assert not report.ok, "these are the weights of step 2"
         assert "the engine does not compute what the learner trained" in report.detail
     finally:
@@ -95,7 +95,7 @@ class Sender:
             version=str(snapshot.version), group="group", backend="gloo", store_host="127.0.0.1",
             store_port=self._store.port, world_size=2, timeout_s=DEADLINE_S,
             bucket_bytes=self._config.learner.bucket_bytes, tensors=[slot.tensor for slot in snapshot.plan.slots],
-            temperature=1.0, tolerance=1e-3, canary=snapshot.canary,
+            temperature=1.0, tolerance=1e-3, checks=snapshot.checks,
         )  # fmt: skip
         taken = asyncio.create_task(self._sync.take(offer))
         await asyncio.to_thread(self._send, snapshot)

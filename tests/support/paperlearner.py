@@ -82,8 +82,8 @@ class Hands:
         pass
 
     def work(self) -> None:
-        for lane in ("train", "eval"):
-            keys = Keys(RUN, lane)
+        for queue in ("train", "eval"):
+            keys = Keys(RUN, queue)
             reply = self.client.xreadgroup(TASK_GROUP, "hand", {keys.tasks: ">"}, count=99)
             for id, fields in entries_of(reply):
                 task = Task.decode(fields[b"d"])

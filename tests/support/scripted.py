@@ -12,7 +12,7 @@ from chorus.protocol.messages import Grade, SyncOffer, Task, Version
 
 
 class ScriptedEngine:
-    """Samples `tokens`; `gap` is what its canary shows; `die()` ends it as kill -9 would."""
+    """Samples `tokens`; `gap` is what its weight check shows; `die()` ends it as kill -9 would."""
 
     def __init__(self, tokens: list[int] | None = None, delay_s: float = 0.0, gap: float = 0.0) -> None:
         self.starts = 0

@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer
 from chorus.generator import vllm_engine
 from chorus.generator.vllm_engine import VllmEngine
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.messages import CanaryPoint, SyncOffer, pack_floats, pack_ids
+from chorus.protocol.messages import SyncOffer, WeightCheck, pack_floats, pack_ids
 from chorus.protocol.runtime.processes import Guarded, SpawnError, spawn_guarded
 
 CONFIG = RunConfig.model_validate(
@@ -121,10 +121,10 @@ async def test_the_weight_check_compares_the_learner_s_likeliest_tokens(
     tmp_path: Path, top: dict[int, float], gaps: list[float]
 ) -> None:
     content = [{"logprob": -0.5, "top_logprobs": [{"token_id": id, "logprob": value} for id, value in top.items()]}]
-    point = CanaryPoint(prefix=pack_ids([1, 2]), token_ids=pack_ids([5, 6]), logprobs=pack_floats([-0.5, -1.25]))
+    point = WeightCheck(prefix=pack_ids([1, 2]), token_ids=pack_ids([5, 6]), logprobs=pack_floats([-0.5, -1.25]))
     offer = SyncOffer(
         version="1.0", group="g", backend="gloo", store_host="127.0.0.1", store_port=1, world_size=2, timeout_s=9.0,
-        bucket_bytes=4096, tensors=[], temperature=0.7, tolerance=1e-3, canary=[point],
+        bucket_bytes=4096, tensors=[], temperature=0.7, tolerance=1e-3, checks=[point],
     )  # fmt: skip
     async with answering(tmp_path, [{**CHOICE, "logprobs": {"content": content}}]) as (engine, bodies):
         assert (await engine.logprob_gaps(offer)).tolist() == pytest.approx(gaps)

@@ -109,7 +109,7 @@ def outcome_of(crew: DistributedTrainer) -> dict[str, Any]:
 def snapshot_of(crew: DistributedTrainer) -> torch.Tensor:
     """All weights as the generators would get them, in one float32 vector."""
     snapshot = crew.snapshot(Version(fence=1, step=1), [[1, 2, 3]])
-    assert len(snapshot.canary) == 1
+    assert len(snapshot.checks) == 1
     return torch.cat([b.view(torch.float32) for b in snapshot.buckets])
 
 
