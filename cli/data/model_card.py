@@ -130,13 +130,13 @@ def _curves(of: Card) -> str:
 
 def _accounts(of: Card) -> str:
     told = read_json(of.run.summary)
-    if not (books := told.get("ledger")):
+    if not (accounts := told.get("ledger")):
         return ""
-    dropped = ", ".join(f"{n} {reason}" for reason, n in sorted((books.get("dropped") or {}).items())) or "none"
+    dropped = ", ".join(f"{n} {reason}" for reason, n in sorted((accounts.get("dropped") or {}).items())) or "none"
     stale, weights, tokens = (told.get(key) or {} for key in ("staleness", "weights", "tokens"))
     lines = [
-        f"{books['admitted']} groups were admitted: {books['trained']} trained, dropped {dropped}, "
-        f"{books['outstanding']} left over.",
+        f"{accounts['admitted']} groups were admitted: {accounts['trained']} trained, dropped {dropped}, "
+        f"{accounts['outstanding']} left over.",
         f"{tokens.get('trained', 0):,} completion tokens trained, {tokens.get('generated', 0):,} sampled, in "
         f"{told.get('steps')} steps and {(told.get('wall_seconds') or 0) / 3600:.2f} hours.",
     ]
