@@ -44,9 +44,7 @@ def main(run: Path, repo: str, checkpoint: str, dry_run: bool, public: bool) -> 
     folder = RunFolder(run).existing()
     model = find_model(str(run), checkpoint, "")
     if not model.step:
-        raise CannotGoOn(
-            f"--checkpoint {checkpoint}: the model that a run began with is no work of its own; give a step"
-        )
+        raise CannotGoOn(f"--checkpoint {checkpoint}: a run's first model is not of its making; give a later step")
     target = write_folder(folder, model, repo)
     if dry_run:
         print(f"{target}: this would be uploaded to {repo}, {'for all to see' if public else 'private'}")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # it takes seconds
     from transformers import PreTrainedTokenizerFast
 
 SHOWN = 8  # tokens on each side of an edge
+_LONGEST = 24  # characters of one
 _CHAT_MARK = re.compile(r"<\|[^|<>\s]{1,32}\|>|<(?:start|end)_of_turn>")
 
 
@@ -78,4 +79,4 @@ def _encoded(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 
 def _pieces(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
     """Each token as the tokenizer writes it, with its id."""
-    return " ".join(f"{tokenizer.convert_ids_to_tokens(id)!r}:{id}" for id in ids)
+    return " ".join(f"{str(tokenizer.convert_ids_to_tokens(id))[:_LONGEST]!r}:{id}" for id in ids)
