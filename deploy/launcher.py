@@ -127,6 +127,8 @@ def _prepare(
         "generator_gpus": placement.generator_gpus or None,
     }
     changes["run"] = {"name": config.run.name or Path(recipe).stem}
+    if Path(config.model.path).is_dir():  # wherever `--resume`, `replay` or `eval` is called later
+        changes["model"] = {"path": str(Path(config.model.path).absolute())}
     resolved = _with(config, changes)
     write_json(run.config, resolved.model_dump(mode="json"))
     if config.model.path in BUILT:
