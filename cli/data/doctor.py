@@ -99,14 +99,19 @@ def diagnose(run: RunFolder, steps: int | None = None, planned: int | None = Non
     Raises CannotGoOn where it has trained none.
     """
     from chorus.deploy.dry_run import learner_bytes
-    from chorus.learner.metrics.doctor.examine import Look, examine
+    from chorus.learner.metrics.doctor.examine import MIN_GROUPS, Look, examine
     from chorus.problems.rendering import load_tokenizer
     from chorus.protocol.run_folder.rollouts import read_step, stored_steps
     from chorus.protocol.templates.load import choose_templates
 
     config = load_config(run.config, (), {})
     last = steps or config.doctor.steps or 1
-    groups = [r.group for step, path in stored_steps(run) if step <= last for r in read_step(path)]
+    groups = []
+    for step, path in stored_steps(run):
+        if step > last and (steps or len(groups) >= MIN_GROUPS):
+            break
+        groups += [rollout.group for rollout in read_step(path)]
+        last = max(last, step)
     if not groups:
         raise CannotGoOn(f"{run.path}: it has no rollouts of its first {last} steps yet; try it when a step is trained")
     records = [r for r in run.records() if r["step"] <= last]

@@ -308,3 +308,13 @@ def test_the_learner_says_what_it_finds_once_and_only_in_its_first_steps(
         assert doctor.look(2, groups_of(tokenizer, wrong), {}, {"memory_peak": None}) == []
         assert doctor.look(3, groups_of(tokenizer, wordless, number=40), {}, {}) == []
     assert "the tokens of a first answer: prompt begins with '<|im_start|>':1" in caplog.text
+
+
+def test_the_learner_looks_on_until_there_are_groups_enough_to_judge(tokenizer: PreTrainedTokenizerFast) -> None:
+    doctor = Doctor(config_of(doctor={"steps": 2}), tokenizer, {TEMPLATE.name: TEMPLATE})
+    said = [doctor.look(step, groups_of(tokenizer, FAULTS["all_wrong"][0], number=2), {}, {}) for step in range(1, 6)]
+    assert [len(found) for found in said] == [0, 0, 0, 1, 0]
+    off = Doctor(config_of(doctor={"steps": 0}), tokenizer, {TEMPLATE.name: TEMPLATE})
+    assert off.look(1, groups_of(tokenizer, FAULTS["all_wrong"][0]), {}, {}) == []
+    resumed = Doctor(config_of(doctor={"steps": 2}), tokenizer, {TEMPLATE.name: TEMPLATE})
+    assert resumed.look(20, groups_of(tokenizer, FAULTS["all_wrong"][0]), {}, {}) == []
