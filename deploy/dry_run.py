@@ -221,6 +221,14 @@ def activation_bytes(config: RunConfig, path: str, parameters: float) -> float |
     return kept + copies + _HEAD_BYTES_PER_ELEMENT * min(_HEAD_CHUNK_ELEMENTS, tokens * vocabulary)
 
 
+def learner_bytes(config: RunConfig, path: str) -> float | None:
+    """What one learner of the model in `path` is foreseen to take, its libraries apart; None: its size is not known."""
+    model = _model(path)
+    if model is None:
+        return None
+    return model.count * LEARNER_BYTES_PER_PARAMETER + (activation_bytes(config, path, model.count) or 0.0)
+
+
 def _shape(path: str) -> dict[str, Any]:
     """A folder's config.json, or what is known of a published model."""
     published = next((shape for name, shape in _SHAPES if name.search(path)), None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from chorus.deploy.first_contact import first_contact
 from chorus.learner.curriculum.sampler import PassRates
 from chorus.learner.rollouts.template_sampler import TemplateDraw
+from chorus.problems.rendering import read_chat_template
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.graders import RowNeeds
@@ -31,6 +32,7 @@ def check_inputs(config: RunConfig, resumed: bool = False) -> None:
     ):
         choose_templates(names, files, key)
     _check_model(config.model.path)
+    read_chat_template(config.templates.chat)
     PassRates(config.curriculum.pass_rates)
     # A server that runs already has loaded its own; here the file need not even be.
     if not config.reward.url and (why := unusable(config.reward.graders)) is not None:

@@ -47,6 +47,7 @@ async def produce(
                 task.sampling.max_tokens,
                 task.deadline_s,
                 task.sampling.top_p,
+                task.sampling.stop,
             )
         generated = time.time()
         on_tokens(sum(len(c.token_ids) for c in completions))

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,17 @@ class VllmEngine:
             self._process = None
 
     async def generate(
-        self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float, top_p: float = 1.0
+        self,
+        prompt: list[int],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        deadline_s: float,
+        top_p: float = 1.0,
+        stop: Sequence[int] = (),
     ) -> list[Completion]:
-        """`n` samples of `prompt` (token ids), with the version of every token."""
+        """`n` samples of `prompt` (token ids), with the version of every token. They end at the tokens `stop`, and at
+        those that vLLM takes from the model's generation config and its tokenizer."""
         body = {
             "model": "policy",
             "token_ids": prompt,
@@ -164,6 +173,7 @@ class VllmEngine:
                 "max_tokens": max_tokens,
                 "temperature": temperature,
                 "top_p": top_p,
+                "stop_token_ids": list(stop),
                 "logprobs": 0,
                 "detokenize": False,
             },

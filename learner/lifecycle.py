@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 import redis
 
 from chorus.learner.interfaces import Groups, Ledger, Ranks, WeightSync
+from chorus.learner.metrics.alarms import FLAT
 from chorus.learner.metrics.recorder import Recorder
 from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.metrics.trackers import Trackers
@@ -197,18 +198,21 @@ class Lifecycle:
         p.ledger.trim()
         self._prune()
 
-    def collapsed(self, why: str) -> None:
-        """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end.
+    def collapsed(self, alarms: Mapping[str, str]) -> None:
+        """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end; of a run
+        that was flat from its beginning, the end.
 
         What was trained stays trained in the accounts: the way back undoes weights, and no group comes again.
         """
         p = self.parts
-        answer, asked = p.config.alarms.on_collapse, p.config.alarms.max_rollbacks
-        back = checkpoints.oldest(p.run.checkpoints) if answer == "rollback" else None
+        answer, asked, why = p.config.alarms.on_collapse, p.config.alarms.max_rollbacks, "; ".join(alarms.values())
+        better = answer == "rollback" and not set(FLAT) >= alarms.keys()
+        back = checkpoints.oldest(p.run.checkpoints) if better else None
         gone_back = len(checkpoints.rollbacks(p.run.checkpoints))
         if back is None or gone_back >= asked:
             self.checkpoint()
-            missing = f"it went back {gone_back} times before" if back else "there is no checkpoint to go back to"
+            none = "there is no checkpoint to go back to" if better else "no earlier step was any better"
+            missing = f"it went back {gone_back} times before" if back else none
             raise CannotGoOn(
                 f"alarms.on_collapse = {answer} ended the run after step {p.done}"
                 f"{f' ({missing})' if answer == 'rollback' else ''}: {why}. "

@@ -120,9 +120,10 @@ def _suite(args: SimpleNamespace) -> tuple[str, Suite, dict[str, str]]:
 
 def _questions(args: SimpleNamespace, model: Model, suite: Suite, sources: dict[str, str]) -> list[Question]:
     template = choose_templates([args.template], _template_files(args, model), "--template")[args.template]
-    chat = args.chat or (model.config.templates.chat if model.config else "chatml")
+    trained = model.config.templates if model.config and not args.chat else None
     tokenizer = load_tokenizer(model.path)
-    renderer = Renderer(tokenizer, chat)
+    chat, arguments = (trained.chat, trained.chat_arguments) if trained else (args.chat or "chatml", {})
+    renderer = Renderer(tokenizer, chat, arguments)
     questions = []
     for benchmark in suite.benchmark:
         problems = read_problems(sources[benchmark.name], None if args.problems else benchmark.kind)

@@ -108,6 +108,27 @@ class AlarmsSection(Section):
     )
     grad_norm_factor: float = Field(default=10.0, ge=0, description="times the median of the last 50 steps")
     effective_share: float = Field(default=0.3, ge=0, le=1, description="least ESS / N of the importance weights")
+    flat_steps: int = Field(default=20, ge=0, description="a run is flat that was so in each of its first steps")
+    flat_truncated: float = Field(default=0.95, ge=0, le=1, description="share of answers cut off, at least")
+    flat_zero_spread: float = Field(default=0.98, ge=0, le=1, description="share of groups with one reward, at least")
+    flat_no_answer: float = Field(default=0.95, ge=0, le=1, description="share of samples without an answer, at least")
+    flat_format: float = Field(default=0.01, ge=0, le=1, description="mean format score where it is paid, at most")
+
+
+class DoctorSection(Section):
+    """What `chorus doctor` tells, and a run of its first steps: shares above these thresholds; 1 turns one off."""
+
+    steps: int = Field(default=3, ge=0, description="first steps that are looked at; 0: none")
+    truncated: float = Field(default=0.8, ge=0, le=1, description="share of answers cut off")
+    zero_spread: float = Field(default=0.95, ge=0, le=1, description="share of groups with one reward")
+    same_answers: float = Field(default=0.5, ge=0, le=1, description="share of groups whose answers are all one text")
+    no_answer: float = Field(default=0.8, ge=0, le=1, description="share of samples without an answer")
+    no_format: float = Field(default=0.98, ge=0, le=1, description="share of a template's samples of format score 0")
+    verifier_failures: float = Field(default=0.05, ge=0, le=1, description="share of samples without a grade")
+    length: float = Field(default=0.9, ge=0, le=1, description="mean length of an answer, of sampling.max_tokens")
+    empty: float = Field(default=0.5, ge=0, le=1, description="share of answers of one token or none")
+    tokens_per_character: float = Field(default=0.8, gt=0, description="of prompts")
+    memory: float = Field(default=0.9, ge=0, le=1, description="the learner's peak, of the memory there is")
 
 
 class TrackersSection(Section):
@@ -232,6 +253,7 @@ class RunConfig(Section):
     objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
     learner: LearnerSection = LearnerSection()
     alarms: AlarmsSection = AlarmsSection()
+    doctor: DoctorSection = DoctorSection()
     trackers: TrackersSection = TrackersSection()
     generator: GeneratorSection = GeneratorSection()
     reward: RewardSection = RewardSection()
@@ -325,6 +347,11 @@ class RunConfig(Section):
         buffer = max(1, round(o.overlong_buffer * longest))
         overlong = OverlongSpec(max_tokens=longest, buffer_tokens=buffer, factor=o.overlong_factor)
         return self.reward.model_copy(update={"overlong": overlong})
+
+    @property
+    def pays_format(self) -> bool:
+        """Whether a sample is paid for its format by itself."""
+        return self.reward.compose == "additive" and self.reward.format_weight > 0
 
     @property
     def groups_in_flight(self) -> int:
