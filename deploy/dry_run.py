@@ -223,7 +223,7 @@ def activation_bytes(config: RunConfig, path: str, parameters: float) -> float |
 
 def learner_bytes(config: RunConfig, path: str) -> float | None:
     """What one learner of the model in `path` is foreseen to take, its libraries apart; None: its size is not known."""
-    model = _model(path)
+    model = model_of(path)
     if model is None:
         return None
     return model.count * LEARNER_BYTES_PER_PARAMETER + (activation_bytes(config, path, model.count) or 0.0)
