@@ -48,7 +48,7 @@ def open_rows(source: str, options: dict[str, str]) -> tuple[Iterator[Row], tupl
             f"a folder, hub:NAME[:SPLIT], {GYM}TASK, or arithmetic:STYLE"
         )
     if not path.is_file():
-        raise ValueError(f"problems {source!r}: no such file; paths are relative to the working directory")
+        raise ValueError(f"problems {source!r}: no such file; give a path that begins in the working directory")
     return _of_files([path]), ()
 
 
