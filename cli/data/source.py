@@ -132,7 +132,7 @@ class Prompts:
 def _prompts(recipe: Path | None, model: str | None, templates: Sequence[str]) -> Prompts | None:
     if recipe is None and model is None:
         if templates:
-            raise CannotGoOn("--templates: say with --model which model's tokens to count")
+            raise CannotGoOn("--templates: name with --model the model whose tokens to count")
         return None
     return Prompts(recipe, model, templates)
 

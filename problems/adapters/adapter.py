@@ -95,7 +95,9 @@ class Adapter:
         if found or field not in self.named:
             return None
         names = " or ".join(repr(column.path) for column in columns)
-        raise ValueError(f"there is no column {names}, which the spec names; the row has {columns_of(row)}")
+        raise ValueError(
+            f"there is no column {names}, which the spec names; the row has {columns_of(row)}: name one of those"
+        )
 
     def _problem(self, given: Any) -> str:
         turns = parsed(given) if isinstance(given, str) and given.lstrip().startswith("[{") else given
@@ -157,7 +159,7 @@ def read_options(spec: str, query: str) -> tuple[Adapter, dict[str, str]]:
         if key in _SEVERAL:
             several[key].append(value)
         elif key in once:
-            raise ValueError(f"problems {spec!r}: {key} stands there twice; say it once")
+            raise ValueError(f"problems {spec!r}: {key} stands there twice; leave one out")
         else:
             once[key] = value
     try:

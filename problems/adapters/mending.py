@@ -78,7 +78,7 @@ def likely_mend(spec: str, adapter: Adapter, row: Mapping[str, Any], faults: Seq
     if reason == CHAT_MARK:
         return "name a column with the question alone, or take it out of the prompt with `|match:PATTERN`"
     if row and (found := guess(spec, row)) is not None:
-        return f"{found} may fit"
+        return f"try {found}: it reads the first row"
     return ""
 
 

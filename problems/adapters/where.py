@@ -56,7 +56,7 @@ class Where:
             if self.optional:
                 return True
             raise ValueError(
-                f"where={self.text}: there is no column {self.column!r}; the row has {columns_of(row)}"
+                f"where={self.text}: there is no column {self.column!r}; the row has {columns_of(row)}: name one of those"
             ) from None
         items = found if isinstance(found, list) else [found]
         if self.sign in _ORDER:
@@ -107,5 +107,5 @@ def _is_number(text: Any) -> bool:
 
 def _number(value: Any, text: str) -> float:
     if not _is_number(value):
-        raise ValueError(f"where={text}: {value!r:.40} is no number; compare it with = != ~ or !~")
+        raise ValueError(f"where={text}: {value!r:.40} is no number; use = != ~ or !~")
     return float(value)

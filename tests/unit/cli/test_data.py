@@ -111,7 +111,7 @@ def test_a_good_set_has_no_notes(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--templates", "qwen-math"], "--templates: say with --model"),
+        (["--templates", "qwen-math"], "--templates: name with --model"),
         (["--model", "x", "--recipe", "y"], "--recipe and --model both name a model"),
         (["--data", "."], "benchmark aime24 has no eval_aime24.jsonl.gz there"),
         (["--against", "none.jsonl"], "no such file"),

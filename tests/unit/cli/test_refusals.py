@@ -173,6 +173,14 @@ TABLE = {
         ["eval", "model", "--problems", "train.jsonl", "--hint-ratio", "2"],
     ],
     "levels": [["levels", "--small", "train.jsonl", "--out", "x"], ["levels", "--out", "x", "--write", "y"]],
+    "data": [
+        ["data", "rows.jsonl"],
+        ["data", "train.jsonl?preset=gsm8k"],
+        ["data", "train.jsonl?answer=answer|boxed"],
+        ["data", "train.jsonl?where=answer=3"],
+        ["data", "train.jsonl", "--templates", "qwen-math"],
+        ["data", "train.jsonl", "--data", "."],
+    ],
     "check-data": [["check-data", "rows.jsonl", "--against", "train.jsonl"]],
     "learner": [["learner", "--config", "song.toml", "--run-id", "x", "--run-dir", "y"]],
     "generator": [

@@ -44,7 +44,7 @@ def test_every_benchmark_is_asked_of_the_hub_by_its_name_and_split(
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
     (problem,) = read_problems(benchmark.source(None), benchmark.kind)
-    assert (problem.problem, problem.answers) == ("What is 1 + 1?", ["2.0"])
+    assert (problem.problem, problem.answers) == ("What is 1 + 1?", ["2"])
     name, split = benchmark.hub.removeprefix("hub:").partition("?")[0].rsplit(":", 1)
     assert asked == [(name, split)]
 

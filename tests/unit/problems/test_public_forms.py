@@ -142,19 +142,19 @@ def test_the_pieces_of_a_preset_do_the_same_by_hand(form: str, rows: list[Any], 
 
 # As they come, without an option: what is wrong, and the option that mends it.
 REFUSALS = [
-    ("gsm8k", "", r"the row has no problem.*\?preset=gsm8k` may fit"),
+    ("gsm8k", "", r"the row has no problem.*\?preset=gsm8k`: it reads"),
     ("gsm8k", "?problem=question", r"these look like worked solutions: add `\?answer=answer\|after:####`"),
-    ("math", "", r"the row has no answer.*\?preset=math` may fit"),
+    ("math", "", r"the row has no answer.*\?preset=math`: it reads"),
     ("math", "?answer=solution", r"these look like worked solutions: add `\?answer=solution\|boxed`"),
-    ("dapo", "", r"\?preset=verl` may fit"),
+    ("dapo", "", r"\?preset=verl`: it reads"),
     ("dapo", "?problem=prompt&answer=reward_model", r"answer is an object; name one of answer=...ground_truth"),
     ("skywork", "?problem=prompt&answer=reward_model.ground_truth", r"is a list.*\|several` where each is right"),
     ("numina", "", r"is a proof, no answer.*add `\?where=answer!=proof&where=answer!=notfound`"),
     ("bigmath", "", r"domain is a list of 2; add `domain=domain\|first`"),
-    ("aime", "", r"\?problem=Problem&answer=Answer` may fit"),
-    ("mmlu", "", r"\?preset=mmlu` may fit"),
-    ("arc", "", r"\?preset=arc` may fit"),
-    ("gpqa", "", r"\?preset=gpqa` may fit"),
+    ("aime", "", r"\?problem=Problem&answer=Answer`: it reads"),
+    ("mmlu", "", r"\?preset=mmlu`: it reads"),
+    ("arc", "", r"\?preset=arc`: it reads"),
+    ("gpqa", "", r"\?preset=gpqa`: it reads"),
 ]
 
 
@@ -172,7 +172,7 @@ def test_the_mend_of_a_refusal_is_a_source_that_loads(tmp_path: Path) -> None:
     for form in ("gsm8k", "math", "dapo", "aime", "mmlu", "arc", "gpqa"):
         with pytest.raises(Refused) as caught:
             load_problems(jsonl(tmp_path / f"{form}.jsonl", FORMS[form]))
-        found = re.search(r"`([^`]+)` may fit", str(caught.value))
+        found = re.search(r"`([^`]+)`: it reads", str(caught.value))
         assert found is not None
         assert load_problems(found[1])
 
