@@ -55,9 +55,8 @@ class Where:
         except NoColumn:
             if self.optional:
                 return True
-            raise ValueError(
-                f"where={self.text}: there is no column {self.column!r}; the row has {columns_of(row)}: name one of those"
-            ) from None
+            has = f"the row has {columns_of(row)}: name one of those"
+            raise ValueError(f"where={self.text}: there is no column {self.column!r}; {has}") from None
         items = found if isinstance(found, list) else [found]
         if self.sign in _ORDER:
             return any(
