@@ -71,5 +71,5 @@ def main(
         cards = visible_gpus() if gpus is None else list(range(gpus))
         print(describe(config, place(config, visible_cores(), cards), tokens_per_second))
         return os.EX_OK
-    check_inputs(config)
+    check_inputs(config, resumed=resume is not None)
     return run(config, str(source), resume=resume, asked=asked)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from chorus.deploy.curves import draw_learning_curves
+from chorus.deploy.first_contact import first_contact
 from chorus.deploy.placement import Placement, place, visible_cores, visible_gpus
 from chorus.deploy.progress import Progress
 from chorus.deploy.services import Chosen, reward_server_service, service_environment, services_of, valkey_service
@@ -151,6 +152,7 @@ def _prepare(
         starter = _build_starter(run, Path(config.run.dir) / ".cache", note)
         resolved = _with(resolved, {"model": {"path": str(starter)}})
         write_json(run.config, resolved.model_dump(mode="json"))
+        first_contact(resolved)
     known = {"recipe": recipe, "started_at": time.time(), **known}
     own = {"own_redis": own_redis, "own_reward_server": own_reward}
     write_json(run.note, known | own | {"chosen": chosen_by_machine(config)})
@@ -191,7 +193,7 @@ def _build_starter(run: RunFolder, cache: Path, note: Callable[[str], None]) -> 
         builder.kill()
     words = [line for line in log.read_text().splitlines() if line.strip()] or ["no words"]
     if status != 0:
-        raise CannotGoOn(f"the starter policy could not be built: {logs.message_of(words[-1].strip())} (log: {log})")
+        raise CannotGoOn(f"the starter policy could not be built: {logs.message_of(words[-1].strip())}; see {log}")
     return Path(words[-1].strip())
 
 

@@ -65,6 +65,8 @@ class Progress:
             if text := line.get("text"):
                 self.note(str(text))
         self._changes = len(changes)
+        for text in (text for record in fresh for text in record.get("findings") or ()):
+            self.note(f"doctor: {text}")
         status = read_json(self._run.status)
         if self._live is not None:
             self._live.update(self._picture(status), refresh=True)

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,14 @@ class VllmEngine:
             if (code := self._process.poll()) is not None:
                 why = last_error(self._log, log_begin)
                 raise EngineError(
-                    f"vLLM ended with status {code} while starting{why and f' ({why})'}; its log is {self._log}", why
+                    f"vLLM ended with status {code} while starting{why and f' ({why})'}; see its log {self._log}", why
                 )
             if await self._healthy(5.0):
                 return
             await asyncio.sleep(_HEALTH_INTERVAL_S)  # the server has no event to wait on before it listens
         raise EngineError(
             f"vLLM was not healthy after generator.start_deadline_s = "
-            f"{self.config.generator.start_deadline_s:g} s; its log is {self._log}"
+            f"{self.config.generator.start_deadline_s:g} s; see its log {self._log}, or raise that"
         )
 
     @property
@@ -153,9 +154,17 @@ class VllmEngine:
             self._process = None
 
     async def generate(
-        self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float, top_p: float = 1.0
+        self,
+        prompt: list[int],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        deadline_s: float,
+        top_p: float = 1.0,
+        stop: Sequence[int] = (),
     ) -> list[Completion]:
-        """`n` samples of `prompt` (token ids), with the version of every token."""
+        """`n` samples of `prompt` (token ids), with the version of every token. They end at the tokens `stop`, and at
+        those that vLLM takes from the model's generation config and its tokenizer."""
         body = {
             "model": "policy",
             "token_ids": prompt,
@@ -164,6 +173,7 @@ class VllmEngine:
                 "max_tokens": max_tokens,
                 "temperature": temperature,
                 "top_p": top_p,
+                "stop_token_ids": list(stop),
                 "logprobs": 0,
                 "detokenize": False,
             },

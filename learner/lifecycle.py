@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 import redis
 
 from chorus.learner.interfaces import Groups, Ledger, Ranks, WeightSync
+from chorus.learner.metrics.alarms import FLAT
 from chorus.learner.metrics.recorder import Recorder
 from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.metrics.trackers import Trackers
@@ -39,6 +40,7 @@ from chorus.protocol.run_folder.problem_set import fingerprint, note_problems
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import glance
+from chorus.protocol.runtime.stopping import Stop
 
 log = logging.getLogger("chorus.learner")
 
@@ -48,7 +50,7 @@ class Parts:
     """All that a learner works with, and where it stands.
 
     lineage: of the ledger (protocol/run_folder/identity.py). done: steps trained. durable: groups that the lineage's
-    checkpoints hold. untold: entries trained since the last checkpoint, by step.
+    checkpoints hold. untold: entries trained since the last checkpoint, by step. stop: asked for by a signal.
     """
 
     config: RunConfig
@@ -67,6 +69,7 @@ class Parts:
     done: int = 0
     durable: int = 0
     untold: dict[int, list[str]] = field(default_factory=dict)
+    stop: Stop = field(default_factory=Stop)
 
 
 def assemble(
@@ -138,7 +141,7 @@ class Lifecycle:
         self.publish(self._first_prefixes())
         self.say("waiting", "for a generator with fresh weights")
         deadline_s = p.config.generator.start_deadline_s + p.config.learner.sync_deadline_s
-        if p.weights.wait_synced(1, deadline_s) == 0:
+        if p.weights.wait_synced(1, deadline_s, p.stop.check) == 0:
             raise CannotGoOn(
                 f"no generator had passed the weight check after {deadline_s:g} s; see the generators' logs"
             )
@@ -149,7 +152,7 @@ class Lifecycle:
     def end(self) -> None:
         """Evaluate the last weights and sum the run up."""
         p = self.parts
-        p.weights.wait_synced(1, p.config.learner.sync_deadline_s)
+        p.weights.wait_synced(1, p.config.learner.sync_deadline_s, p.stop.check)
         self._evaluate("after")
         tokens = p.recorder.generated_tokens(p.weights.members())
         told = summarize(p.run, p.config, good_syncs(p.client, p.run_id), p.ledger.accounts(), tokens)
@@ -157,6 +160,13 @@ class Lifecycle:
         lineages = [asdict(begun) for begun in identity.begun] if identity else []
         write_json(p.run.summary, told | {"validation": p.evaluations.summary(), "lineages": lineages})
         self.say("done", "")
+
+    def leave(self) -> None:
+        """What a learner leaves that is asked to stop: a checkpoint, where steps were trained since the newest one."""
+        p = self.parts
+        if p.untold:
+            self.checkpoint()
+        self.say("stopped", f"after step {p.done}")
 
     def close(self) -> None:
         self.parts.weights.close()
@@ -188,18 +198,21 @@ class Lifecycle:
         p.ledger.trim()
         self._prune()
 
-    def collapsed(self, why: str) -> None:
-        """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end.
+    def collapsed(self, alarms: Mapping[str, str]) -> None:
+        """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end; of a run
+        that was flat from its beginning, the end.
 
         What was trained stays trained in the accounts: the way back undoes weights, and no group comes again.
         """
         p = self.parts
-        answer, asked = p.config.alarms.on_collapse, p.config.alarms.max_rollbacks
-        back = checkpoints.oldest(p.run.checkpoints) if answer == "rollback" else None
+        answer, asked, why = p.config.alarms.on_collapse, p.config.alarms.max_rollbacks, "; ".join(alarms.values())
+        better = answer == "rollback" and not set(FLAT) >= alarms.keys()
+        back = checkpoints.oldest(p.run.checkpoints) if better else None
         gone_back = len(checkpoints.rollbacks(p.run.checkpoints))
         if back is None or gone_back >= asked:
             self.checkpoint()
-            missing = f"it went back {gone_back} times before" if back else "there is no checkpoint to go back to"
+            none = "there is no checkpoint to go back to" if better else "no earlier step was any better"
+            missing = f"it went back {gone_back} times before" if back else none
             raise CannotGoOn(
                 f"alarms.on_collapse = {answer} ended the run after step {p.done}"
                 f"{f' ({missing})' if answer == 'rollback' else ''}: {why}. "
@@ -220,7 +233,7 @@ class Lifecycle:
         if not p.evaluations.due(p.done) or p.evaluations.known(p.done):
             return
         started = time.monotonic()
-        result = p.evaluations.validate(p.done, lambda detail: self.say(f"validating step {p.done}", detail))
+        result = p.evaluations.validate(p.done, self._progress(f"validating step {p.done}"))
         self._prune()  # of the one that was selected until now
         p.recorder.evaluated(p.done, "validation", result)
         p.recorder.leave_out(time.monotonic() - started)
@@ -229,10 +242,19 @@ class Lifecycle:
         """What a person who watches sees."""
         write_json(self.parts.run.status, {"phase": phase, "detail": detail})
 
+    def _progress(self, phase: str) -> Callable[[str], None]:
+        """Called several times a second while answers are waited for."""
+
+        def progress(detail: str) -> None:
+            self.parts.stop.check()
+            self.say(phase, detail)
+
+        return progress
+
     def _evaluate(self, name: str) -> None:
         p = self.parts
         if p.evaluations.asked(name):
-            result = p.evaluations.evaluate(p.done, name, lambda detail: self.say(f"evaluating {name}", detail))
+            result = p.evaluations.evaluate(p.done, name, self._progress(f"evaluating {name}"))
             p.recorder.evaluated(p.done, name, result)
 
     def _first_prefixes(self) -> list[list[int]]:
@@ -240,4 +262,5 @@ class Lifecycle:
 
     def _prune(self) -> None:
         p = self.parts
-        checkpoints.prune(p.run.checkpoints, p.config.learner.keep_checkpoints, p.evaluations.selected_step())
+        steps = {p.evaluations.selected_step(), *checkpoints.before(p.run.checkpoints, p.recorder.alarms.began)}
+        checkpoints.prune(p.run.checkpoints, p.config.learner.keep_checkpoints, steps)

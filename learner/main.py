@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import redis
 
@@ -35,6 +36,10 @@ from chorus.protocol.runtime.command_line import (
 )
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.runtime.redis import connect, glance, lost
+from chorus.protocol.runtime.stopping import StopAsked, stopped_by_signals
+
+if TYPE_CHECKING:
+    from chorus.learner.loop import Learner
 
 log = logging.getLogger("chorus.learner")
 _SCANT_BYTES = 16 * 2**20
@@ -137,7 +142,7 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
         for text in config.objective.warnings:
             log.warning("objective: %s", text)
     start_from = checkpoints.latest(run.checkpoints) if resume else None
-    ranks = distributed.DistributedTrainer(config, device, start_from)
+    ranks = distributed.DistributedTrainer(config, device, start_from, check_exports=True)
     try:
         if rank == 0:
             backend = "nccl" if device.type == "cuda" and not config.shares_a_gpu else "gloo"
@@ -149,11 +154,23 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
                 ranks,
                 partial(Broadcaster, config, client, run_id, backend, device),
             )
-            Learner(parts).run()
+            with stopped_by_signals(config.learner.grace_s) as parts.stop:
+                status = _status_of(Learner(parts))
             ranks.stop()
         else:
-            ranks.follow()
+            status = os.EX_OK
+            with stopped_by_signals(config.learner.grace_s):
+                ranks.follow()
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+    return status
+
+
+def _status_of(learner: Learner) -> int:
+    try:
+        learner.run()
+    except StopAsked as asked:
+        log.info("%s: stopped after step %d; go on with --resume", asked, learner.parts.done)
+        return asked.status
     return os.EX_OK

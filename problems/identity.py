@@ -33,10 +33,13 @@ def content(problem: Problem) -> str:
     return _digest(fields)
 
 
-def merge(problems: Iterable[Problem], source: str) -> list[Problem]:
-    """Each id once: within a source only equal rows have equal ids (problems/sources.py refuses the others)."""
+def merge(problems: Iterable[Problem], source: str, repeated: int = 0) -> list[Problem]:
+    """Each id once: within a source only equal rows have equal ids (problems/sources.py refuses the others).
+
+    `repeated`: how many rows were left out before, for the same reason.
+    """
     found: dict[str, Problem] = {}
-    n = 0
+    n = repeated
     for problem in problems:
         found.setdefault(problem.id, problem)
         n += 1

@@ -58,7 +58,9 @@ def main(
     write: Path | None,
 ) -> int:
     if (write is None) != (problems is None):
-        raise CannotGoOn("--write and --problems belong together: the file to write, and the source of its problems")
+        raise CannotGoOn(
+            "--write and --problems belong together, the file to write and the source of its problems; give both"
+        )
     rates = (_rates(small), _rates(medium), _rates(large))
     assigned = assign_levels(*rates, seed, both_partial)
     _write(out, [_line(a, *rates) for a in assigned])

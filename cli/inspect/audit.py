@@ -59,7 +59,9 @@ def audit_folder(run_dir: Path) -> int:
         try:
             rows = read_step(path)
         except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise CannotGoOn(f"{path}: can't be read ({error}); without it there is no audit") from None
+            raise CannotGoOn(
+                f"{path}: can't be read ({error}); put it back from a copy, since without it there is no audit"
+            ) from None
         seen.update(r.group.task.index for r in rows)
         entries += [r.entry.id for r in rows]
         if not rows:

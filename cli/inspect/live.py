@@ -55,7 +55,7 @@ def find(run: str | None, url: str | None) -> Found:
         client = connect(url, patience_s=0.0, named="--redis")
         runs = [name_of(folder) if folder else run] if run else _run_ids(client)
         if not runs:
-            raise CannotGoOn(f"no run has a ledger on {shown(url)}")
+            raise CannotGoOn(f"no run has a ledger on {shown(url)}; give the --redis of the run's config.json")
         try:
             return Found([_read(client, run_id) for run_id in runs], folder)
         except LedgerLostError as error:

@@ -56,7 +56,10 @@ def main(group: int, run: str, url: str | None) -> int:
         known = {event.what for event in events}
         events += [e for e in from_redis(client, name_of(folder), group) if e.what not in known]
     if not events:
-        raise CannotGoOn(f"run {folder.name}: nobody knows a group {group}; indices count from 0 as admitted")
+        raise CannotGoOn(
+            f"run {folder.name}: nobody knows a group {group}; give the index of one that was admitted, counted from 0 "
+            "(`chorus status` says how many were)"
+        )
     print("\n".join(format_events(events)))
     return os.EX_OK
 

@@ -23,7 +23,7 @@ from chorus.learner.curriculum.sampler import PassRates, Pool, choose
 from chorus.learner.curriculum.stages import Stages
 from chorus.learner.rollouts.template_sampler import TemplateDraw
 from chorus.problems.identity import content, gather
-from chorus.problems.rendering import Renderer, load_tokenizer
+from chorus.problems.rendering import Renderer, load_tokenizer, stop_tokens
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
@@ -56,8 +56,9 @@ class Admission:
         self.config = config
         self.run_id = run_id
         self.tokenizer = load_tokenizer(config.model.path)
-        self._renderer = Renderer(self.tokenizer, config.templates.chat)
+        self._renderer = Renderer(self.tokenizer, config.templates.chat, config.templates.chat_arguments)
         self.vocabulary = _vocabulary(config.model.path)
+        self.stop = stop_tokens(config.model.path, self.tokenizer, self.vocabulary)
         files = [Path(f) for f in config.templates.files]
         self.templates = choose_templates(config.templates.names, files)
         asked = choose_templates(config.evaluation.templates, files, "evaluation.templates")
@@ -136,7 +137,7 @@ class Admission:
         epoch, prompted = self.at(index, step)
         s = self.config.sampling
         longest = self.stages.of(index).max_tokens or s.max_tokens
-        sampling = Sampling(temperature=s.temperature, max_tokens=longest)
+        sampling = Sampling(temperature=s.temperature, max_tokens=longest, stop=self.stop)
         return self._task(index, epoch, prompted, s.group_size, sampling, min_version)
 
     def observe(self, group: RolloutGroup) -> None:
@@ -181,7 +182,8 @@ class Admission:
         problems = self._first_fitting(self._load(self.config.problems.heldout), self.evaluation_templates, wanted)
         if len(problems) < wanted:
             raise CannotGoOn(
-                f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {wanted}"
+                f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {wanted}: "
+                "lower it"
             )
         return problems
 
@@ -199,7 +201,7 @@ class Admission:
             for k, problem in enumerate(problems):
                 name = names[k % len(names)]
                 prompted = Prompted(problem, name, self.render(problem, templates[name]))
-                sampling = Sampling(temperature=temperature, max_tokens=s.max_tokens)
+                sampling = Sampling(temperature=temperature, max_tokens=s.max_tokens, stop=self.stop)
                 tasks.append(self._task(first_index + len(tasks), 0, prompted, size, sampling, min_version))
         return tasks
 
@@ -231,7 +233,9 @@ def _vocabulary(path: str) -> int:
     try:
         return AutoConfig.from_pretrained(path).get_text_config().vocab_size
     except (OSError, ValueError) as error:
-        raise CannotGoOn(f"model.path {path}: its config.json can't be used ({first_line(error)})") from None
+        raise CannotGoOn(
+            f"model.path {path}: its config.json can't be used ({first_line(error)}); save the model anew"
+        ) from None
 
 
 def _by_hash(problems: list[Problem]) -> list[Problem]:

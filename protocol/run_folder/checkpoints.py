@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -95,10 +96,21 @@ def rollbacks(checkpoints: Path) -> list[int]:
     return [m.step for m in manifests if m.rolled_back_to is not None]
 
 
-def prune(checkpoints: Path, keep: int, selected: int | None = None) -> None:
-    """Keep the newest `keep` checkpoints, that of the selected step, and every manifest: the audit of a finished run
+def before(checkpoints: Path, alarms: Sequence[int]) -> list[int]:
+    """The steps of the last checkpoints from before the first and from before the newest of these steps.
+
+    A warning is often seen late; by then the newest checkpoints are those of a broken policy.
+    """
+    steps = [read_manifest(path).step for path in loadable(checkpoints)] if alarms else []
+    last = [max((step for step in steps if step < alarm), default=None) for alarm in {*alarms[:1], *alarms[-1:]}]
+    return [step for step in last if step is not None]
+
+
+def prune(checkpoints: Path, keep: int, steps: Iterable[int | None] = ()) -> None:
+    """Keep the newest `keep` checkpoints, those of these `steps`, and every manifest: the audit of a finished run
     reads them."""
+    kept = {folder_of(checkpoints, step) for step in steps if step is not None}
     for path in whole(checkpoints)[:-keep]:
-        if path != folder_of(checkpoints, selected or 0):
+        if path not in kept:
             for part in (STATE, EXPORT):
                 shutil.rmtree(path / part, ignore_errors=True)

@@ -6,7 +6,8 @@
       status.json       what the learner does just now     checkpoints/                 (checkpoints.py)
       metrics.jsonl     one record a step                  evals/, tensorboard/, logs/, redis/
       evaluation-before.json, evaluation-after.json        learning_curves.png
-      validation.jsonl, selected.json                      summary.json                 last: the run is over
+      validation.jsonl, selected.json                      hub/                         for the hub
+                                                           summary.json                 last: the run is over
 """
 
 from __future__ import annotations
@@ -98,6 +99,11 @@ class RunFolder:
     def evaluations(self) -> Path:
         """Of `chorus eval`, a folder each."""
         return self.path / "evals"
+
+    @property
+    def hub(self) -> Path:
+        """What `chorus push` has made for the hub, a folder a repository."""
+        return self.path / "hub"
 
     @property
     def tensorboard(self) -> Path:

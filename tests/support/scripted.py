@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,7 +41,14 @@ class ScriptedEngine:
         self._dead.set()
 
     async def generate(
-        self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float, top_p: float = 1.0
+        self,
+        prompt: list[int],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        deadline_s: float,
+        top_p: float = 1.0,
+        stop: Sequence[int] = (),
     ) -> list[Completion]:
         self.asked.append((n, temperature, max_tokens, top_p))
         dead = asyncio.create_task(self._dead.wait())

@@ -56,12 +56,18 @@ async def answering(
         yield engine, bodies
 
 
-@pytest.mark.parametrize(("asked", "top_p"), [({}, 1.0), ({"top_p": 0.95}, 0.95)])
-async def test_a_request_says_how_its_samples_are_drawn(tmp_path: Path, asked: dict[str, float], top_p: float) -> None:
+@pytest.mark.parametrize(
+    ("asked", "top_p", "stop"),
+    [({}, 1.0, []), ({"top_p": 0.95}, 0.95, []), ({"stop": [3, 7]}, 1.0, [3, 7])],
+)
+async def test_a_request_says_how_its_samples_are_drawn_and_where_they_end(
+    tmp_path: Path, asked: dict[str, Any], top_p: float, stop: list[int]
+) -> None:
     async with answering(tmp_path, [CHOICE] * 3) as (engine, bodies):
         completions = await engine.generate([1, 2], 3, 0.7, 8, 10.0, **asked)
     assert [(c.token_ids, c.logprobs, c.versions) for c in completions] == [([5, 6], [-0.5, -0.25], [(1, 4, 2)])] * 3
     sampling = {"n": 3, "max_tokens": 8, "temperature": 0.7, "top_p": top_p, "logprobs": 0, "detokenize": False}
+    sampling["stop_token_ids"] = stop
     assert bodies == [{"model": "policy", "token_ids": [1, 2], "sampling_params": sampling}]
 
 

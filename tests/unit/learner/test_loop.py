@@ -124,6 +124,17 @@ def test_a_collapse_that_stops_the_run_leaves_its_checkpoint(
     assert parts.ledger.accounts().durable == 4
 
 
+def test_a_run_that_was_flat_from_its_beginning_ends_since_no_earlier_step_was_better(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    alarms = {"on_collapse": "rollback", "flat_steps": 3}
+    config = config_of(tiny_model, tmp_path, run={"steps": 9}, alarms=alarms, learner={"checkpoint_every": 1})
+    learner, _ = start(client, config, tmp_path, accuracies=(0.0,))
+    with pytest.raises(CannotGoOn, match=r"after step 3 \(no earlier step was any better\): at least 98% of the"):
+        learner.run()
+    assert checkpoints.rollbacks(tmp_path / "checkpoints") == []
+
+
 def _entropy_of_one(parts: object) -> None:
     """The paper model has no tokens to measure: every record says an entropy of 1 nat."""
     recorder = parts.recorder  # type: ignore[attr-defined]

@@ -133,7 +133,7 @@ def test_an_id_that_occurs_twice_is_refused_with_both_places(tmp_path: Path):
     [
         ("nowhere.jsonl", "no such file"),
         ("nowhere.parquet", "no such file"),
-        ("problems.csv", "unknown kind of source"),
+        ("problems.xlsx", "unknown kind of source"),
     ],
 )
 def test_a_source_that_cannot_be_used_is_refused(spec: str, named: str):

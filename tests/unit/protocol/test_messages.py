@@ -149,3 +149,9 @@ def test_a_task_whose_tests_are_no_json_is_refused(tests: str) -> None:
     forged = TASK.model_copy(update={"kind": "code", "tests": tests})
     with pytest.raises(MessageError, match="tests"):
         Task.decode(forged.encode())
+
+
+def test_a_task_without_stop_tokens_is_written_as_tasks_were_before_there_were_any() -> None:
+    assert "stop" not in msgpack.unpackb(TASK.encode())["sampling"]
+    ending = TASK.model_copy(update={"sampling": Sampling(temperature=1.0, max_tokens=8, stop=[2, 7])})
+    assert Task.decode(ending.encode()) == ending
