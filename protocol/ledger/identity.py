@@ -48,7 +48,8 @@ def read_state(client: redis.Redis, run: str) -> LedgerState | None:
 
 def write_identity(client: redis.Redis, run: str, fields: Mapping[str, str]) -> None:
     """`fields`: id, mark, folder, host."""
-    client.hset(Keys(run).identity, mapping=dict(fields))
+    mapping: Any = dict(fields)
+    client.hset(Keys(run).identity, mapping=mapping)
 
 
 def begin_anew(client: redis.Redis, run: str, fence: int, first_index: int) -> None:

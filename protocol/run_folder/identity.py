@@ -65,10 +65,6 @@ class Identity:
         marks = (*self.marks, secrets.token_hex(8))[-_MARKS_KEPT:]
         return replace(self, marks=marks, starts=self.starts + 1, asked="", given_up_for="")
 
-    @property
-    def home(self) -> str:
-        return f"{self.folder} on host {self.host}"
-
 
 def asked_of(new_lineage: bool, take_over: bool) -> Asked:
     """What the two options say. Raises CannotGoOn where both are given."""

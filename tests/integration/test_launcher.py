@@ -281,6 +281,19 @@ def test_a_killed_launcher_leaves_no_orphans_and_can_be_resumed(launch: Callable
     leaves_nothing(again)
 
 
+def test_a_resume_that_is_refused_before_its_learner_begins_leaves_the_configuration_as_it_was(
+    launch: Callable[..., Launch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = launch(learner="true")
+    assert run.end()[0] == 0
+    before = (run.run_dir / "config.json").read_bytes()
+    monkeypatch.setenv("CHORUS_SAMPLING__MAX_TOKENS", "16")
+    refused = launch(learner="echo step 4 can not be trained again; exit 3", resume=run.run_dir)
+    status, output = refused.end()
+    assert (status, "step 4 can not be trained again" in output) == (3, True)
+    assert (run.run_dir / "config.json").read_bytes() == before
+
+
 def test_an_unreachable_redis_is_one_clear_line(tmp_path: Path) -> None:
     recipe = tmp_path / "song.toml"
     recipe.write_text(RECIPE.format(dir=tmp_path) + '[redis]\nurl = "redis://127.0.0.1:9/0"\n')

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -40,7 +41,8 @@ class Learner:
         first = self.ledger.admitted()
         assert self.ledger.admit(first, [b"task"], capacity=9) == 1
         keys = Keys(self.identity.name)
-        [(task, _)] = self.client.xrange(keys.tasks)[-1:]  # type: ignore[index]
+        entries: Any = self.client.xrange(keys.tasks)
+        task = entries[-1][0]
         self.client.xreadgroup("generators", "g", {keys.tasks: ">"}, count=1)
         self.client.xack(keys.tasks, "generators", task)
         self.client.xadd(keys.rollouts, {"i": first, "d": b"group"})
