@@ -52,6 +52,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "measure-difficulty": ("chorus.cli.evaluate.measure_difficulty", "how often a model solves each problem"),
         "levels": ("chorus.cli.data.levels", "difficulty levels from such measurements"),
+        "data": (
+            "chorus.cli.data.source",
+            "what would be trained on: rows, unusable ones by reason, lengths, examples",
+        ),
         "check-data": ("chorus.cli.data.check_data", "find problems that training shares with a test set"),
     },
     "Services, each by itself": {

@@ -142,7 +142,11 @@ class Fleet:
             group = RolloutGroup.decode(entry.payload)
         except MessageError as error:
             self._ledger.drop("corrupt", [entry.id])
-            waiting.set_exception(CannotGoOn(f"an answer of the generators can't be read: {error}"))
+            waiting.set_exception(
+                CannotGoOn(
+                    f"an answer of the generators can't be read ({error}); start them from this command's own version"
+                )
+            )
             return
         self._ledger.durable(0, [entry.id])
         seen = {(fence, step) for s in group.samples for fence, step, _ in s.versions}

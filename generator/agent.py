@@ -22,7 +22,7 @@ import redis.asyncio
 
 from chorus.generator.engine import Engine, EngineError, EngineGone
 from chorus.generator.reward_client import Grader, GradeRefused
-from chorus.generator.rollout import Tokenizer, produce, versions_of
+from chorus.generator.rollout import Decoder, produce, versions_of
 from chorus.generator.weight_sync import WeightSync
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import GeneratorLedger, Keys, Lease, LedgerLostError, entries_of, lost
@@ -51,7 +51,7 @@ class Agent:
         generator_id: str,
         engine: Engine,
         grader: Grader,
-        tokenizer: Tokenizer,
+        decoder: Decoder,
         client: redis.asyncio.Redis,
         metrics: GeneratorMetrics | None = None,
     ) -> None:
@@ -63,7 +63,7 @@ class Agent:
         self.metrics.run.labels(run_id, generator_id).set(1)
         self.sync = WeightSync(engine, generator_id, config.generator.keep_stale_kv, self.metrics)
         self._grader = grader
-        self._tokenizer = tokenizer
+        self._decoder = decoder
         self._keys = Keys(run_id)
         lease_s = config.generator.lease_s
         queues: tuple[Queue, ...] = ("eval", "train")
@@ -255,7 +255,7 @@ class Agent:
                 task,
                 self.engine,
                 self._grader,
-                self._tokenizer,
+                self._decoder,
                 self.id,
                 lease.attempt,
                 self.metrics,

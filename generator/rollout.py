@@ -19,15 +19,17 @@ from chorus.protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, 
 from chorus.protocol.metrics.processes import GeneratorMetrics
 
 
-class Tokenizer(Protocol):
-    def decode_batch(self, sequences: list[list[int]], skip_special_tokens: bool = True) -> list[str]: ...
+class Decoder(Protocol):
+    """Token ids as text, as protocol/model_folder.py has it."""
+
+    def decode_batch(self, sequences: list[list[int]]) -> list[str]: ...
 
 
 async def produce(
     task: Task,
     engine: Engine,
     grader: Grader,
-    tokenizer: Tokenizer,
+    decoder: Decoder,
     generator_id: str,
     attempt: int,
     metrics: GeneratorMetrics,
@@ -50,7 +52,7 @@ async def produce(
         generated = time.time()
         on_tokens(sum(len(c.token_ids) for c in completions))
         metrics.sampled((len(c.token_ids), c.finish_reason) for c in completions)
-        texts = tokenizer.decode_batch([c.token_ids for c in completions], skip_special_tokens=True)
+        texts = decoder.decode_batch([c.token_ids for c in completions])
         left_s = task.deadline_s - (generated - started)
         with metrics.waits.on("grades", "reward server", left_s, f"group {task.index}"):
             grades = await grader.grade(task, texts)

@@ -116,14 +116,14 @@ class VllmEngine:
             if (code := self._process.poll()) is not None:
                 why = last_error(self._log, log_begin)
                 raise EngineError(
-                    f"vLLM ended with status {code} while starting{why and f' ({why})'}; its log is {self._log}", why
+                    f"vLLM ended with status {code} while starting{why and f' ({why})'}; see its log {self._log}", why
                 )
             if await self._healthy(5.0):
                 return
             await asyncio.sleep(_HEALTH_INTERVAL_S)  # the server has no event to wait on before it listens
         raise EngineError(
             f"vLLM was not healthy after generator.start_deadline_s = "
-            f"{self.config.generator.start_deadline_s:g} s; its log is {self._log}"
+            f"{self.config.generator.start_deadline_s:g} s; see its log {self._log}, or raise that"
         )
 
     @property

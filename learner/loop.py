@@ -18,12 +18,16 @@ from chorus.learner.training.experience import make_experience, minibatches
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import WEIGHT_CHECKS, unpack_ids
 from chorus.protocol.run_folder.rollouts import write_step
+from chorus.protocol.runtime.stopping import StopAsked
 
 log = logging.getLogger("chorus.learner")
 
 
 class Learner:
-    """One learner start. `run` returns when all steps are trained and the summary is written. Rank 0 only."""
+    """One learner start. `run` returns when all steps are trained and the summary is written. Rank 0 only.
+
+    Raises StopAsked where a signal asked it to leave before; its last step is in a checkpoint then.
+    """
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
@@ -35,11 +39,15 @@ class Learner:
             while self.parts.done < self.parts.config.run.steps:
                 self.step()
             self.life.end()
+        except StopAsked:
+            self.life.leave()
+            raise
         finally:
             self.life.close()
 
     def step(self) -> None:
         p = self.parts
+        p.stop.check()
         started, step = time.monotonic(), p.done + 1
         groups = self._collect(step)
         waited_s = time.monotonic() - started
@@ -66,9 +74,14 @@ class Learner:
         self.life.say("training", f"step {step} of {p.config.run.steps}")
         p.metrics.wait_share.begin()
         with p.metrics.waits.on("rollouts", "generators", deadline_s, f"step {step}"):
-            groups = p.groups.next_step(p.done, p.config.run.steps - p.done, p.weights.check)
+            groups = p.groups.next_step(p.done, p.config.run.steps - p.done, self._check)
         p.metrics.wait_share.worked()
         return groups
+
+    def _check(self) -> None:
+        """What ends a wait for groups."""
+        self.parts.stop.check()
+        self.parts.weights.check()
 
     def _after(self, step: int) -> None:
         """What a trained step may bring about."""

@@ -21,6 +21,7 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
+from chorus.protocol.runtime.model_folder import tokenizer_file
 from chorus.protocol.templates.template import Template, messages, render_chatml
 
 if TYPE_CHECKING:  # it takes seconds, and who only asks for help needs none
@@ -58,8 +59,17 @@ class Renderer:
                 )
 
     def ids(self, template: Template, problem: str) -> list[int]:
-        """The prompt's token ids, prefill included; special tokens are those that the chat format wrote."""
-        return self.tokenizer.encode(self.text(template, problem), add_special_tokens=False)
+        """The prompt's token ids, prefill included; special tokens are those that the chat format wrote.
+
+        Raises CannotGoOn for a problem that can't be written so.
+        """
+        try:
+            return self.tokenizer.encode(self.text(template, problem), add_special_tokens=False)
+        except (TypeError, ValueError, TemplateError) as error:
+            raise CannotGoOn(
+                f"the problem {problem!r:.60} can't be made a prompt under template {template.name} "
+                f"({first_line(error)}); mend or remove it"
+            ) from None
 
     def text(self, template: Template, problem: str) -> str:
         """The whole prompt, prefill included."""
@@ -131,12 +141,12 @@ def stop_tokens(path: str, tokenizer: PreTrainedTokenizerFast, vocabulary: int) 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     """The tokenizer as tokenizer.json says, not as the architecture's default class would have it."""
-    folder = Path(path)
-    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
-        raise CannotGoOn(f"model.path {path}: there is no tokenizer.json in it; save the model's fast tokenizer there")
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    folder = tokenizer_file(path).parent
+    from transformers import PreTrainedTokenizerFast
 
     try:
-        return (PreTrainedTokenizerFast if folder.is_dir() else AutoTokenizer).from_pretrained(path)
+        return PreTrainedTokenizerFast.from_pretrained(folder)
     except Exception as error:  # the tokenizers library raises nothing more special
-        raise CannotGoOn(f"model.path {path}: its tokenizer can't be loaded ({first_line(error)})") from None
+        raise CannotGoOn(
+            f"model.path {path}: its tokenizer can't be loaded ({first_line(error)}); save its fast tokenizer anew"
+        ) from None

@@ -18,7 +18,7 @@ import os
 import threading
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from pydantic import ValidationError
 
@@ -30,54 +30,42 @@ from chorus.reward_server.graders.task import Asked
 _END_S = 2.0
 
 
-def grade(
-    completion: str,
-    gold: str | Sequence[str] | None = None,
-    *,
-    kind: str = "math",
-    template: str | None = None,
-    mode: str = "train",
-    options: Sequence[str] | None = None,
-    tests: Sequence[dict[str, Any]] | None = None,
-    scoring: str = "strict",
-) -> GradeResponse:
+class How(TypedDict, total=False):
+    """What may be said besides the completion and its gold; the defaults are those of `/v1/grade`."""
+
+    kind: str
+    template: str | None
+    mode: str
+    options: Sequence[str] | None
+    tests: Sequence[dict[str, Any]] | None
+    scoring: str
+
+
+def grade(completion: str, gold: str | Sequence[str] | None = None, **how: Unpack[How]) -> GradeResponse:
     r"""Grade a completion (the model's text after the prompt) as a reward server with default settings does.
 
     `grade(r"... \boxed{7}", gold="7")` has the fields of `/v1/grade`: `.verdict`, `.accuracy`, `.format`, `.reward`,
     `.extracted`, `.verifier`, `.reason` and `.ms`. A verdict `timeout` or `error` is the verifier's failure: accuracy
-    and reward are None then, never 0.
+    and reward are None then, never 0. `how`: kind, template, mode, options, tests and scoring, as in a request.
 
     Raises ValueError for what can't be graded (an unknown template or kind, no gold), with the field in its message,
     NoSandboxError for kind `code` on a machine without a sandbox, and PoolFailedError where no process can be started.
     """
-    request = _request(locals())
-    return GradeResponse(**_grader().ask(request, "grade"))
+    return GradeResponse(**_grader().ask(_request(completion, gold, how), "grade"))
 
 
-def explain(
-    completion: str,
-    gold: str | Sequence[str] | None = None,
-    *,
-    kind: str = "math",
-    template: str | None = None,
-    mode: str = "train",
-    options: Sequence[str] | None = None,
-    tests: Sequence[dict[str, Any]] | None = None,
-    scoring: str = "strict",
-) -> ExplainResponse:
+def explain(completion: str, gold: str | Sequence[str] | None = None, **how: Unpack[How]) -> ExplainResponse:
     """Grade and tell the way to the grade: where the answer stood, what it was compared with, how often each marker
     occurs, and the parts of the reward. Takes and raises what `grade` does; has the fields of `/v1/explain`.
     """
-    request = _request(locals())
-    return ExplainResponse(**_grader().ask(request, "explain"))
+    return ExplainResponse(**_grader().ask(_request(completion, gold, how), "explain"))
 
 
-def _request(fields: dict[str, Any]) -> GradeRequest:
+def _request(completion: str, gold: str | Sequence[str] | None, how: How) -> GradeRequest:
     """The checked request. Raises ValueError with the first thing that is wrong, in one line."""
-    golds = fields["gold"]
-    given = fields | {"gold": golds if golds is None or isinstance(golds, str) else list(golds)}
+    golds = gold if gold is None or isinstance(gold, str) else list(gold)
     try:
-        return GradeRequest.model_validate(given)
+        return GradeRequest.model_validate({"completion": completion, "gold": golds, **how})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -61,7 +61,7 @@ class RestartingEngine:
             if self.engine.starts != start:
                 return
             if start > RESTARTS:
-                raise CannotGoOn(f"vLLM died {start} times (log: {self._log})")
+                raise CannotGoOn(f"vLLM died {start} times (log: {self._log}); mend what it says there")
             await self.engine.start()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from chorus.cli.inspect.live import find, format_accounts, format_totals, run_options
 from chorus.cli.inspect.standing import is_run
 from chorus.protocol.run_folder.checkpoints import read_manifest, whole
+from chorus.protocol.run_folder.files import read_json
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.hold import is_held
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
@@ -58,18 +59,25 @@ def audit_folder(run_dir: Path) -> int:
         try:
             rows = read_step(path)
         except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise CannotGoOn(f"{path}: can't be read ({error}); without it there is no audit") from None
+            raise CannotGoOn(
+                f"{path}: can't be read ({error}); put it back from a copy, since without it there is no audit"
+            ) from None
         seen.update(r.group.task.index for r in rows)
         entries += [r.entry.id for r in rows]
         if not rows:
             faults.append(f"step {step} trained on nothing")
     if doubled := [index for index, n in seen.items() if n > 1]:
         faults.append(f"{len(doubled)} groups were trained more than once, index {doubled[0]} among them")
-    durable = [id for path in whole(RunFolder(run_dir).checkpoints) for id in read_manifest(path).all_entries]
+    manifests = [read_manifest(path) for path in whole(RunFolder(run_dir).checkpoints)]
+    durable = [id for manifest in manifests for id in manifest.all_entries]
+    # A ledger knows of its own lineage alone.
+    before = sum(len(m.all_entries) for m in manifests if m.lineage < manifests[-1].lineage)
     if durable != entries:
         faults.append(f"manifests list {len(durable)} entries, the stored rollouts {len(entries)}, not the same ones")
-    if ledger["trained"] != len(entries):
-        faults.append(f"the ledger counted {ledger['trained']} trained, the stored rollouts are {len(entries)}")
+    if ledger["trained"] != len(entries) - before:
+        faults.append(
+            f"the ledger counted {ledger['trained']} trained, the stored rollouts are {len(entries) - before}"
+        )
     difference = ledger["admitted"] - ledger["trained"] - sum(ledger["dropped"].values()) - ledger["outstanding"]
     if difference:
         faults.append(f"admitted - trained - dropped - outstanding = {difference}")
@@ -77,4 +85,9 @@ def audit_folder(run_dir: Path) -> int:
         print(f"{run_dir}: {fault}")
     verdict = "OUT OF BALANCE" if faults else "balanced"
     print(f"{run_dir}: {verdict}: {format_totals(ledger)}")
+    for begun in read_json(summary_file).get("lineages", ()):
+        print(
+            f"{run_dir}: lineage {begun['lineage']} began at step {begun['step']} with index {begun['first_index']}; "
+            f"{begun['untrained']} indices before it were never trained"
+        )
     return UNBALANCED if faults else os.EX_OK

@@ -15,6 +15,7 @@ from chorus.cli.inspect.standing import is_run, standing
 from chorus.protocol.ledger import Accounts, Keys, LedgerLostError, read_accounts
 from chorus.protocol.run_folder.files import read_json
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.identity import name_of
 from chorus.protocol.runtime.addresses import shown
 from chorus.protocol.runtime.command_line import option
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -52,9 +53,9 @@ def find(run: str | None, url: str | None) -> Found:
     folder = Path(run) if run and Path(run).is_dir() else None
     if url is not None:
         client = connect(url, patience_s=0.0, named="--redis")
-        runs = [folder.resolve().name if folder else run] if run else _run_ids(client)
+        runs = [name_of(folder) if folder else run] if run else _run_ids(client)
         if not runs:
-            raise CannotGoOn(f"no run has a ledger on {shown(url)}")
+            raise CannotGoOn(f"no run has a ledger on {shown(url)}; give the --redis of the run's config.json")
         try:
             return Found([_read(client, run_id) for run_id in runs], folder)
         except LedgerLostError as error:
@@ -65,7 +66,7 @@ def find(run: str | None, url: str | None) -> Found:
         what = "there is no config.json in it" if folder else "no such folder"
         raise CannotGoOn(f"{run}: {what}; give the folder of a run, or --redis URL and a run id")
     try:
-        return Found([_read(own_redis(folder), folder.resolve().name)], folder)
+        return Found([_read(own_redis(folder), name_of(folder))], folder)
     except (CannotGoOn, LedgerLostError) as error:
         return Found([], folder, str(error))
 

@@ -46,7 +46,7 @@ class _Mean:
 
 
 class Alarms:
-    """Feed it every record in order; `raised` is what the newest one newly raised, `active` all that hold."""
+    """Feed it every record in order; `look` returns what the newest one newly raised, `active` are all that hold."""
 
     def __init__(self, config: AlarmsSection, loss: str, pays_format: bool = True) -> None:
         self.config = config
@@ -57,6 +57,7 @@ class Alarms:
         if self._most_clipped is None:
             self._most_clipped = 0.0 if loss == "gspo" else _MOST_CLIPPED
         self.active: dict[str, str] = {}
+        self.began: list[int] = []  # the steps at which it was no longer quiet
         self._low_entropy = 0
         self._accuracy, self._truncated = _Mean(), _Mean()
         self._norms: deque[float] = deque(maxlen=_NORM_STEPS)
@@ -74,6 +75,8 @@ class Alarms:
             **self._flat_from_the_beginning(record),
         }
         before, self.active = self.active, {name: text for name, text in found.items() if text}
+        if self.active and not before:
+            self.began.append(record["step"])
         return [f"step {record['step']}: {text}" for name, text in self.active.items() if name not in before]
 
     def _entropy(self, r: dict[str, Any]) -> str | None:

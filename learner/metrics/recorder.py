@@ -25,6 +25,7 @@ from chorus.protocol.messages import Member, staleness
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.metrics.step import fill
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.templates.decoding import CompletionDecoder
 
 log = logging.getLogger("chorus.learner")
 _SHOWN = ("reward", "accuracy", "format", "entropy", "staleness_mean", "seconds", "learner_wait_ratio")
@@ -61,6 +62,7 @@ class Recorder:
         self._fleet = FleetClock()
         self._labels = curriculum.labels(admission)
         self._recorded_at = 0.0
+        self._decoder = CompletionDecoder(admission.tokenizer.backend_tokenizer, admission.templates.values())
 
     def restore(self, since: int) -> None:
         """Take up the records of earlier learners; alarms look at those after step `since`, the last way back."""
@@ -79,10 +81,7 @@ class Recorder:
         """Before the checkpoint, so that a step which a checkpoint holds has its line."""
         values = step_record(step, self.config, groups, experience, stats, self._surroundings(around), self._labels)
         values |= curriculum.step_metrics(groups, self._admission)
-        decode = self._admission.tokenizer.batch_decode
-        values |= diversity.step_metrics(
-            groups, self._admission.templates, lambda ids: decode(ids, skip_special_tokens=True)
-        )
+        values |= diversity.step_metrics(groups, self._admission.templates, self._decoder.decode_batch)
         if self.config.templates.adaptive:
             values["template_weights"] = self._admission.draw.weights(step + 1)
         record = fill("step", values)

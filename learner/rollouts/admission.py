@@ -22,10 +22,10 @@ from chorus.learner.curriculum.hints import Hints, OnlineRatios, Probe
 from chorus.learner.curriculum.sampler import PassRates, Pool, choose
 from chorus.learner.curriculum.stages import Stages
 from chorus.learner.rollouts.template_sampler import TemplateDraw
+from chorus.problems.identity import content, gather
 from chorus.problems.rendering import Renderer, load_tokenizer, stop_tokens
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.graders import RowNeeds
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import Problem, RolloutGroup, Sampling, Task, pack_ids
 from chorus.protocol.run_folder.folder import RunFolder
@@ -65,6 +65,7 @@ class Admission:
         self.evaluation_templates = asked or self.templates
         self.draw = TemplateDraw(config, self.templates)
         problems = self._load(config.problems.train)
+        self.digests = {p.id: content(p) for p in problems}
         self.problems = [p for p in problems if self._fits(p.problem, self.templates)]
         self.too_long = len(problems) - len(self.problems)
         if not self.problems:
@@ -82,7 +83,11 @@ class Admission:
 
     def _load(self, sources: Sequence[str]) -> list[Problem]:
         """With the columns that the run's own graders ask for."""
-        return _load(sources, self.config.reward.row_needs)
+        needs, by_id = self.config.reward.row_needs, bool(self.config.curriculum.pass_rates)
+        try:
+            return gather(((source, load_problems(source, needs)) for source in sources), by_id)
+        except (OSError, ValueError, ImportError) as error:
+            raise CannotGoOn(f"problems: {error}") from None
 
     def _stages(self) -> Stages:
         """Every stage's problems, so that one that has none is refused before the run begins."""
@@ -177,7 +182,8 @@ class Admission:
         problems = self._first_fitting(self._load(self.config.problems.heldout), self.evaluation_templates, wanted)
         if len(problems) < wanted:
             raise CannotGoOn(
-                f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {wanted}"
+                f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {wanted}: "
+                "lower it"
             )
         return problems
 
@@ -227,17 +233,9 @@ def _vocabulary(path: str) -> int:
     try:
         return AutoConfig.from_pretrained(path).get_text_config().vocab_size
     except (OSError, ValueError) as error:
-        raise CannotGoOn(f"model.path {path}: its config.json can't be used ({first_line(error)})") from None
-
-
-def _load(sources: Sequence[str], needs: RowNeeds) -> list[Problem]:
-    problems: dict[str, Problem] = {}
-    for source in sources:
-        try:
-            problems |= {p.id: p for p in load_problems(source, needs)}
-        except (OSError, ValueError, ImportError) as error:
-            raise CannotGoOn(f"problems: {source}: {error}") from None
-    return list(problems.values())
+        raise CannotGoOn(
+            f"model.path {path}: its config.json can't be used ({first_line(error)}); save the model anew"
+        ) from None
 
 
 def _by_hash(problems: list[Problem]) -> list[Problem]:

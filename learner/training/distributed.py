@@ -77,9 +77,14 @@ def join() -> tuple[int, int, torch.device]:
 
 
 class DistributedTrainer:
-    """All ranks' model, optimizer and collectives behind calls that rank 0 makes."""
+    """All ranks' model, optimizer and collectives behind calls that rank 0 makes.
 
-    def __init__(self, config: RunConfig, device: torch.device, start_from: Path | None) -> None:
+    check_exports: look at the first export, and at the first one after a way back (training/export.py).
+    """
+
+    def __init__(
+        self, config: RunConfig, device: torch.device, start_from: Path | None, check_exports: bool = False
+    ) -> None:
         self.config = config
         self.device = device
         policy = load_policy(config, device)
@@ -91,6 +96,7 @@ class DistributedTrainer:
         self.manifest = checkpoint.load(start_from, policy, self.trainer.optimizer) if start_from is not None else None
         parameters = wire_names(policy)
         self._parameters = [p for _, p in parameters]
+        self._check_exports = self._check_next = check_exports
         self._plan = plan_buckets(describe(parameters, config.model.dtype), config.learner.bucket_bytes)
 
     # -- rank 0 ---------------------------------------------------------------------------------------
@@ -113,11 +119,13 @@ class DistributedTrainer:
 
     def save(self, folder: Path, manifest: checkpoint.Manifest) -> Path:
         self._tell("save", [str(folder), manifest.step])
-        return checkpoint.save(folder, self.trainer.policy, self.trainer.optimizer, manifest)
+        check, self._check_next = self._check_next, False
+        return checkpoint.save(folder, self.trainer.policy, self.trainer.optimizer, manifest, check)
 
     def load(self, path: Path) -> None:
         """Policy and optimizer as this checkpoint holds them."""
         self._tell("load", str(path))
+        self._check_next = self._check_exports
         checkpoint.load(path, self.trainer.policy, self.trainer.optimizer)
 
     def stop(self) -> None:

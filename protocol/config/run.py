@@ -7,6 +7,7 @@ where and what to do.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -17,6 +18,8 @@ from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.templates import TemplatesSection
 from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
 from chorus.protocol.rewards import OverlongSpec, RewardSpec
+from chorus.protocol.templates.load import choose_templates
+from chorus.protocol.templates.template import Template
 
 
 class Section(BaseModel):
@@ -81,6 +84,9 @@ class LearnerSection(Section):
     store_port: int = Field(default=0, ge=0, le=65535, description="0: any free port")
     bucket_bytes: int = Field(default=64 * 2**20, ge=4096, description="weights are sent in flat buckets of this size")
     sync_deadline_s: float = Field(default=60.0, gt=0)
+    grace_s: float = Field(
+        default=120.0, gt=0, description="from SIGTERM to the end: the step in progress and its checkpoint"
+    )
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Prometheus; 0: none")
 
 
@@ -182,7 +188,7 @@ class RewardSection(RewardSpec):
                     f"{'are ' + ', '.join(names) if names else 'is none'}"
                 )
         if self.shadow and self.shadow not in (*SHADOWS, *names):
-            raise ValueError(f"shadow: there is no grader {self.shadow!r}; known are {', '.join((*SHADOWS, *names))}")
+            raise ValueError(f"shadow: there is no grader {self.shadow!r}; give one of {', '.join((*SHADOWS, *names))}")
         return self
 
     @property
@@ -206,7 +212,7 @@ def _gpu(name: int | str) -> int | str:
     if isinstance(name, str) and name.isdecimal():
         return int(name)
     if (isinstance(name, int) and name < 0) or (isinstance(name, str) and not re.fullmatch(r"(GPU|MIG)-[\w/-]+", name)):
-        raise ValueError("a GPU is named by its number, by GPU-UUID or by MIG-UUID, as `nvidia-smi -L` lists them")
+        raise ValueError("give a GPU by its number, by GPU-UUID or by MIG-UUID, as `nvidia-smi -L` lists them")
     return name
 
 
@@ -287,7 +293,7 @@ class RunConfig(Section):
         if self.learner.groups_per_step % self.learner.updates_per_step:
             raise ValueError(
                 f"learner.groups_per_step ({self.learner.groups_per_step}) is no multiple of "
-                f"learner.updates_per_step ({self.learner.updates_per_step})"
+                f"learner.updates_per_step ({self.learner.updates_per_step}); change one of them"
             )
         if self.problems.max_prompt_tokens + s.max_tokens > self.model.context:
             raise ValueError(
@@ -301,7 +307,7 @@ class RunConfig(Section):
                 "objective.weight = token"
             )
         if self.evaluation.problems and not self.problems.heldout:
-            raise ValueError("evaluation.problems is set but problems.heldout names no source")
+            raise ValueError("evaluation.problems is set, but problems.heldout names no source: give one")
         if self.evaluation.every and not (self.problems.validation or self.problems.heldout):
             raise ValueError(
                 "evaluation.every is set, but there is nothing to validate on: name sources in problems.validation, "
@@ -374,6 +380,11 @@ class RunConfig(Section):
         """The one template under which every validation asks."""
         names = self.templates.names
         return self.evaluation.validation_template or ("qwen-math" if "qwen-math" in names else names[0])
+
+    def choose_templates(self) -> dict[str, Template]:
+        """All under which this run asks. Raises CannotGoOn."""
+        names = [*self.templates.names, *self.evaluation.templates, self.validation_template]
+        return choose_templates(list(dict.fromkeys(names)), [Path(file) for file in self.templates.files])
 
     def logprob_tolerance(self, rounding: float) -> float:
         """Nats that the weight check may be off on average, where bfloat16 rounds it by `rounding` (docs/adr/0007)."""

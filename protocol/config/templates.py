@@ -90,4 +90,4 @@ def _check(where: str, names: Sequence[str], weights: Mapping[str, float]) -> No
     if unknown := sorted(set(weights) - set(names)):
         raise ValueError(f"{where}weights for {', '.join(unknown)}, which is not among the names; remove it")
     if not any(weights.get(name, 1.0) for name in names):
-        raise ValueError(f"{where}every weight is 0; no template could be drawn")
+        raise ValueError(f"{where}every weight is 0; no template could be drawn: give one that is above 0")

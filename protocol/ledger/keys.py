@@ -60,6 +60,16 @@ class Keys:
         return f"chorus:{self.run}:fence"
 
     @property
+    def owner(self) -> str:
+        """The learner's lease, see lease.py."""
+        return f"chorus:{self.run}:owner"
+
+    @property
+    def identity(self) -> str:
+        """Hash: whose ledger this is, see identity.py."""
+        return f"chorus:{self.run}:identity"
+
+    @property
     def members(self) -> str:
         """Hash: generator id -> its last heartbeat."""
         return f"chorus:{self.run}:members"

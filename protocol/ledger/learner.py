@@ -83,8 +83,8 @@ class LearnerLedger:
         return self.fence
 
     def admitted(self) -> int:
-        """Groups admitted so far: the index of the next one."""
-        return int(self.client.hget(self.keys.accounts, "admitted") or 0)
+        """The index of the next group: those admitted so far, from the lineage's first one on."""
+        return sum(int(n or 0) for n in self.client.hmget(self.keys.accounts, "first", "admitted"))
 
     def admit(self, first_index: int, payloads: Sequence[bytes], capacity: int) -> int:
         """Publish tasks while fewer than `capacity` groups are outstanding. Returns how many it took.

@@ -43,28 +43,30 @@ end
 # KEYS fence; ARGV fence  -> the new one
 ADVANCE = _FENCE + "return redis.call('INCR', KEYS[1])"
 
-# KEYS fence tasks accounts trained digests; ARGV fence, capacity, first index, payloads...  -> number admitted
+# KEYS fence tasks accounts trained digests; ARGV fence, capacity, first index, payloads...  -> number admitted.
+# Indices of a later lineage begin at `first`.
 ADMIT = (
     _FENCE
     + """
 local function n(field) return tonumber(redis.call('HGET', KEYS[3], field) or '0') end
 local admitted = n('admitted')
-local ahead = admitted - tonumber(ARGV[3])
+local next = n('first') + admitted
+local ahead = next - tonumber(ARGV[3])
 local this = ARGV[3] .. ' ' .. redis.sha1hex(ARGV[4] or '')
 if ahead > 0 then
   if ahead <= #ARGV - 3 and redis.call('HGET', KEYS[3], 'last_admission') == this then
     return ahead  -- tried again: the first try's reply was lost
   end
-  return redis.error_reply('TAKEN ' .. ARGV[3] .. ' by another admission; the next is ' .. admitted)
+  return redis.error_reply('TAKEN ' .. ARGV[3] .. ' by another admission; the next is ' .. next)
 end
 if ahead ~= 0 then
-  return redis.error_reply('LOST ' .. admitted .. ' admitted where ' .. ARGV[3] .. ' were expected')
+  return redis.error_reply('LOST ' .. next .. ' admitted where ' .. ARGV[3] .. ' were expected')
 end
 local open = admitted - n('durable') - n('dropped') - redis.call('HLEN', KEYS[4])
 local room = math.min(tonumber(ARGV[2]) - open, #ARGV - 3)
 for k = 1, room do
-  redis.call('XADD', KEYS[2], '*', 'i', admitted + k - 1, 'd', ARGV[3 + k])
-  redis.call('HSET', KEYS[5], admitted + k - 1, redis.sha1hex(ARGV[3 + k]))
+  redis.call('XADD', KEYS[2], '*', 'i', next + k - 1, 'd', ARGV[3 + k])
+  redis.call('HSET', KEYS[5], next + k - 1, redis.sha1hex(ARGV[3 + k]))
 end
 if room > 0 then
   redis.call('HINCRBY', KEYS[3], 'admitted', room)
@@ -226,3 +228,14 @@ end
 if oldest then return redis.call('XTRIM', KEYS[1], 'MINID', oldest) end
 return 0
 """
+
+# KEYS owner; ARGV value, ms, dead  -> nothing, or who has it and for how many ms. Without a value it is only looked at.
+HOLD = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then return {holder, redis.call('PTTL', KEYS[1])} end
+if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return {}
+"""
+
+# KEYS owner; ARGV value
+LET_GO = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"

@@ -1,6 +1,7 @@
 """A run's folder: every path in it, and what its records say.
 
 <run>/config.json       resolved configuration             stages.json, hints.jsonl     the curriculum's decisions
+      identity.json     which run it is (identity.py)      problems.jsonl               the problems, and their changes
       run.json          how and when it was started        rollouts/                    what was trained (rollouts.py)
       status.json       what the learner does just now     checkpoints/                 (checkpoints.py)
       metrics.jsonl     one record a step                  evals/, tensorboard/, logs/, redis/
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from chorus.protocol.run_folder.files import append_line, keep_lines, read_json, read_lines
+from chorus.protocol.run_folder.identity import name_of
 from chorus.protocol.runtime.exits import CannotGoOn
 
 
@@ -26,8 +28,13 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The run's namespace on Redis."""
+        """What the folder is called; a person may have renamed it."""
         return self.path.name
+
+    @property
+    def run_id(self) -> str:
+        """The run's namespace on Redis, which stays."""
+        return name_of(self.path)
 
     @property
     def config(self) -> Path:
@@ -67,6 +74,14 @@ class RunFolder:
     @property
     def hints(self) -> Path:
         return self.path / "hints.jsonl"
+
+    @property
+    def problem_changes(self) -> Path:
+        return self.path / "problems.jsonl"
+
+    @property
+    def problem_digests(self) -> Path:
+        return self.path / "problems.msgpack.gz"
 
     @property
     def curves(self) -> Path:

@@ -29,6 +29,7 @@ __all__ = ["Extraction", "Mode", "extract", "extract_parts", "last_box"]
 
 Mode = Literal["train", "paper", "strict"]
 MAX_BLOCK_CHARS = 300  # of an answer block that is read as a whole
+_IN_WORDS = ("answer_is", "last_expression", "last_number")
 _NUMBER = re.compile(r"-?\d*\.?\d+")
 
 
@@ -76,15 +77,19 @@ def extract(
 
 
 def extract_parts(completion: str, found: Extraction, count: int) -> Extraction | None:
-    """The answer again, as a list: for a gold of so many parts, from a text with as many boxes in its statement."""
-    if found.rung != "last_box":
-        return None
+    """The answer again, as a list: for a gold of so many parts, from a text with as many boxes in its statement, or
+    formulas or values in its last sentence."""
     start, end = found.read
     body = completion[start:end]
-    spans = boxes.parts(body, count)
+    if found.rung == "last_box":
+        spans = boxes.parts(body, count)
+        texts = boxes.with_labels(body, spans)
+    else:
+        spans = prose.parts(body, count) if found.rung in _IN_WORDS else []
+        texts = [body[slice(*span)] for span in spans]
     if len(spans) < 2:
         return None
-    text = ", ".join(_without_marks(text) for text in boxes.with_labels(body, spans))
+    text = ", ".join(_without_marks(text) for text in texts)
     return replace(found, text=text, start=start + spans[0][0], end=start + spans[-1][1])
 
 
@@ -126,7 +131,7 @@ def _train(body: str, parses: Callable[[str], bool] | None, is_block: bool) -> t
     if is_block and whole and len(whole) <= MAX_BLOCK_CHARS:
         return "answer_tag", [(0, len(body))]
     numbers = deque(_NUMBER.finditer(body), maxlen=1)
-    if not numbers or prose.is_denied(body, numbers[0].start()):
+    if not numbers or prose.is_denied(body, *numbers[0].span()):
         return "none", []
     return "last_number", [numbers[0].span()]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from chorus.reward_server.graders.boxes import CLOSER, MAX_PARTS, Span
+from chorus.reward_server.graders.boxes import CLOSER, MAX_PARTS, OPENER, Span
 from chorus.reward_server.graders.math.units import HEDGE, MULTIPLIER, PROSE_UNIT
 
 MAX_CANDIDATES = 8  # expressions tried from the end of a text
@@ -21,8 +21,8 @@ MAX_SENTENCE_CHARS = 2000  # how far after "the answer is" the answer may reach
 TAIL_CHARS = 20_000  # a solution states its result near its end
 
 _PHRASE = re.compile(
-    r"\b(?:answer|final result|correct (?:option|choice)|(?:option|choice)(?= is))\b[*_\s]{0,6}(?:is\b"
-    r"|are\b|:|：|=)[\s:：*_]*"
+    r"\b(?:answers?|final result|correct (?:option|choice)|(?:option|choice)(?= is))\b[*_\s]{0,6}(?:is\b"
+    r"|are\b|:|：|=)[\s:：*_]*(?:(?:therefore|thus|then|hence|simply|just|exactly|indeed|clearly|also)[\s,:]+)?[*_]*"
     r"|\bfinal answer\b[*_#]{0,4}\s{0,40}\n[\s*_]{0,40}",
     re.IGNORECASE,
 )
@@ -55,8 +55,8 @@ _TERM = (
     rf"(?:\d{{1,6}}[ ]\d{{1,4}}/\d{{1,4}}(?![\d/])|{_ATOM}(?:\s?(?:/|\*|\\cdot|\\times|×|·"
     rf"|x(?=\s?10\^))\s?{_ATOM}|{_ATOM}){{0,6}})"
 )
-_SUM = rf"{_TERM}(?:(?:\s[-+−]\s|[-+−]){_TERM}){{0,6}}"
-_SIGN = r"(?:(?<![\w)\]}.])[-+−]\s?)?"
+_SUM = rf"{_TERM}(?:(?:\s[-+−±]\s|[-+−±]|\s?\\pm\s?){_TERM}){{0,6}}"
+_SIGN = r"(?:(?<![\w)\]}.])(?:[-+−±]|\\pm)\s?)?"
 # A tuple or an interval of values comes first, so that its last number is not taken for all of it.
 _ENDS = rf"\s?[-−]?(?:{_SUM}|∞|\\infty)\s?"
 # "2 hours and 30 minutes", "3:45 PM", "3:2", "a ratio of 3 to 2"
@@ -78,6 +78,22 @@ _DENIED = re.compile(
     r"|\bunlike)\s+(?:equal to\s+|be\s+|x\s*=\s*)?[*_$(]{0,3}$",
     re.IGNORECASE,
 )
+_DENIED_BEHIND = re.compile(
+    r"[$)\]*_\\]{0,6}\s+(?:is|was|are|would be|can't be|cannot be|can not be)\s+(?:\w+ly\s+)?"
+    r"(?:wrong|incorrect|not|false|impossible|too|out)\b"
+)
+# Algebra in plain text, behind a copula and up to the sentence's end: "the line is y = 2x + 3."
+_PLAIN_FORMULA = re.compile(
+    r"(?:(?<=\bis)|(?<=\bare)|(?<=:))\s+(?P<formula>(?:[\d.,]++|[A-Za-z](?![A-Za-z])|(?:sqrt|sin|cos|tan|ln|log|exp|pi)(?![a-z])"
+    r"|[-+*/^=<>()|!\s−·√π≤≥²³⁴]){2,120}+)(?=\s*(?:$|\n))"
+)
+_ALGEBRA = re.compile(
+    r"[A-Za-z].*[=<>≤≥]|[=<>≤≥].*[A-Za-z]|[xyz]|[a-z]\s*[-+]\s*\w|\w\s*[-+]\s*[a-z]", re.DOTALL
+)  # no units
+_LIST_GAP = re.compile(
+    rf"{CLOSER}\s*(?:[,;]\s*)?(?:(?:and|or)\s+)?(?:[A-Za-z](?:_\{{?\w\}}?)?\s*=\s*)?{OPENER}", re.IGNORECASE
+)
+_NAME_BEFORE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?\s*=\s*$")
 _COUNTED = re.compile(
     r"\b(?:steps?|cases?|equations?|eq\.?|problems?|parts?|figures?|fig\.?|sections?|questions?|lines?"
     r"|methods?|pages?|"
@@ -148,10 +164,32 @@ def before_phrase(body: str) -> list[Span]:
     return [] if found is None else [found.span("value")]
 
 
-def is_denied(body: str, at: int) -> bool:
+def is_denied(body: str, start: int, end: int) -> bool:
     """Whether the sentence denies the value at this place, or only counts with it ("Step 3")."""
-    before = body[max(0, at - 40) : at]
-    return _COUNTED.search(before) is not None or _DENIED.search(before) is not None
+    before = body[max(0, start - 40) : start]
+    if _COUNTED.search(before) is not None or _DENIED.search(before) is not None:
+        return True
+    return _DENIED_BEHIND.match(body, end) is not None
+
+
+def parts(body: str, count: int) -> list[Span]:
+    """So many formulas or values side by side at the end of a text: `x = 1` and `x = 2`, each with its name."""
+    tail = max(0, len(body) - MAX_SENTENCE_CHARS)
+    spans = [(*m.span(m.lastgroup or 0), *m.span()) for m in MATH_SPANS.finditer(body, tail)]
+    for value in VALUE.finditer(body, tail):
+        if not any(a <= value.start() < b for _, _, a, b in spans):
+            start = name.start() if (name := _NAME_BEFORE.search(body, tail, value.start())) else value.start()
+            spans.append((start, value.end(), start, value.end()))
+    spans.sort()
+    listed = spans[-1:]
+    while len(listed) < len(spans):
+        before = spans[-len(listed) - 1]
+        if not _LIST_GAP.fullmatch(body, before[3], listed[0][2]):
+            break
+        listed.insert(0, before)
+    if len(listed) != count or is_denied(body, listed[0][2], listed[-1][3]):
+        return []
+    return [(start, end) for start, end, _, _ in listed]
 
 
 def candidates(body: str) -> Iterator[list[Span]]:
@@ -161,7 +199,9 @@ def candidates(body: str) -> Iterator[list[Span]]:
         (tail + m.start(m.lastgroup or 0), tail + m.end(m.lastgroup or 0), tail + m.start(), tail + m.end())
         for m in MATH_SPANS.finditer(body[tail:])
     ]
-    spans = list(formulas)
+    plain = next(reversed(list(_PLAIN_FORMULA.finditer(body, tail))), None)
+    spans = [(*plain.span("formula"), *plain.span())] if plain and _ALGEBRA.search(plain["formula"]) else []
+    spans += formulas
     at = 0
     for value in VALUE.finditer(body, tail):
         start, end = value.span()
@@ -171,8 +211,8 @@ def candidates(body: str) -> Iterator[list[Span]]:
             spans.append((start, end, start, end))
     spans.sort(key=lambda span: span[1], reverse=True)
     names: list[list[Span]] = []
-    for k, (start, end, whole, _) in enumerate(spans[:MAX_CANDIDATES]):
-        if is_denied(body, whole):
+    for k, (start, end, whole, behind) in enumerate(spans[:MAX_CANDIDATES]):
+        if is_denied(body, whole, behind):
             continue
         group = [(start, end)]
         if k + 1 < len(spans) and _OR.fullmatch(body, spans[k + 1][3], whole):

@@ -23,8 +23,10 @@ _SENTENCE_LETTER = re.compile(r"(?:option|choice|answer)\s*(?:is|:)?\s*[*_]*[(\[
 _STATED = re.compile(
     r"(?:option|choice|answer|choose|select|pick|go with)\s*(?:is|:)?\s*[(\[]?([A-J])[)\]]?(?![\w'])"
     r"|(?<![\w(])[(\[]?([B-HJ]|A(?= is (?:the )?(?:correct|right"
-    r"|best)))[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)",
+    r"|best)))[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)"
+    r"|(?:选项|选择|選択肢)\s*[(（]?([A-J])(?![A-Za-z])",
 )
+_REASON = re.compile(r",?\s+(?:because|since)\s", re.IGNORECASE)
 _SEVERAL = re.compile(r"\b(?:or|and|both|not|neither)\b|[(\[][A-J][)\]]", re.IGNORECASE)
 
 
@@ -45,7 +47,9 @@ def grade_choice(
     if letter is None and mode == "train" and found.rung == "last_box":
         found, letter = _beside_box(completion, found, options)
     if letter is None and mode == "train" and found.rung in ("last_line", "answer_is"):
-        letter = _stated_letter(found.text, options)
+        reason = _REASON.search(found.text)
+        letter = choice_letter(found.text[: reason.start()], options) if reason else None
+        letter = letter or _stated_letter(found.text, options)
     if letter is None:
         refused = Comparison(False, "choice", "neither one letter nor the text of one option")
         return MathGrade("wrong", found, (refused,))
@@ -77,7 +81,7 @@ def choice_letter(text: str, options: Sequence[str]) -> str | None:
 def _stated_letter(text: str, options: Sequence[str]) -> str | None:
     """The letter of "C is correct" or "I choose C": the only one that the sentence names, and not denied."""
     text = re.sub(r"\*\*|__", "", text)
-    letters = {(found[1] or found[2]) for found in _STATED.finditer(text)}
+    letters = {(found[1] or found[2] or found[3]) for found in _STATED.finditer(text)}
     if len(letters) != 1 or re.search(r"\b(?:not|n't|neither|or|and|both)\b", text):
         return None
     return choice_letter(letters.pop(), options)
@@ -125,7 +129,7 @@ def extract_words(
 
 def fold(text: str) -> str:
     """The form in which two text answers are compared."""
-    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", normalise(text)).casefold()
+    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", normalise(text.strip(" \n*_`"))).casefold()
     text = re.sub(r"\\([#&_$%])", r"\1", text)
     text = re.sub(r"[\"'“”‘’`*_]", "", text).strip(" .,!?;:")
     return re.sub(r"\s+", " ", re.sub(r"^(?:the|a|an)\s+", "", text))

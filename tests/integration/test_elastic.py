@@ -266,7 +266,7 @@ def test_a_step_of_the_running_run_replays_to_the_same_loss(story: LiveRun) -> N
 
 def test_the_run_ends_with_every_group_trained_exactly_once(story: LiveRun, capsys: pytest.CaptureFixture[str]) -> None:
     config = story.config
-    config["run"]["steps"] = story.step() + 8
+    config["run"]["steps"] = story.step() + 3
     (story.folder / "config.json").write_text(json.dumps(config))
     the_process(story, "chorus.cli.main", "learner").kill()  # its next start finds the new number of steps
     assert story.finish(120) == 0, story.tail()

@@ -75,7 +75,8 @@ class Hands:
         self._hook("publish")
         self.published.append(snapshot.version)
 
-    def wait_synced(self, at_least: int, deadline_s: float) -> int:
+    def wait_synced(self, at_least: int, deadline_s: float, check: Callable[[], None]) -> int:
+        check()
         return at_least
 
     def check(self) -> None:

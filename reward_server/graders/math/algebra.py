@@ -26,7 +26,9 @@ import math_verify.grader
 import math_verify.parser
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy, normalize_latex
 from math_verify import parse, verify
-from sympy import Add, Basic, Expr, Float, I, MatrixBase, Rational, Symbol
+from mpmath.libmp import NoConvergence
+from sympy import Add, Basic, Expr, Float, I, MatrixBase, PoleError, Rational, Symbol
+from sympy.polys.polyerrors import BasePolynomialError
 
 from chorus.reward_server.graders.math.exact import exact
 from chorus.reward_server.graders.math.numerics import same_by_numbers, to_number
@@ -38,10 +40,15 @@ logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
 _INDEX = re.compile(r"_\s*\{\s*i\s*=|\\(?:sum|prod)(?:_\{?i(?![a-z]))")
 _COMPLEX = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])|\\imath|\\sqrt\s*\{?\s*-|\\(?:text|operatorname)\s*\{\s*cis\s*\}")
 _ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
-_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])|\{\s*cis\s*\}")
 _CONSTANT = re.compile(r"(?<![\\A-Za-z])(?:[CcKk]|[CcKk]_\{?\d\}?)(?![A-Za-z_])")
 _LATEX = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
+# What sympy raises about pairs that make no sense (a set minus a matrix, a series without an expansion): not equal.
+_SENSELESS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError,
+    BasePolynomialError, NoConvergence, PoleError,
+)  # fmt: skip
 
 _exhausted: list[BaseException] = []
 
@@ -128,12 +135,9 @@ def _exact(number: Any) -> Fraction | None:
 
 
 def _verify(gold: Any, answer: Any) -> bool:
-    # Sympy refuses many senseless pairs (a set minus a matrix) by raising; that pair is then not equal.
     try:
         return _watched(verify)(gold, answer, timeout_seconds=None, raise_on_error=True)
-    except (MemoryError, RecursionError):
-        raise
-    except Exception:
+    except _SENSELESS:
         return False
 
 

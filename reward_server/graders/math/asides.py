@@ -19,10 +19,13 @@ _SET = (
     r"(?:\\mathbb\s*\{?\s*(?P<set>[ZNRQC])\s*\}?|\\text\s*\{\s*(?P<bold>[ZNRQC])\s*\}|"
     r"(?P<bare>[ZNRQC])(?![A-Za-z]))(?P<part>\s*[\^_]\s*(?:\{[^{}]{0,8}\}|[+*\d]))?"
 )
+_MEMBER_WORDS = (
+    r"(?:\\text\s*\{\s*,?\s*(?:where|for|with|for all|for any)?\s*\}|\\forall|where|for(?: all| any)?|with)?"
+)
 _MEMBER = re.compile(
-    rf"(?P<before>.*?[^\s,;(])\s*(?:[,;:]|\s|\()+\s*(?:\\text\s*\{{\s*,?\s*(?:where|for|with|for all"
-    rf"|for any)?\s*\}}|\\forall|where|for(?: all| any)?|with)?"
-    rf"\s*(?P<letters>{_LETTERS})\s*\\in(?![a-z])\s*{_SET}\s*\)?",
+    rf"(?P<before>.*?[^\s,;(])\s*(?:(?:[,;:(]\s*)+{_MEMBER_WORDS}\s*(?P<letters>{_LETTERS})"
+    rf"|\s{_MEMBER_WORDS}\s*(?P<letter>[A-Za-z](?:_\{{?\w\}}?)?))"  # two letters behind a space: `k, k \\in`
+    rf"\s*\\in(?![a-z])\s*{_SET}\s*\)?",
     re.DOTALL,
 )
 _KIND = (
@@ -77,7 +80,7 @@ def split_condition(text: str) -> tuple[str, str, str]:
     """(the text without its condition, the letters of the condition, the set or kind that they are of)."""
     if "\\in" in text and (found := _MEMBER.fullmatch(text)) is not None:
         domain = (found["set"] or found["bold"] or found["bare"]) + (found["part"] or "").replace(" ", "")
-        return _closed(found["before"]), found["letters"].strip(), domain
+        return _closed(found["before"]), (found["letters"] or found["letter"]).strip(), domain
     if "\\text" in text or re.search(r"\b(?:where|for|integer|constant)", text):
         found = _WORDS_BEHIND.fullmatch(text)
         behind = text[found.end("before") :] if found else ""

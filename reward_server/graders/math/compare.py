@@ -110,7 +110,7 @@ def is_expression(text: str) -> bool:
 
 def _in_parts(completion: str, found: Extraction, gold: str) -> Extraction | None:
     """The answer read once more as so many boxes as the gold has parts; None where that reads nothing else."""
-    if "," not in gold and "and" not in gold and ";" not in gold and "boxed" not in gold:
+    if "," not in gold and "and" not in gold and ";" not in gold and "boxed" not in gold and "pm" not in gold:
         return None
     shape = read_shape(normalise(bare_gold(gold)))
     if shape is None or shape.kind == "matrix" or len(shape.items) < 2:

@@ -138,7 +138,7 @@ class _Reader:
         base = self.atom()
         while self.next == "!":
             self.take()
-            base = _factorial(base)
+            base = _double_factorial(base) if self._taken("!") else _factorial(base)
         if self.next != "^":
             return base
         self.take()
@@ -291,6 +291,13 @@ def _factorial(value: Exact) -> Exact:
     if number.bit_length() > 24 or number * number.bit_length() > MAX_BITS:
         raise _NoNumber
     return Exact(math.factorial(number))
+
+
+def _double_factorial(value: Exact) -> Exact:
+    number = _whole(value)
+    if number > 10_000:
+        raise _NoNumber
+    return Exact(math.prod(range(number, 0, -2)))
 
 
 def _binomial(above: Exact, below: Exact) -> Exact:

@@ -55,6 +55,7 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("~", r"(?<!\\)~", " "),
         ("\\", r"\\(?:hspace|vspace|hskip)\*?\s*\{[^{}]{0,20}\}", " "),
         ("color", r"\\(?:text)?color\s*\{[^{}]{0,30}\}\s*", ""),
+        ("\\", r"\\(?:vec|hat|boldsymbol|bm|mathbf)\s*(?:\{\s*([a-z])\s*\}|\s+([a-z])(?![A-Za-z]))", r" \1\2 "),
         (
             "\\",
             r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|sc)?|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox"
@@ -67,10 +68,17 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("\\text", r"\\text\s*\{\s*([ei]|\\pi|d(?=\s*\}\s*[a-z]))\s*\}", r" \1 "),
         (
             "\\text",
-            r"\\text\s*\{\s*(sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|arcsin|arccos|arctan|ln|log|exp|max|min|gcd)\s*\}",
+            r"\\text\s*\{\s*(sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|arcsin|arccos|arctan|ln|log|exp)\s*\}",
             r"\\\1 ",
         ),
+        ("\\text", r"\\text\s*\{\s*(max|min|gcd)\s*\}(?=\s*[({_\\])", r"\\\1 "),
+        # The Russian and Chinese names of functions.
+        ("tg", r"\\text\s*\{\s*(arc)?co?tg\s*\}|(?<![A-Za-z])\\?(arc)?co?tg(?![A-Za-z])", r"\\\1\2cot "),
+        ("tg", r"\\text\s*\{\s*(arc)?tg\s*\}|(?<![A-Za-z])\\?(arc)?tg(?![A-Za-z])", r"\\\1\2tan "),
+        ("lg", r"\\text\s*\{\s*lg\s*\}|\\lg(?![A-Za-z])", r"\\log_{10} "),
         ("\\text", r"\\text\s*\{\s*((?:[-+]\s*)?[\d.,\s]*\d[\d.,]*)\s*\}", r"\1"),
+        ("Omega", r"(?<=[\d} ])(?:\\text\s*\{\s*)?\\Omega(?![A-Za-z])(?:\s*\})?\s*$", r"\\text{ohm}"),
+        ("\\mu", r"\\mu\s*\\text\s*\{\s*m\s*\}|\\text\s*\{\s*\\mu\s*m\s*\}", r"\\text{um}"),
         ("\\text", r"\\text\s*\{\s*(?:,\s*)?(and|or)\s*\}", r"\\text{ \1 }"),
         ("\\text", r"\\text\s*\{\s*(?:\\?\$|\\%|%)\s*\}", ""),
         ("\\ne", r"\\(?:neq|not\s*=)(?![a-zA-Z])", r"\\ne"),
@@ -101,6 +109,15 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("mod", r"\(\s*\\?(?:b?mod|text\s*\{\s*mod\s*\})\s*(?:\{([^{}]*)\}|([^(){}]+))\)", r"(mod \1\2)"),
         ("equiv", r"(\\equiv[^()]*?)\s*,?\s*\\?(?:b?mod|text\s*\{\s*mod\s*\})\s*\{?([\w^]+)\}?\s*$", r"\1 (mod \2)"),
         ("**", r"\*\*", "^"),
+        ("10", r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times "),
+        ("_", r"\^\s*\{?\s*(\d+)\s*\}?\s*/\s*_\s*\{?\s*(\d+)\s*\}?", r"\\frac{\1}{\2}"),
+        (  # combinations; with a small number below, C is the name of something else
+            "C",
+            r"(?<![\\A-Za-z])(?:\\text\s*\{\s*C\s*\}|C)\s*_\s*(?:\{([^{}]{2,12}|[4-9a-zA-Z])\}|([4-9a-zA-Z]))\s*"
+            r"\^\s*(?:\{([^{}]{1,12})\}|(\w))",
+            r"\\binom{\1\2}{\3\4}",
+        ),
+        ("C", r"\{\s*\}\s*[\^_]\s*\{?\s*(\w+)\s*\}?\s*C\s*_\s*\{?\s*(\w+)\s*\}?", r"\\binom{\1}{\2}"),
         # Commands without their backslash, as models type them.
         ("", rf"(?<![\\a-zA-Z]){_FUNCTIONS}(?![a-zA-Z])", r"\\\1"),
         ("inf", r"(?<![\\a-zA-Z])inf(?:ty|inity)(?![a-zA-Z])", r"\\infty"),
@@ -161,7 +178,7 @@ def normalise(text: str) -> str:
     for needle, pattern, replacement in _TYPOGRAPHY:
         if needle in text if needle else _NEEDS_FUNCTIONS.search(text):
             text = pattern.sub(replacement, text)
-    text = unwrap(text).rstrip(".").strip()
+    text = unwrap(text).rstrip(".,; ")
     if text.endswith("\\") and not text.endswith("\\\\"):
         text = text[:-1].strip()
     text = _complete_commands(text)

@@ -60,7 +60,10 @@ _REPEATING = re.compile(
 _DOTTED = re.compile(  # 0.\\dot{1}4285\\dot{7}
     r"(?P<sign>[+-]?)\s*(?P<whole>\d*)\.(?P<fixed>\d*)\\dot\s*\{?\s*(?P<first>\d)\s*\}?(?P<middle>\d*)\\dot\s*\{?\s*(?P<last>\d)\s*\}?"
 )
-_GOES_ON = re.compile(r"(?P<sign>[+-]?)\s*(?P<whole>\d*)\.(?P<fixed>\d*?)(?P<period>\d{1,6}?)(?P=period){2,}\s*\\ldots")
+_GOES_ON = re.compile(
+    r"(?P<sign>[+-]?)\s*(?P<whole>\d*)\.(?P<fixed>\d*?)"
+    r"(?:(?P<period>\d{2,6}?)(?P=period)+|(?P<digit>\d)(?P=digit){2,})\s*\\ldots"
+)
 _CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|\\text\{\s*\\?\$\s*\}|€|£|\\euro|\\pounds)\s*|\s*(?:\\?\$|€|£)$")
 _PERCENT = re.compile(
     r"\s*(?:\\?%|\\text\{\s*(?:\\?%|per ?cents?|percentage|pct\.?)\s*\}|per ?cents?|percentage|pct)$", re.IGNORECASE

@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import cycle, islice
 from typing import Any
 
-from sympy import Add, Expr, Float, Integer, Integral, Limit, Pow, Product, Rational, Sum, log, nan, oo, zoo
+from sympy import Add, Derivative, Expr, Float, Integer, Integral, Limit, Pow, Product, Rational, Sum, log, nan, oo, zoo
 from sympy.core.function import AppliedUndef
 
 DIGITS = 60
@@ -16,7 +16,8 @@ FINE = Rational(1, 10**300)
 CLOSE_FLOAT = Rational(1, 10**11)  # a Float in a formula was read with 15 digits
 MIN_POINTS = 4  # agreements that make an identity
 MAX_TERMS = 2000  # of a sum that is added up
-# Values for the variables, in the order of their names: both signs, below and above one, no simple relations.
+# Values for the variables, in the order of their names: below and above one, no simple relations, and each variable
+# negative at one of the first MIN_POINTS.
 _POINTS = tuple(
     tuple(Rational(n, d) for n, d in point)
     for point in (
@@ -49,10 +50,12 @@ def same_by_numbers(answer: Any, gold: Any, is_complex: bool) -> bool | None:
         return None
     if isinstance(answer, (Integer, Rational)) and isinstance(gold, (Integer, Rational)):
         return bool(answer == gold)
-    if any(part.has(Integral, Limit, AppliedUndef, nan, zoo, oo) for part in (answer, gold)):
+    if any(part.has(Derivative, Integral, Limit, AppliedUndef, nan, zoo, oo) for part in (answer, gold)):
         return None
     sums = answer.has(Sum, Product) or gold.has(Sum, Product)
-    if sums and not all(_is_short(part) for part in (answer, gold)):
+    if sums and not (_adds_up(answer) and _adds_up(gold)):
+        return bool(answer == gold)
+    if sums and not (_is_short(answer) and _is_short(gold)):
         return None
     symbols: list[Any] = sorted(answer.free_symbols | gold.free_symbols, key=str)
     if not symbols:
@@ -68,19 +71,24 @@ def same_by_numbers(answer: Any, gold: Any, is_complex: bool) -> bool | None:
             if same is False:
                 return False
             agreements += same is True
-        if agreements >= MIN_POINTS:
-            return True
+            if agreements >= MIN_POINTS:
+                return True
     return None
 
 
 def to_number(expression: Any, at: dict[Any, Any], digits: int = DIGITS) -> Any:
-    """The number that an expression is at a point; None when it is not finite."""
-    number = expression.xreplace(at) if at else expression
-    if number.has(Sum, Product):
-        number = number.doit()
-    if not isinstance(number, (Integer, Rational)):
-        number = number.evalf(digits)
-    return number if number.is_number and number.is_finite and number.is_comparable is not None else None
+    """The number that an expression is at a point; None when it has none there, or no finite one."""
+    try:
+        number = expression.xreplace(at) if at else expression
+        if number.has(Sum, Product):
+            if not _adds_up(number):
+                return None
+            number = number.doit()
+        if not isinstance(number, (Integer, Rational)):
+            number = number.evalf(digits)
+        return number if number.is_number and number.is_finite and number.is_comparable is not None else None
+    except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError):
+        return None  # sympy refuses to put numbers there
 
 
 def _same_constants(answer: Any, gold: Any, is_complex: bool) -> bool | None:
@@ -101,14 +109,15 @@ def _same_at(
         return bool(a == g)
     if not is_complex and not (a.is_real and g.is_real and _is_real_inside(answer, at) and _is_real_inside(gold, at)):
         return None
-    difference = abs(a - g)
-    size = max(abs(a), abs(g), _largest_term(answer, at), _largest_term(gold, at))
+    difference, size = abs(a - g), max(abs(a), abs(g))
     if not (difference.is_comparable and size.is_comparable):
         return None
     if answer.has(Float) or gold.has(Float):
         close = CLOSE_FLOAT
     if difference > close * size:
-        return False
+        size = max(size, _largest_term(answer, at), _largest_term(gold, at))
+        if difference > close * size:
+            return False
     return None if size > 10 ** (digits - 10) else True  # the digits that differ may lie beyond those evaluated
 
 
@@ -136,6 +145,21 @@ def _largest_term(expression: Any, at: dict[Any, Any]) -> Any:
         return Integer(0)
     sizes = [abs(number) for term in expression.args if (number := to_number(term, at)) is not None]
     return max((size for size in sizes if size.is_comparable), default=Integer(0))
+
+
+def _adds_up(expression: Any) -> bool:
+    """Whether each of its sums and products with numbered terms has few, or polynomial and geometric ones."""
+    for part in expression.atoms(Sum, Product):
+        for limit in part.limits:
+            length = limit[-1] - limit[1] if len(limit) == 3 else oo
+            if not length.is_number or length.is_infinite or length <= MAX_TERMS:
+                continue
+            powers = [p for p in part.function.atoms(Pow) if p.exp.has(limit[0])]
+            is_geometric = all(not p.base.has(limit[0]) and p.exp.diff(limit[0]).is_number for p in powers)
+            plain = part.function.xreplace(dict.fromkeys(powers, Integer(1)))
+            if isinstance(part, Product) or not is_geometric or not plain.is_polynomial(limit[0]):
+                return False
+    return True
 
 
 def _is_short(expression: Any) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from chorus.reward_server.graders.math.comparison import Ask, Comparison
 from chorus.reward_server.graders.math.numbers import read_number
-from chorus.reward_server.graders.math.shapes import Shape, named, read_shape, same_items, unnamed
+from chorus.reward_server.graders.math.shapes import Shape, is_equation, named, read_shape, same_items, unnamed
+
+_DECIMAL = re.compile(r"[-+]?\d*\.(\d+)")
 
 
 def by_shape(answer: str, gold: str, ask: Ask) -> Comparison | None:
@@ -19,7 +22,8 @@ def by_shape(answer: str, gold: str, ask: Ask) -> Comparison | None:
     if "matrix" in kinds:
         if kinds != ("matrix", "matrix"):
             return _column(answer_shape, gold_shape, ask)
-        same = answer_shape.columns == gold_shape.columns and all_equal(answer_shape.items, gold_shape.items, ask)
+        golds = as_fine(gold_shape.items)
+        same = answer_shape.columns == gold_shape.columns and all_equal(answer_shape.items, golds, ask)
         return Comparison(same, "matrix", "entry by entry")
     if (by_name := _by_names(answer_shape, gold_shape, ask)) is not None:
         return by_name
@@ -28,13 +32,24 @@ def by_shape(answer: str, gold: str, ask: Ask) -> Comparison | None:
     if _has_dots(answer_shape) or _has_dots(gold_shape):
         same = all_equal(answer_shape.items, gold_shape.items, ask)
         return Comparison(same, "items", "a sequence goes on in its order")
-    same = same_items(unnamed(answer_shape.items), unnamed(gold_shape.items), lambda one, other: ask(one, other).equal)
+    answers, golds = unnamed(answer_shape.items), unnamed(gold_shape.items)
+    if any(is_equation(item) for item in (*answers, *golds)):
+        answers, golds = answer_shape.items, gold_shape.items  # `y =` is a side of one
+    same = same_items(answers, golds, lambda one, other: ask(one, other).equal)
     return Comparison(same, "items", "the same items" if same else "other items")
 
 
 def all_equal(answers: Sequence[str], golds: Sequence[str], ask: Ask) -> bool:
     """As many, and each equal to the one in its place."""
     return len(answers) == len(golds) and all(ask(a, g).equal for a, g in zip(answers, golds, strict=True))
+
+
+def as_fine(golds: tuple[str, ...]) -> tuple[str, ...]:
+    """The decimals of one gold with as many places as the finest of them: 0.29 beside 0.196 is 0.290."""
+    found = [_DECIMAL.fullmatch(gold) for gold in golds]
+    places = max((len(decimal[1]) for decimal in found if decimal), default=0)
+    missing = [places - len(decimal[1]) if decimal else 0 for decimal in found]
+    return tuple(gold + "0" * more for gold, more in zip(golds, missing, strict=True))
 
 
 def _has_dots(shape: Shape) -> bool:
@@ -59,7 +74,7 @@ def _by_order(answer: Shape, gold: Shape, ask: Ask) -> Comparison:
         brackets = {"()"}
     if len(brackets) > 1 or (len(gold.items) == 2 and brackets != {"()"} and answer.kind != gold.kind):
         return Comparison(False, "tuple", "other brackets")
-    return Comparison(all_equal(answer.items, gold.items, ask), "tuple", "item by item")
+    return Comparison(all_equal(answer.items, as_fine(gold.items), ask), "tuple", "item by item")
 
 
 def _by_names(answer: Shape, gold: Shape, ask: Ask) -> Comparison | None:

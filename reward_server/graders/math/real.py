@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from sympy import Abs, Basic, Expr, Float, MatrixBase, Pow, Product, Rational, Sum, Symbol, sign
+from sympy import Abs, Basic, Derivative, Expr, Float, MatrixBase, Pow, Product, Rational, Sum, Symbol, sign
 from sympy import Integral as Integral_
 
 MAX_NODES = 2000
 
 
 def canonical(read: Any) -> Any:
-    """The formula with real odd roots, exact decimals and nameless indices; what is no formula comes back as it is."""
+    """The formula with real odd roots, exact decimals, nameless indices and derivatives taken; all else as it is."""
     if isinstance(read, MatrixBase):
         return read.applyfunc(canonical)
-    if not isinstance(read, Basic) or not (read.has(Float) or read.has(Pow) or read.has(Sum, Product, Integral_)):
+    if not isinstance(read, Basic) or not read.has(Float, Pow, Sum, Product, Integral_, Derivative):
         return read
     if read.has(Float):
         read = read.xreplace({number: _decimal(number) for number in read.atoms(Float)})
+    if read.has(Derivative):
+        read = read.replace(Derivative, lambda *args: Derivative(*args).doit())
     if isinstance(read, Expr) and read.has(Sum, Product, Integral_):
         read = _nameless(read)
     odd = [p for p in read.atoms(Pow) if _is_odd_root(p)]

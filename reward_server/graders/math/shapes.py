@@ -23,7 +23,12 @@ _BETWEEN = re.compile(
     r"[,;]|\\text\s*\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:lor|vee)(?![a-z])"
 )
 _MATRIX = re.compile(
-    r"[(\[]?\s*\\begin\{(?P<name>[pbB]?matrix|array)\}(?:\{[lcr| ]*\})?(?P<body>.*?)\\end\{(?P=name)\}\s*[)\]]?",
+    r"[(\[]?\s*\\begin\{(?P<name>[pbB]?matrix|smallmatrix|array)\}(?:\{[lcr| ]*\})?(?P<body>.*?)"
+    r"\\end\{(?P=name)\}\s*[)\]]?",
+    re.DOTALL,
+)
+_SYSTEM = re.compile(
+    r"(?:\\\{\s*)?\\begin\{(?P<name>cases|aligned|array|gathered)\}(?:\{[lcr ]*\})?(?P<body>.*?)\\end\{(?P=name)\}",
     re.DOTALL,
 )
 _NAMED = re.compile(r"\s*(?P<name>[A-Za-z](?:_\{?\w+\}?)?|\\[a-z]+)\s*=(?!=)\s*(?P<value>.+)", re.DOTALL)
@@ -48,6 +53,8 @@ def read_shape(text: str) -> Shape | None:
     text = _MEMBER.sub("", text).strip()
     if (matrix := _MATRIX.fullmatch(text)) is not None:
         return _matrix(matrix["body"])
+    if (system := _SYSTEM.fullmatch(text)) is not None and (rows := _system(system["body"])) is not None:
+        return rows
     if text.startswith("\\{") and text.endswith("\\}"):
         inner = text[2:-2]
         if re.search(r":|\\mid|\|", inner):
@@ -87,6 +94,11 @@ def named(items: tuple[str, ...]) -> dict[str, str] | None:
     found = [_NAMED.fullmatch(item) for item in items]
     names = {match["name"]: match["value"] for match in found if match}
     return names if len(names) == len(items) else None
+
+
+def is_equation(item: str) -> bool:
+    """Whether an item is an equation that names no value: `3x + 2y = 0`."""
+    return "=" in item and _NAMED.fullmatch(item) is None
 
 
 def unnamed(items: tuple[str, ...]) -> tuple[str, ...]:
@@ -133,6 +145,14 @@ def _matrix(body: str) -> Shape | None:
     if not cells or any(len(row) != len(cells[0]) for row in cells) or not all(all(row) for row in cells):
         return None
     return Shape("matrix", tuple(cell for row in cells for cell in row), columns=len(cells[0]))
+
+
+def _system(body: str) -> Shape | None:
+    """`x = 1` and `y = 2` under one brace; rows with conditions are a piecewise definition, and no list."""
+    rows = [row.replace("&", "").strip().rstrip(",;") for row in re.split(r"\\\\", body) if row.strip(" &")]
+    if len(rows) < 2 or not all(_NAMED.fullmatch(row) and not re.search(r"[,;<>]|\\text", row) for row in rows):
+        return None
+    return Shape("list", tuple(rows))
 
 
 def _closes_at_end(text: str) -> bool:

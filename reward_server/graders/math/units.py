@@ -44,7 +44,7 @@ HEDGE = re.compile(
     rf"to (?=\d)|mod\b|\(mod\b|of something|percent|per cent|{MULTIPLIER}s?\b)"
 )
 
-_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])|\\text\s*\{\s*cis\s*\}")
 _PLAIN = frozenset("0123456789.,+-/ ")
 _LETTER_BEHIND = re.compile(r"(?P<value>[-+]?\d[\d.,]*|\\frac\{\d+\}\{\d+\})\s?(?P<unit>[A-Za-z](?:\^\{?[23]\}?)?)")
 _PER = re.compile(r"\s*(?:\\text\s*\{\s*)?(?:per|an?|/)\s+(?P<unit>[a-z]{1,20})\s*\}?$")
@@ -80,6 +80,7 @@ _ARC = re.compile(
     r"(?P<degrees>-?\d+)\s*\^\s*\{?\s*\\circ\s*\}?\s*(?P<minutes>\d{1,2}(?:\.\d+)?)\s*(?:'|\^\s*\{?\s*\\prime\s*\}?)"
     r"\s*(?:(?P<seconds>\d{1,2}(?:\.\d+)?)\s*(?:''|\"|\^\s*\{?\s*\\prime\s*\\prime\s*\}?))?"
 )
+_SHARE = re.compile(r"\\text\s*\{\s*(of (?:the|a|an|his|her|its|their) [a-z]{3,20})\s*\}")
 _FEET = re.compile(r"(?P<feet>\d+)\s*'\s*(?P<inches>\d{1,2}(?:\.\d+)?)\s*(?:''|\")")
 
 
@@ -107,6 +108,8 @@ def split_unit(text: str) -> tuple[str, str]:
     if at > 0:
         unit = unit_of(_TEXT.sub(r" \1 ", text_unit[at:]))
         value = text_unit[:at].strip().removesuffix("\\cdot").removesuffix("\\times").strip()
+        if not unit and value.startswith("\\frac") and (share := _SHARE.fullmatch(text_unit, at)):
+            return value, f"#{share[1]}"
         return (value, unit) if unit and value else (text, "")
     if at < 0 and (bare := _BARE.search(text)) is not None:
         group = "unit" if bare["unit"] else "spaced"

@@ -131,3 +131,29 @@ def test_rollouts_that_cannot_be_read_are_named(run: Path, capsys: pytest.Captur
     path.write_bytes(path.read_bytes()[:20])
     assert main(["regrade", str(run), "--workers", "1", "--steps", "2"]) == CANNOT_GO_ON
     assert "step-000002.msgpack.gz: can't be read" in capsys.readouterr().err
+
+
+def test_what_the_second_opinion_disputes_is_counted_and_listed(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = load_tokenizer(str(tiny_model))
+    ids = [*tokenizer.encode(RIGHT, add_special_tokens=False), tokenizer.eos_token_id]
+    opinions = [("correct", 1.0), ("wrong", 0.0), ("timeout", None)]  # the last one has none
+    samples = [
+        (ids, grade(1.0, extracted="7", shadow={"grader": "math-verify", "verdict": verdict, "accuracy": accuracy}))
+        for verdict, accuracy in opinions
+    ]
+    rollout = group(0, "qwen-math", [*samples, (ids, grade(1.0, extracted="7"))], gold="7")
+    folder = run_folder(tmp_path / "run", config(tiny_model), [[rollout]])
+    assert main(["regrade", str(folder), "--workers", "1", "--json"]) == 0
+    shadow = json.loads(capsys.readouterr().out)["shadow"]
+    assert (shadow["samples"], shadow["disagree"]) == (2, 1)
+    assert shadow["by"] == {"math under qwen-math": {"samples": 2, "disagree": 1}}
+    [dispute] = shadow["examples"]
+    assert (dispute["step"], dispute["problem"], dispute["gold"]) == (1, "math/0", ["7"])
+    assert (dispute["grade"]["verdict"], dispute["shadow"]["verdict"]) == ("correct", "wrong")
+    assert dispute["completion"] == RIGHT
+    assert main(["regrade", str(folder), "--workers", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "second opinion: 2 samples had one, 1 disagree\n       1 of 2  math under qwen-math" in out
+    assert "step 1, group 0 (math/0, qwen-math): correct, math-verify says wrong" in out

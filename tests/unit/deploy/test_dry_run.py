@@ -181,3 +181,20 @@ def test_a_bound_on_staleness_below_what_groups_on_time_can_have_is_told(
     if told is not None:
         assert f"can be {told} steps old" in text
         assert f"set staleness.max to {told} or more" in text
+
+
+def test_the_bound_of_redis_counts_the_columns_of_the_users_own_graders(configure: Configure) -> None:
+    def bound(*columns: str) -> str:
+        config = configure(
+            staleness={"target": 1},
+            learner={"groups_per_step": 4, "updates_per_step": 1, "checkpoint_every": 5},
+            sampling={"group_size": 8, "max_tokens": 100},
+            problems={"train": ["any"], "max_prompt_tokens": 28},
+            reward={"graders": [{"name": "own", "function": "own.py:f", "columns": list(columns)}]},
+        )
+        [line] = [x for x in describe(config, place(config, [0, 1], [])).splitlines() if x.startswith("redis")]
+        return line
+
+    assert "at most 178.1 KiB" in bound()
+    # 28 groups are kept (see above), 8 tasks wait for theirs, each with a row of at most 64 KiB: 2,304 KiB more.
+    assert "at most 2.4 MiB" in bound("limit")

@@ -16,6 +16,10 @@ from chorus.problems.rendering import Renderer
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.templates.template import Template
+from chorus.reward_server.api.asking import Asking
+from chorus.reward_server.api.schemas import GradeRequest
+from chorus.reward_server.api.settings import Settings
+from chorus.reward_server.graders.own import OwnGrader
 
 
 def admission(
@@ -142,6 +146,60 @@ def test_a_validation_set_that_the_held_out_one_uses_up_is_refused(tiny_model: P
     some = admission(tiny_model, str(problems), problems=1, every=5, validation_problems=1)
     with pytest.raises(CannotGoOn, match=r"problems.validation leaves 0 problems that fit .*validation_problems is 1"):
         some.validation_tasks(0, 0)
+
+
+def test_the_columns_that_graders_name_go_from_the_file_to_the_function(tiny_model: Path, tmp_path: Path) -> None:
+    """The row of each problem: what its kind's grader and the paid one ask for, and nothing else of it."""
+    path = tmp_path / "problems.jsonl"
+    rows = [
+        {"problem": "On rain", "kind": "sonnet", "title": "Rain", "limit": 4, "notes": "kept at home"},
+        {"problem": "1 + 1", "answer": "2", "title": "Sum", "limit": 8},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    function = tmp_path / "own.py"
+    function.write_text(
+        "def titled(completion, row):\n    return float(row == {'answers': [], 'title': 'Rain'})\n"
+        "def short(completion, row):\n    return row['limit'] / 8\n"
+    )
+    graders = [
+        {"name": "sonnet", "function": f"{function}:titled", "columns": ["title"]},
+        {"name": "short", "function": f"{function}:short", "columns": ["limit"]},
+    ]
+    sections: dict[str, Any] = {
+        "model": {"path": str(tiny_model), "context": 400},
+        "problems": {"train": [str(path)], "max_prompt_tokens": 150},
+        "templates": {"names": [TEMPLATE]},
+        "sampling": {"max_tokens": 16},
+        "reward": {"graders": graders, "terms": [{"grader": "short", "weight": 0.5}]},
+    }
+    config = RunConfig.model_validate(sections)
+    some = Admission(config, "run")
+    tasks = {task.kind: task for task in (some.task(k, 0) for k in range(2))}
+    asked = {kind: task.grading() for kind, task in tasks.items()}
+    assert asked["sonnet"]["row"] == {"title": "Rain", "limit": 4}
+    assert asked["math"]["row"] == {"limit": 8}
+
+    # What the generator sends, in the server's hands: each function gets its own columns.
+    server = Asking(Settings(graders=config.reward.graders, reward=config.reward_spec), None, "")
+    question = server.question(GradeRequest(completion="text", **asked["sonnet"]), None, "")
+    functions = {spec.name: OwnGrader(spec) for spec in config.reward.graders}
+    assert functions["sonnet"].run(question.grade).score == 1.0
+    assert functions["short"].run(question.terms["short"]).score == 0.5
+
+
+def test_a_row_without_a_column_that_a_grader_names_is_refused_with_its_place(tiny_model: Path, problems: Path) -> None:
+    sections: dict[str, Any] = {
+        "model": {"path": str(tiny_model), "context": 400},
+        "problems": {"train": [str(problems)], "max_prompt_tokens": 150},
+        "templates": {"names": [TEMPLATE]},
+        "sampling": {"max_tokens": 16},
+        "reward": {
+            "graders": [{"name": "own", "function": "own.py:f", "columns": ["limit"]}],
+            "terms": [{"grader": "own"}],
+        },
+    }
+    with pytest.raises(CannotGoOn, match=r"problems\.jsonl:1: there is no column 'limit', which a grader's `columns`"):
+        Admission(RunConfig.model_validate(sections), "run")
 
 
 def test_every_task_says_which_tokens_end_an_answer(tiny_model: Path, problems: Path) -> None:

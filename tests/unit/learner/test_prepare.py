@@ -110,3 +110,21 @@ def test_mini_batches_are_whole_groups_in_order() -> None:
     groups = [ready([sample(float(k % 2)), sample(0.0)], index=k) for k in range(4)]
     parts = minibatches(make_experience(groups, config(2)), 2, 2)
     assert [len(p) for p in parts] == [4, 4]
+
+
+def test_a_term_adds_its_weighted_score_and_one_that_failed_takes_the_reward() -> None:
+    scores = [{"short": 0.5, "short.lines": 9.0}, {"short": -1.0}, {"short": None}, None]
+    group = [
+        one.model_copy(update={"grade": one.grade.model_copy(update={"scores": of_one})})
+        for one, of_one in zip([sample(1.0), sample(0.0), sample(1.0), sample(1.0)], scores, strict=True)
+    ]
+    sections = config(4).model_dump()
+    sections["reward"] |= {
+        "graders": [{"name": "short", "function": "own.py:short"}],
+        "terms": [{"grader": "short", "weight": 0.5}],
+    }
+    made = make_experience([ready(group)], RunConfig.model_validate(sections))
+    assert made.rewards[:2].tolist() == [1.25, -0.5]
+    assert np.isnan(made.rewards[2:]).all()
+    assert made.masked == 2
+    assert advantages(made.sequences)[:2] == [0.875, -0.875]

@@ -25,6 +25,15 @@ SYNONYMS = [
     (r"\dbinom{1%d}{2}", r"\binom{1%d}{2}", r"\binom{2}{1%d}+1"),
     (r"%d\cdotp x", "%dx", "%d+x"), (r"\operatorname{sin} %dx", r"\sin %dx", r"\cos %dx"),
     (r"x\in\{%d\}", r"\{%d\}", r"\emptyset"),
+    (r"\operatorname{arctg} %d", r"\arctan %d", r"\arccot %d"), (r"\operatorname{tg} %dx", r"\tan %dx", r"\cot %dx"),
+    (r"\operatorname{ctg} %dx", r"\cot %dx", r"\tan %dx"), (r"\lg 10^{%d}", "%d", "%d0"),
+    (r"C_{1%d}^{3}", r"\binom{1%d}{3}", r"\binom{2%d}{3}"), (r"{}^{1%d}C_{2}", r"\binom{1%d}{2}", r"\binom{1%d}{2}+1"),
+    (r"2 x 10^{%d}", r"2 \times 10^{%d}", r"2 \times 10^{%d0}"), (r"^1/_{1%d}", r"\frac{1}{1%d}", r"1%d"),
+    (r"%d\hat{i}+2\hat{j}", r"%d\mathbf{i}+2\mathbf{j}", r"2\mathbf{i}-%d\mathbf{j}"), ("%d = x", "%d", "-%d"),
+    (r"f^{-1}(x) = x-%d", "x-%d", "x+%d"), (r"\frac{d}{dx} x^{%d+1}", r"(%d+1)x^{%d}", r"x^{%d}"),
+    (r"%d!!+0", r"%d!!", r"(%d!)!+1"), ("%d;", "%d", "%d0"),
+    (r"[\begin{smallmatrix} 1 & %d \\ 0 & 1 \end{smallmatrix}]", r"\begin{pmatrix} 1 & %d \\ 0 & 1 \end{pmatrix}",
+     r"\begin{pmatrix} 1 & 0 \\ %d & 1 \end{pmatrix}"),
 ]  # fmt: skip
 
 
@@ -269,3 +278,27 @@ def test_words_between_values_in_chinese():
     assert verdict(SENTENCE % "1或2", "1,2") == "correct"
     assert verdict(SENTENCE % "1或3", "1,2") == "wrong"
     assert accepts("百分之25", "25\\%")
+
+
+@inputs(FEW)
+@given(st.lists(integers, min_size=2, max_size=3, unique=True), st.sampled_from(["cases", "array}{l", "aligned"]))
+def test_equations_under_one_brace_are_a_list_of_values(numbers, environment):
+    mark = "&" if environment == "aligned" else ""
+    rows = r" \\ ".join(f"{name} {mark}= {n}" for name, n in zip("xyz"[: len(numbers)], numbers, strict=True))
+    system = rf"\begin{{{environment}}} {rows} \end{{{environment.split('}')[0]}}}"
+    system = system if environment == "cases" else rf"\left\{{ {system} \right."
+    assert accepts(system, ", ".join(f"{name}={n}" for name, n in zip("xyz"[: len(numbers)], numbers, strict=True)))
+    assert accepts(system, f"({','.join(map(str, numbers))})")
+    assert not accepts(system, f"({','.join(map(str, numbers[::-1]))})")
+    assert not accepts(system, str(numbers[-1]))
+
+
+@inputs(FEW)
+@given(st.integers(100, 998), st.integers(1, 9), st.integers(101, 999))
+def test_the_finest_decimal_of_a_vector_says_how_fine_the_others_are(first, tenths, thousandths):
+    gold = rf"\begin{{pmatrix}} 0.{first} \\ 0.{tenths} \end{{pmatrix}}"
+    answer = r"\begin{pmatrix} 0.%d%d \\ 0.%d00%d \end{pmatrix}"
+    assert accepts(answer % (first, 2, tenths, 4), gold)
+    assert not accepts(answer % (first, 2, tenths, 6), gold)
+    assert not accepts(answer % (first + 1, 2, tenths, 4), gold)
+    assert not accepts(f"0.{tenths}004", f"0.{tenths}")

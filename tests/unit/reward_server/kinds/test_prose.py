@@ -140,3 +140,51 @@ def test_a_box_that_is_only_mentioned_holds_nothing(number, mention):
         or "{answer}" in mention
         or "..." in mention
     )
+
+
+@inputs(FEW)
+@given(
+    st.lists(st.integers(-99, 99), min_size=2, max_size=3, unique=True), st.booleans(), st.sampled_from([" and ", ", "])
+)
+def test_values_side_by_side_are_a_list_where_the_gold_is_one(numbers, in_formulas, between):
+    sign = "$" if in_formulas else ""
+    gold = ", ".join(map(str, numbers))
+    text = "So the solutions are " + between.join(f"{sign}x = {n}{sign}" for n in numbers) + "."
+    assert verdict(text, gold) == "correct"
+    assert verdict(text, ", ".join(map(str, [*numbers[1:], 100]))) == "wrong"
+    text = (
+        "So "
+        + between.join(f"{sign}{name} = {n}{sign}" for name, n in zip("xyz"[: len(numbers)], numbers, strict=True))
+        + "."
+    )
+    assert verdict(text, f"({gold})") == "correct"
+    assert verdict(text, f"({', '.join(map(str, numbers[::-1]))})") == "wrong"
+    assert verdict(text, ", ".join(map(str, numbers[:-1])) + ", 100") == "wrong"
+
+
+@inputs(FEW)
+@given(st.integers(2, 99), st.integers(2, 99))
+def test_algebra_in_plain_text_is_read_as_a_whole(slope, constant):
+    text = f"Hence the equation of the line is y = {slope}x + {constant}."
+    assert verdict(text, f"y = {slope}x+{constant}") == "correct"
+    assert verdict(text, f"{slope}x+{constant}") == "correct"
+    assert verdict(text, str(constant)) == "wrong"
+    assert verdict(text, f"y = {slope}x-{constant}") == "wrong"
+
+
+@inputs(FEW)
+@given(
+    naturals,
+    st.sampled_from(["is wrong", "is clearly not enough", "was incorrect", "cannot be out by so much", "is too large"]),
+)
+def test_what_is_denied_behind_the_value_is_no_answer(number, denial):
+    assert verdict(f"But {number} {denial}.", str(number)) != "correct"
+    assert verdict(f"So ${number}$ {denial}.", str(number)) != "correct"
+    assert verdict(f"It is {number + 1}, since {number} {denial}.", str(number)) != "correct"
+
+
+@inputs(FEW)
+@given(naturals, st.sampled_from(["therefore", "thus", "simply", "hence,"]))
+def test_a_connective_behind_the_phrase_is_no_part_of_the_answer(number, word):
+    assert verdict(f"The answer is {word} $\\mathbf{{{number}}}$.", str(number)) == "correct"
+    assert verdict(f"The answer is {word} ${number}$.", str(number + 1)) == "wrong"

@@ -1,0 +1,122 @@
+r"""Rules about words around a value: conditions and roundings beside it, choice letters, words that nobody knows.
+
+Each decides about two normalised texts, or passes on with None; `ask` puts pieces of them to all rules again.
+"""
+
+from __future__ import annotations
+
+import re
+
+from chorus.reward_server.graders.math import asides
+from chorus.reward_server.graders.math.algebra import value
+from chorus.reward_server.graders.math.comparison import Ask, Comparison
+from chorus.reward_server.graders.math.domains import has_relation
+from chorus.reward_server.graders.math.relation_rules import NAME, last_side
+
+MAX_ASIDE_CHARS = 400
+_WORDS = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z' -]+")
+_ARTICLE = re.compile(r"^(?:the|an?) ")
+_TEXTS = re.compile(r"\\text\s*\{([^{}]*)\}")
+_HARMLESS = frozenset(
+    {"and", "or", "if", "otherwise", "for", "when", "where", "mod", "is", "cis", "", "with", "all", "real"}
+)
+_DOUBT = re.compile(
+    r"(?<![\\A-Za-z])(?:or|not|isn't|is|wrong|correct|something|anything|maybe|either|neither|least|most|approximately|about|"
+    r"than|nope|sorry|answer|squared|cubed|million|billion|trillion|thousand|dozen)(?![A-Za-z])",
+    re.IGNORECASE,
+)
+_ASIDE_SIGNS = re.compile(r"\\text|\\in(?![a-z])|\\approx|\\sim|,|\bwhere\b|\bfor\b")
+_TWO_LETTERS = re.compile(r"[A-J](?![A-Za-z])")
+
+
+def by_aside(answer: str, gold: str, ask: Ask) -> Comparison | None:
+    """Labels, roundings and conditions are set aside; two conditions must agree."""
+    if max(len(answer), len(gold)) > MAX_ASIDE_CHARS or not (_ASIDE_SIGNS.search(answer) or _ASIDE_SIGNS.search(gold)):
+        return None
+    pair = asides.without_label(answer), asides.without_label(gold)
+    if pair != (answer, gold):
+        return ask(*pair)
+    if (rounded := _by_exact_part(answer, gold, ask)) is not None:
+        return rounded
+    (plain_answer, letters, of_answer), (plain_gold, gold_letters, of_gold) = (
+        asides.split_condition(answer),
+        asides.split_condition(gold),
+    )
+    if plain_answer != answer or plain_gold != gold:
+        if of_answer and of_gold and of_answer != of_gold:
+            return Comparison(False, "condition", f"the letters are of {of_answer}, the gold's of {of_gold}")
+        if plain_answer != answer and not re.search(r"[A-Za-z]", re.sub(r"\\[a-z]+", "", plain_answer)):
+            return None  # a condition on the letters of a plain number
+        if letters and gold_letters and letters != gold_letters and len(letters) == len(gold_letters) == 1:
+            plain_answer = _renamed(plain_answer, letters, gold_letters)
+        return ask(plain_answer, plain_gold)
+    shorter, shorter_gold = asides.split_restriction(answer), asides.split_restriction(gold)
+    if (shorter != answer) != (shorter_gold != gold) and not has_relation(shorter_gold):
+        inner = ask(shorter, shorter_gold)
+        return inner if inner.equal else None
+    return None
+
+
+def _by_exact_part(answer: str, gold: str, ask: Ask) -> Comparison | None:
+    """`2\\pi \\approx 6.28`: the exact value counts, and the rounding must be one of it."""
+    of_answer, of_gold = asides.exact_part(answer), asides.exact_part(gold)
+    if of_gold is not None and of_gold[0] and of_answer is None:
+        name = NAME.fullmatch(of_gold[0])
+        return ask(answer, of_gold[1] if name else of_gold[0])
+    if of_answer is None or not of_answer[1]:
+        return None
+    before, behind = of_answer
+    if not before:
+        return None
+    if NAME.fullmatch(before):
+        return ask(f"{before} = {behind}", gold)
+    left, right = value(last_side(before)), value(behind)
+    if left is None or right is None or abs(left - right) > abs(left) / 20:
+        return Comparison(False, "rounding", "what follows is no rounding of the value before it")
+    return ask(before, of_gold[0] if of_gold and of_gold[0] else gold)
+
+
+def _renamed(text: str, letter: str, other: str) -> str:
+    return re.sub(rf"(?<![\\A-Za-z]){re.escape(letter)}(?![A-Za-z])", other, text)
+
+
+def by_choice(answer: str, gold: str, ask: Ask) -> Comparison | None:
+    """Choice letters: against a gold that is a letter the letter counts, against another gold what it labels."""
+    of_gold, gold_rest, gold_marked = asides.labelled(gold)
+    wanted = asides.letter_alone(gold) or (of_gold if gold_marked else "")
+    chosen, rest, marked = asides.labelled(answer)
+    if asides.letter_alone(gold):
+        if letter := asides.letter_alone(answer):
+            return Comparison(letter == wanted, "choice", f"chose {letter}, the gold is {wanted}")
+        if not chosen:
+            return None
+        if _TWO_LETTERS.search(rest) and re.search(r"\b(?:or|and)\b|,|\([A-J]\)", rest):
+            return Comparison(False, "choice", "several letters")
+        return Comparison(chosen == wanted, "choice", f"chose {chosen}, the gold is {wanted}")
+    if wanted and (letter := asides.letter_alone(answer)):
+        return Comparison(letter == wanted, "choice", f"chose {letter}, the gold is {wanted}")
+    if wanted and chosen:
+        return Comparison(chosen == wanted, "choice", f"chose {chosen}, the gold is {wanted}")
+    if wanted:
+        return ask(answer, gold_rest)
+    return ask(rest, gold) if chosen and marked else None
+
+
+def by_words(answer: str, gold: str, _: Ask) -> Comparison | None:
+    if not (_WORDS.fullmatch(gold) and _WORDS.fullmatch(answer)):
+        return None
+    equal = _ARTICLE.sub("", gold.casefold()) == _ARTICLE.sub("", answer.casefold())
+    return Comparison(equal, "words", "the same words" if equal else "other words")
+
+
+def by_unknown_words(answer: str, gold: str, _: Ask) -> Comparison | None:
+    """Words that are neither a unit nor in the gold: no algebra reads them, and they may deny the value."""
+    known = gold.casefold()
+    for words in _TEXTS.findall(answer):
+        plain = words.strip(" .,:;()").casefold()
+        if plain not in _HARMLESS and len(plain) > 1 and plain not in known:
+            return Comparison(False, "words", f"{plain[:40]!r} is no unit, and not in the gold")
+    doubt = _DOUBT.search(answer)
+    if doubt is not None and doubt.group().casefold() not in known:
+        return Comparison(False, "words", f"{doubt.group()!r} is not in the gold")
+    return None
