@@ -174,7 +174,7 @@ def _check_markers(path: str, tokenizer: PreTrainedTokenizerFast, templates: dic
 
 def _check_prompts(config: RunConfig, tokenizer: PreTrainedTokenizerFast, templates: dict[str, Template]) -> None:
     """Rows of problems.train under every template of the run."""
-    renderer = Renderer(tokenizer, config.templates.chat)
+    renderer = Renderer(tokenizer, config.templates.chat, config.templates.chat_arguments)
     asked = [templates[name] for name in config.templates.names]
     control = set(tokenizer.all_special_ids)
     limit = config.problems.max_prompt_tokens
