@@ -28,7 +28,7 @@ KILL_DEADLINE_S = 10.0
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_WARDEN_IS_DEAD = signal.SIGUSR1
+_REAPER_IS_DEAD = signal.SIGUSR1
 
 
 def _main(order: dict[str, Any]) -> int:
@@ -40,7 +40,7 @@ def _main(order: dict[str, Any]) -> int:
     guard = os.fork()
     if guard == 0:
         wake = _signals_as_bytes()
-        _prctl(_PR_SET_PDEATHSIG, _WARDEN_IS_DEAD)
+        _prctl(_PR_SET_PDEATHSIG, _REAPER_IS_DEAD)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # a fork does not inherit it
         if os.getppid() != reaper:
             return 1
@@ -94,7 +94,7 @@ def _signals_as_bytes() -> int:
     """Have signals written into a pipe, so that one `select` waits for them too. Returns the end to read."""
     read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(write_end)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, _WARDEN_IS_DEAD):
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, _REAPER_IS_DEAD):
         signal.signal(number, lambda *_: None)
     return read_end
 
@@ -115,7 +115,7 @@ def _next_request(control: socket.socket, wake: int, deadline: float, grace_s: f
         return grace_s
     if wake in ready:
         numbers = set(os.read(wake, 4096))
-        if _WARDEN_IS_DEAD in numbers:
+        if _REAPER_IS_DEAD in numbers:
             return 0.0
         if numbers - {signal.SIGCHLD}:
             return grace_s

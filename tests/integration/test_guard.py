@@ -110,7 +110,7 @@ def test_the_family_dies_with_a_killed_guard(guarded: tuple[Guarded, list[int]])
     all_gone(pids)
 
 
-def test_the_family_dies_with_a_killed_warden(guarded: tuple[Guarded, list[int]]) -> None:
+def test_the_family_dies_with_a_killed_reaper(guarded: tuple[Guarded, list[int]]) -> None:
     process, pids = guarded
     guard = parent_of(process.pid)
     os.kill(parent_of(guard), signal.SIGKILL)
