@@ -133,8 +133,9 @@ def _report(d: Diagnosis) -> Iterator[str]:
     from chorus.learner.metrics.doctor.tokens import edges
 
     look = d.look
-    steps = {r["step"] for r in d.records}
-    yield f"{d.run.path}: {len(look.groups)} groups of {len(look.groups[0].samples)} samples, {len(steps)} steps"
+    n = len({r["step"] for r in d.records})
+    size = len(look.groups[0].samples)
+    yield f"{d.run.path}: {len(look.groups)} groups of {size} samples, {n} step{'s' * (n != 1)}"
     for name, groups in look.by_template().items():
         yield f"\ntokens under {name}, as the model sees and writes them:"
         yield from (f"    {line}" for line in edges(look.tokenizer, groups[0]))

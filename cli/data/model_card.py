@@ -80,8 +80,9 @@ def _what(of: Card) -> str:
     c = of.config
     sources = ", ".join(f"`{published(source)}`" for source in c.problems.train)
     samples = f"{c.learner.groups_per_step} groups of {c.sampling.group_size} samples a step"
+    steps = f"{of.step} step{'s' * (of.step != 1)}"
     return (
-        f"`{base_model(c.model.path)}` after {of.step} steps of reinforcement learning from verifiable rewards with "
+        f"`{base_model(c.model.path)}` after {steps} of reinforcement learning from verifiable rewards with "
         f"Chorus: objective `{c.objective.name}`, {samples}, problems of {sources}, asked under "
         f"{', '.join(c.templates.names)}."
     )

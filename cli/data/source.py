@@ -115,7 +115,7 @@ class Prompts:
         path = resolve(config, CACHE) if config else find_model(model or "", "last", chosen[0]).path
         tokenizer = load_tokenizer(path)
         chat = config.templates.chat if config else "model" if tokenizer.chat_template else "chatml"
-        self.renderer = Renderer(tokenizer, chat, config.templates.chat_arguments if config else None)
+        self.renderer = Renderer(tokenizer, chat, config.templates.chat_arguments if config else {})
 
     def lengths(self, texts: Sequence[str]) -> dict[str, list[int]]:
         """Of every problem's prompt, by template."""
