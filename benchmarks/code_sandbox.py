@@ -1,6 +1,6 @@
 """What a graded program costs: `python -m chorus.benchmarks.code_sandbox [REPEATS]`, in milliseconds a grade.
 
-Each grade builds a room of its own (with the mechanism that the server would take) and tears it down again.
+Each grade builds a sandbox of its own (with the mechanism that the server would take) and tears it down again.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.processes import free_port
 
 _GENERATE_DEADLINE_S = 600.0
-_CANARY_POINTS = 6  # as many as the learner's loop sends
+_WEIGHT_CHECKS = 6  # as many as the learner's loop sends
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Fleet:
         assert taken == len(tasks), "earlier groups are still outstanding"
 
     def collect(self, groups: int) -> list[RolloutGroup]:
-        """Wait for so many committed groups and settle them in the books. Raises TimeoutError."""
+        """Wait for so many committed groups and settle them in the accounts. Raises TimeoutError."""
         entries = []
         deadline = time.monotonic() + _GENERATE_DEADLINE_S
         while len(entries) < groups:
@@ -83,7 +83,7 @@ class Fleet:
     def snapshot(self) -> Snapshot:
         """The weights in host memory under a new version, as the learner's loop takes them after a step."""
         self.step += 1
-        prefixes = [self.admission.at(k)[1].ids for k in range(_CANARY_POINTS)]
+        prefixes = [self.admission.at(k)[1].ids for k in range(_WEIGHT_CHECKS)]
         return self.crew.snapshot(Version(fence=self.ledger.fence, step=self.step), prefixes)
 
     def sync(self, snapshot: Snapshot, deadline_s: float) -> tuple[float, SyncReport]:
@@ -172,7 +172,7 @@ def _learner_side(
     config: RunConfig, folder: Path, placement: Placement, supervisor: Supervisor, client: redis.Redis
 ) -> Fleet:
     ledger = LearnerLedger(client, folder.name)
-    LearnerLedger(client, folder.name, "eval", ledger.fence)  # the generator leases from both lanes
+    LearnerLedger(client, folder.name, "eval", ledger.fence)  # the generator leases from both queues
     crew = DistributedTrainer(config, torch.device("cpu"), None)
     broadcaster = Broadcaster(config, client, folder.name, "gloo", crew.device, LearnerMetrics())
     return Fleet(config, placement, supervisor, ledger, Admission(config, folder.name), crew, broadcaster)

@@ -23,15 +23,19 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "run": ("chorus.cli.run", "run a recipe on this machine: starts everything, shows progress, stops everything"),
         "recipes": ("chorus.cli.recipes", "list the recipes that come with Chorus"),
         "init": ("chorus.cli.init", "write one of these recipes into a file of yours, with comments"),
+        "doctor": (
+            "chorus.cli.data.doctor",
+            "what would keep a run from learning, by its first steps",
+        ),
         "plan": ("chorus.cli.plan", "simulate a run with fleets of generators: throughput, idle time, staleness"),
         "templates": ("chorus.cli.templates", "list the templates, show a prompt, try a text against a contract"),
         "starter": ("chorus.cli.starter", "build the demo's starter policy"),
     },
     "Look at runs": {
         "runs": ("chorus.cli.inspect.runs", "list the runs in a folder, and how far each of them is"),
-        "status": ("chorus.cli.inspect.status", "the books of a run, and the state of every member"),
+        "status": ("chorus.cli.inspect.status", "the accounts of a run, and the state of every member"),
         "why": ("chorus.cli.inspect.why", "who waits for whom, since when and until when"),
-        "audit": ("chorus.cli.inspect.audit", "balance the books of a run"),
+        "audit": ("chorus.cli.inspect.audit", "balance the accounts of a run"),
         "trace": ("chorus.cli.inspect.trace", "one group's life across the processes, with times"),
         "replay": ("chorus.cli.inspect.replay", "train a recorded step again, offline, and compare the loss"),
         "regrade": (
@@ -41,12 +45,17 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("chorus.cli.report", "compare runs: one HTML page and a Markdown file with tables and plots"),
     },
     "Measure models and data": {
+        "push": ("chorus.cli.data.push", "upload a checkpoint to the Hugging Face hub, with a card made of the run"),
         "eval": (
             "chorus.cli.evaluate.eval",
             "what a model can do on benchmarks: accuracy, pass@k, majority votes, intervals",
         ),
         "measure-difficulty": ("chorus.cli.evaluate.measure_difficulty", "how often a model solves each problem"),
         "levels": ("chorus.cli.data.levels", "difficulty levels from such measurements"),
+        "data": (
+            "chorus.cli.data.source",
+            "what would be trained on: rows, unusable ones by reason, lengths, examples",
+        ),
         "check-data": ("chorus.cli.data.check_data", "find problems that training shares with a test set"),
     },
     "Services, each by itself": {
@@ -58,7 +67,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "This command": {"completion": ("chorus.cli.completion", "what makes a shell complete commands and options")},
 }
 # What goes on when nobody reads its output; the others list something, and end.
-_WORK = {"run", "starter", "eval", "measure-difficulty", *SECTIONS["Services, each by itself"]}
+_WORK = {"run", "doctor", "starter", "eval", "measure-difficulty", *SECTIONS["Services, each by itself"]}
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 

@@ -111,8 +111,8 @@ def _calibration(args: SimpleNamespace, config: RunConfig) -> Calibration:
         pace = replace(pace, grade_s=_positive("--grade-seconds", args.grade_seconds, zero=True))
         told["grading"] = f"{args.grade_seconds:g} s a group, as given"
     if args.pause_seconds is not None:
-        pause_s, canary_s = _positive("--pause-seconds", args.pause_seconds, zero=True), pace.sync_s - pace.pause_s
-        pace = replace(pace, pause_s=pause_s, sync_s=pause_s + canary_s)
+        pause_s, check_s = _positive("--pause-seconds", args.pause_seconds, zero=True), pace.sync_s - pace.pause_s
+        pace = replace(pace, pause_s=pause_s, sync_s=pause_s + check_s)
         told["weights"] = f"an engine pauses {pause_s:g} s a sync, as given"
         notes.pop("weights", None)
     if args.link_seconds is not None:

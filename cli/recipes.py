@@ -36,7 +36,9 @@ def recipe_named(name: str) -> Path:
     """The file of a recipe that Chorus carries. Raises CannotGoOn."""
     known = carried()
     if name.removesuffix(".toml") not in known:
-        raise CannotGoOn(f"there is no recipe {name}; those that come with Chorus: {', '.join(known)}")
+        raise CannotGoOn(
+            f"there is no recipe {name}; those that come with Chorus: {', '.join(known)}: give one of these"
+        )
     return known[name.removesuffix(".toml")]
 
 

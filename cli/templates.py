@@ -162,7 +162,7 @@ def _read(place: str) -> str:
     except OSError as error:
         raise CannotGoOn(f"--completion {place}: {error.strerror}; give a text file, or - for stdin") from None
     except UnicodeDecodeError as error:
-        raise CannotGoOn(f"--completion {place}: not UTF-8 (byte {error.start})") from None
+        raise CannotGoOn(f"--completion {place}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
 
 
 def _times(n: int) -> str:

@@ -34,7 +34,8 @@ from chorus.protocol.runtime.exits import CANNOT_GO_ON, CannotGoOn
 from chorus.protocol.runtime.processes import Guarded, spawn_guarded
 
 POLL_S = 0.2
-STOP_S = 90.0  # all services have their grace periods within it
+STOP_S = 90.0  # beyond the learner's: all other services have their grace periods within it
+_WANTED = "wanted.json"  # what is asked of a run that is resumed; its config.json stays until that is accepted
 _COMMAND = (sys.executable, "-P", "-m", "chorus.deploy.api")
 
 
@@ -48,8 +49,9 @@ class Run:
     As a context manager it stops the run where the block is left.
     """
 
-    def __init__(self, folder: Path, process: Guarded) -> None:
+    def __init__(self, folder: Path, process: Guarded, stop_s: float = STOP_S) -> None:
         self.folder = folder
+        self._stop_s = stop_s
         self._files = RunFolder(folder)
         self._process = process
         self._stopped = False
@@ -87,7 +89,7 @@ class Run:
         """Stop all services, in order, and wait for it; a run that has ended is left as it is. It may be resumed."""
         if self.running:
             self._stopped = True
-            self._process.stop(STOP_S)
+            self._process.stop(self._stop_s)
         atexit.unregister(self._at_exit)
 
     def __enter__(self) -> Self:
@@ -132,13 +134,15 @@ def start(
     else:
         source = Path(config) if config is not None else RunFolder(Path(resume or "")).existing().config
         found, recipe = load_config(source, overrides), str(source)
-    check_inputs(found)
+    check_inputs(found, resumed=resume is not None)
     made = Path(resume) if resume is not None else launcher.new_folder(found, recipe)
     run = RunFolder(made.resolve())  # this interpreter may change its working folder
-    write_json(run.config, found.model_dump(mode="json"))
+    write_json(run.config if resume is None else run.path / _WANTED, found.model_dump(mode="json"))
     run.logs.mkdir(exist_ok=True)
     arguments = (str(run.path), recipe, *(("--resume",) if resume is not None else ()))
-    return Run(run.path, spawn_guarded((*_COMMAND, *arguments), name="chorus-run", log=_log(run), grace_s=STOP_S))
+    stop_s = found.learner.grace_s + STOP_S
+    process = spawn_guarded((*_COMMAND, *arguments), name="chorus-run", log=_log(run), grace_s=stop_s)
+    return Run(run.path, process, stop_s)
 
 
 def _log(run: RunFolder) -> Path:
@@ -159,10 +163,11 @@ def main(argv: list[str]) -> int:
     logs.set_up("run")
     try:
         # The environment had its say when the recipe was read.
-        config = load_config(run.config, environment={})
         if "--resume" in argv[2:]:
+            config = load_config(run.path / _WANTED, environment={})
+            (run.path / _WANTED).unlink()
             return launcher.run(config, recipe, resume=run.path)
-        return launcher.run(config, recipe, made=run.path)
+        return launcher.run(load_config(run.config, environment={}), recipe, made=run.path)
     except CannotGoOn as error:
         logs.last_word(f"chorus run: {error}")
         return CANNOT_GO_ON

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chorus.deploy.placement import Placement
+from chorus.deploy.sizes import model_of, planned, redis_bytes
 from chorus.protocol.config.presets import PRESETS, explain
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.graders import MAX_ROW_BYTES
 from chorus.protocol.templates.load import choose_templates
 from chorus.protocol.templates.sampling import base_weights
 
-# A sampled token on Redis: id (int32) and log-probability (float32). Grades and versions are small beside.
-BYTES_PER_TOKEN = 8
 # Weights and AdamW's two moments in float32, and the gradient: the learner's state.
 LEARNER_BYTES_PER_PARAMETER = 16
 TOKENS_PER_SECOND = (1_000, 10_000, 50_000)  # for a run whose speed nobody has told
 GPU_GIB = 80  # the card that the estimate speaks of
-_SIZE_IN_NAME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BbMm])(?![\w.])")
 # What backward needs of one token in one layer of the Llama family, in bytes: for each of its hidden, intermediate
 # and key-value widths. Counted from the tensors that autograd keeps (a test counts them again); in bfloat16 the
 # norms stay in float32, and a bfloat16 copy of the weights is kept beside.
@@ -44,14 +40,6 @@ _HEAD_CHUNK_ELEMENTS = 2**25
 _HEAD_BYTES_PER_ELEMENT = 16
 
 
-@dataclass(frozen=True)
-class Model:
-    """`count` of parameters, and how it is known."""
-
-    count: float
-    known: str
-
-
 def describe(config: RunConfig, placement: Placement, tokens_per_second: float | None = None) -> str:
     """The resolved configuration as JSON, then what it means, for people.
 
@@ -60,12 +48,6 @@ def describe(config: RunConfig, placement: Placement, tokens_per_second: float |
     c = config
     samples = c.learner.groups_per_step * c.sampling.group_size
     longest = c.problems.max_prompt_tokens + c.sampling.max_tokens
-    # What is trained stays there until a checkpoint holds it.
-    kept = c.capacity + c.learner.checkpoint_every * c.learner.groups_per_step
-    redis_bytes = kept * c.sampling.group_size * c.sampling.max_tokens * BYTES_PER_TOKEN
-    redis_bytes += kept * c.problems.max_prompt_tokens * 4
-    if any(grader.columns for grader in c.reward.graders):
-        redis_bytes += (kept + c.capacity) * MAX_ROW_BYTES  # in the group, and in the task until it is committed
     updates = c.run.steps * c.learner.updates_per_step
     lines = [
         f"placement   {placement.describe()}",
@@ -77,8 +59,9 @@ def describe(config: RunConfig, placement: Placement, tokens_per_second: float |
         f"{longest:,} a sequence (context {c.model.context:,})",
         f"time        {_time(c.run.steps * samples * c.sampling.max_tokens, tokens_per_second)}",
         f"staleness   {_staleness(config)}",
-        f"redis       at most {_size(redis_bytes)} of rollouts at a time"
+        f"redis       at most {_size(redis_bytes(c))} of rollouts at a time"
         + ("" if c.redis.url else ", in an embedded Valkey"),
+        f"disk        {_disk(config)}",
         f"memory      {_memory(config, placement)}",
         f"objective   {c.objective.name} ({PRESETS[c.objective.name].source})",
         *(f"              {line}" for line in explain(c.objective)),
@@ -168,7 +151,7 @@ def _duration(seconds: float) -> str:
 
 
 def _memory(config: RunConfig, placement: Placement) -> str:
-    model = _model(config.model.path)
+    model = model_of(config.model.path)
     cache = f"each generator's KV cache takes {config.generator.kv_cache_gib:g} GiB"
     if model is None:
         return f"the model {config.model.path!r} is not here yet, so its size is not known" + (
@@ -199,7 +182,7 @@ def _memory(config: RunConfig, placement: Placement) -> str:
 
 def _needed_gpus(config: RunConfig, placement: Placement) -> str | None:
     """For a model too large for CPUs, where no GPU is given."""
-    model = _model(config.model.path)
+    model = model_of(config.model.path)
     if placement.learner_gpus or model is None or config.model.dtype == "float32":
         return None
     # A third of a card is left to activations and logits, or to the KV cache.
@@ -214,15 +197,6 @@ def _needed_gpus(config: RunConfig, placement: Placement) -> str | None:
 
 def _width(config: RunConfig) -> int:
     return 4 if config.model.dtype == "float32" else 2
-
-
-def _model(path: str) -> Model | None:
-    """Counted in a folder's safetensors; of a hub name, what the name says; None where nothing does."""
-    if count := _parameters(Path(path)):
-        return Model(count, "")
-    if not Path(path).exists() and (said := _SIZE_IN_NAME.search(path.replace("-", " ").replace("/", " "))):
-        return Model(float(said[1]) * (1e9 if said[2] in "Bb" else 1e6), " by its name")
-    return None
 
 
 def activation_bytes(config: RunConfig, path: str, parameters: float) -> float | None:
@@ -247,6 +221,14 @@ def activation_bytes(config: RunConfig, path: str, parameters: float) -> float |
     return kept + copies + _HEAD_BYTES_PER_ELEMENT * min(_HEAD_CHUNK_ELEMENTS, tokens * vocabulary)
 
 
+def learner_bytes(config: RunConfig, path: str) -> float | None:
+    """What one learner of the model in `path` is foreseen to take, its libraries apart; None: its size is not known."""
+    model = model_of(path)
+    if model is None:
+        return None
+    return model.count * LEARNER_BYTES_PER_PARAMETER + (activation_bytes(config, path, model.count) or 0.0)
+
+
 def _shape(path: str) -> dict[str, Any]:
     """A folder's config.json, or what is known of a published model."""
     published = next((shape for name, shape in _SHAPES if name.search(path)), None)
@@ -255,19 +237,14 @@ def _shape(path: str) -> dict[str, Any]:
     return json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
 
 
-def _parameters(folder: Path) -> int | None:
-    """The number of parameters in a folder's safetensors, from their headers; None where there are none."""
-    total = 0
-    for file in folder.glob("*.safetensors"):
-        with file.open("rb") as data:
-            header: dict[str, Any] = json.loads(data.read(int.from_bytes(data.read(8), "little")))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                count = 1
-                for length in tensor["shape"]:
-                    count *= length
-                total += count
-    return total or None
+def _disk(config: RunConfig) -> str:
+    disk = planned(config)
+    own = "" if config.redis.url else f", {_size(disk.redis)} of Valkey's file"
+    known = "" if disk.checkpoints else " (the model's size is not known)"
+    return (
+        f"at most {_size(disk.most)}: {_size(disk.checkpoints)} of checkpoints at a time{known}, "
+        f"{_size(disk.rollouts)} of rollouts{own}"
+    )
 
 
 def _evaluation(config: RunConfig) -> str:

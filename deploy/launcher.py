@@ -21,18 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from chorus.deploy.curves import draw_learning_curves
+from chorus.deploy.first_contact import first_contact
 from chorus.deploy.placement import Placement, place, visible_cores, visible_gpus
 from chorus.deploy.progress import Progress
 from chorus.deploy.services import Chosen, reward_server_service, service_environment, services_of, valkey_service
 from chorus.deploy.supervisor import Service, ServiceFailed, Supervisor
+from chorus.deploy.wishes import as_wished, chosen_by_machine
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.run_folder.files import read_json, write_json
+from chorus.protocol.ledger.lease import await_free
+from chorus.protocol.run_folder.files import read_json, write_json, write_whole
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.hold import held
+from chorus.protocol.run_folder.identity import Asked, identify
+from chorus.protocol.run_folder.start import look_ahead
 from chorus.protocol.runtime import logs
-from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.exits import CANNOT_GO_ON, CannotGoOn
 from chorus.protocol.runtime.processes import free_port, spawn_guarded
-from chorus.protocol.runtime.redis import await_redis
+from chorus.protocol.runtime.redis import await_redis, connect
 from chorus.starter.resolve import BUILT
 
 REDIS_DEADLINE_S = 30.0
@@ -54,19 +59,26 @@ def run(
     *,
     resume: Path | None = None,
     made: Path | None = None,
+    asked: Asked = "",
     services: Callable[[Chosen], list[Service]] = services_of,
 ) -> int:
     """Carry out a run in the foreground; returns the exit status. Call it from the main thread.
 
-    `resume` is the folder of a run that was cut short; `config` is then that of its config.json. `made` is one that
-    `new_folder` made. `services` exists so that tests can supervise scripted processes. Raises CannotGoOn.
+    `resume` is the folder of a run that was cut short; `config` is then that of its config.json, and `asked` what shall
+    become of a copy or of a run whose ledger is lost. `made` is a folder that `new_folder` made. `services` exists so
+    that tests can supervise scripted processes. Raises CannotGoOn.
     """
+    if resume is not None:
+        config = as_wished(config, RunFolder(resume))
     placement = place(config, visible_cores(), visible_gpus())
     folder = RunFolder(resume or made or new_folder(config, recipe))
     with _signals_as_exceptions(), held(folder.path), Progress(folder) as progress:
+        identify(folder.path, folder.path.resolve().name, asked)
+        before = folder.config.read_bytes() if resume is not None else b""
+        folder.status.unlink(missing_ok=True)
         supervisor = Supervisor(folder.logs, progress.note)
         try:
-            chosen = _prepare(config, recipe, folder, placement, resume is not None, progress.note)
+            chosen = _prepare(config, recipe, folder, placement, resume is not None, asked, progress.note)
             _start(supervisor, chosen, services)
             while not supervisor.tick():
                 progress.update()
@@ -79,6 +91,8 @@ def run(
             progress.close()
             print(f"chorus run: {failure}", file=sys.stderr)
             status = failure.status
+            if before and status == CANNOT_GO_ON and not folder.status.exists():
+                write_whole(folder.config, before)  # refused before its learner began: the run is as it was
         else:
             status = os.EX_OK
         finally:
@@ -109,17 +123,20 @@ def _prepare(
     run: RunFolder,
     placement: Placement,
     resumed: bool,
+    asked: Asked,
     note: Callable[[str], None],
 ) -> Chosen:
     """Choose addresses, build the starter if the model is one, write config.json and run.json."""
     known = _what_is_known(run) if resumed else {}
-    own_redis = known.get("own_redis", not config.redis.url)
-    own_reward = known.get("own_reward_server", not config.reward.url)
+    own_redis, own_reward = not config.redis.url, not config.reward.url
     changes = {"generator": {"replicas": placement.replicas}, "redis": {}, "reward": {}}
     if own_redis:
         changes["redis"]["url"] = f"redis://127.0.0.1:{free_port()}/0"
     else:
-        await_redis(config.redis.url)
+        client = connect(config.redis.url)
+        await_free(client, run.run_id)
+        if resumed:
+            look_ahead(client, run, asked)
     if own_reward:
         changes["reward"]["url"] = f"http://127.0.0.1:{free_port()}"
     changes["placement"] = {
@@ -127,14 +144,18 @@ def _prepare(
         "generator_gpus": placement.generator_gpus or None,
     }
     changes["run"] = {"name": config.run.name or Path(recipe).stem}
+    if Path(config.model.path).is_dir():  # wherever `--resume`, `replay` or `eval` is called later
+        changes["model"] = {"path": str(Path(config.model.path).absolute())}
     resolved = _with(config, changes)
     write_json(run.config, resolved.model_dump(mode="json"))
     if config.model.path in BUILT:
         starter = _build_starter(run, Path(config.run.dir) / ".cache", note)
         resolved = _with(resolved, {"model": {"path": str(starter)}})
         write_json(run.config, resolved.model_dump(mode="json"))
+        first_contact(resolved)
     known = {"recipe": recipe, "started_at": time.time(), **known}
-    write_json(run.note, known | {"own_redis": own_redis, "own_reward_server": own_reward})
+    own = {"own_redis": own_redis, "own_reward_server": own_reward}
+    write_json(run.note, known | own | {"chosen": chosen_by_machine(config)})
     note(f"{run.path}: {placement.describe()}")
     return Chosen(resolved, run, placement, own_redis, own_reward, resumed)
 
@@ -172,7 +193,7 @@ def _build_starter(run: RunFolder, cache: Path, note: Callable[[str], None]) -> 
         builder.kill()
     words = [line for line in log.read_text().splitlines() if line.strip()] or ["no words"]
     if status != 0:
-        raise CannotGoOn(f"the starter policy could not be built: {logs.message_of(words[-1].strip())} (log: {log})")
+        raise CannotGoOn(f"the starter policy could not be built: {logs.message_of(words[-1].strip())}; see {log}")
     return Path(words[-1].strip())
 
 

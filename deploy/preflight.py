@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from chorus.deploy.first_contact import first_contact
 from chorus.learner.curriculum.sampler import PassRates
 from chorus.learner.rollouts.template_sampler import TemplateDraw
+from chorus.problems.rendering import read_chat_template
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.graders import RowNeeds
@@ -18,8 +20,9 @@ from chorus.starter.resolve import BUILT
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
-def check_inputs(config: RunConfig) -> None:
-    """Raises CannotGoOn. What only the hub can tell is left to the learner."""
+def check_inputs(config: RunConfig, resumed: bool = False) -> None:
+    """Raises CannotGoOn. Problems of the hub's are left to the learner, and a model that is yet to be built to whoever
+    builds it."""
     files = [Path(file) for file in config.templates.files]
     TemplateDraw(config, choose_templates(config.templates.names, files))
     for key, names in (
@@ -29,6 +32,7 @@ def check_inputs(config: RunConfig) -> None:
     ):
         choose_templates(names, files, key)
     _check_model(config.model.path)
+    read_chat_template(config.templates.chat)
     PassRates(config.curriculum.pass_rates)
     # A server that runs already has loaded its own; here the file need not even be.
     if not config.reward.url and (why := unusable(config.reward.graders)) is not None:
@@ -37,6 +41,8 @@ def check_inputs(config: RunConfig) -> None:
         for source in getattr(config.problems, key):
             if not source.startswith("hub:"):
                 _check_source(f"problems.{key}", source, config.reward.row_needs)
+    if config.model.path not in BUILT:
+        first_contact(config, resumed)
 
 
 def _check_model(path: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from chorus.deploy.first_contact import first_contact
 from chorus.deploy.preflight import check_inputs
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
@@ -21,7 +22,7 @@ from chorus.protocol.run_folder.files import write_json
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.command_line import PATH, command, option, overrides_option
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.starter.resolve import resolve
+from chorus.starter.resolve import BUILT, resolve
 
 
 @command(
@@ -37,7 +38,7 @@ def main(recipe: Path, run_dir: Path, models: Path, overrides: tuple[str, ...]) 
     prepared = RunFolder(run_dir).config
     again = prepared.is_file()
     config = load_config(prepared if again else recipe, overrides)
-    check_inputs(config)
+    check_inputs(config, resumed=again)
     prepare(config, recipe, run_dir, models)
     what = "goes on: its config.json counts, not the recipe" if again else "is ready"
     print(f"chorus prepare: {run_dir} {what}")
@@ -47,6 +48,8 @@ def main(recipe: Path, run_dir: Path, models: Path, overrides: tuple[str, ...]) 
 def prepare(config: RunConfig, recipe: Path, run_dir: Path, models: Path) -> None:
     """Fetch the model, then write the run's folder. Raises CannotGoOn."""
     section = config.model.model_copy(update={"path": resolve(config, models)})
+    if config.model.path in BUILT:
+        first_contact(config.model_copy(update={"model": section}))
     name = config.run.model_copy(update={"name": config.run.name or recipe.stem})
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from chorus.protocol.run_folder.files import read_json
+from chorus.protocol.run_folder.files import read_json, read_lines
 from chorus.protocol.run_folder.folder import RunFolder
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -32,6 +32,7 @@ class Progress:
         self._live: Live | None = None
         self._records: list[dict[str, Any]] = []
         self._seen: tuple[int, int] = (0, 0)
+        self._changes = len(read_lines(run.problem_changes))
         self._said = ""
         self._started = time.monotonic()
 
@@ -59,6 +60,13 @@ class Progress:
         fresh = self._read_records()
         for text in (text for record in fresh for text in record.get("alarms", ())):
             self.note(f"alarm: {text}")
+        changes = read_lines(self._run.problem_changes)
+        for line in changes[self._changes :]:
+            if text := line.get("text"):
+                self.note(str(text))
+        self._changes = len(changes)
+        for text in (text for record in fresh for text in record.get("findings") or ()):
+            self.note(f"doctor: {text}")
         status = read_json(self._run.status)
         if self._live is not None:
             self._live.update(self._picture(status), refresh=True)

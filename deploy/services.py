@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.environment import child_environment, with_caches
 from chorus.protocol.runtime.exits import CannotGoOn
+
+# Beyond learner.grace_s, after which a learner ends by itself: whoever stops it waits as long.
+MARGIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Chosen:
     @property
     def run_id(self) -> str:
         """The run's namespace on Redis."""
-        return self.run.name
+        return self.run.run_id
 
 
 def valkey_service(chosen: Chosen) -> Service:
@@ -100,6 +104,8 @@ def _learner(chosen: Chosen) -> Service:
     if placement.learner_ranks > 1:
         argv = (
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            # Or it would kill its ranks after 30 s.
+            *("--shutdown-timeout", str(math.ceil(chosen.config.learner.grace_s + MARGIN_S))),
             *("--nproc-per-node", str(placement.learner_ranks), "-m", "chorus.cli.main", *command),
         )
     else:
@@ -118,7 +124,7 @@ def _learner(chosen: Chosen) -> Service:
         env,
         cpus,
         again=() if chosen.resumed else resume,
-        grace_s=30.0,
+        grace_s=chosen.config.learner.grace_s + MARGIN_S,
         ends_run=True,
     )
 

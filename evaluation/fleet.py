@@ -1,6 +1,6 @@
-"""The generators of a run as an engine: their `eval` lane, outside the training's credits and books.
+"""The generators of a run as an engine: their `eval` queue, outside the training's credits and accounts.
 
-A fleet that has weights samples for whoever asks on that lane: after its learner has ended, or while it holds still.
+A fleet that has weights samples for whoever asks on that queue: after its learner has ended, or while it holds still.
 The weights' version is pinned before the first question, and an answer under another one ends the evaluation rather
 than mixing two policies in one figure.
 """
@@ -74,7 +74,7 @@ class Fleet:
         if not answer.done():
             raise CannotGoOn(
                 f"the generators of {self._run!r} gave no answer for {deadline_s:g} s (given up: "
-                f"{self._ledger.books().dropped or 'none'}); see their logs, or raise --deadline"
+                f"{self._ledger.accounts().dropped or 'none'}); see their logs, or raise --deadline"
             )
         group = answer.result()
         return [Sampled(unpack_ids(s.token_ids).tolist(), s.finish_reason) for s in group.samples]
@@ -97,15 +97,15 @@ class Fleet:
         )
 
     async def start(self) -> None:
-        """Wait until nobody else's questions are on the lane, then collect. Raises CannotGoOn."""
+        """Wait until nobody else's questions are on the queue, then collect. Raises CannotGoOn."""
         end = time.monotonic() + _CLEAR_DEADLINE_S
         entries = await asyncio.to_thread(self._ledger.reread)
-        while entries or (await asyncio.to_thread(self._ledger.books)).outstanding:
+        while entries or (await asyncio.to_thread(self._ledger.accounts)).outstanding:
             for entry in entries:
                 self._clear(entry)
             if time.monotonic() > end:
                 raise CannotGoOn(
-                    f"the eval lane of {self._run!r} still had others' questions after {_CLEAR_DEADLINE_S:g} s; see "
+                    f"the eval queue of {self._run!r} still had others' questions after {_CLEAR_DEADLINE_S:g} s; see "
                     "the generators' logs"
                 )
             entries = await asyncio.to_thread(self._ledger.read, 1000, _BLOCK_S)
@@ -142,7 +142,11 @@ class Fleet:
             group = RolloutGroup.decode(entry.payload)
         except MessageError as error:
             self._ledger.drop("corrupt", [entry.id])
-            waiting.set_exception(CannotGoOn(f"an answer of the generators can't be read: {error}"))
+            waiting.set_exception(
+                CannotGoOn(
+                    f"an answer of the generators can't be read ({error}); start them from this command's own version"
+                )
+            )
             return
         self._ledger.durable(0, [entry.id])
         seen = {(fence, step) for s in group.samples for fence, step, _ in s.versions}

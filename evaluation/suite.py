@@ -63,7 +63,9 @@ class Suite(BaseModel):
         """The suite without its other benchmarks. Raises CannotGoOn for a name it does not have."""
         known = {b.name: b for b in self.benchmark}
         if unknown := [name for name in names if name not in known]:
-            raise CannotGoOn(f"--benchmarks {','.join(unknown)}: not in this suite; it has {', '.join(known)}")
+            raise CannotGoOn(
+                f"--benchmarks {','.join(unknown)}: not in this suite; it has {', '.join(known)}: give some of these"
+            )
         return self.model_copy(update={"benchmark": [known[name] for name in names]})
 
 
@@ -78,9 +80,9 @@ def load_suite(name: str) -> Suite:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "suite"
-        raise CannotGoOn(f"suite {path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise CannotGoOn(f"suite {path}: {where}: {first['msg'].removeprefix('Value error, ')}; mend it") from None
     except ValueError as error:
-        raise CannotGoOn(f"suite {path}: {error}") from None
+        raise CannotGoOn(f"suite {path}: {error}; mend it") from None
 
 
 def read_problems(source: str, kind: str | None = None) -> list[Problem]:

@@ -1,7 +1,7 @@
 """The agent beside a vLLM server: a member of the fleet that comes, works, and goes.
 
     joining ─▶ (engine healthy, first sync verified) ─▶ ready ─▶ draining ─▶ gone, exit 0
-       ▲                                     canary failed │ ▲ canary passed
+       ▲                                     weight check failed │ ▲ weight check passed
        └── engine died: leases given back ◀── quarantined ◀┘ ┘
 
 Four loops, one owner each: the engine is kept alive, offers of weights are taken one after another, leases
@@ -22,11 +22,11 @@ import redis.asyncio
 
 from chorus.generator.engine import Engine, EngineError, EngineGone
 from chorus.generator.reward_client import Grader, GradeRefused
-from chorus.generator.rollout import Tokenizer, produce, versions_of
+from chorus.generator.rollout import Decoder, produce, versions_of
 from chorus.generator.weight_sync import WeightSync
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import GeneratorLedger, Keys, Lease, LedgerLostError, entries_of, lost
-from chorus.protocol.ledger.keys import Entries, Lane
+from chorus.protocol.ledger.keys import Entries, Queue
 from chorus.protocol.messages import Member, MessageError, SyncOffer, Task
 from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.metrics.waits import watch_event_loop
@@ -51,7 +51,7 @@ class Agent:
         generator_id: str,
         engine: Engine,
         grader: Grader,
-        tokenizer: Tokenizer,
+        decoder: Decoder,
         client: redis.asyncio.Redis,
         metrics: GeneratorMetrics | None = None,
     ) -> None:
@@ -63,14 +63,14 @@ class Agent:
         self.metrics.run.labels(run_id, generator_id).set(1)
         self.sync = WeightSync(engine, generator_id, config.generator.keep_stale_kv, self.metrics)
         self._grader = grader
-        self._tokenizer = tokenizer
+        self._decoder = decoder
         self._keys = Keys(run_id)
         lease_s = config.generator.lease_s
-        lanes: tuple[Lane, ...] = ("eval", "train")
-        self._ledgers: dict[Lane, GeneratorLedger] = {
-            lane: GeneratorLedger(client, run_id, generator_id, lease_s, lane) for lane in lanes
+        queues: tuple[Queue, ...] = ("eval", "train")
+        self._ledgers: dict[Queue, GeneratorLedger] = {
+            queue: GeneratorLedger(client, run_id, generator_id, lease_s, queue) for queue in queues
         }
-        self._work: dict[tuple[Lane, str], asyncio.Task[None]] = {}
+        self._work: dict[tuple[Queue, str], asyncio.Task[None]] = {}
         self._failures: asyncio.Queue[Exception] = asyncio.Queue()
         self._draining = asyncio.Event()
         self._engine_up = asyncio.Event()
@@ -199,31 +199,31 @@ class Agent:
 
     # -- work ---------------------------------------------------------------------------------------
 
-    async def _lease(self, lane: Lane) -> None:
-        ledger = self._ledgers[lane]
+    async def _lease(self, queue: Queue) -> None:
+        ledger = self._ledgers[queue]
         while not self._draining.is_set():
             # With weights older than that, because syncs fail, all it sampled would be dropped for its age.
             useful = max(0, self.sync.offered_step - self.config.staleness.max)
             if not await self.sync.wait_for_step(useful, _LOOK_AGAIN_S):
                 continue
-            room = self._share(lane) - sum(held == lane for held, _ in self._work)
+            room = self._share(queue) - sum(held == queue for held, _ in self._work)
             if room <= 0:
                 # A slot frees when a group ends; their ends are what to wait for.
                 await asyncio.wait(self._work.values(), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
                 continue
             for lease in await ledger.lease(room, block_s=0.5):
-                if (lane, lease.id) in self._work:
+                if (queue, lease.id) in self._work:
                     continue  # ours all along: it expired while Redis was away, and we have just claimed it
-                task = asyncio.create_task(self._handle(lane, lease))
-                self._work[lane, lease.id] = task
-                task.add_done_callback(lambda task, key=(lane, lease.id): self._ended(key, task))
+                task = asyncio.create_task(self._handle(queue, lease))
+                self._work[queue, lease.id] = task
+                task.add_done_callback(lambda task, key=(queue, lease.id): self._ended(key, task))
 
-    def _share(self, lane: Lane) -> int:
+    def _share(self, queue: Queue) -> int:
         """How many groups to hold: whoever reads first must not take what keeps the others busy."""
         at_once = self.config.groups_in_flight
-        return at_once if lane == "eval" else min(at_once, -(-self.config.capacity // self._at_work))
+        return at_once if queue == "eval" else min(at_once, -(-self.config.capacity // self._at_work))
 
-    def _ended(self, key: tuple[Lane, str], task: asyncio.Task[None]) -> None:
+    def _ended(self, key: tuple[Queue, str], task: asyncio.Task[None]) -> None:
         self._work.pop(key, None)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, LedgerLostError | redis.RedisError):
@@ -234,9 +234,9 @@ class Agent:
     async def _first_failure(self) -> None:
         raise await self._failures.get()
 
-    async def _handle(self, lane: Lane, lease: Lease) -> None:
+    async def _handle(self, queue: Queue, lease: Lease) -> None:
         """One lease to its end, whatever that is; the lease never outlives this call."""
-        ledger = self._ledgers[lane]
+        ledger = self._ledgers[queue]
         try:
             task = Task.decode(lease.payload)
             if lease.index is None or (task.run_id, task.index) != (self._keys.run, lease.index):
@@ -255,7 +255,7 @@ class Agent:
                 task,
                 self.engine,
                 self._grader,
-                self._tokenizer,
+                self._decoder,
                 self.id,
                 lease.attempt,
                 self.metrics,
@@ -271,7 +271,7 @@ class Agent:
             await self._failed(ledger, lease, why, its_fault=True)
             return
         deadline_s = self.config.learner.sync_deadline_s
-        with self.metrics.waits.on("verdict on the weights", "canary", deadline_s, f"group {task.index}"):
+        with self.metrics.waits.on("verdict on the weights", "weight check", deadline_s, f"group {task.index}"):
             verified = await self.sync.may_commit(versions_of(group), deadline_s)
         if not verified:
             self.metrics.groups.labels("unverified").inc()
@@ -311,11 +311,11 @@ class Agent:
         interval = self.config.generator.lease_s / 3
         while True:
             await asyncio.sleep(interval)
-            for lane, ledger in self._ledgers.items():
-                mine = [id for held, id in self._work if held == lane]
+            for queue, ledger in self._ledgers.items():
+                mine = [id for held, id in self._work if held == queue]
                 held = await ledger.renew(mine)
                 for id in set(mine) - held:
-                    task = self._work.get((lane, id))
+                    task = self._work.get((queue, id))
                     if task is not None and not task.done():
                         log.warning("lease of task %s is lost to another generator; dropping our copy", id)
                         self.metrics.groups.labels("lease_lost").inc()
@@ -324,8 +324,8 @@ class Agent:
     async def _give_back_all(self) -> None:
         work = dict(self._work)
         await _end(set(work.values()))
-        for lane, ledger in self._ledgers.items():
-            await ledger.release([id for held, id in work if held == lane])
+        for queue, ledger in self._ledgers.items():
+            await ledger.release([id for held, id in work if held == queue])
 
     async def _finish_work(self) -> None:
         if self._work and self._engine_up.is_set():

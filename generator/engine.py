@@ -5,6 +5,7 @@ Its endpoints listen on loopback and have one caller, the agent. Every call has 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,7 +46,14 @@ class Engine(Protocol):
     async def wait_dead(self) -> None: ...
     async def stop(self) -> None: ...
     async def generate(
-        self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float, top_p: float = 1.0
+        self,
+        prompt: list[int],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        deadline_s: float,
+        top_p: float = 1.0,
+        stop: Sequence[int] = (),
     ) -> list[Completion]: ...
     async def join_group(self, offer: SyncOffer) -> None: ...
     async def pause(self, clear_cache: bool, deadline_s: float) -> None: ...

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 import redis
-from tokenizers import Tokenizer
 
 from chorus.generator.agent import Agent
 from chorus.generator.engine import EngineError
@@ -24,7 +23,9 @@ from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.command_line import PATH, command, config_option, option, overrides_option, run_id_option
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.model_folder import load_tokenizer
 from chorus.protocol.runtime.redis import await_redis, connect_async, lost
+from chorus.protocol.templates.decoding import CompletionDecoder
 
 _REWARD_SERVER_DEADLINE_S = 60.0  # at the start: it may be starting itself
 
@@ -33,9 +34,9 @@ def _cores(text: str) -> set[int]:
     try:
         cores, here = {int(core) for core in text.split(",")}, os.sched_getaffinity(0)
     except ValueError:
-        raise click.BadParameter(f"{text!r} is no list of cores such as 0,1") from None
+        raise click.BadParameter(f"{text!r} is no list of cores; give one such as 0,1") from None
     if cores - here:
-        raise click.BadParameter(f"no core {min(cores - here)} here; there are {sorted(here)}")
+        raise click.BadParameter(f"no core {min(cores - here)} here; there are {sorted(here)}: give some of these")
     return cores
 
 
@@ -63,7 +64,7 @@ def main(config: Path, run_id: str, name: str, log: Path, cpus: set[int] | None,
 
 
 async def _run(config: RunConfig, run_id: str, name: str, log: Path, cpus: set[int] | None) -> int:
-    tokenizer = load_tokenizer(config.model.path)
+    decoder = CompletionDecoder(load_tokenizer(config.model.path), config.choose_templates().values())
     terms = [term.grader for term in config.reward.terms]
     grader = RewardServer(config.reward.url, config.reward.deadline_s, config.objective.needs_clusters, terms)
     await grader.wait_ready(_REWARD_SERVER_DEADLINE_S)
@@ -76,7 +77,7 @@ async def _run(config: RunConfig, run_id: str, name: str, log: Path, cpus: set[i
         generator_id,
         VllmEngine(config, log, cpus),
         grader,
-        tokenizer,
+        decoder,
         client,
         GeneratorMetrics(),
     )
@@ -90,21 +91,3 @@ async def _run(config: RunConfig, run_id: str, name: str, log: Path, cpus: set[i
         await client.aclose()
         await grader.close()
     return os.EX_OK
-
-
-def load_tokenizer(path: str) -> Tokenizer:
-    """The model's own tokenizer.json; `transformers` is not asked, since it may force another class on it."""
-    file = Path(path) / "tokenizer.json"
-    if file.is_file():
-        try:
-            return Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing more special
-            raise CannotGoOn(f"model.path {path}: its tokenizer.json can't be read ({error}); save it anew") from None
-    if Path(path).exists():
-        raise CannotGoOn(f"model.path {path}: there is no tokenizer.json in it; save the model's fast tokenizer there")
-    try:
-        return Tokenizer.from_pretrained(path)
-    except Exception as error:  # hub clients raise what they like
-        raise CannotGoOn(
-            f"model.path {path}: no such folder, and the hub has no tokenizer of that name for us ({error})"
-        ) from None

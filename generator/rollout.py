@@ -1,7 +1,7 @@
-"""One group's way through a generator: sample, grade, wait for the canary, commit.
+"""One group's way through a generator: sample, grade, wait for the weight check, commit.
 
 leased ─▶ sampled ─▶ graded ─▶ verified ─▶ committed
-   │         │          │          └─ the canary failed: given back, somebody else samples it anew
+   │         │          │          └─ the weight check failed: given back, somebody else samples it anew
    │         │          └─ the verifier can't be reached: grades without accuracy, masked in the loss
    └─────────┴─ engine gone: given back, the try not counted; engine refused or deadline over: counted
 """
@@ -19,15 +19,17 @@ from chorus.protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, 
 from chorus.protocol.metrics.processes import GeneratorMetrics
 
 
-class Tokenizer(Protocol):
-    def decode_batch(self, sequences: list[list[int]], skip_special_tokens: bool = True) -> list[str]: ...
+class Decoder(Protocol):
+    """Token ids as text, as protocol/model_folder.py has it."""
+
+    def decode_batch(self, sequences: list[list[int]]) -> list[str]: ...
 
 
 async def produce(
     task: Task,
     engine: Engine,
     grader: Grader,
-    tokenizer: Tokenizer,
+    decoder: Decoder,
     generator_id: str,
     attempt: int,
     metrics: GeneratorMetrics,
@@ -45,11 +47,12 @@ async def produce(
                 task.sampling.max_tokens,
                 task.deadline_s,
                 task.sampling.top_p,
+                task.sampling.stop,
             )
         generated = time.time()
         on_tokens(sum(len(c.token_ids) for c in completions))
         metrics.sampled((len(c.token_ids), c.finish_reason) for c in completions)
-        texts = tokenizer.decode_batch([c.token_ids for c in completions], skip_special_tokens=True)
+        texts = decoder.decode_batch([c.token_ids for c in completions])
         left_s = task.deadline_s - (generated - started)
         with metrics.waits.on("grades", "reward server", left_s, f"group {task.index}"):
             grades = await grader.grade(task, texts)

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from chorus.generator.engine import Completion, EngineError, EngineGone
 from chorus.generator.vllm_log import last_error
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.messages import CANARY_POINTS, CanaryPoint, SyncOffer, Version, unpack_floats, unpack_ids
+from chorus.protocol.messages import WEIGHT_CHECKS, SyncOffer, Version, WeightCheck, unpack_floats, unpack_ids
 from chorus.protocol.runtime.environment import child_environment, socket_folder, with_caches
 from chorus.protocol.runtime.processes import Guarded, bind_tree, free_port, spawn_guarded
 
@@ -91,7 +92,7 @@ class VllmEngine:
             *("--model", c.model.path, "--served-model-name", "policy", "--dtype", c.model.dtype),
             *("--host", "127.0.0.1", "--port", str(port)),
             *("--max-model-len", str(c.model.context)),
-            *("--max-num-seqs", str(c.generator.max_num_seqs + CANARY_POINTS)),
+            *("--max-num-seqs", str(c.generator.max_num_seqs + WEIGHT_CHECKS)),
             *("--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
             *("--weight-transfer-config", json.dumps({"backend": "chorus"})),
             *("--enable-scale-out", "--disable-uvicorn-access-log"),
@@ -115,14 +116,14 @@ class VllmEngine:
             if (code := self._process.poll()) is not None:
                 why = last_error(self._log, log_begin)
                 raise EngineError(
-                    f"vLLM ended with status {code} while starting{why and f' ({why})'}; its log is {self._log}", why
+                    f"vLLM ended with status {code} while starting{why and f' ({why})'}; see its log {self._log}", why
                 )
             if await self._healthy(5.0):
                 return
             await asyncio.sleep(_HEALTH_INTERVAL_S)  # the server has no event to wait on before it listens
         raise EngineError(
             f"vLLM was not healthy after generator.start_deadline_s = "
-            f"{self.config.generator.start_deadline_s:g} s; its log is {self._log}"
+            f"{self.config.generator.start_deadline_s:g} s; see its log {self._log}, or raise that"
         )
 
     @property
@@ -153,9 +154,17 @@ class VllmEngine:
             self._process = None
 
     async def generate(
-        self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float, top_p: float = 1.0
+        self,
+        prompt: list[int],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        deadline_s: float,
+        top_p: float = 1.0,
+        stop: Sequence[int] = (),
     ) -> list[Completion]:
-        """`n` samples of `prompt` (token ids), with the version of every token."""
+        """`n` samples of `prompt` (token ids), with the version of every token. They end at the tokens `stop`, and at
+        those that vLLM takes from the model's generation config and its tokenizer."""
         body = {
             "model": "policy",
             "token_ids": prompt,
@@ -164,6 +173,7 @@ class VllmEngine:
                 "max_tokens": max_tokens,
                 "temperature": temperature,
                 "top_p": top_p,
+                "stop_token_ids": list(stop),
                 "logprobs": 0,
                 "detokenize": False,
             },
@@ -204,10 +214,10 @@ class VllmEngine:
 
     async def logprob_gaps(self, offer: SyncOffer) -> np.ndarray:
         """|engine - learner| [points x tokens]: next-token log-probabilities through the sampling path."""
-        gaps = await asyncio.gather(*(self._gaps_at(p, offer) for p in offer.canary))
+        gaps = await asyncio.gather(*(self._gaps_at(p, offer) for p in offer.checks))
         return np.concatenate([np.empty(0), *gaps])
 
-    async def _gaps_at(self, point: CanaryPoint, offer: SyncOffer) -> np.ndarray:
+    async def _gaps_at(self, point: WeightCheck, offer: SyncOffer) -> np.ndarray:
         wanted = dict(zip(unpack_ids(point.token_ids).tolist(), unpack_floats(point.logprobs).tolist(), strict=True))
         body = {
             "model": "policy",

@@ -1,12 +1,12 @@
 """Taking new weights: one offer of the learner, from invitation to report.
 
-    offer ─▶ join the group (once) ─▶ pause ─▶ receive ─▶ resume ─▶ canary ─▶ verified, or quarantined
+    offer ─▶ join the group (once) ─▶ pause ─▶ receive ─▶ resume ─▶ weight check ─▶ verified, or quarantined
                                       └─ sampling stands still ─┘
 
 A version is *verified* once the engine's log-probabilities, through the very path that samples, agree with
 the learner's own for the same weights. Groups with tokens of a version wait for its verdict before they are
-committed. After a failed transfer the old weights are asked their own canary again, since some of them may be new ones
-by then: if they pass, work goes on with them. A failed canary quarantines the generator until a later sync passes.
+committed. After a failed transfer the old weights are checked again, since some of them may be new ones by then: if
+they pass, work goes on with them. A failed weight check quarantines the generator until a later sync passes.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class WeightSync:
             gaps = await self.engine.logprob_gaps(offer)
         except EngineError as error:
             await self._judge(offer, ok=False)  # unknown is not verified
-            return self._report(offer, started, error=f"canary not answered: {error}")
+            return self._report(offer, started, error=f"weight check not answered: {error}")
         self._metrics.gap.set(float(gaps.mean()) if gaps.size else float("nan"))
         self._metrics.tolerance.set(offer.tolerance)
         ok = _agree(gaps, offer)
@@ -197,8 +197,8 @@ def _agree(gaps: np.ndarray, offer: SyncOffer) -> bool:
 
 def _gap_text(gaps: np.ndarray, offer: SyncOffer) -> str:
     if not gaps.size:
-        return "canary failed: the offer has no points to compare at"
+        return "weight check failed: the offer has no points to compare at"
     return (
-        f"canary failed: log-probabilities are off by {gaps.mean():.3g} on average, "
+        f"weight check failed: log-probabilities are off by {gaps.mean():.3g} on average, "
         f"more than {offer.tolerance:.3g}: the engine does not compute what the learner trained"
     )

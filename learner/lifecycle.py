@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 
 import redis
 
 from chorus.learner.interfaces import Groups, Ledger, Ranks, WeightSync
+from chorus.learner.metrics.alarms import FLAT
 from chorus.learner.metrics.recorder import Recorder
 from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.metrics.trackers import Trackers
@@ -27,16 +28,19 @@ from chorus.learner.rollouts.collector import Collector
 from chorus.learner.validation import Evaluations
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
-from chorus.protocol.messages import CANARY_POINTS, Version
+from chorus.protocol.messages import WEIGHT_CHECKS, Version
 from chorus.protocol.metrics.ledger import LedgerCollector
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.checkpoints import Manifest
 from chorus.protocol.run_folder.files import write_json
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.identity import read_identity
+from chorus.protocol.run_folder.problem_set import fingerprint, note_problems
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import glance
+from chorus.protocol.runtime.stopping import Stop
 
 log = logging.getLogger("chorus.learner")
 
@@ -45,7 +49,8 @@ log = logging.getLogger("chorus.learner")
 class Parts:
     """All that a learner works with, and where it stands.
 
-    done: steps trained. untold: entries trained since the last checkpoint, by step.
+    lineage: of the ledger (protocol/run_folder/identity.py). done: steps trained. durable: groups that the lineage's
+    checkpoints hold. untold: entries trained since the last checkpoint, by step. stop: asked for by a signal.
     """
 
     config: RunConfig
@@ -60,8 +65,11 @@ class Parts:
     weights: WeightSync
     recorder: Recorder
     evaluations: Evaluations
+    lineage: int = 1
     done: int = 0
+    durable: int = 0
     untold: dict[int, list[str]] = field(default_factory=dict)
+    stop: Stop = field(default_factory=Stop)
 
 
 def assemble(
@@ -81,14 +89,19 @@ def assemble(
     metrics = LearnerMetrics(config.learner.metrics_port)
     admission = Admission(config, run_id)
     ledger = LearnerLedger(client, run_id)
-    done = ranks.manifest.step if ranks.manifest else 0
+    manifest = ranks.manifest
+    done = manifest.step if manifest else 0
+    identity = read_identity(run.path)
+    lineage = identity.lineage if identity else 1
     trackers = Trackers(config, run, run_id, done + 1)
     evaluations = Evaluations(config, run, admission, LearnerLedger(client, run_id, "eval", ledger.fence), metrics)
     recorder = Recorder(config, run, admission, metrics, trackers)
     _introduce(metrics, config, run_id, ledger.fence, done)
 
-    if ranks.manifest is not None:
-        ledger.durable(done, ranks.manifest.all_entries)
+    if changed := note_problems(run, admission.digests, done, manifest.problems if manifest else ""):
+        log.warning("%s", changed)
+    if manifest is not None and manifest.lineage == lineage:
+        ledger.durable(done, manifest.all_entries)
     ledger.rewind(done)
     run.rewind_records(done)
     evaluations.rewind(done)
@@ -100,9 +113,9 @@ def assemble(
     groups = Collector(config, ledger, admission, metrics)
     groups.restore(done)
     weights = weight_sync(metrics)
-    return Parts(
-        config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations, done
-    )
+    durable = checkpoints.trained_in(run.checkpoints, lineage)
+    parts = (config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations)
+    return Parts(*parts, lineage, done, durable)
 
 
 def _introduce(metrics: LearnerMetrics, config: RunConfig, run_id: str, fence: int, done: int) -> None:
@@ -128,7 +141,7 @@ class Lifecycle:
         self.publish(self._first_prefixes())
         self.say("waiting", "for a generator with fresh weights")
         deadline_s = p.config.generator.start_deadline_s + p.config.learner.sync_deadline_s
-        if p.weights.wait_synced(1, deadline_s) == 0:
+        if p.weights.wait_synced(1, deadline_s, p.stop.check) == 0:
             raise CannotGoOn(
                 f"no generator had passed the weight check after {deadline_s:g} s; see the generators' logs"
             )
@@ -139,12 +152,21 @@ class Lifecycle:
     def end(self) -> None:
         """Evaluate the last weights and sum the run up."""
         p = self.parts
-        p.weights.wait_synced(1, p.config.learner.sync_deadline_s)
+        p.weights.wait_synced(1, p.config.learner.sync_deadline_s, p.stop.check)
         self._evaluate("after")
         tokens = p.recorder.generated_tokens(p.weights.members())
-        told = summarize(p.run, p.config, good_syncs(p.client, p.run_id), p.ledger.books(), tokens)
-        write_json(p.run.summary, told | {"validation": p.evaluations.summary()})
+        told = summarize(p.run, p.config, good_syncs(p.client, p.run_id), p.ledger.accounts(), tokens)
+        identity = read_identity(p.run.path)
+        lineages = [asdict(begun) for begun in identity.begun] if identity else []
+        write_json(p.run.summary, told | {"validation": p.evaluations.summary(), "lineages": lineages})
         self.say("done", "")
+
+    def leave(self) -> None:
+        """What a learner leaves that is asked to stop: a checkpoint, where steps were trained since the newest one."""
+        p = self.parts
+        if p.untold:
+            self.checkpoint()
+        self.say("stopped", f"after step {p.done}")
 
     def close(self) -> None:
         self.parts.weights.close()
@@ -159,7 +181,15 @@ class Lifecycle:
     def checkpoint(self, rolled_back_to: int | None = None) -> None:
         """Write one, then acknowledge what it holds: in this order, so that a crash between the two loses nothing."""
         p = self.parts
-        manifest = Manifest(p.done, p.ledger.fence, p.untold, rolled_back_to)
+        p.durable += sum(map(len, p.untold.values()))
+        manifest = Manifest(
+            *(p.done, p.ledger.fence, p.untold, rolled_back_to),
+            lineage=p.lineage,
+            trained=p.durable,
+            admitted=p.groups.next_index,
+            problems=fingerprint(p.admission.digests),
+            at=time.time(),
+        )
         with p.metrics.checkpoint_s.time():
             p.ranks.save(p.run.checkpoints, manifest)
         p.metrics.durable_step.set(p.done)
@@ -168,18 +198,21 @@ class Lifecycle:
         p.ledger.trim()
         self._prune()
 
-    def collapsed(self, why: str) -> None:
-        """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end.
+    def collapsed(self, alarms: Mapping[str, str]) -> None:
+        """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end; of a run
+        that was flat from its beginning, the end.
 
         What was trained stays trained in the accounts: the way back undoes weights, and no group comes again.
         """
         p = self.parts
-        answer, asked = p.config.alarms.on_collapse, p.config.alarms.max_rollbacks
-        back = checkpoints.oldest(p.run.checkpoints) if answer == "rollback" else None
+        answer, asked, why = p.config.alarms.on_collapse, p.config.alarms.max_rollbacks, "; ".join(alarms.values())
+        better = answer == "rollback" and not set(FLAT) >= alarms.keys()
+        back = checkpoints.oldest(p.run.checkpoints) if better else None
         gone_back = len(checkpoints.rollbacks(p.run.checkpoints))
         if back is None or gone_back >= asked:
             self.checkpoint()
-            missing = f"it went back {gone_back} times before" if back else "there is no checkpoint to go back to"
+            none = "there is no checkpoint to go back to" if better else "no earlier step was any better"
+            missing = f"it went back {gone_back} times before" if back else none
             raise CannotGoOn(
                 f"alarms.on_collapse = {answer} ended the run after step {p.done}"
                 f"{f' ({missing})' if answer == 'rollback' else ''}: {why}. "
@@ -200,7 +233,7 @@ class Lifecycle:
         if not p.evaluations.due(p.done) or p.evaluations.known(p.done):
             return
         started = time.monotonic()
-        result = p.evaluations.validate(p.done, lambda detail: self.say(f"validating step {p.done}", detail))
+        result = p.evaluations.validate(p.done, self._progress(f"validating step {p.done}"))
         self._prune()  # of the one that was selected until now
         p.recorder.evaluated(p.done, "validation", result)
         p.recorder.leave_out(time.monotonic() - started)
@@ -209,15 +242,25 @@ class Lifecycle:
         """What a person who watches sees."""
         write_json(self.parts.run.status, {"phase": phase, "detail": detail})
 
+    def _progress(self, phase: str) -> Callable[[str], None]:
+        """Called several times a second while answers are waited for."""
+
+        def progress(detail: str) -> None:
+            self.parts.stop.check()
+            self.say(phase, detail)
+
+        return progress
+
     def _evaluate(self, name: str) -> None:
         p = self.parts
         if p.evaluations.asked(name):
-            result = p.evaluations.evaluate(p.done, name, lambda detail: self.say(f"evaluating {name}", detail))
+            result = p.evaluations.evaluate(p.done, name, self._progress(f"evaluating {name}"))
             p.recorder.evaluated(p.done, name, result)
 
     def _first_prefixes(self) -> list[list[int]]:
-        return [self.parts.admission.at(k)[1].ids for k in range(CANARY_POINTS)]
+        return [self.parts.admission.at(k)[1].ids for k in range(WEIGHT_CHECKS)]
 
     def _prune(self) -> None:
         p = self.parts
-        checkpoints.prune(p.run.checkpoints, p.config.learner.keep_checkpoints, p.evaluations.selected_step())
+        steps = {p.evaluations.selected_step(), *checkpoints.before(p.run.checkpoints, p.recorder.alarms.began)}
+        checkpoints.prune(p.run.checkpoints, p.config.learner.keep_checkpoints, steps)

@@ -16,14 +16,18 @@ from chorus.learner.lifecycle import Lifecycle, Parts
 from chorus.learner.metrics.recorder import Around
 from chorus.learner.training.experience import make_experience, minibatches
 from chorus.protocol.ledger import Rollout
-from chorus.protocol.messages import CANARY_POINTS, unpack_ids
+from chorus.protocol.messages import WEIGHT_CHECKS, unpack_ids
 from chorus.protocol.run_folder.rollouts import write_step
+from chorus.protocol.runtime.stopping import StopAsked
 
 log = logging.getLogger("chorus.learner")
 
 
 class Learner:
-    """One learner start. `run` returns when all steps are trained and the summary is written. Rank 0 only."""
+    """One learner start. `run` returns when all steps are trained and the summary is written. Rank 0 only.
+
+    Raises StopAsked where a signal asked it to leave before; its last step is in a checkpoint then.
+    """
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
@@ -35,11 +39,15 @@ class Learner:
             while self.parts.done < self.parts.config.run.steps:
                 self.step()
             self.life.end()
+        except StopAsked:
+            self.life.leave()
+            raise
         finally:
             self.life.close()
 
     def step(self) -> None:
         p = self.parts
+        p.stop.check()
         started, step = time.monotonic(), p.done + 1
         groups = self._collect(step)
         waited_s = time.monotonic() - started
@@ -66,9 +74,14 @@ class Learner:
         self.life.say("training", f"step {step} of {p.config.run.steps}")
         p.metrics.wait_share.begin()
         with p.metrics.waits.on("rollouts", "generators", deadline_s, f"step {step}"):
-            groups = p.groups.next_step(p.done, p.config.run.steps - p.done, p.weights.check)
+            groups = p.groups.next_step(p.done, p.config.run.steps - p.done, self._check)
         p.metrics.wait_share.worked()
         return groups
+
+    def _check(self) -> None:
+        """What ends a wait for groups."""
+        self.parts.stop.check()
+        self.parts.weights.check()
 
     def _after(self, step: int) -> None:
         """What a trained step may bring about."""
@@ -76,7 +89,7 @@ class Learner:
         if begun := p.admission.stages.advance(step, p.groups.next_index):
             log.info("stage %s begins after step %d: %s", begun.name, step, begun.why)
         if p.recorder.alarms.active and p.config.alarms.on_collapse != "warn":
-            self.life.collapsed("; ".join(p.recorder.alarms.active.values()))
+            self.life.collapsed(p.recorder.alarms.active)
             return
         last = step == p.config.run.steps
         if last or step % p.config.learner.checkpoint_every == 0 or p.evaluations.due(step):
@@ -86,7 +99,7 @@ class Learner:
 
 def prefixes_of(groups: list[Rollout]) -> list[list[int]]:
     """Prompts for the weight check from the step's own rollouts: evenly chosen groups, half of a completion each."""
-    chosen = groups[:: max(1, len(groups) // CANARY_POINTS)][:CANARY_POINTS]
+    chosen = groups[:: max(1, len(groups) // WEIGHT_CHECKS)][:WEIGHT_CHECKS]
     prefixes = []
     for rollout in chosen:
         completion = unpack_ids(rollout.group.samples[0].token_ids)

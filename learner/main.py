@@ -6,21 +6,40 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import redis
 
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import FencedError, LedgerLostError
+from chorus.protocol.ledger.lease import holder, leased
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.files import write_json
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.identity import Asked, asked_of
+from chorus.protocol.run_folder.start import take_up
 from chorus.protocol.runtime import logs
-from chorus.protocol.runtime.command_line import PATH, command, config_option, option, overrides_option, run_id_option
+from chorus.protocol.runtime.command_line import (
+    PATH,
+    command,
+    config_option,
+    lineage_option,
+    option,
+    overrides_option,
+    run_id_option,
+    take_over_option,
+)
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
-from chorus.protocol.runtime.redis import connect, lost
+from chorus.protocol.runtime.redis import connect, glance, lost
+from chorus.protocol.runtime.stopping import StopAsked, stopped_by_signals
+
+if TYPE_CHECKING:
+    from chorus.learner.loop import Learner
 
 log = logging.getLogger("chorus.learner")
 _SCANT_BYTES = 16 * 2**20
@@ -35,8 +54,18 @@ _SCANT_BYTES = 16 * 2**20
 @run_id_option
 @option("--run-dir", type=PATH, required=True, metavar="FOLDER", help="the run's folder")
 @option("--resume", is_flag=True, help="go on from the newest checkpoint in --run-dir")
+@lineage_option
+@take_over_option
 @overrides_option
-def main(config: Path, run_id: str, run_dir: Path, resume: bool, overrides: tuple[str, ...]) -> int:
+def main(
+    config: Path,
+    run_id: str,
+    run_dir: Path,
+    resume: bool,
+    new_lineage: bool,
+    take_over: bool,
+    overrides: tuple[str, ...],
+) -> int:
     logs.tell(run=run_id)
     settings = load_config(config, overrides)
     # A container that is started once more has nothing to do.
@@ -45,8 +74,11 @@ def main(config: Path, run_id: str, run_dir: Path, resume: bool, overrides: tupl
         return os.EX_OK
     client = connect(settings.redis.url)
     try:
-        return _learn(settings, run_dir, run_id, resume, client)
-    except (LedgerLostError, FencedError) as error:
+        with _sole(settings, run_dir, run_id, resume, asked_of(new_lineage, take_over), client):
+            return _learn(settings, run_dir, run_id, resume, client)
+    except FencedError as error:
+        raise CannotGoOn(f"{error}: {holder(client, run_id) or 'another learner'} has taken the run over") from None
+    except LedgerLostError as error:
         raise CannotGoOn(str(error)) from None
     except redis.RedisError as error:
         raise lost(settings.redis.url, error) from None
@@ -72,9 +104,22 @@ def _too_much(config: RunConfig, error: Exception) -> str:
     )
 
 
+@contextmanager
+def _sole(
+    config: RunConfig, run_dir: Path, run_id: str, resume: bool, asked: Asked, client: redis.Redis
+) -> Iterator[None]:
+    """Alone with this run, which is the one that the ledger knows. Of several ranks the first one sees to it."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with leased(client, glance(config.redis.url), run_id, run_dir):
+        take_up(client, RunFolder(run_dir), run_id, resume, asked)
+        yield
+
+
 def _note_start(run: RunFolder) -> None:
     """`chorus run` has noted when the services started; a learner started by hand notes its own start."""
-    run.path.mkdir(parents=True, exist_ok=True)
     if not run.note.exists():
         write_json(run.note, {"started_at": time.time()})
 
@@ -97,7 +142,7 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
         for text in config.objective.warnings:
             log.warning("objective: %s", text)
     start_from = checkpoints.latest(run.checkpoints) if resume else None
-    ranks = distributed.DistributedTrainer(config, device, start_from)
+    ranks = distributed.DistributedTrainer(config, device, start_from, check_exports=True)
     try:
         if rank == 0:
             backend = "nccl" if device.type == "cuda" and not config.shares_a_gpu else "gloo"
@@ -109,11 +154,23 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
                 ranks,
                 partial(Broadcaster, config, client, run_id, backend, device),
             )
-            Learner(parts).run()
+            with stopped_by_signals(config.learner.grace_s) as parts.stop:
+                status = _status_of(Learner(parts))
             ranks.stop()
         else:
-            ranks.follow()
+            status = os.EX_OK
+            with stopped_by_signals(config.learner.grace_s):
+                ranks.follow()
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+    return status
+
+
+def _status_of(learner: Learner) -> int:
+    try:
+        learner.run()
+    except StopAsked as asked:
+        log.info("%s: stopped after step %d; go on with --resume", asked, learner.parts.done)
+        return asked.status
     return os.EX_OK

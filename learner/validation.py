@@ -151,8 +151,9 @@ def evaluate(
     greedy = [s.grade for g in groups if g.task.sampling.temperature == 0 for s in g.samples]
     graded = [g for g in sampled if g.accuracy is not None]
     if not graded:
+        dropped = ledger.accounts().dropped
         raise CannotGoOn(
-            f"evaluation: of {len(tasks)} groups none came back graded (dropped: {ledger.books().dropped or 'none'}); "
+            f"evaluation: of {len(tasks)} groups none came back graded (dropped: {dropped or 'none'}); "
             "is the reward server alive? see the generators' logs"
         )
     return Evaluation(
@@ -170,7 +171,7 @@ def evaluate(
 
 
 def _admit(ledger: LearnerLedger, ask: Ask, step: int) -> tuple[int, list[Task]]:
-    """`chorus eval --running` may ask on the same lane between our look at its count and our questions."""
+    """`chorus eval --running` may ask on the same queue between our look at its count and our questions."""
     while True:
         first = ledger.admitted()
         tasks = ask(first, step)
@@ -204,7 +205,7 @@ def _collect(
             groups[group.task.index] = group
             ledger.durable(0, [entry.id])
         progress(f"{len(groups)} of {wanted} groups")
-        if len(groups) == wanted or ledger.books().outstanding == 0:
+        if len(groups) == wanted or ledger.accounts().outstanding == 0:
             ledger.trim()
             return [groups[index] for index in sorted(groups)]
         pending = ledger.read(1000, _BLOCK_S)

@@ -15,6 +15,7 @@ import itertools
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +51,13 @@ log = logging.getLogger("chorus.learner")
 _WATCH_S = 0.2
 _TELL_S = 1.0
 _FAILED_PAUSE_S = 0.5
+_LOOK_S = 0.5
 _REFUSALS = 5
 
 
 @dataclass
 class Link:
-    """The way to one replica. `synced`: the newest version whose canary passed there."""
+    """The way to one replica. `synced`: the newest version whose weight check passed there."""
 
     member: Member
     synced: Version | None = None
@@ -117,10 +119,10 @@ class Broadcaster:
             self._shared.newest = snapshot
             self._changed.notify_all()
 
-    def wait_synced(self, at_least: int, deadline_s: float) -> int:
+    def wait_synced(self, at_least: int, deadline_s: float, check: Callable[[], None] = lambda: None) -> int:
         """Until `at_least` replicas have the newest version. Returns how many do; fewer at the deadline.
 
-        Raises as `publish` does.
+        Raises as `publish` does, and what `check`, asked a few times a second, raises.
         """
 
         def count() -> int:
@@ -130,7 +132,10 @@ class Broadcaster:
             )
 
         with self._metrics.waits.on("weights taken", "generators", deadline_s), self._changed:
-            self._changed.wait_for(lambda: self._shared.failure or count() >= at_least, timeout=deadline_s)
+            deadline = time.monotonic() + deadline_s
+            while not (self._shared.failure or count() >= at_least) and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(min(left, _LOOK_S))
+                check()
             self.check()
             return count()
 
@@ -263,7 +268,7 @@ class Broadcaster:
         if all(other.refusals >= _REFUSALS for other in self.links.values() if not other.gone):
             self._shared.failure = CannotGoOn(
                 f"every generator has refused the weights {_REFUSALS} times; {link.member.generator_id} says: "
-                f"{report.detail}"
+                f"{report.detail}; see the generators' logs"
             )
 
     def _next(self, link: Link) -> Snapshot | None:
@@ -317,7 +322,7 @@ class Broadcaster:
             tensors=tensors,
             temperature=self.config.sampling.temperature,
             tolerance=self.config.logprob_tolerance(snapshot.rounding),
-            canary=snapshot.canary,
+            checks=snapshot.checks,
         )
 
     def _transmit(self, group: torch.distributed.ProcessGroup, snapshot: Snapshot) -> None:

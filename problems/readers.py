@@ -4,13 +4,16 @@ One function a format; all yield (`file:line`, the row as it is there) and raise
 do, or ImportError where the package that reads the format is not installed.
 """
 
+import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from chorus.problems.folders import chosen_files, saved_files
+from chorus.protocol.reasoning_gym import PREFIX as GYM
 from chorus.protocol.runtime.exits import first_line
 
 _BYTE_ORDER_MARK = "\ufeff"
@@ -18,14 +21,59 @@ _BYTE_ORDER_MARK = "\ufeff"
 Row = tuple[str, Any]  # where it stands (`file:line`), what stands there
 
 
+def open_rows(source: str, options: dict[str, str]) -> tuple[Iterator[Row], tuple[str, ...]]:
+    """The rows of a file, a folder or the hub, and the options that it may have.
+
+    Takes those out of `options`.
+    """
+    if source.startswith("hub:"):
+        return hub_rows(source, options), ("config", "revision")
+    path = Path(source)
+    if path.is_dir():
+        split, config = options.pop("split", None), options.pop("config", None)
+        files = saved_files(path, split) or chosen_files(path, split, config, tuple(_READERS))
+        return _of_files(files), ("split", "config")
+    if "*" in source:
+        files = sorted(path.parent.glob(path.name)) if "*" not in str(path.parent) else sorted(Path().glob(source))
+        if not files:
+            raise ValueError(f"problems {source!r}: no file is called so; paths are relative to the working directory")
+        if unknown := [file for file in files if _reader(file) is None]:
+            raise ValueError(
+                f"problems {source!r}: {unknown[0]} is of an unknown kind; give one of {', '.join(_READERS)}"
+            )
+        return _of_files(files), ()
+    if _reader(path) is None:
+        raise ValueError(
+            f"problems {source!r}: unknown kind of source; give a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, "
+            f"a folder, hub:NAME[:SPLIT], {GYM}TASK, or arithmetic:STYLE"
+        )
+    if not path.is_file():
+        raise ValueError(f"problems {source!r}: no such file; give a path that begins in the working directory")
+    return _of_files([path]), ()
+
+
+def _of_files(files: list[Path]) -> Iterator[Row]:
+    for file in files:
+        reader = _reader(file)
+        if reader is not None:
+            yield from reader(file)
+
+
+def _reader(path: Path) -> Callable[[Path], Iterator[Row]] | None:
+    return next((read for ending, read in _READERS.items() if path.name.endswith(ending)), None)
+
+
+def _opened(path: Path) -> Any:
+    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="")
+
+
 def jsonl_rows(path: Path) -> Iterator[Row]:
     """One JSON value a line; empty lines are passed over, and counted.
 
     A byte order mark is passed over wherever a line begins: files that have one may have been put together.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     number = 0
-    with opener(path, "rt", encoding="utf-8") as lines:
+    with _opened(path) as lines:
         try:
             for number, line in enumerate(lines, 1):
                 text = line.lstrip(_BYTE_ORDER_MARK)
@@ -48,20 +96,69 @@ def _json(line: str, where: str) -> Any:
         ) from error
 
 
+def json_rows(path: Path) -> Iterator[Row]:
+    """A list of rows, an object that holds one such list, or a single row; also JSON lines under this name."""
+    text = _whole_text(path)
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            yield from jsonl_rows(path)
+            return
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"problems {path}: not valid JSON: {error.msg} ({place}); mend the file") from error
+    if isinstance(found, dict):
+        lists = {key: rows for key, rows in found.items() if isinstance(rows, list) and rows}
+        lists = {key: rows for key, rows in lists.items() if isinstance(rows[0], dict)}
+        names = ", ".join(found)
+        if found and all(isinstance(rows, dict) and "0" in rows for rows in found.values()):
+            raise ValueError(f"problems {path}: holds columns ({names}), not rows; save it as a list of rows")
+        if len(lists) > 1 and len(lists) == len(found):
+            raise ValueError(f"problems {path}: holds several lists ({names}); save each as a file of its own")
+        found = next(iter(lists.values())) if len(lists) == 1 and "problem" not in found else [found]
+    if not isinstance(found, list):
+        raise ValueError(f"problems {path}: holds {found!r:.40}, where a list of rows was expected; mend the file")
+    for number, row in enumerate(found, 1):
+        yield f"{path}:row {number}", row
+
+
+def _whole_text(path: Path) -> str:
+    try:
+        with _opened(path) as file:
+            return file.read().lstrip(_BYTE_ORDER_MARK)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"problems {path}: can't be read ({error}); save the file as UTF-8") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"problems {path}: can't be read ({error}); mend the file") from error
+
+
+def csv_rows(path: Path) -> Iterator[Row]:
+    """A header, then a row a record; every value is a text. Rows count from 1, the header not among them."""
+    csv.field_size_limit(2**31 - 1)
+    lines = iter(_whole_text(path).splitlines(keepends=True))
+    try:
+        records = csv.reader(lines, delimiter="\t" if ".tsv" in path.suffixes else ",", strict=True)
+        header = next(records, [])
+        if len(set(header)) < len(header):
+            raise ValueError(f"problems {path}: two columns have the same name in its header; rename one")
+        for number, record in enumerate((r for r in records if r), 1):
+            if len(record) != len(header):
+                raise ValueError(
+                    f"problems {path}:row {number}: {len(record)} fields where the header has {len(header)}; put texts "
+                    "with commas and line breaks into quotes"
+                )
+            yield f"{path}:row {number}", dict(zip(header, record, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"problems {path}: can't be read as CSV ({error}); mend the file") from error
+
+
 def parquet_rows(path: Path) -> Iterator[Row]:
     """Batch by batch, so that a large file is never twice in memory. Rows count from 1."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            f"problems {path}: reading parquet needs pyarrow, which is not installed; "
-            "`pip install pyarrow`, or convert the file to .jsonl"
-        ) from error
+    pyarrow = _pyarrow(path, "parquet")
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(1024):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}:row {number}", row
@@ -71,12 +168,51 @@ def parquet_rows(path: Path) -> Iterator[Row]:
         ) from error
 
 
+def arrow_rows(path: Path) -> Iterator[Row]:
+    """A file as `datasets` saves them, or a Feather file."""
+    pyarrow = _pyarrow(path, "arrow files")
+    number = 0
+    try:
+        with pyarrow.OSFile(str(path)) as file:
+            is_feather = file.read(6) == b"ARROW1"
+            file.seek(0)
+            if is_feather:
+                whole = pyarrow.ipc.open_file(file)
+                batches = (whole.get_batch(k) for k in range(whole.num_record_batches))
+            else:
+                batches = iter(pyarrow.ipc.open_stream(file))
+            for batch in batches:
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}:row {number}", row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(
+            f"problems {path}: can't be read as arrow after row {number} ({first_line(error)}); mend the file"
+        ) from error
+
+
+def _pyarrow(path: Path, what: str) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(
+            f"problems {path}: reading {what} needs pyarrow, which is not installed; "
+            "`pip install pyarrow`, or convert the file to .jsonl"
+        ) from error
+    return pyarrow
+
+
 def hub_rows(spec: str, options: dict[str, str]) -> Iterator[Row]:
     """Rows of `hub:NAME[:SPLIT]`; takes `config` and `revision` out of `options`.
 
-    NAME is a data set on the hub, or a local folder that `datasets` can read.
+    NAME is a data set on the hub, or a local folder that `datasets` can read or has saved.
     """
     config, revision = options.pop("config", None), options.pop("revision", None)
+    name, _, split = spec.removeprefix("hub:").partition(":")
+    if Path(name).is_dir() and (files := saved_files(Path(name), split or None)):
+        return _of_files(files)
     return _hub_rows(spec, config, revision)
 
 
@@ -98,3 +234,16 @@ def _hub_rows(spec: str, config: str | None, revision: str | None) -> Iterator[R
         ) from error
     for number, row in enumerate(rows, 1):
         yield f"{spec} row {number}", row
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    f"{ending}{packed}": read
+    for ending, read in (
+        (".jsonl", jsonl_rows),
+        (".ndjson", jsonl_rows),
+        (".json", json_rows),
+        (".csv", csv_rows),
+        (".tsv", csv_rows),
+    )
+    for packed in ("", ".gz")
+} | {".parquet": parquet_rows, ".arrow": arrow_rows, ".feather": arrow_rows}

@@ -176,13 +176,23 @@ class Version(BaseModel):
 
 class Sampling(BaseModel):
     """How the samples of one group are drawn. `max_tokens` counts completion tokens; `top_p` below 1 is for evaluations
-    alone, since training needs the log-probabilities of the distribution that was sampled."""
+    alone, since training needs the log-probabilities of the distribution that was sampled. `stop`: the token ids that
+    end a completion, beside those that the engine knows by itself."""
 
     model_config = _STRICT
 
     temperature: float = Field(ge=0)
     max_tokens: int = Field(ge=1)
     top_p: float = Field(default=1.0, gt=0, le=1)
+    stop: list[int] = []
+
+    @model_serializer(mode="wrap")
+    def _without_what_it_has_not(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As a task without a row: the ledger keeps the digests of tasks."""
+        fields = plain(self)
+        if not self.stop:
+            del fields["stop"]
+        return fields
 
 
 class Task(Message):
@@ -358,10 +368,10 @@ class Tensor(BaseModel):
     shape: list[int]
 
 
-CANARY_POINTS = 6  # of one sync; vLLM keeps as many places free for them
+WEIGHT_CHECKS = 6  # of one sync; vLLM keeps as many places free for them
 
 
-class CanaryPoint(BaseModel):
+class WeightCheck(BaseModel):
     """The learner's own log-probabilities of its `token_ids` most likely next tokens after `prefix`."""
 
     model_config = _STRICT
@@ -393,7 +403,7 @@ class SyncOffer(Message):
     tensors: list[Tensor]
     temperature: float
     tolerance: float
-    canary: list[CanaryPoint]
+    checks: list[WeightCheck]
 
 
 class SyncReport(Message):

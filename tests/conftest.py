@@ -17,7 +17,7 @@ TESTS = Path(__file__).parent
 LONGEST = (
     *("integration/test_kill.py", "chaos/test_chaos.py", "integration/test_vllm.py", "integration/test_partition.py"),
     *("integration/test_elastic.py", "integration/test_reward_server.py", "integration/test_full_disks.py"),
-    *("integration/test_loop.py", "integration/test_launcher.py", "integration/test_eval.py"),
+    *("integration/test_two_ranks.py", "integration/test_launcher.py", "integration/test_eval.py"),
     *("deploy/monitoring/test_live.py", "integration/test_playground.py", "unit/learner/test_ranks.py"),
 )
 

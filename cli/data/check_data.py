@@ -169,7 +169,7 @@ def _without(train: Sets, counted: Sequence[Overlap]) -> list[Placed]:
 
 
 def _write(path: Path, placed: Sequence[Placed]) -> None:
-    """Rows with all their columns, and with the id that they had: left out, it would follow from the number of the row.
+    """Rows with all their columns, and with the id that they had: left out, it would follow from the file and the row.
 
     The file is written whole or not at all.
     """

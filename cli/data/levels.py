@@ -58,7 +58,9 @@ def main(
     write: Path | None,
 ) -> int:
     if (write is None) != (problems is None):
-        raise CannotGoOn("--write and --problems belong together: the file to write, and the source of its problems")
+        raise CannotGoOn(
+            "--write and --problems belong together, the file to write and the source of its problems; give both"
+        )
     rates = (_rates(small), _rates(medium), _rates(large))
     assigned = assign_levels(*rates, seed, both_partial)
     _write(out, [_line(a, *rates) for a in assigned])
@@ -96,13 +98,10 @@ def _problems(spec: str, assigned: list[Assigned]) -> list[dict[str, Any]]:
         placed = load_placed(spec)
     except (OSError, ValueError, ImportError) as error:
         raise CannotGoOn(f"--problems {spec}: {error}") from None
-    if not any(p.problem.id in levels for p in placed):
+    chosen = {p.problem.id: p for p in placed if p.problem.id in levels}  # rows that repeat another one count once
+    if not chosen:
         raise CannotGoOn(f"--problems {spec}: none of its problems has a level; is it the source that was measured?")
-    return [
-        p.row | p.problem.model_dump(exclude_none=True) | {"level": levels[p.problem.id]}
-        for p in placed
-        if p.problem.id in levels
-    ]
+    return [p.row | p.problem.model_dump(exclude_none=True) | {"level": levels[id]} for id, p in chosen.items()]
 
 
 def _table(assigned: list[Assigned]) -> str:

@@ -41,7 +41,7 @@ class RestartingEngine:
     """Asks again what died with the engine; after RESTARTS new starts it gives up with CannotGoOn."""
 
     def __init__(self, engine: Engine, log: Path) -> None:
-        self._engine = engine
+        self.engine = engine
         self._log = log
         self._starting = asyncio.Lock()
 
@@ -49,20 +49,20 @@ class RestartingEngine:
         self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float, top_p: float = 1.0
     ) -> list[Completion]:
         while True:
-            start = self._engine.starts
+            start = self.engine.starts
             try:
-                return await self._engine.generate(prompt, n, temperature, max_tokens, deadline_s, top_p)
+                return await self.engine.generate(prompt, n, temperature, max_tokens, deadline_s, top_p)
             except EngineGone:
                 await self._start_after(start)
 
     async def _start_after(self, start: int) -> None:
         """A new start, unless another question has brought one about already."""
         async with self._starting:
-            if self._engine.starts != start:
+            if self.engine.starts != start:
                 return
             if start > RESTARTS:
-                raise CannotGoOn(f"vLLM died {start} times (log: {self._log})")
-            await self._engine.start()
+                raise CannotGoOn(f"vLLM died {start} times (log: {self._log}); mend what it says there")
+            await self.engine.start()
 
 
 @asynccontextmanager

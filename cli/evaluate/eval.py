@@ -35,9 +35,11 @@ from chorus.problems.hints import hinted
 from chorus.problems.rendering import Renderer, load_tokenizer
 from chorus.protocol.config.run import Gpu
 from chorus.protocol.ledger import FencedError, LedgerLostError
+from chorus.protocol.run_folder.identity import name_of
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import connect
+from chorus.protocol.templates.decoding import CompletionDecoder
 from chorus.protocol.templates.load import choose_templates
 
 STOPPED = 130
@@ -74,7 +76,7 @@ def evaluate(args: SimpleNamespace) -> int:
         print("chorus eval: stopped; the same command goes on where it was", file=sys.stderr)
         return STOPPED
     except (EngineError, LedgerLostError, FencedError) as error:
-        raise CannotGoOn(f"{error} (the same command goes on where it was)") from None
+        raise CannotGoOn(f"{error}; give the same command again, which goes on where it was") from None
 
 
 def _check(args: SimpleNamespace) -> None:
@@ -92,13 +94,17 @@ def _check(args: SimpleNamespace) -> None:
     if not 0 <= args.hint_ratio < 1:
         raise CannotGoOn(f"--hint-ratio {args.hint_ratio:g}: give a share of the solution, from 0 to below 1")
     if (args.samples or 0) > 1024:
-        raise CannotGoOn(f"--samples {args.samples}: at most 1024, as many as are compared with each other at once")
+        raise CannotGoOn(
+            f"--samples {args.samples}: give at most 1024, as many as are compared with each other at once"
+        )
     if not 0 < args.top_p <= 1:
         raise CannotGoOn(
             f"--top-p {args.top_p:g}: give the share of the probability to draw from, above 0 and at most 1"
         )
     if args.samples is not None and args.temperature <= 0:
-        raise CannotGoOn("--temperature: sampled answers need one above 0; greedy answers come with --runs")
+        raise CannotGoOn(
+            "--temperature: sampled answers need one above 0; give one, or --runs in the place of --samples"
+        )
 
 
 def _suite(args: SimpleNamespace) -> tuple[str, Suite, dict[str, str]]:
@@ -114,9 +120,10 @@ def _suite(args: SimpleNamespace) -> tuple[str, Suite, dict[str, str]]:
 
 def _questions(args: SimpleNamespace, model: Model, suite: Suite, sources: dict[str, str]) -> list[Question]:
     template = choose_templates([args.template], _template_files(args, model), "--template")[args.template]
-    chat = args.chat or (model.config.templates.chat if model.config else "chatml")
+    trained = model.config.templates if model.config and not args.chat else None
     tokenizer = load_tokenizer(model.path)
-    renderer = Renderer(tokenizer, chat)
+    chat, arguments = (trained.chat, trained.chat_arguments) if trained else (args.chat or "chatml", {})
+    renderer = Renderer(tokenizer, chat, arguments)
     questions = []
     for benchmark in suite.benchmark:
         problems = read_problems(sources[benchmark.name], None if args.problems else benchmark.kind)
@@ -134,7 +141,10 @@ def _questions(args: SimpleNamespace, model: Model, suite: Suite, sources: dict[
         for problem, text in asked:
             questions.append(Question(benchmark.name, problem, renderer.ids(template, text)))
     if not questions:
-        raise CannotGoOn(f"--hint-ratio {args.hint_ratio:g}: no problem can be given such a hint")
+        raise CannotGoOn(
+            f"--hint-ratio {args.hint_ratio:g}: no problem can be given such a hint; give a smaller one, or problems "
+            "with a `solution`"
+        )
     return questions
 
 
@@ -221,7 +231,7 @@ async def _fleet(args: SimpleNamespace, model: Model) -> AsyncIterator[Fleet]:
     assert model.config
     assert model.run
     client = connect(args.redis or model.config.redis.url, patience_s=0.0, named="--redis")
-    async with open_fleet(client, model.run.name, args.template) as fleet:
+    async with open_fleet(client, name_of(model.run), args.template) as fleet:
         yield fleet
 
 
@@ -229,17 +239,19 @@ async def _ask(
     args: SimpleNamespace, spec: Spec, questions: list[Question], store: Store, engine: Engine, model: Model
 ) -> None:
     """Ask for what is missing, and write down how long that took."""
-    tokenizer = load_tokenizer(model.path)
+    files = _template_files(args, model)
+    asked = choose_templates([args.template], files, "--template")
+    decoder = CompletionDecoder(load_tokenizer(model.path).backend_tokenizer, asked.values())
     started = time.time()
     try:
-        async with local_grading(args.workers, templates=_template_files(args, model)) as grading:
+        async with local_grading(args.workers, templates=files) as grading:
             await answer_all(
                 spec,
                 questions,
                 store,
                 engine,
                 grading,
-                lambda ids: tokenizer.batch_decode(ids, skip_special_tokens=True),
+                decoder.decode_batch,
                 at_once=max(1, args.at_once // spec.samples),
                 deadline_s=args.deadline,
                 on_progress=_Speaker(),

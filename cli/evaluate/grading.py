@@ -41,7 +41,7 @@ class Grading:
             answer = await self._ask("/v1/grade/batch", {"items": list(items[start : start + _BATCH])})
             results += answer["results"]
         if results and all(result["refused"] for result in results):
-            raise CannotGoOn(f"grading: {results[0]['reason']}")
+            raise CannotGoOn(f"grading: {results[0]['reason']}; mend the rows or the template that it names")
         return results
 
     async def cluster(self, texts: Sequence[str], kind: str, mode: str) -> list[int | None]:
@@ -88,7 +88,7 @@ async def local_grading(
             if (failed := state.json()["failed"]) is not None:
                 raise CannotGoOn(failed)
             if time.monotonic() > deadline:
-                raise CannotGoOn(f"the graders were not ready after {_READY_S:g} s; their messages stand above")
+                raise CannotGoOn(f"the graders were not ready after {_READY_S:g} s; see their messages above")
             await asyncio.sleep(0.05)
         yield Grading(http)
     await asyncio.sleep(_REAP_S)

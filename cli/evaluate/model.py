@@ -46,7 +46,9 @@ class Model:
         try:
             shape = AutoConfig.from_pretrained(self.path).get_text_config()
         except (OSError, ValueError) as error:
-            raise CannotGoOn(f"MODEL {self.path}: its config.json can't be used ({first_line(error)})") from None
+            raise CannotGoOn(
+                f"MODEL {self.path}: its config.json can't be used ({first_line(error)}); give --context"
+            ) from None
         return min(DEFAULT_CONTEXT, getattr(shape, "max_position_embeddings", None) or DEFAULT_CONTEXT)
 
 
@@ -56,7 +58,9 @@ def find_model(named: str, checkpoint: str, template: str) -> Model:
     if (folder / "run.json").is_file():
         return _of_run(folder, checkpoint)
     if checkpoint != "last":
-        raise CannotGoOn(f"--checkpoint {checkpoint}: {named} is no run's folder, so it has no checkpoints")
+        raise CannotGoOn(
+            f"--checkpoint {checkpoint}: {named} is no run's folder, so it has no checkpoints; leave it out"
+        )
     if named in BUILT:
         return Model(str(build(named, CACHE, [template])), named)
     if not (folder / "config.json").is_file() and (folder.exists() or named.startswith((".", "/"))):
@@ -79,7 +83,7 @@ def _of_run(folder: Path, checkpoint: str) -> Model:
     if step not in exports:
         raise CannotGoOn(
             f"--checkpoint {checkpoint}: {folder} has no weights of step {step}; there are those of "
-            f"{', '.join(map(str, exports))} (learner.keep_checkpoints says how many are kept)"
+            f"{', '.join(map(str, exports))} (learner.keep_checkpoints says how many are kept): give one of these"
         )
     return Model(str(exports[step]), folder.name, folder, step, config)
 
@@ -92,8 +96,8 @@ def _step(folder: Path, checkpoint: str, last: int) -> int:
             return int(json.loads((folder / "selected.json").read_text(encoding="utf-8"))["step"])
         except (OSError, ValueError, KeyError):
             raise CannotGoOn(
-                f"--checkpoint selected: {folder} has selected none; a run with evaluation.every does, on its "
-                "validation problems"
+                f"--checkpoint selected: {folder} has selected none, as a run with evaluation.every does; give "
+                "last or a step"
             ) from None
     if not checkpoint.isdecimal():
         raise CannotGoOn(f"--checkpoint {checkpoint}: give last, selected, start or a step")

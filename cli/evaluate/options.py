@@ -29,7 +29,7 @@ _DECLARED = (
     answers("--max-tokens", type=int, default=3000, help="of an answer, where the context has room"),
     answers("--template", default="qwen-math", help="the one template of all problems"),
     answers("--template-files", type=PATH, several=True, metavar="FILE...", help="templates beside the package's"),
-    answers("--chat", type=click.Choice(["chatml", "model"]), help="as templates.chat (default: the run's, or chatml)"),
+    answers("--chat", metavar="FORMAT", help="as templates.chat: chatml, model or FILE.jinja (default: the run's)"),
     answers("--seed", type=int, default=42, help="of vLLM and of the confidence intervals"),
     machine("--running", is_flag=True, help="ask the run's own generators, whose weights must stand still"),
     machine("--redis", metavar="URL", help="with --running (default: the run's)"),

@@ -1,4 +1,4 @@
-"""Are the books in balance? From the Redis of a run that is going on, or from the folder of one that has ended."""
+"""Are the accounts in balance? From the Redis of a run that is going on, or from the folder of one that has ended."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-from chorus.cli.inspect.live import find, format_books, format_totals, run_options
+from chorus.cli.inspect.live import find, format_accounts, format_totals, run_options
 from chorus.cli.inspect.standing import is_run
 from chorus.protocol.run_folder.checkpoints import read_manifest, whole
+from chorus.protocol.run_folder.files import read_json
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.hold import is_held
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
@@ -32,10 +33,10 @@ def main(run: str | None, url: str | None) -> int:
         return audit_folder(folder)
     found = find(run, url)
     for live in found.live:
-        print(format_books(live.run_id, live.books))
+        print(format_accounts(live.run_id, live.accounts))
     if found.folder and not found.live:
         return audit_folder(found.folder)
-    return UNBALANCED if any(live.books.difference for live in found.live) else os.EX_OK
+    return UNBALANCED if any(live.accounts.difference for live in found.live) else os.EX_OK
 
 
 def _has_ended(folder: Path) -> bool:
@@ -43,7 +44,7 @@ def _has_ended(folder: Path) -> bool:
 
 
 def audit_folder(run_dir: Path) -> int:
-    """Check a finished run's own files: every group trained once, and as many as its books say."""
+    """Check a finished run's own files: every group trained once, and as many as its accounts say."""
     summary_file = run_dir / "summary.json"
     if not summary_file.is_file():
         raise CannotGoOn(f"{run_dir}: no summary.json; give the folder of a run that has ended")
@@ -58,18 +59,25 @@ def audit_folder(run_dir: Path) -> int:
         try:
             rows = read_step(path)
         except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise CannotGoOn(f"{path}: can't be read ({error}); without it there is no audit") from None
+            raise CannotGoOn(
+                f"{path}: can't be read ({error}); put it back from a copy, since without it there is no audit"
+            ) from None
         seen.update(r.group.task.index for r in rows)
         entries += [r.entry.id for r in rows]
         if not rows:
             faults.append(f"step {step} trained on nothing")
     if doubled := [index for index, n in seen.items() if n > 1]:
         faults.append(f"{len(doubled)} groups were trained more than once, index {doubled[0]} among them")
-    durable = [id for path in whole(RunFolder(run_dir).checkpoints) for id in read_manifest(path).all_entries]
+    manifests = [read_manifest(path) for path in whole(RunFolder(run_dir).checkpoints)]
+    durable = [id for manifest in manifests for id in manifest.all_entries]
+    # A ledger knows of its own lineage alone.
+    before = sum(len(m.all_entries) for m in manifests if m.lineage < manifests[-1].lineage)
     if durable != entries:
         faults.append(f"manifests list {len(durable)} entries, the stored rollouts {len(entries)}, not the same ones")
-    if ledger["trained"] != len(entries):
-        faults.append(f"the ledger counted {ledger['trained']} trained, the stored rollouts are {len(entries)}")
+    if ledger["trained"] != len(entries) - before:
+        faults.append(
+            f"the ledger counted {ledger['trained']} trained, the stored rollouts are {len(entries) - before}"
+        )
     difference = ledger["admitted"] - ledger["trained"] - sum(ledger["dropped"].values()) - ledger["outstanding"]
     if difference:
         faults.append(f"admitted - trained - dropped - outstanding = {difference}")
@@ -77,4 +85,9 @@ def audit_folder(run_dir: Path) -> int:
         print(f"{run_dir}: {fault}")
     verdict = "OUT OF BALANCE" if faults else "balanced"
     print(f"{run_dir}: {verdict}: {format_totals(ledger)}")
+    for begun in read_json(summary_file).get("lineages", ()):
+        print(
+            f"{run_dir}: lineage {begun['lineage']} began at step {begun['step']} with index {begun['first_index']}; "
+            f"{begun['untrained']} indices before it were never trained"
+        )
     return UNBALANCED if faults else os.EX_OK

@@ -12,9 +12,10 @@ import click
 import redis
 
 from chorus.cli.inspect.standing import is_run, standing
-from chorus.protocol.ledger import Books, Keys, LedgerLostError, read_books
+from chorus.protocol.ledger import Accounts, Keys, LedgerLostError, read_accounts
 from chorus.protocol.run_folder.files import read_json
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.identity import name_of
 from chorus.protocol.runtime.addresses import shown
 from chorus.protocol.runtime.command_line import option
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -35,7 +36,7 @@ class Live:
 
     client: redis.Redis
     run_id: str
-    books: Books
+    accounts: Accounts
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ def find(run: str | None, url: str | None) -> Found:
     folder = Path(run) if run and Path(run).is_dir() else None
     if url is not None:
         client = connect(url, patience_s=0.0, named="--redis")
-        runs = [folder.resolve().name if folder else run] if run else _run_ids(client)
+        runs = [name_of(folder) if folder else run] if run else _run_ids(client)
         if not runs:
-            raise CannotGoOn(f"no run has a ledger on {shown(url)}")
+            raise CannotGoOn(f"no run has a ledger on {shown(url)}; give the --redis of the run's config.json")
         try:
             return Found([_read(client, run_id) for run_id in runs], folder)
         except LedgerLostError as error:
@@ -65,7 +66,7 @@ def find(run: str | None, url: str | None) -> Found:
         what = "there is no config.json in it" if folder else "no such folder"
         raise CannotGoOn(f"{run}: {what}; give the folder of a run, or --redis URL and a run id")
     try:
-        return Found([_read(own_redis(folder), folder.resolve().name)], folder)
+        return Found([_read(own_redis(folder), name_of(folder))], folder)
     except (CannotGoOn, LedgerLostError) as error:
         return Found([], folder, str(error))
 
@@ -78,7 +79,7 @@ def own_redis(folder: Path) -> redis.Redis:
 
 
 def _read(client: redis.Redis, run_id: str) -> Live:
-    return Live(client, run_id, read_books(client, Keys(run_id)))
+    return Live(client, run_id, read_accounts(client, Keys(run_id)))
 
 
 def _run_ids(client: redis.Redis) -> list[str]:
@@ -86,18 +87,18 @@ def _run_ids(client: redis.Redis) -> list[str]:
     return sorted(key.decode().removeprefix("chorus:").removesuffix(":fence") for key in found)
 
 
-def format_books(run_id: str, books: Books) -> str:
-    """The books as a person reads them."""
-    dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(books.dropped.items())) or "0"
-    verdict = "balanced" if books.difference == 0 else f"OUT OF BALANCE BY {books.difference}"
+def format_accounts(run_id: str, accounts: Accounts) -> str:
+    """The accounts as a person reads them."""
+    dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(accounts.dropped.items())) or "0"
+    verdict = "balanced" if accounts.difference == 0 else f"OUT OF BALANCE BY {accounts.difference}"
     return (
         f"run {run_id}: {verdict}\n"
-        f"  admitted    {books.admitted}\n"
-        f"  trained     {books.trained}  ({books.durable} durable)\n"
+        f"  admitted    {accounts.admitted}\n"
+        f"  trained     {accounts.trained}  ({accounts.durable} durable)\n"
         f"  dropped     {dropped}\n"
-        f"  outstanding {books.outstanding}  ({books.queued} queued, {books.leased} leased, "
-        f"{books.unread} unread, {books.read} read)\n"
-        f"  foreign     {books.foreign}  (entries nobody admitted, refused)"
+        f"  outstanding {accounts.outstanding}  ({accounts.queued} queued, {accounts.leased} leased, "
+        f"{accounts.unread} unread, {accounts.read} read)\n"
+        f"  foreign     {accounts.foreign}  (entries nobody admitted, refused)"
     )
 
 

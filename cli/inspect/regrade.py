@@ -29,6 +29,7 @@ from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.templates.decoding import CompletionDecoder
 from chorus.reward_server.api.settings import OF_RECIPE, Settings
 
 Decode = Callable[[list[list[int]]], list[str]]
@@ -46,7 +47,9 @@ def main(run: Path, steps: str | None, mode: str, examples: int, workers: int | 
     config = load_config(RunFolder(run).existing().config)
     chosen = [(step, path) for step, path in stored_steps(RunFolder(run)) if _within(step, steps)]
     if not chosen:
-        raise CannotGoOn(f"{run}: no stored rollouts{f' in steps {steps}' if steps else ''}")
+        raise CannotGoOn(
+            f"{run}: no stored rollouts{f' in steps {steps}' if steps else ''}; give a run that has trained a step"
+        )
     workers = workers or len(os.sched_getaffinity(0))
     outcome = asyncio.run(_regrade(config, chosen, _decoder(run, config), mode, examples, workers))
     print(json.dumps(outcome.as_dict(), indent=2) if as_json else outcome.text(run))
@@ -226,7 +229,7 @@ def _samples(path: Path, decode: Decode) -> Iterator[tuple[Task, Sample, str]]:
     try:
         rows = read_step(path)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise CannotGoOn(f"{path}: can't be read ({error})") from None
+        raise CannotGoOn(f"{path}: can't be read ({error}); leave its step out with --steps") from None
     for ready in rows:
         samples = ready.group.samples
         texts = decode([unpack_ids(sample.token_ids).tolist() for sample in samples])
@@ -293,8 +296,8 @@ def _within(step: int, span: str | None) -> bool:
 
 def _decoder(run: Path, config: RunConfig) -> Decode:
     """The run's tokenizer: of its newest export, which moves with the folder, or else of the model it began with."""
-    from chorus.problems.rendering import load_tokenizer
+    from chorus.protocol.runtime.model_folder import load_tokenizer
 
     exports = sorted(run.glob("checkpoints/step-*/huggingface/tokenizer.json"))
     tokenizer = load_tokenizer(str(exports[-1].parent) if exports else config.model.path)
-    return lambda ids: tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return CompletionDecoder(tokenizer, config.choose_templates().values()).decode_batch

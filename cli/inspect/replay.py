@@ -97,15 +97,17 @@ def _checkpoint_before(run_dir: Path, step: int) -> tuple[int, Path | None]:
     if gone_back and gone_back[-1] > start:
         raise CannotGoOn(
             f"{run_dir}: after step {gone_back[-1]} the run went back to earlier weights, and that checkpoint is no "
-            f"longer kept, so step {step} can't be reached; learner.keep_checkpoints says how many are"
+            f"longer kept, so step {step} can't be reached; give an earlier step"
         )
     return start, folder
 
 
 def _check(run_dir: Path, step: int, records: dict[int, Any], shards: dict[int, Path]) -> None:
     if step not in records:
-        known = f"it has recorded steps 1 to {max(records)}" if records else "it has recorded none yet"
+        known = f"it has recorded steps 1 to {max(records)}: give one of these" if records else "give a run with steps"
         raise CannotGoOn(f"{run_dir}: step {step} is not in metrics.jsonl; {known}")
     for n, shard in shards.items():
         if not shard.is_file() or n not in records:
-            raise CannotGoOn(f"{shard}: missing; step {step} can't be reached without step {n}")
+            raise CannotGoOn(
+                f"{shard}: missing; step {step} can't be reached without step {n}: put it back, or give an earlier step"
+            )

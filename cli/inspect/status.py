@@ -1,4 +1,4 @@
-"""The books of a run and the state of every member, from its Redis; where that is gone, what its files say."""
+"""The accounts of a run and the state of every member, from its Redis; where that is gone, what its files say."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import redis
 
-from chorus.cli.inspect.live import find, format_books, from_files, run_options
+from chorus.cli.inspect.live import find, format_accounts, from_files, run_options
 from chorus.protocol.ledger import Keys
 from chorus.protocol.messages import Member, MessageError
 from chorus.protocol.runtime.command_line import command
@@ -22,7 +22,7 @@ from chorus.protocol.runtime.redis import server_time
 def main(run: str | None, url: str | None) -> int:
     found = find(run, url)
     for live in found.live:
-        print(format_books(live.run_id, live.books))
+        print(format_accounts(live.run_id, live.accounts))
         print(_format_members(live.client, live.run_id))
     if found.folder and not found.live:
         print("\n".join(from_files(found.folder, found.why_not)))

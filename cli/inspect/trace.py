@@ -21,6 +21,7 @@ from chorus.protocol.ledger.keys import TASK_GROUP, admission_index
 from chorus.protocol.messages import MessageError, RolloutGroup, Task
 from chorus.protocol.run_folder.checkpoints import read_manifest, whole
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.identity import name_of
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.runtime.command_line import command
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -53,9 +54,12 @@ def main(group: int, run: str, url: str | None) -> int:
         raise CannotGoOn(f"{folder}: no such folder; give a run's folder, or --redis URL and a run id")
     if client := _client(url, folder):
         known = {event.what for event in events}
-        events += [e for e in from_redis(client, folder.resolve().name, group) if e.what not in known]
+        events += [e for e in from_redis(client, name_of(folder), group) if e.what not in known]
     if not events:
-        raise CannotGoOn(f"run {folder.name}: nobody knows a group {group}; indices count from 0 as admitted")
+        raise CannotGoOn(
+            f"run {folder.name}: nobody knows a group {group}; give the index of one that was admitted, counted from 0 "
+            "(`chorus status` says how many were)"
+        )
     print("\n".join(format_events(events)))
     return os.EX_OK
 

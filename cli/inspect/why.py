@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from chorus.cli.inspect.live import find, from_files, run_options
-from chorus.protocol.ledger import Books, Keys
+from chorus.protocol.ledger import Accounts, Keys
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.messages import Member, MessageError
 from chorus.protocol.metrics.waits import Wait, WaitReport
@@ -24,25 +24,26 @@ _SHOWN = 5  # waits of one kind in one process
 def main(run: str | None, url: str | None) -> int:
     found = find(run, url)
     for live in found.live:
-        print("\n".join(explain(live.client, live.run_id, live.books, server_time(live.client))))
+        print("\n".join(explain(live.client, live.run_id, live.accounts, server_time(live.client))))
     if found.folder and not found.live:
         print("\n".join(from_files(found.folder, found.why_not)))
     return os.EX_OK
 
 
-def explain(client: redis.Redis, run_id: str, books: Books, now: float) -> list[str]:
+def explain(client: redis.Redis, run_id: str, accounts: Accounts, now: float) -> list[str]:
     """The waits of every process, oldest first, and what on the ledger stands still. One line each."""
     keys = Keys(run_id)
     members = _read(client, keys.members, Member)
     reports = _read(client, keys.waits, WaitReport)
-    lines = [f"run {run_id}: {books.queued} queued, {books.leased} leased, {books.unread} unread, {books.read} read"]
+    a = accounts
+    lines = [f"run {run_id}: {a.queued} queued, {a.leased} leased, {a.unread} unread, {a.read} read"]
     for name, report in sorted(reports.items()):
         if now - report.at > SILENT_S:
             if not report.waits:
                 continue  # it is named below, if it was a member
             lines.append(f"  {name} has been silent for {now - report.at:.0f} s; it then waited for:")
         lines += _waits_of(name, report, now)
-    return lines + [f"  {line}" for line in _standing(client, keys, books, members, now)]
+    return lines + [f"  {line}" for line in _standing(client, keys, accounts, members, now)]
 
 
 def _waits_of(name: str, report: WaitReport, now: float) -> list[str]:
@@ -67,7 +68,7 @@ def _until(wait: Wait, now: float) -> str:
     return f"{left:.0f} s left" if left >= 0 else f"OVERDUE by {-left:.0f} s"
 
 
-def _standing(client: redis.Redis, keys: Keys, books: Books, members: dict[str, Member], now: float) -> list[str]:
+def _standing(client: redis.Redis, keys: Keys, accounts: Accounts, members: dict[str, Member], now: float) -> list[str]:
     """What a person would look at next."""
     alive = {name: m for name, m in members.items() if now - m.last_seen <= SILENT_S}
     ready = [name for name, m in alive.items() if m.state == "ready"]
@@ -77,9 +78,9 @@ def _standing(client: redis.Redis, keys: Keys, books: Books, members: dict[str, 
         for name, m in sorted(members.items())
         if name not in alive
     ]
-    if books.queued and not ready:
-        lines.append(f"{books.queued} groups are queued and no generator is ready: the run waits for one")
-    if not books.outstanding:
+    if accounts.queued and not ready:
+        lines.append(f"{accounts.queued} groups are queued and no generator is ready: the run waits for one")
+    if not accounts.outstanding:
         lines.append("nothing is outstanding: the learner has admitted nothing that is not done")
     for consumer, idle_s, count in _leases(client, keys):
         if consumer not in alive:

@@ -62,7 +62,7 @@ def calibrate(run_dir: Path) -> Calibration:
     records, steps = run.records(), _read_rollouts(run)
     if not records or not steps:
         what = "metrics.jsonl" if not records else "rollouts/"
-        raise CannotGoOn(f"{run_dir}: its {what} holds no step yet; calibrate on a run that has trained a few")
+        raise CannotGoOn(f"{run_dir}: its {what} holds no step yet; give a run that has trained a few")
     if len(records) > 2 * _WARM_UP_STEPS:
         records = records[_WARM_UP_STEPS:]
     pause_s, sync_s = _syncs(run, config) or (0.0, 0.0)
@@ -184,7 +184,7 @@ def _tell(pace: Pace, fit: Fit) -> dict[str, str]:
         f"explains {fit.r2:.0%}; {pace.engine.rate(n):,.0f} tokens/s at {n:.0f} sequences",
         "learner": f"{1.0 / statistics.fmean(pace.learner):,.0f} tokens/s while it does not wait",
         "grading": f"{1e3 * pace.grade_s:.0f} ms a group",
-        "weights": f"an engine pauses {1e3 * pace.pause_s:.0f} ms a sync, {1e3 * pace.sync_s:.0f} ms with the canary",
+        "weights": f"an engine pauses {1e3 * pace.pause_s:.0f} ms a sync, {1e3 * pace.sync_s:.0f} ms with the check",
     }
 
 
@@ -225,7 +225,7 @@ def _syncs(run: RunFolder, config: RunConfig) -> tuple[float, float] | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     try:
-        reports = good_syncs(glance(config.redis.url), run.name) if config.redis.url else []
+        reports = good_syncs(glance(config.redis.url), run.run_id) if config.redis.url else []
     except redis.RedisError:
         return None
     if not reports:
@@ -243,7 +243,9 @@ def read_lengths(path: Path) -> list[int]:
     for number, line in enumerate(lines, 1):
         if text := line.strip():
             if not text.isascii() or not text.isdigit() or int(text) < 1:
-                raise CannotGoOn(f"--lengths {path}, line {number}: {text[:40]!r} is no number of tokens (1 or more)")
+                raise CannotGoOn(
+                    f"--lengths {path}, line {number}: {text[:40]!r} is no number of tokens; write 1 or more"
+                )
             lengths.append(int(text))
     if not lengths:
         raise CannotGoOn(f"--lengths {path}: there is no length in it; give one a line")

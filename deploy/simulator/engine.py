@@ -1,6 +1,6 @@
 """One simulated generator: its leases, the sequences that share its engine, and the pauses for new weights.
 
-    held:  leased ─▶ (waits for weights) ─▶ running ─▶ finished ─▶ (grade, canary) ─▶ committed
+    held:  leased ─▶ (waits for weights) ─▶ running ─▶ finished ─▶ (grade, weight check) ─▶ committed
            └──────────────────── one of `slots` is taken ───────────────────────────┘
 
 All running sequences advance together, one token a decode step. So the engine has one clock of its own, `position`,
@@ -43,10 +43,10 @@ class Generator:
     leaving: bool = False
     paused: bool = False
     sampled: int = 0  # version that samples
-    verified: int = 0  # version whose canary has passed
+    verified: int = 0  # version whose weight check has passed
     target: int | None = None  # version on its way
     waiting: list[Group] = field(default_factory=list)  # for weights
-    unverified: list[Group] = field(default_factory=list)  # finished, for the canary
+    unverified: list[Group] = field(default_factory=list)  # finished, for the weight check
     stamp: int = 0  # of the newest event about the end of a group
 
     @property

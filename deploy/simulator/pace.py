@@ -62,9 +62,9 @@ class Pace:
     """What a simulation is told of speeds.
 
     learner: seconds a trained token, one value a recorded step (a step's work beside waiting, checkpoints included).
-    pause_s: an engine stands still for new weights; sync_s is the whole of it, canary included; both were measured
-    with `fleet` generators. link_s: one copy of the weights on the learner's link, by which each further generator
-    makes everybody's pause longer.
+    pause_s: an engine stands still for new weights; sync_s is the whole of it, weight check included; both were
+    measured with `fleet` generators. link_s: one copy of the weights on the learner's link, by which each further
+    generator makes everybody's pause longer.
     accepted: share of the finished groups that dynamic sampling keeps.
     fresh: the first token of a group that was admitted at a step's end comes after that step's weights, not before.
     """

@@ -85,7 +85,9 @@ def read_run(folder: Path) -> Run:
 def read_evaluation(folder: Path) -> dict[str, Any]:
     """The summary of an evaluation. Raises CannotGoOn."""
     if not (summary := read_json(folder / "summary.json")) or "spec" not in summary:
-        raise CannotGoOn(f"--eval {folder}: there is no summary.json of `chorus eval` in it")
+        raise CannotGoOn(
+            f"--eval {folder}: there is no summary.json of `chorus eval` in it; give a folder that it has written"
+        )
     return summary
 
 

@@ -142,12 +142,14 @@ def choose(problems: Sequence[Problem], stage: Stage, rates: PassRates, hints: H
             chosen.append(problem)
     told = ", ".join(f"{n} {reason}" for reason, n in left_out.most_common()) or "none"
     if not chosen:
-        raise CannotGoOn(f"curriculum.stages: {stage.name}: of {len(problems)} problems none is left ({told})")
+        raise CannotGoOn(
+            f"curriculum.stages: {stage.name}: of {len(problems)} problems none is left ({told}); widen what it asks"
+        )
     there = Counter(problem.domain or "" for problem in chosen)
     if missing := [name for name, weight in stage.domains.items() if weight and not there[name]]:
         raise CannotGoOn(
             f"curriculum.stages: {stage.name}: no problem of the domain {', '.join(missing)} is left ({told}); there "
-            f"are {', '.join(sorted(filter(None, there))) or 'none with a domain'}"
+            f"are {', '.join(sorted(filter(None, there))) or 'none with a domain'}; name these"
         )
     return Chosen(chosen, left_out, sum(held) / len(held) if held else None)
 

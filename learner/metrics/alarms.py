@@ -4,6 +4,9 @@
 
 An alarm is a suspicion: its thresholds are `[alarms]` of the recipe, and 0 turns one off. It looks at records alone,
 so a resumed learner that reads them again knows what the first one knew.
+
+Most compare with what the run was before. The `flat_` ones are for a run that never was anything else: they hold where
+every step so far has been beyond the threshold, `flat_steps` of them at least.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from typing import Any
 
 from chorus.protocol.config.run import AlarmsSection
 
-NAMES = ("entropy", "accuracy", "truncated", "clip", "grad_norm", "effective", "nonfinite")
+FLAT = ("flat_truncated", "flat_zero_spread", "flat_no_answer", "flat_format")
+NAMES = ("entropy", "accuracy", "truncated", "clip", "grad_norm", "effective", "nonfinite", *FLAT)
 _MEAN_STEPS = 10
 _MOST_CLIPPED = 0.3  # but not for gspo, whose bounds of some 1e-4 clip about as much as a matter of course
 _NORM_STEPS = 50
@@ -42,14 +46,18 @@ class _Mean:
 
 
 class Alarms:
-    """Feed it every record in order; `raised` is what the newest one newly raised, `active` all that hold."""
+    """Feed it every record in order; `look` returns what the newest one newly raised, `active` are all that hold."""
 
-    def __init__(self, config: AlarmsSection, loss: str) -> None:
+    def __init__(self, config: AlarmsSection, loss: str, pays_format: bool = True) -> None:
         self.config = config
+        self._pays_format = pays_format
+        self._looked = 0
+        self._flat = set(FLAT)
         self._most_clipped = config.clip_fraction
         if self._most_clipped is None:
             self._most_clipped = 0.0 if loss == "gspo" else _MOST_CLIPPED
         self.active: dict[str, str] = {}
+        self.began: list[int] = []  # the steps at which it was no longer quiet
         self._low_entropy = 0
         self._accuracy, self._truncated = _Mean(), _Mean()
         self._norms: deque[float] = deque(maxlen=_NORM_STEPS)
@@ -64,8 +72,11 @@ class Alarms:
             "grad_norm": self._grad_norm(record),
             "effective": self._effective(record),
             "nonfinite": self._nonfinite(record),
+            **self._flat_from_the_beginning(record),
         }
         before, self.active = self.active, {name: text for name, text in found.items() if text}
+        if self.active and not before:
+            self.began.append(record["step"])
         return [f"step {record['step']}: {text}" for name, text in self.active.items() if name not in before]
 
     def _entropy(self, r: dict[str, Any]) -> str | None:
@@ -130,3 +141,33 @@ class Alarms:
         if not skipped:
             return None
         return f"{skipped} update(s) were skipped: the gradient was no finite number, or no token could be trained"
+
+    def _flat_from_the_beginning(self, r: dict[str, Any]) -> dict[str, str]:
+        c = self.config
+        beyond = {
+            "flat_truncated": c.flat_truncated and _at_least(r.get("truncated"), c.flat_truncated),
+            "flat_zero_spread": c.flat_zero_spread and _at_least(r.get("zero_spread"), c.flat_zero_spread),
+            "flat_no_answer": c.flat_no_answer and _at_least(r.get("no_answer"), c.flat_no_answer),
+            "flat_format": self._pays_format and c.flat_format and _at_least(c.flat_format, r.get("format")),
+        }
+        self._looked += 1
+        self._flat = {name for name in self._flat if beyond[name]}
+        if not c.flat_steps or self._looked < c.flat_steps:
+            return {}
+        said = f"in each of the run's {self._looked} steps so far"
+        words = {
+            "flat_truncated": f"at least {c.flat_truncated:.0%} of the answers were cut off {said}: raise "
+            "sampling.max_tokens, or see with `chorus doctor` why they come to no end",
+            "flat_zero_spread": f"at least {c.flat_zero_spread:.0%} of the groups had one reward {said}, so nothing is "
+            "learned: other problems (levels, pass rates, hints), or see their answers with `chorus doctor`",
+            "flat_no_answer": f"no answer was found in at least {c.flat_no_answer:.0%} of the samples {said}: see with "
+            "`chorus doctor` where they end, and which place the template names for the answer",
+            "flat_format": f"the mean format score was {c.flat_format:g} at most {said}: a template with a prefill or "
+            "fewer markers, or reward.compose = accuracy_only",
+        }
+        return {name: words[name] for name in FLAT if name in self._flat}
+
+
+def _at_least(value: float | None, bound: float | None) -> bool:
+    """False where either was not measured."""
+    return value is not None and bound is not None and value >= bound

@@ -11,11 +11,13 @@ from typing import Any
 
 from chorus.learner.metrics import curriculum, diversity
 from chorus.learner.metrics.alarms import NAMES, Alarms
+from chorus.learner.metrics.doctor.visit import Doctor
 from chorus.learner.metrics.step_record import Surroundings, step_record
 from chorus.learner.metrics.summary import FleetClock
 from chorus.learner.metrics.trackers import Trackers
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.training.experience import Experience
+from chorus.learner.training.memory import peak_memory
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
@@ -23,6 +25,7 @@ from chorus.protocol.messages import Member, staleness
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.metrics.step import fill
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.templates.decoding import CompletionDecoder
 
 log = logging.getLogger("chorus.learner")
 _SHOWN = ("reward", "accuracy", "format", "entropy", "staleness_mean", "seconds", "learner_wait_ratio")
@@ -51,13 +54,15 @@ class Recorder:
     ) -> None:
         self.config = config
         self.run = run
-        self.alarms = Alarms(config.alarms, config.objective.loss)
+        self.forget_alarms()
+        self._doctor = Doctor(config, admission.tokenizer, admission.templates)
         self._admission = admission
         self._metrics = metrics
         self._trackers = trackers
         self._fleet = FleetClock()
         self._labels = curriculum.labels(admission)
         self._recorded_at = 0.0
+        self._decoder = CompletionDecoder(admission.tokenizer.backend_tokenizer, admission.templates.values())
 
     def restore(self, since: int) -> None:
         """Take up the records of earlier learners; alarms look at those after step `since`, the last way back."""
@@ -68,7 +73,7 @@ class Recorder:
 
     def forget_alarms(self) -> None:
         """The policy is another one from here on."""
-        self.alarms = Alarms(self.config.alarms, self.config.objective.loss)
+        self.alarms = Alarms(self.config.alarms, self.config.objective.loss, self.config.pays_format)
 
     def record(
         self, step: int, groups: list[Rollout], experience: Experience, stats: StepStats, around: Around
@@ -76,15 +81,13 @@ class Recorder:
         """Before the checkpoint, so that a step which a checkpoint holds has its line."""
         values = step_record(step, self.config, groups, experience, stats, self._surroundings(around), self._labels)
         values |= curriculum.step_metrics(groups, self._admission)
-        decode = self._admission.tokenizer.batch_decode
-        values |= diversity.step_metrics(
-            groups, self._admission.templates, lambda ids: decode(ids, skip_special_tokens=True)
-        )
+        values |= diversity.step_metrics(groups, self._admission.templates, self._decoder.decode_batch)
         if self.config.templates.adaptive:
             values["template_weights"] = self._admission.draw.weights(step + 1)
         record = fill("step", values)
         record["alarms"] = self.alarms.look(record)
-        for text in record["alarms"]:
+        record["findings"] = self._doctor.look(step, [r.group for r in groups], around.filtered, record)
+        for text in (*record["alarms"], *record["findings"]):
             log.warning("%s", text)
         self._admission.stages.take(record)
         self.run.append_record(record)
@@ -106,6 +109,7 @@ class Recorder:
             generator_tokens=max(0, self._fleet.tokens.total() - generated),
             waiting=around.waiting,
             filtered=around.filtered,
+            memory=peak_memory(),
         )
 
     def leave_out(self, seconds: float) -> None:

@@ -33,7 +33,8 @@ class Surroundings:
     """What the learner knows of a step beside its tokens.
 
     wait_s of `seconds` passed without a full step's groups. waiting: finished groups that the next step can take.
-    filtered: groups that dynamic sampling replaced, all wrong and all right and outside the bounds.
+    filtered: groups that dynamic sampling replaced, all wrong and all right and outside the bounds. memory: the
+    learner's peak, and what there is, in bytes.
     """
 
     wait_s: float
@@ -42,6 +43,7 @@ class Surroundings:
     generator_tokens: int = 0
     waiting: int = 0
     filtered: Counter[str] | None = None
+    memory: tuple[int, int | None] | None = None
 
 
 def step_record(
@@ -63,7 +65,7 @@ def step_record(
         **_policy_stats(config, stats),
         **_weight_stats(stats.by_sequence),
         "w_p99": stats.w_quantile(0.99),
-        **_group_stats(experience, config.sampling.group_size),
+        **_group_stats(experience, config.sampling.group_size, around.filtered or Counter()),
         **_staleness_stats(groups, experience, stats, step),
         **_flow_stats(groups, experience, stats, around),
         **{name: _parts(label, experience, stats, config) for name, label in breakdowns.items()},
@@ -87,6 +89,7 @@ def _sample_stats(rows: Sequence[int], experience: Experience, stats: StepStats,
         if experience.penalties is not None
         else None,
         "format_full": mean(float(f == 1.0) for f in formats),
+        "no_answer": mean(float(s.grade.verdict == "no_answer") for s in samples),
         "entropy": stats.by_sequence.mean("entropy", rows),
         "response_tokens_mean": mean(lengths),
         "response_tokens_p95": float(np.quantile(lengths, 0.95)) if lengths else None,
@@ -183,8 +186,8 @@ def _by_age(stats: StepStats, age: int) -> dict[str, Any]:
     return fill("age", values)
 
 
-def _group_stats(experience: Experience, group_size: int) -> dict[str, Any]:
-    """Of the groups that were trained; those that dynamic sampling replaced are counted apart."""
+def _group_stats(experience: Experience, group_size: int, filtered: Counter[str]) -> dict[str, Any]:
+    """Of the groups that were trained; those that dynamic sampling replaced count in zero_spread alone."""
     accuracy = np.array([np.nan if s.grade.accuracy is None else s.grade.accuracy for _, s in experience.samples])
     means = [float(np.nanmean(g)) for g in accuracy.reshape(-1, group_size) if np.isfinite(g).any()]
     rewards = experience.rewards.reshape(-1, group_size)
@@ -196,6 +199,7 @@ def _group_stats(experience: Experience, group_size: int) -> dict[str, Any]:
         "groups_all_wrong": mean(float(m == 0.0) for m in means),
         "accuracy_histogram": counts.tolist(),
         "zero_advantage_groups": equal,
+        "zero_spread": (equal + filtered["all_right"] + filtered["all_wrong"]) / (len(rewards) + filtered.total()),
         "advantage_mean": float(experience.advantages.mean()),
         "advantage_std": float(experience.advantages.std()),
         "advantage_max": float(np.abs(experience.advantages).max()),
@@ -245,6 +249,8 @@ def _flow_stats(
         "wait_seconds": around.wait_s,
         "learner_wait_ratio": around.wait_s / around.seconds,
         "generator_wait_ratio": around.generator_wait_ratio,
+        "memory_peak": around.memory and around.memory[0],
+        "memory_limit": around.memory and around.memory[1],
     }
 
 

@@ -15,7 +15,7 @@ import redis
 
 from chorus.learner.metrics.diversity import summary_metrics
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.ledger import Books, Keys
+from chorus.protocol.ledger import Accounts, Keys
 from chorus.protocol.messages import Member, MessageError, SyncReport
 from chorus.protocol.metrics.step import mean
 from chorus.protocol.run_folder.files import read_json
@@ -23,7 +23,7 @@ from chorus.protocol.run_folder.folder import RunFolder
 
 
 def summarize(
-    run: RunFolder, config: RunConfig, reports: list[SyncReport], books: Books, generated_tokens: int
+    run: RunFolder, config: RunConfig, reports: list[SyncReport], accounts: Accounts, generated_tokens: int
 ) -> dict[str, Any]:
     """The run in one page; the keys are fixed, tools read them."""
     records = run.records()
@@ -43,10 +43,10 @@ def summarize(
         "greedy": {"before": before.get("greedy"), "after": after.get("greedy")},
         "format": {"before": before.get("format"), "after": after.get("format")},
         "ledger": {
-            "admitted": books.admitted,
-            "trained": books.trained,
-            "dropped": books.dropped,
-            "outstanding": books.outstanding,
+            "admitted": accounts.admitted,
+            "trained": accounts.trained,
+            "dropped": accounts.dropped,
+            "outstanding": accounts.outstanding,
         },
         "staleness": {
             "target": config.staleness.target,

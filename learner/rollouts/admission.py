@@ -22,10 +22,10 @@ from chorus.learner.curriculum.hints import Hints, OnlineRatios, Probe
 from chorus.learner.curriculum.sampler import PassRates, Pool, choose
 from chorus.learner.curriculum.stages import Stages
 from chorus.learner.rollouts.template_sampler import TemplateDraw
-from chorus.problems.rendering import Renderer, load_tokenizer
+from chorus.problems.identity import content, gather
+from chorus.problems.rendering import Renderer, load_tokenizer, stop_tokens
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.graders import RowNeeds
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import Problem, RolloutGroup, Sampling, Task, pack_ids
 from chorus.protocol.run_folder.folder import RunFolder
@@ -56,14 +56,16 @@ class Admission:
         self.config = config
         self.run_id = run_id
         self.tokenizer = load_tokenizer(config.model.path)
-        self._renderer = Renderer(self.tokenizer, config.templates.chat)
+        self._renderer = Renderer(self.tokenizer, config.templates.chat, config.templates.chat_arguments)
         self.vocabulary = _vocabulary(config.model.path)
+        self.stop = stop_tokens(config.model.path, self.tokenizer, self.vocabulary)
         files = [Path(f) for f in config.templates.files]
         self.templates = choose_templates(config.templates.names, files)
         asked = choose_templates(config.evaluation.templates, files, "evaluation.templates")
         self.evaluation_templates = asked or self.templates
         self.draw = TemplateDraw(config, self.templates)
         problems = self._load(config.problems.train)
+        self.digests = {p.id: content(p) for p in problems}
         self.problems = [p for p in problems if self._fits(p.problem, self.templates)]
         self.too_long = len(problems) - len(self.problems)
         if not self.problems:
@@ -81,7 +83,11 @@ class Admission:
 
     def _load(self, sources: Sequence[str]) -> list[Problem]:
         """With the columns that the run's own graders ask for."""
-        return _load(sources, self.config.reward.row_needs)
+        needs, by_id = self.config.reward.row_needs, bool(self.config.curriculum.pass_rates)
+        try:
+            return gather(((source, load_problems(source, needs)) for source in sources), by_id)
+        except (OSError, ValueError, ImportError) as error:
+            raise CannotGoOn(f"problems: {error}") from None
 
     def _stages(self) -> Stages:
         """Every stage's problems, so that one that has none is refused before the run begins."""
@@ -131,7 +137,7 @@ class Admission:
         epoch, prompted = self.at(index, step)
         s = self.config.sampling
         longest = self.stages.of(index).max_tokens or s.max_tokens
-        sampling = Sampling(temperature=s.temperature, max_tokens=longest)
+        sampling = Sampling(temperature=s.temperature, max_tokens=longest, stop=self.stop)
         return self._task(index, epoch, prompted, s.group_size, sampling, min_version)
 
     def observe(self, group: RolloutGroup) -> None:
@@ -176,7 +182,8 @@ class Admission:
         problems = self._first_fitting(self._load(self.config.problems.heldout), self.evaluation_templates, wanted)
         if len(problems) < wanted:
             raise CannotGoOn(
-                f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {wanted}"
+                f"problems.heldout has {len(problems)} problems that fit; evaluation.problems asks for {wanted}: "
+                "lower it"
             )
         return problems
 
@@ -194,7 +201,7 @@ class Admission:
             for k, problem in enumerate(problems):
                 name = names[k % len(names)]
                 prompted = Prompted(problem, name, self.render(problem, templates[name]))
-                sampling = Sampling(temperature=temperature, max_tokens=s.max_tokens)
+                sampling = Sampling(temperature=temperature, max_tokens=s.max_tokens, stop=self.stop)
                 tasks.append(self._task(first_index + len(tasks), 0, prompted, size, sampling, min_version))
         return tasks
 
@@ -226,17 +233,9 @@ def _vocabulary(path: str) -> int:
     try:
         return AutoConfig.from_pretrained(path).get_text_config().vocab_size
     except (OSError, ValueError) as error:
-        raise CannotGoOn(f"model.path {path}: its config.json can't be used ({first_line(error)})") from None
-
-
-def _load(sources: Sequence[str], needs: RowNeeds) -> list[Problem]:
-    problems: dict[str, Problem] = {}
-    for source in sources:
-        try:
-            problems |= {p.id: p for p in load_problems(source, needs)}
-        except (OSError, ValueError, ImportError) as error:
-            raise CannotGoOn(f"problems: {source}: {error}") from None
-    return list(problems.values())
+        raise CannotGoOn(
+            f"model.path {path}: its config.json can't be used ({first_line(error)}); save the model anew"
+        ) from None
 
 
 def _by_hash(problems: list[Problem]) -> list[Problem]:

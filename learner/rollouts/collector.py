@@ -130,7 +130,7 @@ class Collector:
             if now - last_news > deadline_s:
                 raise CannotGoOn(
                     f"no usable rollout for learner.collect_deadline_s = {deadline_s:g} s (dropped so far: "
-                    f"{self.ledger.books().dropped or 'none'}): are generators and the reward server alive? "
+                    f"{self.ledger.accounts().dropped or 'none'}): are generators and the reward server alive? "
                     "`chorus status` shows who waits"
                 )
             if now - self._recounted > _RECOUNT_S and not entries:
@@ -139,7 +139,7 @@ class Collector:
     def _recount(self, now: float, step: int) -> None:
         """Generators may have buried groups: ask the ledger which are still on their way."""
         self._recounted = now
-        if self.ledger.books().outstanding != len(self.window.outstanding):
+        if self.ledger.accounts().outstanding != len(self.window.outstanding):
             self.window.recount(self.ledger.outstanding_indices(), step)
 
     def _not_stale(self, groups: list[Rollout], step: int) -> list[Rollout] | None:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
-from transformers import AutoTokenizer
 
+from chorus.learner.training.export import check_export, export
 from chorus.learner.training.policy import Policy
 from chorus.protocol.run_folder.checkpoints import EXPORT, STATE, Manifest, folder_of, read_manifest, write_manifest
 
 
-def save(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, manifest: Manifest) -> Path:
-    """Write a checkpoint; a collective, all ranks call it. Returns its folder."""
+def save(
+    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, manifest: Manifest, check: bool = False
+) -> Path:
+    """Write a checkpoint; a collective, all ranks call it. Returns its folder. `check`: look at its export, too."""
     path = folder_of(folder, manifest.step)
     rank = dist.get_rank() if dist.is_initialized() else 0
     if rank == 0:
@@ -35,26 +35,20 @@ def save(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, manifes
         raise RuntimeError(f"{path}: rank {rank} can't write it: {cause}") from cause
     full = get_state_dict(policy, [], options=StateDictOptions(full_state_dict=True, cpu_offload=True))[0]
     if rank == 0:
-        _export(policy, full, path / EXPORT)
+        export(policy, full, path / EXPORT)
+        if check:
+            check_export(policy, path / EXPORT)
         write_manifest(path, manifest)
     return path
 
 
-def _export(policy: Policy, full: Mapping[str, Any], path: Path) -> None:
-    weights = {name.removeprefix("hf."): tensor for name, tensor in full.items()}
-    policy.hf.save_pretrained(path, state_dict=weights, safe_serialization=True)
-    source = Path(policy.hf.config.name_or_path)
-    if source.is_dir():
-        for file in source.glob("*token*"):  # as they are: loading could force another class on them
-            shutil.copy(file, path / file.name)
-    else:
-        AutoTokenizer.from_pretrained(policy.hf.config.name_or_path).save_pretrained(path)
-
-
 def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manifest:
-    """Restore policy and optimizer in place; a collective."""
+    """Restore policy and optimizer in place; a collective. The optimizer's settings stay those of the configuration."""
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     model_state, optimizer_state = get_state_dict(policy, optimizer)
     state = {"model": model_state, "optimizer": optimizer_state}
     state_dict_loader.load(state, checkpoint_id=str(path / STATE))
     set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    for group, wanted in zip(optimizer.param_groups, settings, strict=True):
+        group.update(wanted)
     return read_manifest(path)

@@ -31,8 +31,8 @@ from chorus.learner.training.token_stats import StepStats
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import (
-    CanaryPoint,
     Version,
+    WeightCheck,
     pack_floats,
     pack_ids,
     unpack_floats,
@@ -46,20 +46,20 @@ from chorus.protocol.weights import (
 )
 
 _IDLE_DEADLINE = timedelta(hours=6)  # followers wait for rank 0, which has deadlines of its own
-_CANARY_TOP = 5
+_CHECKED_TOKENS = 5
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """One version's weights, in host memory: uint8 buckets laid out by `plan`.
 
-    `rounding`: nats by which bfloat16 rounds the canary's log-probabilities on average; 0 in float32.
+    `rounding`: nats by which bfloat16 rounds the weight check's log-probabilities on average; 0 in float32.
     """
 
     version: Version
     plan: BucketPlan
     buckets: list[torch.Tensor]
-    canary: list[CanaryPoint]
+    checks: list[WeightCheck]
     rounding: float = 0.0
 
 
@@ -77,9 +77,14 @@ def join() -> tuple[int, int, torch.device]:
 
 
 class DistributedTrainer:
-    """All ranks' model, optimizer and collectives behind calls that rank 0 makes."""
+    """All ranks' model, optimizer and collectives behind calls that rank 0 makes.
 
-    def __init__(self, config: RunConfig, device: torch.device, start_from: Path | None) -> None:
+    check_exports: look at the first export, and at the first one after a way back (training/export.py).
+    """
+
+    def __init__(
+        self, config: RunConfig, device: torch.device, start_from: Path | None, check_exports: bool = False
+    ) -> None:
         self.config = config
         self.device = device
         policy = load_policy(config, device)
@@ -91,6 +96,7 @@ class DistributedTrainer:
         self.manifest = checkpoint.load(start_from, policy, self.trainer.optimizer) if start_from is not None else None
         parameters = wire_names(policy)
         self._parameters = [p for _, p in parameters]
+        self._check_exports = self._check_next = check_exports
         self._plan = plan_buckets(describe(parameters, config.model.dtype), config.learner.bucket_bytes)
 
     # -- rank 0 ---------------------------------------------------------------------------------------
@@ -109,15 +115,17 @@ class DistributedTrainer:
         """Copy the weights to host memory, with what the learner predicts after each prefix."""
         self._tell("snapshot", prefixes)
         buckets = self._gather(to_host=True)
-        return Snapshot(version, self._plan, buckets, *self._canary(prefixes))
+        return Snapshot(version, self._plan, buckets, *self._weight_checks(prefixes))
 
     def save(self, folder: Path, manifest: checkpoint.Manifest) -> Path:
         self._tell("save", [str(folder), manifest.step])
-        return checkpoint.save(folder, self.trainer.policy, self.trainer.optimizer, manifest)
+        check, self._check_next = self._check_next, False
+        return checkpoint.save(folder, self.trainer.policy, self.trainer.optimizer, manifest, check)
 
     def load(self, path: Path) -> None:
         """Policy and optimizer as this checkpoint holds them."""
         self._tell("load", str(path))
+        self._check_next = self._check_exports
         checkpoint.load(path, self.trainer.policy, self.trainer.optimizer)
 
     def stop(self) -> None:
@@ -145,7 +153,7 @@ class DistributedTrainer:
                 self.trainer.reference_log_probabilities([_restore(s) for s in argument])
             elif call == "snapshot":
                 self._gather(to_host=False)
-                self._canary(argument)
+                self._weight_checks(argument)
             elif call == "save":
                 folder, step = argument
                 placeholder = checkpoint.Manifest(step, 0, {})  # rank 0 writes the manifest
@@ -173,17 +181,17 @@ class DistributedTrainer:
             torch.cuda.synchronize(self.device)
         return buckets
 
-    def _canary(self, prefixes: list[list[int]]) -> tuple[list[CanaryPoint], float]:
+    def _weight_checks(self, prefixes: list[list[int]]) -> tuple[list[WeightCheck], float]:
         """What is predicted after each prefix, and by how much bfloat16 rounds that on average."""
         width = max(map(len, prefixes), default=1)
         at_once = max(1, self.trainer.config.learner.token_budget // width)
-        points: list[CanaryPoint] = []
+        points: list[WeightCheck] = []
         rounding: list[float] = []
         for start in range(0, len(prefixes), at_once):
             part = prefixes[start : start + at_once]
-            logprobs, ids, rounded = self.trainer.top_log_probabilities(part, _CANARY_TOP)
+            logprobs, ids, rounded = self.trainer.top_log_probabilities(part, _CHECKED_TOKENS)
             points += [
-                CanaryPoint(prefix=pack_ids(prefix), token_ids=pack_ids(top), logprobs=pack_floats(values))
+                WeightCheck(prefix=pack_ids(prefix), token_ids=pack_ids(top), logprobs=pack_floats(values))
                 for prefix, top, values in zip(part, ids, logprobs, strict=True)
             ]
             rounding += rounded

@@ -91,7 +91,9 @@ def load_policy(config: RunConfig, device: torch.device) -> Policy:
         hf: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         what = "no such folder or hub name" if not Path(path).exists() else "no model that can be loaded"
-        raise CannotGoOn(f"model.path {path}: {what} ({first_line(error)})") from None
+        raise CannotGoOn(
+            f"model.path {path}: {what} ({first_line(error)}); give a Hugging Face folder or a hub name"
+        ) from None
     hf.config.use_cache = False
     if config.learner.gradient_checkpointing:
         checkpoint_layers(hf)

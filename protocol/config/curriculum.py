@@ -71,7 +71,7 @@ class Stage(_Part):
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
         if self.domains and not any(self.domains.values()):
-            raise ValueError(f"stage {self.name}: every weight of its domains is 0; no problem could be drawn")
+            raise ValueError(f"stage {self.name}: every weight of its domains is 0; give one that is above 0")
         return self
 
     @property
@@ -132,7 +132,8 @@ class CurriculumSection(_Part):
                 )
             if stage.plateau and stage.plateau.figure == "probe_accuracy" and not self.hints.probe_share:
                 raise ValueError(
-                    f"stages: {stage.name} waits for a plateau of probe_accuracy, and curriculum.hints.probe_share is 0"
+                    f"stages: {stage.name} waits for a plateau of probe_accuracy, and curriculum.hints.probe_share is "
+                    "0: raise that"
                 )
         return self
 

@@ -49,9 +49,13 @@ def load_config(
     except OSError as error:
         raise ConfigError(f"recipe {path}: can't be read ({error.strerror}); give the path of a recipe") from None
     except ValueError as error:
-        raise ConfigError(f"recipe {path}: {error}") from None
+        raise ConfigError(
+            f"recipe {path}: {error}; mend it there, as {path.suffix[1:].upper() or 'TOML'} is written"
+        ) from None
     if not isinstance(fields, dict):
-        raise ConfigError(f"recipe {path}: a {type(fields).__name__} where sections were expected")
+        raise ConfigError(
+            f"recipe {path}: a {type(fields).__name__} where sections were expected; write [model] and the others"
+        )
     _without_former_keys(path, fields)
     fields = _merged(fields, _from_environment(environment))
     fields = _merged(fields, _parse_overrides(overrides))
@@ -128,7 +132,7 @@ def _structure(name: str, path: Sequence[str], text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{name}: not JSON ({error}); lists and sections in the environment are JSON") from None
+        raise ConfigError(f"{name}: not JSON ({error}); write lists and sections in the environment as JSON") from None
 
 
 def _put(nested: dict[str, Any], name: str, path: Sequence[str], value: Any) -> None:
@@ -136,7 +140,7 @@ def _put(nested: dict[str, Any], name: str, path: Sequence[str], value: Any) -> 
     for part in path[:-1]:
         here = here.setdefault(part, {})
         if not isinstance(here, dict):
-            raise ConfigError(f"{name}: {part} has a value already; it can't hold keys too")
+            raise ConfigError(f"{name}: {part} has a value already; it can't hold keys too: remove one of them")
     here[path[-1]] = (
         _merged(here[path[-1]], value) if isinstance(here.get(path[-1]), dict) and isinstance(value, dict) else value
     )
@@ -186,23 +190,37 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _explain(error: ValidationError) -> str:
-    lines = []
+    lines, mends = [], []
     for problem in error.errors():
         where, said = ".".join(str(part) for part in problem["loc"]), problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             lines.append(f"{where} is not a known key{_neighbours(problem['loc'])}")
         elif problem["type"] == "missing":
             lines.append(f"{where} is missing")
+            mends.append(_what_to_write(problem["loc"]))
         elif not where or said.startswith(f"{where}."):
             lines.append(said)
         else:
             lines.append(f"{where}: {said} (got {_without_secrets(repr(problem['input']))})")
-    return "; ".join(lines)
+    return "; ".join(lines + mends)
 
 
 def _without_secrets(text: str) -> str:
     """Addresses of Redis and of the reward server may hold a password."""
     return "an address, not shown" if "://" in text or "@" in text else text
+
+
+def _what_to_write(location: tuple[int | str, ...]) -> str:
+    """`chorus init` shows a whole recipe."""
+    model: Any = RunConfig
+    for part in location[:-1]:
+        above = getattr(model, "model_fields", {}).get(part)
+        model = above.annotation if above else None
+    field = getattr(model, "model_fields", {}).get(location[-1])
+    if field is not None and hasattr(field.annotation, "model_fields"):
+        needed = [name for name, own in field.annotation.model_fields.items() if own.is_required()]
+        return f"write [{location[-1]}] with {' and '.join(needed)}"
+    return f"give it ({field.description})" if field is not None and field.description else "give it"
 
 
 def _neighbours(location: tuple[int | str, ...]) -> str:
@@ -211,4 +229,4 @@ def _neighbours(location: tuple[int | str, ...]) -> str:
         field = getattr(model, "model_fields", {}).get(part)
         model = field.annotation if field else None
     fields = getattr(model, "model_fields", {})
-    return f"; known here: {', '.join(sorted(fields))}" if fields else ""
+    return f"; known here: {', '.join(sorted(fields))}: use one of these" if fields else "; remove it"

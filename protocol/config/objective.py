@@ -101,7 +101,9 @@ class ObjectiveConfig(BaseModel):
             return fields
         name = fields.get("name", "prompt_augmentation")
         if name not in PRESETS:
-            raise ValueError(f"objective.name {name!r} is unknown; known: {', '.join(sorted(PRESETS))}")
+            raise ValueError(
+                f"objective.name {name!r} is unknown; known: {', '.join(sorted(PRESETS))}: give one of these"
+            )
         if fields.get("token_mean_scope") == "global":  # over all micro-batches and ranks, which a mini-batch is here
             fields = {**fields, "token_mean_scope": "mini-batch"}
         given = {k: None if v == "none" and k not in ("weight", "reject") else v for k, v in fields.items()}

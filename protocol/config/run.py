@@ -7,6 +7,7 @@ where and what to do.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -17,6 +18,8 @@ from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.templates import TemplatesSection
 from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
 from chorus.protocol.rewards import OverlongSpec, RewardSpec
+from chorus.protocol.templates.load import choose_templates
+from chorus.protocol.templates.template import Template
 
 
 class Section(BaseModel):
@@ -81,6 +84,9 @@ class LearnerSection(Section):
     store_port: int = Field(default=0, ge=0, le=65535, description="0: any free port")
     bucket_bytes: int = Field(default=64 * 2**20, ge=4096, description="weights are sent in flat buckets of this size")
     sync_deadline_s: float = Field(default=60.0, gt=0)
+    grace_s: float = Field(
+        default=120.0, gt=0, description="from SIGTERM to the end: the step in progress and its checkpoint"
+    )
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Prometheus; 0: none")
 
 
@@ -102,6 +108,27 @@ class AlarmsSection(Section):
     )
     grad_norm_factor: float = Field(default=10.0, ge=0, description="times the median of the last 50 steps")
     effective_share: float = Field(default=0.3, ge=0, le=1, description="least ESS / N of the importance weights")
+    flat_steps: int = Field(default=20, ge=0, description="a run is flat that was so in each of its first steps")
+    flat_truncated: float = Field(default=0.95, ge=0, le=1, description="share of answers cut off, at least")
+    flat_zero_spread: float = Field(default=0.98, ge=0, le=1, description="share of groups with one reward, at least")
+    flat_no_answer: float = Field(default=0.95, ge=0, le=1, description="share of samples without an answer, at least")
+    flat_format: float = Field(default=0.01, ge=0, le=1, description="mean format score where it is paid, at most")
+
+
+class DoctorSection(Section):
+    """What `chorus doctor` tells, and a run of its first steps: shares above these thresholds; 1 turns one off."""
+
+    steps: int = Field(default=3, ge=0, description="first steps that are looked at; 0: none")
+    truncated: float = Field(default=0.8, ge=0, le=1, description="share of answers cut off")
+    zero_spread: float = Field(default=0.95, ge=0, le=1, description="share of groups with one reward")
+    same_answers: float = Field(default=0.5, ge=0, le=1, description="share of groups whose answers are all one text")
+    no_answer: float = Field(default=0.8, ge=0, le=1, description="share of samples without an answer")
+    no_format: float = Field(default=0.98, ge=0, le=1, description="share of a template's samples of format score 0")
+    verifier_failures: float = Field(default=0.05, ge=0, le=1, description="share of samples without a grade")
+    length: float = Field(default=0.9, ge=0, le=1, description="mean length of an answer, of sampling.max_tokens")
+    empty: float = Field(default=0.5, ge=0, le=1, description="share of answers of one token or none")
+    tokens_per_character: float = Field(default=0.8, gt=0, description="of prompts")
+    memory: float = Field(default=0.9, ge=0, le=1, description="the learner's peak, of the memory there is")
 
 
 class TrackersSection(Section):
@@ -120,7 +147,7 @@ class GeneratorSection(Section):
     start_deadline_s: float = Field(default=600.0, gt=0, description="vLLM's start to healthy")
     max_attempts: int = Field(default=3, ge=1, description="then a task goes to the dead letters")
     logprob_tolerance: float = Field(
-        default=0.0, ge=0, description="canary, mean; 0: 1e-3 in float32; in bfloat16 2e-2, or 3 times its rounding"
+        default=0.0, ge=0, description="weight check, mean; 0: 1e-3 in float32; bfloat16 2e-2, or 3 times its rounding"
     )
     keep_stale_kv: bool = Field(
         default=False, description="keep the KV cache over an update: faster, off-policy prefix"
@@ -161,7 +188,7 @@ class RewardSection(RewardSpec):
                     f"{'are ' + ', '.join(names) if names else 'is none'}"
                 )
         if self.shadow and self.shadow not in (*SHADOWS, *names):
-            raise ValueError(f"shadow: there is no grader {self.shadow!r}; known are {', '.join((*SHADOWS, *names))}")
+            raise ValueError(f"shadow: there is no grader {self.shadow!r}; give one of {', '.join((*SHADOWS, *names))}")
         return self
 
     @property
@@ -185,7 +212,7 @@ def _gpu(name: int | str) -> int | str:
     if isinstance(name, str) and name.isdecimal():
         return int(name)
     if (isinstance(name, int) and name < 0) or (isinstance(name, str) and not re.fullmatch(r"(GPU|MIG)-[\w/-]+", name)):
-        raise ValueError("a GPU is named by its number, by GPU-UUID or by MIG-UUID, as `nvidia-smi -L` lists them")
+        raise ValueError("give a GPU by its number, by GPU-UUID or by MIG-UUID, as `nvidia-smi -L` lists them")
     return name
 
 
@@ -226,6 +253,7 @@ class RunConfig(Section):
     objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
     learner: LearnerSection = LearnerSection()
     alarms: AlarmsSection = AlarmsSection()
+    doctor: DoctorSection = DoctorSection()
     trackers: TrackersSection = TrackersSection()
     generator: GeneratorSection = GeneratorSection()
     reward: RewardSection = RewardSection()
@@ -265,7 +293,7 @@ class RunConfig(Section):
         if self.learner.groups_per_step % self.learner.updates_per_step:
             raise ValueError(
                 f"learner.groups_per_step ({self.learner.groups_per_step}) is no multiple of "
-                f"learner.updates_per_step ({self.learner.updates_per_step})"
+                f"learner.updates_per_step ({self.learner.updates_per_step}); change one of them"
             )
         if self.problems.max_prompt_tokens + s.max_tokens > self.model.context:
             raise ValueError(
@@ -279,7 +307,7 @@ class RunConfig(Section):
                 "objective.weight = token"
             )
         if self.evaluation.problems and not self.problems.heldout:
-            raise ValueError("evaluation.problems is set but problems.heldout names no source")
+            raise ValueError("evaluation.problems is set, but problems.heldout names no source: give one")
         if self.evaluation.every and not (self.problems.validation or self.problems.heldout):
             raise ValueError(
                 "evaluation.every is set, but there is nothing to validate on: name sources in problems.validation, "
@@ -321,8 +349,13 @@ class RunConfig(Section):
         return self.reward.model_copy(update={"overlong": overlong})
 
     @property
+    def pays_format(self) -> bool:
+        """Whether a sample is paid for its format by itself."""
+        return self.reward.compose == "additive" and self.reward.format_weight > 0
+
+    @property
     def groups_in_flight(self) -> int:
-        """Groups that one generator works on at once; more would wait inside vLLM, with the canary behind them."""
+        """Groups that one generator works on at once; more would wait inside vLLM, and weight checks behind them."""
         at_once = max(1, self.generator.max_num_seqs // self.sampling.group_size)
         return self.generator.groups_in_flight or min(at_once, self.capacity)
 
@@ -348,8 +381,13 @@ class RunConfig(Section):
         names = self.templates.names
         return self.evaluation.validation_template or ("qwen-math" if "qwen-math" in names else names[0])
 
+    def choose_templates(self) -> dict[str, Template]:
+        """All under which this run asks. Raises CannotGoOn."""
+        names = [*self.templates.names, *self.evaluation.templates, self.validation_template]
+        return choose_templates(list(dict.fromkeys(names)), [Path(file) for file in self.templates.files])
+
     def logprob_tolerance(self, rounding: float) -> float:
-        """Nats that the canary may be off on average, where bfloat16 rounds it by `rounding` (docs/adr/0007)."""
+        """Nats that the weight check may be off on average, where bfloat16 rounds it by `rounding` (docs/adr/0007)."""
         least = 1e-3 if self.model.dtype == "float32" else 2e-2
         return self.generator.logprob_tolerance or max(least, min(3 * rounding, MOST_TOLERATED))
 

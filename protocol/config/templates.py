@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from chorus.protocol.templates.sampling import Weights
+
+_OURS = {"messages", "add_generation_prompt", "continue_final_message", "tokenize", "conversation", "chat_template"}
 
 
 class Stage(Weights):
@@ -36,9 +38,31 @@ class Adaptive(BaseModel):
 class TemplatesSection(Weights):
     names: list[str] = Field(..., min_length=1)
     files: list[str] = Field(default_factory=list, description="further template files or folders")
-    chat: Literal["chatml", "model"] = Field(default="chatml", description="`model`: the tokenizer's chat template")
+    chat: str = Field(
+        default="chatml", description="`model`: the tokenizer's chat template; or the file of one, FILE.jinja"
+    )
+    chat_arguments: dict[str, Any] = Field(
+        default_factory=dict, description="what the chat template is told beside, e.g. enable_thinking"
+    )
     schedule: list[Stage] = Field(default_factory=list, description="what holds from a step on")
     adaptive: Adaptive | None = None
+
+    @field_validator("chat")
+    @classmethod
+    def _is_a_format(cls, chat: str) -> str:
+        if chat not in ("chatml", "model") and not chat.endswith(".jinja"):
+            raise ValueError(f"{chat!r} is no chat format: give chatml, model, or the file of a chat template (.jinja)")
+        return chat
+
+    @model_validator(mode="after")
+    def _arguments_are_read(self) -> Self:
+        if self.chat_arguments and self.chat == "chatml":
+            raise ValueError(
+                "chat_arguments are told to a chat template, and chat is chatml, which has none: set chat = 'model'"
+            )
+        if taken := sorted(_OURS & self.chat_arguments.keys()):
+            raise ValueError(f"chat_arguments: {', '.join(taken)} is set by every prompt itself; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
@@ -66,4 +90,4 @@ def _check(where: str, names: Sequence[str], weights: Mapping[str, float]) -> No
     if unknown := sorted(set(weights) - set(names)):
         raise ValueError(f"{where}weights for {', '.join(unknown)}, which is not among the names; remove it")
     if not any(weights.get(name, 1.0) for name in names):
-        raise ValueError(f"{where}every weight is 0; no template could be drawn")
+        raise ValueError(f"{where}every weight is 0; no template could be drawn: give one that is above 0")

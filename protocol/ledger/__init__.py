@@ -6,7 +6,7 @@ A group's life, and the structure that holds it:
                 tasks       tasks         rollouts      rollouts   + `trained`    acknowledged
                 (lag)       (pending)     (lag)         (pending)  (hash)         (counted)
 
-At any point it may be dropped with a reason (counted). The books balance at every moment:
+At any point it may be dropped with a reason (counted). The accounts balance at every moment:
 
     admitted = trained + dropped(by reason) + outstanding,      trained = durable + not yet durable
 
@@ -22,13 +22,13 @@ fence changes nothing.
     >>> # {'admitted': 1, 'trained': 0, 'dropped': {}, 'outstanding': 1}
 """
 
-from chorus.protocol.ledger.accounting import Books, LedgerLostError, lost, read_books
+from chorus.protocol.ledger.accounting import Accounts, LedgerLostError, lost, read_accounts
 from chorus.protocol.ledger.generator import GeneratorLedger, Lease
 from chorus.protocol.ledger.keys import Keys, entries_of
 from chorus.protocol.ledger.learner import Entry, FencedError, IndexTakenError, LearnerLedger, Rollout, digest_of
 
 __all__ = [
-    "Books",
+    "Accounts",
     "Entry",
     "FencedError",
     "GeneratorLedger",
@@ -41,5 +41,5 @@ __all__ = [
     "digest_of",
     "entries_of",
     "lost",
-    "read_books",
+    "read_accounts",
 ]

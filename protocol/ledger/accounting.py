@@ -1,8 +1,8 @@
-"""The books: what became of every admitted group, counted from Redis alone.
+"""The accounts: what became of every admitted group, counted from Redis alone.
 
-An entry that somebody else wrote into a stream (a stray) is not a group: it is not outstanding, and once a
-reader has refused it, it is counted as foreign. Looking for strays means looking into every live entry, so it
-is done only where the books do not balance without it.
+An entry that somebody else wrote into a stream (an unknown one) is not a group: it is not outstanding, and once a
+reader has refused it, it is counted as foreign. Looking for them means looking into every live entry, so it
+is done only where the accounts do not balance without it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def lost(run: str, why: object) -> LedgerLostError:
 
 
 @dataclass(frozen=True)
-class Books:
+class Accounts:
     """`trained` = durable + trained and not yet durable. `foreign` entries were admitted by nobody, and are
-    refused; `strays` are such entries that nobody has read yet."""
+    refused; `unknown` such entries that nobody has read yet."""
 
     admitted: int
     trained: int
@@ -43,7 +43,7 @@ class Books:
     unread: int
     read: int
     foreign: int
-    strays: int
+    unknown: int
 
     @property
     def difference(self) -> int:
@@ -54,22 +54,22 @@ class Books:
         return asdict(self) | {"difference": self.difference}
 
 
-def read_books(client: redis.Redis, keys: Keys) -> Books:
+def read_accounts(client: redis.Redis, keys: Keys) -> Accounts:
     """Count. Raises LedgerLostError where the run has no ledger."""
-    books = _count(client, keys, strays=False)
-    return books if books.difference == 0 else _count(client, keys, strays=True)
+    accounts = _count(client, keys, unknown=False)
+    return accounts if accounts.difference == 0 else _count(client, keys, unknown=True)
 
 
-def _count(client: redis.Redis, keys: Keys, strays: bool) -> Books:
+def _count(client: redis.Redis, keys: Keys, unknown: bool) -> Accounts:
     """Read in one transaction, so that a group in motion is not seen twice or not at all."""
     pipe = client.pipeline(transaction=True)
-    pipe.hgetall(keys.books)
+    pipe.hgetall(keys.accounts)
     pipe.hlen(keys.trained)
     pipe.xinfo_groups(keys.tasks)
     pipe.xinfo_groups(keys.rollouts)
-    if strays:
-        pipe.eval(scripts.STRAYS, 1, keys.tasks, TASK_GROUP)
-        pipe.eval(scripts.STRAYS, 1, keys.rollouts, ROLLOUT_GROUP)
+    if unknown:
+        pipe.eval(scripts.UNKNOWN, 1, keys.tasks, TASK_GROUP)
+        pipe.eval(scripts.UNKNOWN, 1, keys.rollouts, ROLLOUT_GROUP)
     try:
         counts, fresh, task_groups, rollout_groups, *found = pipe.execute()
     except redis.ResponseError as error:
@@ -79,7 +79,7 @@ def _count(client: redis.Redis, keys: Keys, strays: bool) -> Books:
     unread, pending = _unread_and_pending(client, keys.rollouts, ROLLOUT_GROUP, rollout_groups)
     read = pending - fresh
     durable = counters.get("durable", 0)
-    return Books(
+    return Accounts(
         admitted=counters.get("admitted", 0),
         trained=durable + fresh,
         durable=durable,
@@ -90,7 +90,7 @@ def _count(client: redis.Redis, keys: Keys, strays: bool) -> Books:
         unread=unread,
         read=read,
         foreign=counters.get("foreign", 0),
-        strays=sum(found),
+        unknown=sum(found),
     )
 
 

@@ -11,7 +11,7 @@ import redis.asyncio
 
 from chorus.protocol.ledger import scripts
 from chorus.protocol.ledger.accounting import lost
-from chorus.protocol.ledger.keys import TASK_GROUP, Keys, Lane, admission_index, entries_of
+from chorus.protocol.ledger.keys import TASK_GROUP, Keys, Queue, admission_index, entries_of
 from chorus.protocol.runtime.redis import is_full
 
 _DEAD_KEPT = 10_000
@@ -34,10 +34,10 @@ class GeneratorLedger:
     """
 
     def __init__(
-        self, client: redis.asyncio.Redis, run: str, consumer: str, lease_s: float, lane: Lane = "train"
+        self, client: redis.asyncio.Redis, run: str, consumer: str, lease_s: float, queue: Queue = "train"
     ) -> None:
         self.client: Any = client  # redis-py's types cover replies that never come
-        self.keys = Keys(run, lane)
+        self.keys = Keys(run, queue)
         self.consumer = consumer
         self.lease_ms = int(lease_s * 1000)
         self._scripts = {
@@ -109,7 +109,7 @@ class GeneratorLedger:
         """Take a task out for good: counted as dropped, kept in the dead-letter stream."""
         k = self.keys
         args = [TASK_GROUP, lease.id, reason, detail[:2000], _DEAD_KEPT]
-        await self._run("DEAD", [k.tasks, k.books, k.dead, k.digests], args)
+        await self._run("DEAD", [k.tasks, k.accounts, k.dead, k.digests], args)
 
 
 def _lease(id: bytes, fields: dict[bytes, bytes], attempt: int) -> Lease:

@@ -1,8 +1,8 @@
-"""Redis keys, namespaced by run so that runs can share a server, and by lane.
+"""Redis keys, namespaced by run so that runs can share a server, and by queue.
 
-The `train` lane is what is learned from; the `eval` lane has streams and books of its own, so that
-evaluation goes through the same generators without touching the training books. Stream replies of redis-py are read as
-one plain shape, whatever protocol version the connection speaks.
+The `train` queue is what is learned from; the `eval` queue has streams and accounts of its own, so that
+evaluation goes through the same generators without touching the training's. Stream replies of redis-py are read as one
+plain shape, whatever protocol version the connection speaks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Lane = Literal["train", "eval"]
+Queue = Literal["train", "eval"]
 TASK_GROUP = "generators"
 ROLLOUT_GROUP = "learner"
 
@@ -18,10 +18,10 @@ ROLLOUT_GROUP = "learner"
 @dataclass(frozen=True)
 class Keys:
     run: str
-    lane: Lane = "train"
+    queue: Queue = "train"
 
     def _key(self, name: str) -> str:
-        return f"chorus:{self.run}:{self.lane}:{name}"
+        return f"chorus:{self.run}:{self.queue}:{name}"
 
     @property
     def tasks(self) -> str:
@@ -36,7 +36,7 @@ class Keys:
         return self._key("dead")
 
     @property
-    def books(self) -> str:
+    def accounts(self) -> str:
         return self._key("books")
 
     @property
@@ -56,8 +56,18 @@ class Keys:
 
     @property
     def fence(self) -> str:
-        """Both lanes obey the one learner."""
+        """Both queues obey the one learner."""
         return f"chorus:{self.run}:fence"
+
+    @property
+    def owner(self) -> str:
+        """The learner's lease, see lease.py."""
+        return f"chorus:{self.run}:owner"
+
+    @property
+    def identity(self) -> str:
+        """Hash: whose ledger this is, see identity.py."""
+        return f"chorus:{self.run}:identity"
 
     @property
     def members(self) -> str:

@@ -11,8 +11,8 @@ import msgpack
 import redis
 
 from chorus.protocol.ledger import scripts
-from chorus.protocol.ledger.accounting import Books, LedgerLostError, lost, read_books
-from chorus.protocol.ledger.keys import ROLLOUT_GROUP, TASK_GROUP, Keys, Lane, admission_index, entries_of
+from chorus.protocol.ledger.accounting import Accounts, LedgerLostError, lost, read_accounts
+from chorus.protocol.ledger.keys import ROLLOUT_GROUP, TASK_GROUP, Keys, Queue, admission_index, entries_of
 from chorus.protocol.messages import RolloutGroup
 from chorus.protocol.runtime.redis import is_full
 
@@ -24,7 +24,7 @@ class FencedError(RuntimeError):
 
 
 class IndexTakenError(LedgerLostError):
-    """Somebody else has admitted to this lane since its count was read."""
+    """Somebody else has admitted to this queue since its count was read."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class LearnerLedger:
     Every method raises FencedError after a takeover and LedgerLostError where the keys vanished.
     """
 
-    def __init__(self, client: redis.Redis, run: str, lane: Lane = "train", fence: int | None = None) -> None:
+    def __init__(self, client: redis.Redis, run: str, queue: Queue = "train", fence: int | None = None) -> None:
         self.client: Any = client  # redis-py's types cover replies that never come
-        self.keys = Keys(run, lane)
+        self.keys = Keys(run, queue)
         for stream, group in ((self.keys.tasks, TASK_GROUP), (self.keys.rollouts, ROLLOUT_GROUP)):
             try:
                 client.xgroup_create(stream, group, id="0", mkstream=True)
@@ -83,8 +83,8 @@ class LearnerLedger:
         return self.fence
 
     def admitted(self) -> int:
-        """Groups admitted so far: the index of the next one."""
-        return int(self.client.hget(self.keys.books, "admitted") or 0)
+        """The index of the next group: those admitted so far, from the lineage's first one on."""
+        return sum(int(n or 0) for n in self.client.hmget(self.keys.accounts, "first", "admitted"))
 
     def admit(self, first_index: int, payloads: Sequence[bytes], capacity: int) -> int:
         """Publish tasks while fewer than `capacity` groups are outstanding. Returns how many it took.
@@ -93,7 +93,9 @@ class LearnerLedger:
         """
         k = self.keys
         return self._run(
-            "ADMIT", [k.fence, k.tasks, k.books, k.trained, k.digests], [self.fence, capacity, first_index, *payloads]
+            "ADMIT",
+            [k.fence, k.tasks, k.accounts, k.trained, k.digests],
+            [self.fence, capacity, first_index, *payloads],
         )
 
     def read(self, count: int, block_s: float) -> list[Entry]:
@@ -150,9 +152,9 @@ class LearnerLedger:
         return self._run("TRAINED", [k.fence, k.rollouts, k.trained], [self.fence, ROLLOUT_GROUP, step, *ids])
 
     def durable(self, step: int, ids: Sequence[str]) -> int:
-        """A durable checkpoint holds these entries. Idempotent. Returns how many were new to the books."""
+        """A durable checkpoint holds these entries. Idempotent. Returns how many were new to the accounts."""
         k = self.keys
-        keys = [k.fence, k.rollouts, k.books, k.trained, k.digests]
+        keys = [k.fence, k.rollouts, k.accounts, k.trained, k.digests]
         fresh = self._run("DURABLE", keys, [self.fence, ROLLOUT_GROUP, *ids])
         done = [s for s in self.recorded() if s <= step]
         if done:
@@ -163,13 +165,13 @@ class LearnerLedger:
         """These rollouts will never be trained, because of `reason`."""
         if ids := list(ids):
             k = self.keys
-            keys = [k.fence, k.rollouts, k.books, k.trained, k.digests]
+            keys = [k.fence, k.rollouts, k.accounts, k.trained, k.digests]
             self._run("DROP", keys, [self.fence, ROLLOUT_GROUP, reason, *ids])
 
     def refuse(self, ids: Sequence[str]) -> None:
-        """Second answers to groups that are in the books already: counted as foreign."""
+        """Second answers to groups that are in the accounts already: counted as foreign."""
         k = self.keys
-        self._run("REFUSE", [k.fence, k.rollouts, k.books], [self.fence, ROLLOUT_GROUP, *ids])
+        self._run("REFUSE", [k.fence, k.rollouts, k.accounts], [self.fence, ROLLOUT_GROUP, *ids])
 
     def rewind(self, durable_step: int) -> None:
         """After a crash: steps beyond the checkpoint are undone, their groups outstanding again."""
@@ -205,8 +207,8 @@ class LearnerLedger:
             if (index := admission_index(fields)) is not None and (id in ids or _order(id) > last)
         ]
 
-    def books(self) -> Books:
-        return read_books(self.client, self.keys)
+    def accounts(self) -> Accounts:
+        return read_accounts(self.client, self.keys)
 
 
 _NAMES = ("ADVANCE", "ADMIT", "RECORD", "TRAINED", "DURABLE", "DROP", "REFUSE", "REWIND", "TRIM")

@@ -2,7 +2,7 @@
 
 Entries of both streams have two fields: `i`, the admission index, and `d`, the encoded message. Only
 these scripts write `i`: an entry without it was not admitted by anybody, is acknowledged and counted
-as `foreign`, and stays outside the books. What a task said when it was admitted is kept as a digest until
+as `foreign`, and stays outside the accounts. What a task said when it was admitted is kept as a digest until
 its group is durable or dropped, so that a rollout whose task says something else is known for a forgery.
 """
 
@@ -26,14 +26,14 @@ end
 _COUNT_DROP = (
     _INDEX_OF
     + """
-local function count_drop(stream, books, digests, id, reason)
+local function count_drop(stream, accounts, digests, id, reason)
   local index = index_of(stream, id)
   if not index then
-    redis.call('HINCRBY', books, 'foreign', 1)
+    redis.call('HINCRBY', accounts, 'foreign', 1)
     return nil
   end
-  redis.call('HINCRBY', books, 'dropped', 1)
-  redis.call('HINCRBY', books, 'dropped:' .. reason, 1)
+  redis.call('HINCRBY', accounts, 'dropped', 1)
+  redis.call('HINCRBY', accounts, 'dropped:' .. reason, 1)
   redis.call('HDEL', digests, index)
   return index
 end
@@ -43,28 +43,30 @@ end
 # KEYS fence; ARGV fence  -> the new one
 ADVANCE = _FENCE + "return redis.call('INCR', KEYS[1])"
 
-# KEYS fence tasks books trained digests; ARGV fence, capacity, first index, payloads...  -> number admitted
+# KEYS fence tasks accounts trained digests; ARGV fence, capacity, first index, payloads...  -> number admitted.
+# Indices of a later lineage begin at `first`.
 ADMIT = (
     _FENCE
     + """
 local function n(field) return tonumber(redis.call('HGET', KEYS[3], field) or '0') end
 local admitted = n('admitted')
-local ahead = admitted - tonumber(ARGV[3])
+local next = n('first') + admitted
+local ahead = next - tonumber(ARGV[3])
 local this = ARGV[3] .. ' ' .. redis.sha1hex(ARGV[4] or '')
 if ahead > 0 then
   if ahead <= #ARGV - 3 and redis.call('HGET', KEYS[3], 'last_admission') == this then
     return ahead  -- tried again: the first try's reply was lost
   end
-  return redis.error_reply('TAKEN ' .. ARGV[3] .. ' by another admission; the next is ' .. admitted)
+  return redis.error_reply('TAKEN ' .. ARGV[3] .. ' by another admission; the next is ' .. next)
 end
 if ahead ~= 0 then
-  return redis.error_reply('LOST ' .. admitted .. ' admitted where ' .. ARGV[3] .. ' were expected')
+  return redis.error_reply('LOST ' .. next .. ' admitted where ' .. ARGV[3] .. ' were expected')
 end
 local open = admitted - n('durable') - n('dropped') - redis.call('HLEN', KEYS[4])
 local room = math.min(tonumber(ARGV[2]) - open, #ARGV - 3)
 for k = 1, room do
-  redis.call('XADD', KEYS[2], '*', 'i', admitted + k - 1, 'd', ARGV[3 + k])
-  redis.call('HSET', KEYS[5], admitted + k - 1, redis.sha1hex(ARGV[3 + k]))
+  redis.call('XADD', KEYS[2], '*', 'i', next + k - 1, 'd', ARGV[3 + k])
+  redis.call('HSET', KEYS[5], next + k - 1, redis.sha1hex(ARGV[3 + k]))
 end
 if room > 0 then
   redis.call('HINCRBY', KEYS[3], 'admitted', room)
@@ -106,7 +108,7 @@ redis.call('XADD', KEYS[2], '*', 'i', ARGV[3], 'd', ARGV[4])
 return 1
 """
 
-# KEYS tasks books dead digests; ARGV group, task entry id, reason, detail, max entries of the dead stream
+# KEYS tasks accounts dead digests; ARGV group, task entry id, reason, detail, max entries of the dead stream
 DEAD = (
     _COUNT_DROP
     + """
@@ -122,7 +124,7 @@ return 1
 RECORD = _FENCE + "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])"
 
 # KEYS fence rollouts trained; ARGV fence, group, step, ids...  -> how many were the learner's to train.
-# What is acknowledged has left the books by another door (durable or dropped), and is not counted again.
+# What is acknowledged has left the accounts by another door (durable or dropped), and is not counted again.
 TRAINED = (
     _FENCE
     + """
@@ -137,7 +139,7 @@ return counted
 """
 )
 
-# KEYS fence rollouts books trained digests; ARGV fence, group, ids...  -> number newly durable
+# KEYS fence rollouts accounts trained digests; ARGV fence, group, ids...  -> number newly durable
 DURABLE = (
     _FENCE
     + _INDEX_OF
@@ -155,7 +157,7 @@ return fresh
 """
 )
 
-# KEYS fence rollouts books trained digests; ARGV fence, group, reason, ids...  What is trained can't be dropped.
+# KEYS fence rollouts accounts trained digests; ARGV fence, group, reason, ids...  What is trained can't be dropped.
 DROP = (
     _FENCE
     + _COUNT_DROP
@@ -168,7 +170,7 @@ end
 """
 )
 
-# KEYS fence rollouts books; ARGV fence, group, ids...  Second answers: their index is in the books by its first.
+# KEYS fence rollouts accounts; ARGV fence, group, ids...  Second answers: their index is in the accounts by its first.
 REFUSE = (
     _FENCE
     + """
@@ -190,7 +192,7 @@ end
 )
 
 # KEYS stream; ARGV group  -> live entries that the ledger did not write: nobody has refused them yet
-STRAYS = """
+UNKNOWN = """
 local n, last = 0, '-'
 local function look(entries)
   for _, entry in ipairs(entries) do
@@ -226,3 +228,14 @@ end
 if oldest then return redis.call('XTRIM', KEYS[1], 'MINID', oldest) end
 return 0
 """
+
+# KEYS owner; ARGV value, ms, dead  -> nothing, or who has it and for how many ms. Without a value it is only looked at.
+HOLD = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then return {holder, redis.call('PTTL', KEYS[1])} end
+if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return {}
+"""
+
+# KEYS owner; ARGV value
+LET_GO = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"

@@ -1,8 +1,8 @@
-"""The ledger's books and the fleet as Prometheus metrics, read from Redis whenever they are asked for.
+"""The ledger's accounts and the fleet as Prometheus metrics, read from Redis whenever they are asked for.
 
 One exporter a run: the learner's rank 0. It asks over a connection of its own that gives up soon and never tries
 again, so that a Redis that stands still costs a scrape two seconds and the learner nothing: `chorus_ledger_up` is then
-0, and the books are not there.
+0, and the accounts are not there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import redis
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from chorus.protocol.ledger import Books, Keys, LedgerLostError, read_books
+from chorus.protocol.ledger import Accounts, Keys, LedgerLostError, read_accounts
 from chorus.protocol.messages import GONE_AFTER_S, Member, MemberState, MessageError
 from chorus.protocol.runtime.redis import server_time
 
@@ -39,12 +39,12 @@ class LedgerCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Names alone, so that registering asks nothing of Redis."""
-        empty = Books(0, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0)
-        return [_up(0), *_books(empty, 0), _fleet([], 0.0), _memory(0)]
+        empty = Accounts(0, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0)
+        return [_up(0), *_accounts(empty, 0), _fleet([], 0.0), _memory(0)]
 
     def collect(self) -> Iterator[Metric]:
         try:
-            books = read_books(self._client, self._keys)
+            accounts = read_accounts(self._client, self._keys)
             dead = int(self._client.xlen(self._keys.dead))
             members = list(self._client.hgetall(self._keys.members).values())
             now = server_time(self._client)
@@ -53,7 +53,7 @@ class LedgerCollector(Collector):
             yield _up(0)
             return
         yield _up(1)
-        yield from _books(books, dead)
+        yield from _accounts(accounts, dead)
         yield _fleet(members, now)
         yield _memory(memory)
 
@@ -66,26 +66,28 @@ def _memory(used: int) -> Metric:
     return GaugeMetricFamily("chorus_ledger_redis_memory_bytes", "Memory that the Redis server uses", used)
 
 
-def _books(books: Books, dead: int) -> Iterator[Metric]:
+def _accounts(accounts: Accounts, dead: int) -> Iterator[Metric]:
     """`trained` falls when a crash undoes steps, so it is no counter."""
-    yield CounterMetricFamily("chorus_ledger_admitted_groups", "Groups admitted", books.admitted)
-    yield GaugeMetricFamily("chorus_ledger_trained_groups", "Groups trained, in a checkpoint or not", books.trained)
-    yield CounterMetricFamily("chorus_ledger_durable_groups", "Groups whose step a checkpoint holds", books.durable)
+    yield CounterMetricFamily("chorus_ledger_admitted_groups", "Groups admitted", accounts.admitted)
+    yield GaugeMetricFamily("chorus_ledger_trained_groups", "Groups trained, in a checkpoint or not", accounts.trained)
+    yield CounterMetricFamily("chorus_ledger_durable_groups", "Groups whose step a checkpoint holds", accounts.durable)
     dropped = CounterMetricFamily("chorus_ledger_dropped_groups", "Groups dropped, by reason", labels=["reason"])
-    for reason, count in {**dict.fromkeys(_REASONS, 0), **books.dropped}.items():
+    for reason, count in {**dict.fromkeys(_REASONS, 0), **accounts.dropped}.items():
         dropped.add_metric([reason], count)
     yield dropped
     text = f"Groups admitted, not trained, not dropped: {', '.join(_OUTSTANDING.values())}"
     outstanding = GaugeMetricFamily("chorus_ledger_outstanding_groups", text, labels=["state"])
     for state in _OUTSTANDING:
-        outstanding.add_metric([state], getattr(books, state))
+        outstanding.add_metric([state], getattr(accounts, state))
     yield outstanding
     yield GaugeMetricFamily(
         "chorus_ledger_difference_groups",
         "Admitted - trained - dropped - outstanding: 0 when nothing is lost and nothing doubled",
-        books.difference,
+        accounts.difference,
     )
-    yield CounterMetricFamily("chorus_ledger_foreign_entries", "Entries that nobody admitted, refused", books.foreign)
+    yield CounterMetricFamily(
+        "chorus_ledger_foreign_entries", "Entries that nobody admitted, refused", accounts.foreign
+    )
     yield GaugeMetricFamily("chorus_ledger_dead_letters", "Tasks in the dead-letter stream, 10,000 at most", dead)
 
 

@@ -1,7 +1,7 @@
 """Names, units and help texts of what the generator and the learner export to Prometheus.
 
 One place, so that dashboards, alerts and the processes agree. The metrics of a training step stand in
-protocol/metrics/step.py, the books of the ledger in protocol/metrics/ledger.py, the reward server's own beside its app.
+protocol/metrics/step.py, the ledger's accounts in protocol/metrics/ledger.py, the reward server's own beside its app.
 docs/metrics.md lists all of them.
 """
 
@@ -70,7 +70,7 @@ class GeneratorMetrics:
         self.in_flight = Gauge(f"{prefix}_groups_in_flight", "Groups being worked on", registry=r)
         self.generate_s = _histogram(f"{prefix}_generate_seconds", "Sampling of one group", r)
         self.grade_s = _histogram(f"{prefix}_grade_seconds", "Grading of one group, retries included", r)
-        self.sync_s = _histogram(f"{prefix}_sync_seconds", "One weight update, canary included", r)
+        self.sync_s = _histogram(f"{prefix}_sync_seconds", "One weight update, weight check included", r)
         self.pause_s = _histogram(f"{prefix}_sync_pause_seconds", "Sampling stood still for new weights", r)
         self.transfer_s = _histogram(
             f"{prefix}_sync_transfer_seconds", "The part of the pause in which weights came and were loaded", r

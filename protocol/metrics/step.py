@@ -148,6 +148,9 @@ _DROPPED = "Share of tokens whose weight was set to 0"
 _REJECTED = "Share of tokens in sequences that were rejected"
 _FIFTHS = "Groups by their accuracy: from this fifth of 0 to 1 on"
 _ONE_REWARD = "Groups whose samples got one reward: nothing to learn where the baseline is the group's"
+_NO_ANSWER = "Share of samples in which no answer was found"
+_NO_SPREAD = "Share of groups with one reward, those included that dynamic sampling replaced as all right or all wrong"
+_PEAK = "Largest memory of the learner so far: on its GPU, or of its process without one"
 _SCORES = "Users' own graders, and their parts as grader.part: mean over the samples that have it"
 _DISPUTED = "Share of second opinions that differ from the grade"
 _SEED = "SEED-GRPO: what a group's advantages were multiplied by, since its answers differ"
@@ -185,6 +188,7 @@ TABLE: tuple[Metric, ...] = (
         Metric("accuracy", "share", "Accuracy, mean over graded samples", "accuracy_ratio", _PARTS),
         Metric("format", "0 to 1", "Format score, mean over samples", "format_score", _TEMPLATES),
         Metric("format_full", "share", "Share of samples whose format score is 1", "format_full_ratio", _TEMPLATES),
+        Metric("no_answer", "share", _NO_ANSWER, "no_answer_ratio", _TEMPLATES, also="part"),
         Metric(
             "overlong_penalty", "", "What length cost a sample in its reward, mean", "overlong_penalty", also="part"
         ),
@@ -233,6 +237,7 @@ TABLE: tuple[Metric, ...] = (
         Metric("groups_all_wrong", "share", "Share of groups whose samples are all wrong", "groups_all_wrong_ratio"),
         Metric("accuracy_histogram", "groups", _FIFTHS, "accuracy_groups", each="from"),
         Metric("zero_advantage_groups", "groups", _ONE_REWARD, "zero_advantage_groups"),
+        Metric("zero_spread", "share", _NO_SPREAD, "zero_spread_ratio"),
         *(_each("seed_factor", stat, "", _SEED, "seed_factor") for stat in ("mean", "min")),
         Metric("seed_clusters_mean", "answers", "SEED-GRPO: different answers in a group, mean", "seed_clusters"),
         Metric(
@@ -277,6 +282,8 @@ TABLE: tuple[Metric, ...] = (
         Metric("wait_seconds", "s", "Waiting for rollouts, in steps that are done", "wait_seconds", counter=True),
         Metric("learner_wait_ratio", "share", "Share of the step's time that the learner waited for rollouts"),
         Metric("generator_wait_ratio", "share", _IDLE, "generators_wait_ratio"),
+        Metric("memory_peak", "bytes", _PEAK, "peak_memory_bytes"),
+        Metric("memory_limit", "bytes", "What there is of that memory"),
     ),
     *_section(
         "curriculum",
@@ -308,6 +315,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("diversity_by_template", "", "The same for the groups of each template", tag="template_diversity"),
     Metric("template_weights", "share", _CHANCE, "template_weight", each="template", tag="template_weights"),
     Metric("alarms", "", "What alarms the step raised, in words"),
+    Metric("findings", "", "What the doctor newly found in the run's first steps, in words"),
     Metric("not_finite", "", "Keys whose value was no finite number, and is null therefore"),
 )
 

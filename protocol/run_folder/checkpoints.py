@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from chorus.protocol.run_folder.files import write_json
 
 _MANIFEST = "manifest.json"
+_LATER = ("rolled_back_to", "lineage", "trained", "admitted", "problems", "at")  # not in every version's manifests
 STATE, EXPORT = "state", "huggingface"
 
 
@@ -27,12 +29,19 @@ class Manifest:
     """`entries`: rollout entry ids trained since the checkpoint before, by step and in order.
 
     `rolled_back_to`: the policy had collapsed at `step`, and the checkpoint holds the state of that earlier one.
+    `lineage`: of its ledger; `trained`: groups in it so far; `admitted`: the index of the group that came next (None:
+    an older version wrote it). `problems`: fingerprint of what it was trained on. `at`: unix seconds.
     """
 
     step: int
     fence: int
     entries: dict[int, list[str]]
     rolled_back_to: int | None = None
+    lineage: int = 1
+    trained: int = 0
+    admitted: int | None = None
+    problems: str = ""
+    at: float = 0.0
 
     @property
     def all_entries(self) -> list[str]:
@@ -51,7 +60,8 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 def read_manifest(path: Path) -> Manifest:
     fields = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
     entries = {int(k): v for k, v in fields["entries"].items()}
-    return Manifest(fields["step"], fields["fence"], entries, fields.get("rolled_back_to"))
+    known = {name: fields[name] for name in _LATER if name in fields}
+    return Manifest(fields["step"], fields["fence"], entries, **known)
 
 
 def whole(checkpoints: Path) -> list[Path]:
@@ -69,6 +79,12 @@ def latest(checkpoints: Path) -> Path | None:
     return max(whole(checkpoints), default=None)
 
 
+def trained_in(checkpoints: Path, lineage: int, since: float = 0.0) -> int:
+    """Groups that the checkpoints of a lineage hold, of those written at `since` or later."""
+    manifests = map(read_manifest, whole(checkpoints))
+    return sum(len(m.all_entries) for m in manifests if m.lineage == lineage and m.at >= since)
+
+
 def oldest(checkpoints: Path) -> Path | None:
     """The oldest checkpoint that can be loaded."""
     return min(loadable(checkpoints), default=None)
@@ -80,10 +96,21 @@ def rollbacks(checkpoints: Path) -> list[int]:
     return [m.step for m in manifests if m.rolled_back_to is not None]
 
 
-def prune(checkpoints: Path, keep: int, selected: int | None = None) -> None:
-    """Keep the newest `keep` checkpoints, that of the selected step, and every manifest: the audit of a finished run
+def before(checkpoints: Path, alarms: Sequence[int]) -> list[int]:
+    """The steps of the last checkpoints from before the first and from before the newest of these steps.
+
+    A warning is often seen late; by then the newest checkpoints are those of a broken policy.
+    """
+    steps = [read_manifest(path).step for path in loadable(checkpoints)] if alarms else []
+    last = [max((step for step in steps if step < alarm), default=None) for alarm in {*alarms[:1], *alarms[-1:]}]
+    return [step for step in last if step is not None]
+
+
+def prune(checkpoints: Path, keep: int, steps: Iterable[int | None] = ()) -> None:
+    """Keep the newest `keep` checkpoints, those of these `steps`, and every manifest: the audit of a finished run
     reads them."""
+    kept = {folder_of(checkpoints, step) for step in steps if step is not None}
     for path in whole(checkpoints)[:-keep]:
-        if path != folder_of(checkpoints, selected or 0):
+        if path not in kept:
             for part in (STATE, EXPORT):
                 shutil.rmtree(path / part, ignore_errors=True)

@@ -1,11 +1,13 @@
 """A run's folder: every path in it, and what its records say.
 
 <run>/config.json       resolved configuration             stages.json, hints.jsonl     the curriculum's decisions
+      identity.json     which run it is (identity.py)      problems.jsonl               the problems, and their changes
       run.json          how and when it was started        rollouts/                    what was trained (rollouts.py)
       status.json       what the learner does just now     checkpoints/                 (checkpoints.py)
       metrics.jsonl     one record a step                  evals/, tensorboard/, logs/, redis/
       evaluation-before.json, evaluation-after.json        learning_curves.png
-      validation.jsonl, selected.json                      summary.json                 last: the run is over
+      validation.jsonl, selected.json                      hub/                         for the hub
+                                                           summary.json                 last: the run is over
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from chorus.protocol.run_folder.files import append_line, keep_lines, read_json, read_lines
+from chorus.protocol.run_folder.identity import name_of
 from chorus.protocol.runtime.exits import CannotGoOn
 
 
@@ -25,8 +28,13 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The run's namespace on Redis."""
+        """What the folder is called; a person may have renamed it."""
         return self.path.name
+
+    @property
+    def run_id(self) -> str:
+        """The run's namespace on Redis, which stays."""
+        return name_of(self.path)
 
     @property
     def config(self) -> Path:
@@ -68,6 +76,14 @@ class RunFolder:
         return self.path / "hints.jsonl"
 
     @property
+    def problem_changes(self) -> Path:
+        return self.path / "problems.jsonl"
+
+    @property
+    def problem_digests(self) -> Path:
+        return self.path / "problems.msgpack.gz"
+
+    @property
     def curves(self) -> Path:
         return self.path / "learning_curves.png"
 
@@ -83,6 +99,11 @@ class RunFolder:
     def evaluations(self) -> Path:
         """Of `chorus eval`, a folder each."""
         return self.path / "evals"
+
+    @property
+    def hub(self) -> Path:
+        """What `chorus push` has made for the hub, a folder a repository."""
+        return self.path / "hub"
 
     @property
     def tensorboard(self) -> Path:

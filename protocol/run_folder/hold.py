@@ -1,17 +1,33 @@
-"""Who carries a run out holds its folder: a lock that the system drops with the process, however that ends."""
+"""Who carries a run out holds its folder.
+
+    the lock       the system drops it with the process, however that ends; all processes of one kernel see it
+    owner.json     who has it, and a count that goes up while it lives: for file systems without locks, and for other
+                   hosts. It is gone after a start that came to its end
+
+An owner that is here is asked for at the kernel (runtime/owner.py). One from elsewhere is watched: it is gone when its
+count has stood still for as long as WATCH_S, whatever the clocks say.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from chorus.protocol.run_folder.files import read_json, write_json
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.owner import Owner
 
+OWNER = "owner.json"
+BEAT_S = 5.0
+WATCH_S = 20.0
 _PATIENCE_S = 1.0  # whoever only asks holds it for a moment
+_POLL_S = 0.2
 
 
 @contextmanager
@@ -20,11 +36,13 @@ def held(run_dir: Path) -> Iterator[None]:
     folder = os.open(run_dir, os.O_RDONLY)
     end = time.monotonic() + _PATIENCE_S
     try:
-        while not _lock(folder, fcntl.LOCK_EX):
+        while (locked := _lock(folder, fcntl.LOCK_EX)) is False:
             if time.monotonic() > end:
-                raise CannotGoOn(f"{run_dir}: this run is going on already; stop the other `chorus run` first")
+                raise _going_on(run_dir, Owner.read(read_json(run_dir / OWNER)))
             time.sleep(0.05)
-        yield
+        _await_gone(run_dir, bool(locked))
+        with _beating(run_dir):
+            yield
     finally:
         os.close(folder)
 
@@ -33,16 +51,67 @@ def is_held(run_dir: Path) -> bool:
     """A `chorus run` carries this run out now."""
     folder = os.open(run_dir, os.O_RDONLY)
     try:
-        return not _lock(folder, fcntl.LOCK_SH)
+        if _lock(folder, fcntl.LOCK_SH) is False:
+            return True
     finally:
         os.close(folder)
+    owner = Owner.read(read_json(run_dir / OWNER))
+    return owner is not None and owner.is_here and owner.lives
 
 
-def _lock(folder: int, kind: int) -> bool:
+def _lock(folder: int, kind: int) -> bool | None:
+    """None: the file system knows no locks, and owner.json alone tells."""
     try:
         fcntl.flock(folder, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system that knows no locks: then nobody is seen to hold it
-        return True
+    except OSError:
+        return None
     return True
+
+
+def _await_gone(run_dir: Path, locked: bool) -> None:
+    """Return when nobody has the folder. Raises CannotGoOn."""
+    first, me = read_json(run_dir / OWNER), Owner.me()
+    owner = Owner.read(first)
+    if owner is None or owner == me or (locked and owner.boot == me.boot):
+        return
+    if owner.is_here:
+        if owner.lives:
+            raise _going_on(run_dir, owner)
+        return
+    end = time.monotonic() + WATCH_S
+    while time.monotonic() < end:
+        time.sleep(_POLL_S)
+        if read_json(run_dir / OWNER) not in (first, {}):
+            raise _going_on(run_dir, owner)
+
+
+@contextmanager
+def _beating(run_dir: Path) -> Iterator[None]:
+    path, over, me = run_dir / OWNER, threading.Event(), Owner.me().as_dict()
+
+    def beat(count: int) -> None:
+        with contextlib.suppress(OSError):  # a full disk, a folder that was renamed meanwhile
+            write_json(path, me | {"beats": count})
+
+    def go_on() -> None:
+        count = 1
+        while not over.wait(BEAT_S):
+            beat(count)
+            count += 1
+
+    beat(0)
+    thread = threading.Thread(target=go_on, name="owner", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        path.unlink(missing_ok=True)
+
+
+def _going_on(run_dir: Path, owner: Owner | None) -> CannotGoOn:
+    by = f", by {owner}" if owner else ""
+    return CannotGoOn(f"{run_dir}: this run is going on already{by}; stop the other `chorus run` first")

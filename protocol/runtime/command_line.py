@@ -75,6 +75,14 @@ config_option = option("--config", type=PATH, required=True, help="recipe (.toml
 overrides_option = option(
     *("--set", "overrides"), multiple=True, metavar="KEY=VALUE", help="another value for a key of the recipe"
 )
+lineage_option = option(
+    "--new-lineage",
+    is_flag=True,
+    help="the ledger is lost: begin another one at the newest checkpoint, with new indices",
+)
+take_over_option = option(
+    "--take-over", is_flag=True, help="this folder is a copy: let it be the run from now on, in the original's place"
+)
 run_id_option = option("--run-id", required=True, metavar="NAME", help="namespace of the run on Redis")
 
 

@@ -32,17 +32,17 @@ _WARDEN_IS_DEAD = signal.SIGUSR1
 
 
 def _main(order: dict[str, Any]) -> int:
-    """The warden; it forks the guard. Returns the exit code of the process that returns from it."""
+    """The reaper; it forks the guard. Returns the exit code of the process that returns from it."""
     control = socket.socket(fileno=order["fd"])
     control.set_inheritable(False)  # the command must not hold it
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    warden = os.getpid()
+    reaper = os.getpid()
     guard = os.fork()
     if guard == 0:
         wake = _signals_as_bytes()
         _prctl(_PR_SET_PDEATHSIG, _WARDEN_IS_DEAD)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # a fork does not inherit it
-        if os.getppid() != warden:
+        if os.getppid() != reaper:
             return 1
         return _guard(control, wake, order["argv"], set(order["cpus"]), order["grace_s"])
     control.close()

@@ -2,13 +2,13 @@
 
 `spawn_guarded` puts two small guards between a parent and its command:
 
-    parent ══ socket ══▶ warden ──▶ guard ──▶ command ──▶ whatever the command starts
+    parent ══ socket ══▶ reaper ──▶ guard ──▶ command ──▶ whatever the command starts
 
 The guard starts the command and stops it: when it is asked to, or when the socket ends because the parent is
 gone (a `kill -9` closes it too). It sends SIGTERM to the command, waits a grace period, then sends SIGKILL to
 everything below itself. Being a subreaper it inherits every orphan, so that a grandchild (vLLM's engine, say)
-can hide neither in a session of its own nor behind a dead father. The warden does nothing but outlive the
-guard: a killed guard's orphans fall to it, and it kills them; a killed warden is a signal to the guard. Who
+can hide neither in a session of its own nor behind a dead father. The reaper does nothing but outlive the
+guard: a killed guard's orphans fall to it, and it kills them; a killed reaper is a signal to the guard. Who
 kills one process of the chain, any one, leaves nothing behind.
 
     server = spawn_guarded([sys.executable, "-m", "http.server", "0"], name="server", log=Path("server.log"))
@@ -44,10 +44,10 @@ class SpawnError(RuntimeError):
 class Guarded:
     """A command under guard. Keep the object: the command is stopped when nobody refers to it any more."""
 
-    def __init__(self, name: str, pid: int, warden: subprocess.Popen[bytes], control: socket.socket) -> None:
+    def __init__(self, name: str, pid: int, reaper: subprocess.Popen[bytes], control: socket.socket) -> None:
         self.name = name
         self.pid = pid  # of the command itself
-        self._warden = warden
+        self._warden = reaper
         self._control = control
         _controls.add(control)
 
@@ -114,7 +114,7 @@ def spawn_guarded(
     order = {"fd": theirs.fileno(), "argv": list(argv), "cpus": sorted(cpus or ()), "grace_s": grace_s}
     output = log.open("ab") if log is not None else None
     try:
-        warden = subprocess.Popen(
+        reaper = subprocess.Popen(
             # -I: neither the folder of this file nor PYTHON* variables may change what the guard imports.
             [sys.executable, "-I", "-S", guard.__file__, name, json.dumps(order)],
             stdin=subprocess.DEVNULL,
@@ -128,8 +128,8 @@ def spawn_guarded(
         theirs.close()
         if output is not None:
             output.close()
-    pid = _await_start(name, ours, warden)
-    return Guarded(name, pid, warden, ours)
+    pid = _await_start(name, ours, reaper)
+    return Guarded(name, pid, reaper, ours)
 
 
 def free_port() -> int:
@@ -149,7 +149,7 @@ def bind_tree(pid: int, cpus: set[int]) -> None:
                     bind_tree(int(child), cpus)
 
 
-def _await_start(name: str, control: socket.socket, warden: subprocess.Popen[bytes]) -> int:
+def _await_start(name: str, control: socket.socket, reaper: subprocess.Popen[bytes]) -> int:
     control.settimeout(START_DEADLINE_S)
     try:
         answer = control.makefile("rb").readline().decode()
@@ -158,8 +158,8 @@ def _await_start(name: str, control: socket.socket, warden: subprocess.Popen[byt
     control.settimeout(None)
     if answer.strip().isdigit():
         return int(answer)
-    warden.kill()
-    warden.wait()
+    reaper.kill()
+    reaper.wait()
     control.close()
     raise SpawnError(f"{name} can't be started: {answer.strip() or 'its guard died; see the log'}")
 

@@ -41,7 +41,7 @@ def choose_templates(
     except (OSError, ValueError) as error:
         raise CannotGoOn(f"templates.files: {error}") from None
     if unknown := [name for name in names if name not in known]:
-        raise CannotGoOn(f"{key}: {', '.join(unknown)} unknown; known: {', '.join(known)}")
+        raise CannotGoOn(f"{key}: {', '.join(unknown)} unknown; known: {', '.join(known)}: give some of these")
     return {name: known[name] for name in names}
 
 

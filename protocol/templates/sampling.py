@@ -78,7 +78,7 @@ def base_weights(
         if missing := [c for c in weights.category_weights if c not in sizes]:
             raise CannotGoOn(
                 f"templates.category_weights: none of the templates drawn at step {step} is of the category "
-                f"{', '.join(missing)}; there are {', '.join(sorted(sizes))}"
+                f"{', '.join(missing)}; there are {', '.join(sorted(sizes))}: name some of these"
             )
         raw = {
             name: weights.category_weights.get(templates[name].category, 1.0) / sizes[templates[name].category]
@@ -86,7 +86,7 @@ def base_weights(
         }
     total = sum(raw.values())
     if not total:
-        raise CannotGoOn(f"templates.category_weights: every weight is 0 at step {step}; no template could be drawn")
+        raise CannotGoOn(f"templates.category_weights: every weight is 0 at step {step}; give one that is above 0")
     return {name: raw[name] / total for name in sorted(raw) if raw[name]}
 
 

@@ -61,11 +61,12 @@ class Template(BaseModel):
 
 
 def messages(template: Template, problem: str) -> list[dict[str, str]]:
-    """The chat messages of a prompt, without the prefill (which opens the assistant's turn)."""
-    return [
-        {"role": "system", "content": template.system},
-        {"role": "user", "content": problem + template.user_suffix},
-    ]
+    """The chat messages of a prompt, without the prefill (which opens the assistant's turn).
+
+    A template whose system text is empty has no system turn.
+    """
+    system = [{"role": "system", "content": template.system}] if template.system else []
+    return [*system, {"role": "user", "content": problem + template.user_suffix}]
 
 
 def render_chatml(template: Template, problem: str) -> str:

@@ -28,7 +28,7 @@ from typing import Any
 
 from chorus.reward_server.graders.task import Block, GradeResult, GradeTask, Program
 from chorus.reward_server.sandbox.runner import COMPILE_FAILED
-from chorus.reward_server.sandbox.sandbox import Limits, Outcome, Room, SandboxError
+from chorus.reward_server.sandbox.sandbox import Limits, Outcome, Sandbox, SandboxError
 
 MAX_EXTRACTED_CHARS = 20_000  # what a response repeats of a program; all of it was run
 TOLERANCE = 1e-6  # relative or absolute, where the expected number is written as a decimal
@@ -124,11 +124,11 @@ def _run_all(source: str, tests: list[dict[str, Any]], program: Program) -> tupl
     limits = Limits(cpu_s=max(1, math.floor(limit_s * CPU_SHARE)), wall_s=limit_s * WALL_SHARE)
     deadline = time.monotonic() + limit_s * TOTAL_SHARE
     judged: list[Judged] = []
-    with Room(program.sandbox, source, limits) as room:
+    with Sandbox(program.sandbox, source, limits) as sandbox:
         for test in tests:
             budget_s = deadline - time.monotonic()
             told = {"stdin": test["input"]} if "input" in test else {key: test[key] for key in ("function", "args")}
-            outcome = room.run(told, budget_s) if budget_s > 0 else None
+            outcome = sandbox.run(told, budget_s) if budget_s > 0 else None
             if outcome is None or (outcome.broke == "wall" and budget_s < limits.wall_s):
                 reason = f"the grade's {limit_s:g} s were over after {len(judged)} of {len(tests)} tests"
                 return judged, f"{reason}, each within its own limit; send fewer tests, or raise --timeout"

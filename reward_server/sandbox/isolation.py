@@ -1,4 +1,4 @@
-"""The room around the keeper: what it sees of files, processes and the network, and who it is.
+"""The sandbox around the supervisor: what it sees of files, processes and the network, and who it is.
 
 `namespaces`: mount, pid, network, IPC, UTS and cgroup namespaces of its own, made as root where we are root,
 else inside a user namespace. Its whole file system is one read-only folder: the standard library.
@@ -6,7 +6,7 @@ else inside a user namespace. Its whole file system is one read-only folder: the
 other processes stay visible by number, but the filter of `syscalls` leaves no call that reaches them.
 `bubblewrap` builds the same as `namespaces` from outside (`host` has its arguments); nothing is left to do here.
 
-Both end as an ordinary user without capabilities. A kernel that refuses a step raises OSError: no half rooms.
+Both end as an ordinary user without capabilities. A kernel that refuses a step raises OSError: no half-built sandbox.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SYS_MOUNT_SETATTR = 442  # calls from 424 on have one number on every architect
 _SYS_LANDLOCK = (444, 445, 446)  # create_ruleset, add_rule, restrict_self
 _LANDLOCK_READ = 1 << 2 | 1 << 3  # read a file, list a folder
 _LANDLOCK_ALL_V1 = (1 << 13) - 1  # every right of the first version, 5.13: execute, write, make, remove, ...
-_FIRST_UID = 30_000  # the uids between the people and the services; each room takes one of its own
+_FIRST_UID = 30_000  # the uids between the people and the services; each sandbox takes one of its own
 _NOBODY = 65534  # who an ordinary user is, seen from inside
 _MOUNT_POINT = "/tmp"  # covered in the private mount namespace only
 
@@ -112,7 +112,7 @@ def _make_root(folders: list[str]) -> None:
 
 
 def _own_uid() -> int:
-    """One uid a room: RLIMIT_NPROC counts by uid, and a room must not spend another's threads."""
+    """One uid for each sandbox: RLIMIT_NPROC counts by uid, and a sandbox must not spend another's threads."""
     return _FIRST_UID + os.getpid() % _FIRST_UID
 
 

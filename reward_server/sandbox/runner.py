@@ -27,7 +27,7 @@ def become(pipes: list[int], filter: Filter, limits: dict[str, Any]) -> None:
     """Take the four pipes, close all else, and give up what a program does not need. There is no way back."""
     libc.die_with_parent()
     for fd, pipe in enumerate(pipes):
-        os.dup2(pipe, fd)  # 0 to 2 are /dev/null in the keeper and 3 is its own: no pipe is overwritten
+        os.dup2(pipe, fd)  # 0 to 2 are /dev/null in the supervisor and 3 is its own: no pipe is overwritten
     os.closerange(len(pipes), 1024)
     for nothing in _NOTHING:
         _limit(nothing, 0)

@@ -1,9 +1,9 @@
-"""Outside the room: which mechanism this machine has, and one room for one program.
+"""Outside the sandbox: which mechanism this machine has, and one sandbox for one program.
 
-    mechanisms(): each that passed the self-test, best first    Room: start -> ready -> run(test)* -> closed
+    mechanisms(): each that passed the self-test, best first    Sandbox: start -> ready -> run(test)* -> closed
 
-A mechanism is found by trying it: a room is built, and a program inside tries to break out (`escapes`). Only one
-in which every attempt failed is used. Nothing here waits without a limit: a room that does not answer is killed.
+A mechanism is found by trying it: a sandbox is built, and a program inside tries to break out (`escapes`). Only one
+in which every attempt failed is used. Nothing here waits without a limit: a sandbox that does not answer is killed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _START = (
 
 
 class SandboxError(Exception):
-    """The room failed, not the program in it."""
+    """The sandbox failed, not the program in it."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Outcome:
     value: str  # JSON of what the function returned; "" when it did not return
 
 
-class Room:
-    """A keeper and its walls, for one program. Use it as a context manager: leaving it kills what is inside."""
+class Sandbox:
+    """A supervisor and its walls, for one program. Use it as a context manager: leaving it kills what is inside."""
 
     def __init__(self, mechanism: str, source: str, limits: Limits) -> None:
         self._limits = limits
         self._bodies = frames.Bodies()
-        self._keeper = subprocess.Popen(
+        self._supervisor = subprocess.Popen(
             _command(mechanism),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -93,24 +93,24 @@ class Room:
         return Outcome(**report)
 
     def close(self) -> None:
-        """End the keeper, at its own pace if it is quick: only then does it reap what it started."""
-        for pipe in (self._keeper.stdin, self._keeper.stdout):
+        """End the supervisor, at its own pace if it is quick: only then does it reap what it started."""
+        for pipe in (self._supervisor.stdin, self._supervisor.stdout):
             if pipe is not None:
                 pipe.close()
         try:
-            self._keeper.wait(_CLOSE_GRACE_S)
+            self._supervisor.wait(_CLOSE_GRACE_S)
         except subprocess.TimeoutExpired:
-            self._keeper.kill()  # its parent-death signal takes the rest with it
-            self._keeper.wait()
+            self._supervisor.kill()  # its parent-death signal takes the rest with it
+            self._supervisor.wait()
 
-    def __enter__(self) -> Room:
+    def __enter__(self) -> Sandbox:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def _send(self, message: dict[str, Any]) -> None:
-        try:  # the keeper reads a message to its end before it does anything else
+        try:  # the supervisor reads a message to its end before it does anything else
             frames.write(self._fd("stdin"), json.dumps(message).encode())
         except BrokenPipeError as error:
             raise SandboxError("the sandbox ended before its program was run") from error
@@ -122,12 +122,12 @@ class Room:
                 raise SandboxError("the sandbox did not answer within its limit")
             data = os.read(fd, 1 << 20)
             if not data:
-                raise SandboxError(f"the sandbox ended (exit status {self._keeper.wait()})")
+                raise SandboxError(f"the sandbox ended (exit status {self._supervisor.wait()})")
             self._bodies.add(data)
         return json.loads(body)
 
     def _fd(self, name: str) -> int:
-        return getattr(self._keeper, name).fileno()
+        return getattr(self._supervisor, name).fileno()
 
 
 @lru_cache(maxsize=1)
@@ -147,14 +147,14 @@ def find_mechanism() -> tuple[str | None, str]:
 
 
 def try_to_escape(mechanism: str) -> list[str]:
-    """Names of the attempts that succeeded in a room of this mechanism; [] is what one wants.
+    """Names of the attempts that succeeded in a sandbox of this mechanism; [] is what one wants.
 
-    Raises SandboxError or OSError when the room cannot be built or does not run an honest program.
+    Raises SandboxError or OSError when the sandbox cannot be built or does not run an honest program.
     """
     source = (_PACKAGE / "self_test.py").read_text()
     limits = Limits(cpu_s=2, wall_s=_START_LIMIT_S)
-    with Room(mechanism, source, limits) as room:
-        outcome = room.run({"function": "escapes", "args": [os.getpid()]}, _START_LIMIT_S)
+    with Sandbox(mechanism, source, limits) as sandbox:
+        outcome = sandbox.run({"function": "escapes", "args": [os.getpid()]}, _START_LIMIT_S)
     if not outcome.value:
         raise SandboxError(f"a program does not run in it ({outcome.err.strip()[-200:] or outcome.exit})")
     return json.loads(outcome.value)
@@ -166,13 +166,13 @@ def interpreter() -> str:
 
 
 def _command(mechanism: str) -> list[str]:
-    keeper = [interpreter(), "-I", "-S", "-B", "-X", "utf8", "-c", _START, mechanism]
+    supervisor = [interpreter(), "-I", "-S", "-B", "-X", "utf8", "-c", _START, mechanism]
     if mechanism != "bubblewrap":
-        return [*keeper, str(os.getpid()), str(_PACKAGE.parent)]
+        return [*supervisor, str(os.getpid()), str(_PACKAGE.parent)]
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise SandboxError("there is no bwrap command")
-    return [bwrap, *_bubblewrap_arguments(), "--", *keeper, "0", str(_PACKAGE.parent)]
+    return [bwrap, *_bubblewrap_arguments(), "--", *supervisor, "0", str(_PACKAGE.parent)]
 
 
 def _bubblewrap_arguments() -> list[str]:

@@ -1,4 +1,4 @@
-"""The self-test: a program that tries to leave its room. It runs inside and returns what it managed to do.
+"""The self-test: a program that tries to leave its sandbox. It runs inside and returns what it managed to do.
 
 Standard library only: it is read as text and run as a model's program would be.
 """
@@ -22,7 +22,7 @@ def escapes(grader_pid: int) -> list[str]:
         "a UNIX socket": lambda: socket.socket(socket.AF_UNIX),
         "a new process": _fork,
         "another program": lambda: os.execv("/bin/true", ["true"]),
-        "a signal to its keeper": lambda: os.kill(os.getppid() or 1, 0),
+        "a signal to its supervisor": lambda: os.kill(os.getppid() or 1, 0),
         "a signal to its grader": lambda: os.kill(grader_pid, 0),
         "ptrace": lambda: _raises(ctypes.CDLL(None, use_errno=True).ptrace(0, 0, 0, 0)),
         "reading /etc/passwd": lambda: open("/etc/passwd").close(),

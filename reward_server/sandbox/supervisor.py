@@ -1,4 +1,4 @@
-"""Inside the room: one clean interpreter that keeps order, and a forked child for each test.
+"""Inside the sandbox: one clean interpreter that keeps order, and a forked child for each test.
 
     argv: mechanism, parent pid (0 = unknown) | stdin: frames in | stdout: frames out
     start -> filter built, walls built -> {"ready": true} -> {"program", limits} -> tests, one at a time -> EOF -> exit

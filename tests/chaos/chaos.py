@@ -4,10 +4,11 @@
 
 Three generators under the real launcher, learner, reward server and Valkey; the first `--real` of them have a real
 vLLM, the others scripted engines. Every few seconds one role that is not itself still recovering is killed, paused,
-drained, filled or cut off. Faults are dealt from a shuffled deck, so that every kind comes about as often, until
-the time is over and every kind has come `--at-least` times. Then the run trains some steps more, ends by itself, and
-its folder is audited. Writes chaos-report.json; exits 1 if a group was lost or trained twice, if a role did not
-recover, if hardly anything was trained meanwhile, or if the memory of a process grew.
+drained, filled or cut off, or the run as a whole is renamed, changed or started twice. Faults are dealt from a shuffled
+deck, so that every kind comes about as often, until the time is over and every kind has come `--at-least` times. Then
+the run trains some steps more, ends by itself, and its folder is audited. Writes chaos-report.json; exits 1 if a group
+was lost or trained twice, if a role did not recover, if hardly anything was trained meanwhile, or if the memory of a
+process grew.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ import psutil  # noqa: E402
 import redis  # noqa: E402
 from fleet import GENERATORS, REPLICAS, VLLM, Fleet  # noqa: E402
 
+from chorus.protocol.runtime.exits import CANNOT_GO_ON  # noqa: E402
+
 RECOVERY_DEADLINE_S = 90.0
 VLLM_RECOVERY_DEADLINE_S = 500.0  # three processes that start on one core
 STEPS_AFTER = 10
@@ -45,6 +48,10 @@ KINDS = [
     "kill reward-server", "pause reward-server",
 ]  # fmt: skip
 REAL_KINDS = ["kill vllm", "pause vllm"]
+# Of the run as a whole, while nothing else is wrong with it: the launcher is killed, and the run resumed under another
+# name or with another key; a second start of it is refused.
+RUN_KINDS = ["rename run", "change run", "double run"]
+LEARNING_RATES = (1e-3, 7e-4, 4e-4)
 
 
 @dataclass
@@ -85,6 +92,8 @@ class Chaos:
     def inject(self, kind: str, role: str) -> Fault | None:
         """None: the role has no process right now."""
         how, what = kind.split()
+        if what == "run":
+            return self._to_the_run(how)
         now, step = time.monotonic(), self.fleet.step()
         member = self.fleet.ready().get(role)
         pause = self.random.uniform(*self.pause_s)
@@ -115,6 +124,24 @@ class Chaos:
         gone = (member.generator_id, member.engine) if member and how in ("kill", "drain") else None
         self.say(f"{kind}: {role} at step {step}" + (f", for {pause:.1f} s" if over else ""))
         return Fault(kind, role, now, now + pause if over else now, over, lambda: self._healed(role, step, gone))
+
+    def _to_the_run(self, how: str) -> Fault:
+        fleet, step, lr = self.fleet, self.fleet.step(), None
+        if how == "rename":
+            fleet.resume(name=f"renamed-{self.counts['rename run']}")
+        elif how == "change":
+            lr = LEARNING_RATES[(self.counts["change run"] + 1) % len(LEARNING_RATES)]
+            fleet.resume(f"learner.lr={lr}")
+        elif (status := fleet.start_twice()) != CANNOT_GO_ON:
+            self.failures.append(f"double run: the second start ended with {status}")
+        self.say(f"{how} run: at step {step}" + (f", learner.lr = {lr}" if lr else ""))
+        now = time.monotonic()
+
+        def healed() -> bool:
+            record = fleet.record()
+            return record.get("step", 0) > step and lr in (None, record["lr"]) and len(fleet.ready()) == REPLICAS
+
+        return Fault(f"{how} run", "run", now, now, None, healed)
 
     def _healed(self, role: str, step: int, gone: tuple[str, int] | None) -> bool:
         if role.startswith("gen-"):
@@ -175,8 +202,12 @@ class Chaos:
         """The next card whose role is not itself recovering; the others stay in the deck."""
         if not deck:
             deck += self.random.sample(self.kinds, len(self.kinds))
+        if deck[0] in RUN_KINDS and busy:
+            return None  # it waits until all are well
         for kind in deck:
             role = kind.split()[1]
+            if (role == "run" and busy) or "run" in busy:
+                continue
             roles = {"generator": GENERATORS, VLLM: GENERATORS[: self.fleet.real]}.get(role, [role])
             free = [r for r in roles if r not in busy]
             with contextlib.suppress(redis.RedisError):  # as good as no process
@@ -250,7 +281,7 @@ def torment(
     """A whole chaos run in `folder`; returns its report."""
     started = time.monotonic()
     fleet = Fleet(folder, real)
-    kinds = kinds or [*KINDS, *(REAL_KINDS if real else ())]
+    kinds = kinds or [*KINDS, *RUN_KINDS, *(REAL_KINDS if real else ())]
     chaos = Chaos(fleet, seed, every, pause, kinds, at_least)
     fleet.start()
     try:
@@ -272,7 +303,7 @@ def main() -> int:
     parser.add_argument("--every", type=float, nargs=2, default=(10.0, 20.0), metavar=("MIN", "MAX"))
     parser.add_argument("--pause", type=float, nargs=2, default=(4.0, 8.0), metavar=("MIN", "MAX"))
     parser.add_argument(
-        "--only", choices=[*KINDS, *REAL_KINDS], action="append", help="this kind of fault (again for more)"
+        "--only", choices=[*KINDS, *RUN_KINDS, *REAL_KINDS], action="append", help="this kind of fault (again for more)"
     )
     parser.add_argument("--report", type=Path, default=Path("chaos-report.json"))
     args = parser.parse_args()

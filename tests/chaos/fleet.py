@@ -22,6 +22,7 @@ from scriptedlive import environment
 
 from chorus.protocol.ledger import Keys
 from chorus.protocol.messages import Member, MessageError
+from chorus.protocol.run_folder.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 REPLICAS = 3
@@ -54,17 +55,40 @@ class Fleet:
 
         self.proxies = [Proxy(self._redis_address) for _ in range(REPLICAS)]
         model = save_tiny_model(self.folder / "model", 64 if self.real else 16)
-        recipe = self.folder / "chaos.toml"
-        recipe.write_text(RECIPE.format(runs=self.folder / "runs", steps=1_000_000, model=model, replicas=REPLICAS))
+        self.recipe = self.folder / "chaos.toml"
+        text = RECIPE.format(runs=self.folder / "runs", steps=1_000_000, model=model, replicas=REPLICAS)
+        self.recipe.write_text(text)
+        self.output = self.folder / "output.log"
+        self.launcher = self._launch(*(f"--set={item}" for item in (SLOWER if self.real else ())))
+
+    def _launch(self, *more: str) -> subprocess.Popen[bytes]:
         ports = ",".join(str(proxy.port) for proxy in self.proxies)
         env = environment(float(os.environ.get("CHORUS_TEST_DELAY_S", "0.8"))) | {"CHORUS_TEST_PROXIES": ports}
-        self.output = self.folder / "output.log"
-        with self.output.open("wb") as log:
-            argv = [sys.executable, str(ROOT / "tests" / "support" / "scripted_run.py"), str(recipe)]
-            argv += ["--real", str(self.real)]
-            for item in SLOWER if self.real else ():
-                argv += ["--set", item]
-            self.launcher = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log)
+        argv = [sys.executable, str(ROOT / "tests" / "support" / "scripted_run.py"), str(self.recipe)]
+        with self.output.open("ab") as log:
+            return subprocess.Popen([*argv, "--real", str(self.real), *more], env=env, cwd=ROOT, stdout=log, stderr=log)
+
+    # -- what is done to the run as a whole -----------------------------------------------------------------------
+
+    def resume(self, *overrides: str, name: str = "") -> None:
+        """Kill the launcher, rename the folder, and go on with other keys."""
+        children = psutil.Process(self.launcher.pid).children(recursive=True)
+        self.launcher.kill()
+        self.launcher.wait()
+        _, left = psutil.wait_procs(children, timeout=30)
+        if left:
+            raise RuntimeError(f"left behind by a killed launcher: {left}")
+        if name:
+            self.run_dir.rename(self.run_dir.with_name(name))
+        self.launcher = self._launch("--resume", str(self.run_dir), *(f"--set={item}" for item in overrides))
+
+    def start_twice(self) -> int:
+        """The exit status of a second start of the run that is going on."""
+        second = self._launch("--resume", str(self.run_dir))
+        try:
+            return second.wait(60)
+        finally:
+            second.kill()
 
     # -- what can be seen of the run ------------------------------------------------------------------
 
@@ -84,18 +108,22 @@ class Fleet:
         return redis.Redis(host, port, socket_timeout=2.0, socket_connect_timeout=2.0)
 
     def step(self) -> int:
+        return self.record().get("step", 0)
+
+    def record(self) -> dict[str, Any]:
+        """The newest one; empty before the first step."""
         try:
             with (self.run_dir / "metrics.jsonl").open("rb") as file:
                 file.seek(max(0, file.seek(0, 2) - 8192))
                 lines = file.read().split(b"\n")[:-1]
-            return json.loads(lines[-1])["step"]
+            return json.loads(lines[-1])
         except (OSError, StopIteration, IndexError, ValueError):
-            return 0
+            return {}
 
     def ready(self) -> dict[str, Member]:
         """Service name -> its newest live and ready member."""
         try:
-            found: Any = self.client().hgetall(Keys(self.run_dir.name).members)
+            found: Any = self.client().hgetall(Keys(RunFolder(self.run_dir).run_id).members)
         except (redis.RedisError, OSError, StopIteration):
             return {}
         members: dict[str, Member] = {}

@@ -15,11 +15,11 @@ from chorus.protocol.config.load import load_config
 
 @pytest.fixture(scope="session")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A starter policy that was barely trained: it need not be right, only run."""
+    """A starter policy after one step of training: it need not be right, only run."""
     from chorus.starter.build import build_starter
 
     names = load_config(DEMO).templates.names
-    return build_starter(tmp_path_factory.mktemp("starter"), names, 0, steps=40, log=lambda _: None)
+    return build_starter(tmp_path_factory.mktemp("starter"), names, 0, steps=1, log=lambda _: None)
 
 
 @pytest.fixture(scope="session")

@@ -135,16 +135,16 @@ async def test_nothing_is_left_of_a_program_whose_grader_or_server_is_killed(vic
         async with httpx.AsyncClient(base_url=client.base_url, timeout=2.0) as other:
             hanging = asyncio.create_task(other.post("/v1/grade", json=HANGS))
             server = psutil.Process(pid)
-            while not (rooms := [p for p in server.children(recursive=True) if _in_a_room(p)]):
+            while not (sandboxed := [p for p in server.children(recursive=True) if _in_a_sandbox(p)]):
                 await asyncio.sleep(0.02)
-            [grader] = {p.ppid() for p in rooms if not _in_a_room(psutil.Process(p.ppid()))}
+            [grader] = {p.ppid() for p in sandboxed if not _in_a_sandbox(psutil.Process(p.ppid()))}
             os.kill(grader if victim == "the grader" else pid, signal.SIGKILL)
-            _eventually(lambda: not any(map(_lives, rooms)))
+            _eventually(lambda: not any(map(_lives, sandboxed)))
             with pytest.raises(httpx.TransportError):  # closed, or still at the second try
                 await hanging
 
 
-def _in_a_room(process: psutil.Process) -> bool:
+def _in_a_sandbox(process: psutil.Process) -> bool:
     try:
         return "sandbox.supervisor" in " ".join(process.cmdline())
     except psutil.Error:

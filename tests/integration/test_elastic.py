@@ -1,6 +1,6 @@
 """Generators, Redis and the reward server come, go, hang and return in one run with scripted engines.
 
-The tests are steps of one story, in order; the last one reads the books. Its siblings with the real vLLM are
+The tests are steps of one story, in order; the last one reads the accounts. Its siblings with the real vLLM are
 in test_kill.py.
 """
 
@@ -25,7 +25,7 @@ from otherhost import OtherHost, listening
 from scriptedlive import start_generator, start_scripted_run
 
 from chorus.cli.main import main
-from chorus.protocol.ledger import Books
+from chorus.protocol.ledger import Accounts
 from chorus.protocol.ledger.keys import TASK_GROUP, Keys
 from chorus.protocol.messages import Member
 from chorus.protocol.run_folder.folder import RunFolder
@@ -127,7 +127,7 @@ def test_a_hanging_generator_costs_its_own_leases_time_and_may_come_back(story: 
     finally:
         process.resume()
     story.until(lambda: ready(story, "gen-1"), "the hanging one back at work", 60)
-    assert story.books().difference == 0
+    assert story.accounts().difference == 0
 
 
 def why(run: LiveRun) -> str:
@@ -140,21 +140,21 @@ def why(run: LiveRun) -> str:
     ).stdout
 
 
-def no_more_to_come(books: Books) -> bool:
+def no_more_to_come(accounts: Accounts) -> bool:
     """Every group admitted is with a generator, but for those of a step begun that were graded in time."""
-    return books.outstanding == 8 and not books.queued and books.leased > 4
+    return accounts.outstanding == 8 and not accounts.queued and accounts.leased > 4
 
 
 def test_a_reward_server_that_hangs_makes_groups_wait_and_nothing_is_scored_0(story: LiveRun) -> None:
     server = the_process(story, "chorus.cli.main", "reward-server")
     server.suspend()
     try:
-        story.until(lambda: no_more_to_come(story.books()), "all credits in groups that wait for a grade", 30)
+        story.until(lambda: no_more_to_come(story.accounts()), "all credits in groups that wait for a grade", 30)
         time.sleep(1.5)  # heartbeats tell it
-        admitted = story.books().admitted
+        admitted = story.accounts().admitted
         told = why(story)
         time.sleep(2.0)
-        assert story.books().admitted == admitted, "credits stop the admission"
+        assert story.accounts().admitted == admitted, "credits stop the admission"
     finally:
         server.resume()
     assert "for grades from reward server" in told
@@ -163,13 +163,13 @@ def test_a_reward_server_that_hangs_makes_groups_wait_and_nothing_is_scored_0(st
     goes_on(story)
     records = [json.loads(line) for line in (story.folder / "metrics.jsonl").read_text().splitlines()]
     assert sum(r["samples_masked"] for r in records) == 0
-    assert set(story.books().dropped) <= {"stale"}, "of age, never for want of a grade"
+    assert set(story.accounts().dropped) <= {"stale"}, "of age, never for want of a grade"
 
 
 def test_a_reward_server_that_is_killed_costs_no_grade(story: LiveRun) -> None:
     the_process(story, "chorus.cli.main", "reward-server").kill()
     goes_on(story)
-    assert set(story.books().dropped) <= {"stale"}
+    assert set(story.accounts().dropped) <= {"stale"}
 
 
 def test_a_redis_that_stands_still_longer_than_any_lease_or_read_is_waited_for(story: LiveRun) -> None:
@@ -178,20 +178,20 @@ def test_a_redis_that_stands_still_longer_than_any_lease_or_read_is_waited_for(s
     time.sleep(11.0)  # a lease lives 3 s, a socket waits 10 s
     valkey.resume()
     goes_on(story, deadline_s=90)
-    assert story.books().difference == 0
+    assert story.accounts().difference == 0
 
 
 def test_a_redis_that_is_killed_comes_back_with_its_append_only_file(story: LiveRun) -> None:
-    before = story.books().admitted
+    before = story.accounts().admitted
     the_process(story, "valkey").kill()
 
     def back() -> bool:
         try:
-            return story.books().admitted >= before
+            return story.accounts().admitted >= before
         except redis.RedisError:
             return False
 
-    story.until(back, "its books")
+    story.until(back, "its accounts")
     goes_on(story, deadline_s=90)
 
 
@@ -200,7 +200,7 @@ def test_connections_that_are_cut_cost_nothing(story: LiveRun) -> None:
         story.client.client_kill_filter(_type="normal")
         time.sleep(0.3)
     goes_on(story)
-    assert story.books().difference == 0
+    assert story.accounts().difference == 0
 
 
 def test_a_full_redis_is_waited_for_while_somebody_makes_room(story: LiveRun) -> None:
@@ -209,7 +209,7 @@ def test_a_full_redis_is_waited_for_while_somebody_makes_room(story: LiveRun) ->
     time.sleep(3.0)
     client.config_set("maxmemory", "0")
     goes_on(story, deadline_s=90)
-    assert story.books().difference == 0
+    assert story.accounts().difference == 0
     logs = "".join(log.read_text() for log in story.folder.glob("logs/*.log"))
     assert "is gone from Redis" not in logs, "full is not gone"
 
@@ -266,7 +266,7 @@ def test_a_step_of_the_running_run_replays_to_the_same_loss(story: LiveRun) -> N
 
 def test_the_run_ends_with_every_group_trained_exactly_once(story: LiveRun, capsys: pytest.CaptureFixture[str]) -> None:
     config = story.config
-    config["run"]["steps"] = story.step() + 8
+    config["run"]["steps"] = story.step() + 3
     (story.folder / "config.json").write_text(json.dumps(config))
     the_process(story, "chorus.cli.main", "learner").kill()  # its next start finds the new number of steps
     assert story.finish(120) == 0, story.tail()

@@ -1,17 +1,13 @@
-"""A run in a working folder whose packages bear our rooms' names, and those of libraries: people's repositories do."""
+"""Services started in a working folder whose packages bear our rooms' names. The whole run there: test_vllm.py."""
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from liverun import LiveRun, end_run
+from crowded import crowd, environment
 from scripted_run import RECIPE
-from tinymodel import save_tiny_model
 
 from chorus.deploy import launcher
 from chorus.deploy.placement import place
@@ -20,47 +16,10 @@ from chorus.protocol.config.load import load_config
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.processes import Guarded
 
-ROOMS = sorted(path.parent.name for path in (Path(__file__).parents[2] / "src" / "chorus").glob("*/__init__.py"))
-LIBRARIES = ("redis", "torch", "vllm", "uvicorn", "sympy", "msgpack", "numpy")
-
 
 @pytest.fixture
 def crowded(tmp_path: Path) -> Path:
-    """Every package in it raises; `chorus` is the plain folder that `git clone` makes."""
-    folder = tmp_path / "work"
-    for name in (*ROOMS, *LIBRARIES):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "__init__.py").write_text(f"raise RuntimeError('the folder {name} stood in the way')\n")
-    (folder / "chorus" / "learner").mkdir(parents=True)
-    return folder
-
-
-def environment() -> dict[str, str]:
-    """As a person has it: no PYTHONPATH and no safe path of the tests' own."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "CHORUS_"))}
-
-
-@pytest.mark.slow
-def test_the_first_step_is_trained_with_a_real_vllm(crowded: Path) -> None:
-    model = save_tiny_model(crowded / "model", hidden_size=64)
-    (crowded / "my.toml").write_text(RECIPE.format(runs="runs", steps=1, model="model", replicas=1))
-    sets = ['generator.vllm_args=["--enforce-eager"]', "staleness.target=0", "generator.lease_s=15"]
-    sets += ["learner.sync_deadline_s=60", "learner.head_deadline_s=60"]
-    argv = [str(Path(sys.executable).with_name("chorus")), "run", "my.toml", *(f"--set={item}" for item in sets)]
-    output = crowded / "output.log"
-    with output.open("wb") as log:
-        process = subprocess.Popen(argv, cwd=crowded, stdout=log, stderr=log, env=environment())
-    run = LiveRun(process, crowded / "runs", output)
-    try:
-        assert run.finish(600) == 0, run.tail()
-    finally:
-        end_run(run)
-    assert model.is_dir()
-    assert "step 1/1" in output.read_text()
-    assert run.summary()["steps"] == 1
-    record = json.loads((run.folder / "metrics.jsonl").read_text())
-    assert record["groups"] == 4  # each of them graded
-    assert "stood in the way" not in run.tail()
+    return crowd(tmp_path / "work")
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Links that are cut, throttled and delayed between the hosts of one run, each in a network namespace of its own.
 
-The tests are steps of one story, in order; the last one reads the books. CHORUS_CUT_S is how long a cut lasts; the
+The tests are steps of one story, in order; the last one reads the accounts. CHORUS_CUT_S is how long a cut lasts; the
 default outlasts a lease (3 s) and a sync (4 s).
 """
 
@@ -68,7 +68,7 @@ def test_without_the_learner_or_redis_all_wait_and_then_go_on(story: SpreadRun, 
     # What was in hand when the link went may have ended in one step more.
     tell(f"{host} cut off", story.until(lambda: story.step() > steps + 1, "steps again"))
     story.until(lambda: story.ready("near") and story.ready("far"), "both generators at work")
-    assert story.books().difference == 0
+    assert story.accounts().difference == 0
 
 
 def test_a_generator_that_only_the_learner_can_t_reach_gets_the_newest_weights_afterwards(story: SpreadRun) -> None:
@@ -92,7 +92,7 @@ def test_a_generator_that_only_the_learner_can_t_reach_gets_the_newest_weights_a
         return member is not None and Version.parse(member.version or "0.0").step >= steps
 
     tell("weight link cut", story.until(caught_up, "the newest weights"))
-    assert set(story.books().dropped) <= {"stale"}
+    assert set(story.accounts().dropped) <= {"stale"}
 
 
 def test_a_throttled_generator_gets_its_weights_at_the_link_s_pace(story: SpreadRun, tiny_model: Path) -> None:
@@ -121,9 +121,9 @@ def test_a_generator_far_away_from_redis_still_serves(story: SpreadRun) -> None:
 
 
 def test_nothing_was_lost_and_nothing_trained_twice(story: SpreadRun) -> None:
-    books = story.books()
+    accounts = story.accounts()
     trained = story.trained()
     assert set(trained.values()) == {1}
-    assert books.difference == 0
-    assert set(books.dropped) <= {"stale"}, books.dropped
-    print(f"{len(trained)} groups trained, dropped {books.dropped or 'none'}")
+    assert accounts.difference == 0
+    assert set(accounts.dropped) <= {"stale"}, accounts.dropped
+    print(f"{len(trained)} groups trained, dropped {accounts.dropped or 'none'}")

@@ -56,12 +56,12 @@ def test_commits_that_redis_forgot_are_leased_and_sampled_again(flaky_redis: Fla
     forgotten = asyncio.run(lease_and_commit(flaky_redis.url, 2))
     power_cut(flaky_redis, tmp_path, size)
 
-    books = learner.books()
-    assert (books.unread, books.queued + books.leased, books.difference) == (2, 2, 0)
+    accounts = learner.accounts()
+    assert (accounts.unread, accounts.queued + accounts.leased, accounts.difference) == (2, 2, 0)
     again = asyncio.run(lease_and_commit(flaky_redis.url, 4, wait_s=2 * LEASE_S))
     assert {lease.index for lease in again} == {lease.index for lease in forgotten}
     assert [entry.index for entry in learner.read(9, 0.1)] == [0, 1, 2, 3]
-    assert learner.books().difference == 0
+    assert learner.accounts().difference == 0
 
 
 def test_admissions_that_redis_forgot_end_this_learner_and_the_next_one_goes_on_from_the_count(
@@ -78,7 +78,7 @@ def test_admissions_that_redis_forgot_end_this_learner_and_the_next_one_goes_on_
     resumed = LearnerLedger(connect(flaky_redis.url), "run")
     assert resumed.admitted() == 2
     assert resumed.admit(2, [b"2", b"3"], capacity=9) == 2
-    assert resumed.books().difference == 0
+    assert resumed.accounts().difference == 0
 
 
 def test_a_log_whose_end_is_half_a_command_is_read_up_to_there(flaky_redis: FlakyRedis, tmp_path: Path) -> None:
@@ -88,4 +88,4 @@ def test_a_log_whose_end_is_half_a_command_is_read_up_to_there(flaky_redis: Flak
     learner.admit(1, [b"1"], capacity=9)
     power_cut(flaky_redis, tmp_path, size + 20)
     assert learner.admitted() == 1
-    assert learner.books().difference == 0
+    assert learner.accounts().difference == 0

@@ -41,7 +41,7 @@ def test_both_halves_of_the_ledger_and_the_commands_log_in(
             assert await ledger.commit(lease, b"group")
 
     asyncio.run(work())
-    assert learner.books().unread == 1
+    assert learner.accounts().unread == 1
     for command in ("status", "audit", "why"):
         assert main([command, "--redis", url]) == 0
     told = capsys.readouterr()

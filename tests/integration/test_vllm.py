@@ -1,4 +1,4 @@
-"""The real vLLM: alone, under `chorus eval`, and in an on-policy run.
+"""The real vLLM: under `chorus eval`, and in an on-policy run.
 
 Here and in test_kill.py alone; what needs an engine, but not this one, has a scripted one.
 """
@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
-from liverun import QUICK, LiveRun, end_run, start_run
-from tinymodel import save_tiny_model
+from crowded import IN_THE_WAY, crowd, start_demo_there
+from liverun import LiveRun, end_run
 
+from chorus.cli.evaluate.engine import RestartingEngine, started_vllm
 from chorus.cli.main import main
 from chorus.generator.vllm_engine import VllmEngine
 from chorus.generator.weight_sync import WeightSync
@@ -44,40 +47,15 @@ DEADLINE_S = 60.0
 WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, there is none")
 
 
-async def test_weights_that_came_in_a_sync_are_those_that_sample_the_tied_head_included(tmp_path: Path) -> None:
-    model = save_tiny_model(tmp_path / "model", hidden_size=64, tied=True)
-    config = RunConfig.model_validate(
+def config_for_sync(model: Path) -> RunConfig:
+    return RunConfig.model_validate(
         {
             "model": {"path": str(model), "dtype": "float32", "context": 64},
             "problems": {"train": ["none"], "max_prompt_tokens": 16},
             "templates": {"names": ["qwen-math"]},
             "sampling": {"group_size": 2, "max_tokens": 16},
-            "generator": {"vllm_args": ["--enforce-eager"]},
         }
     )
-    crew = DistributedTrainer(config, torch.device("cpu"), None)
-    own = {max(os.sched_getaffinity(0))}
-    engine = VllmEngine(config, tmp_path / "vllm.log", own)
-    learner = Sender(config, WeightSync(engine, "g", False, GeneratorMetrics()))
-    try:
-        await engine.start()
-        assert engine.pid is not None
-        server = psutil.Process(engine.pid)
-        for process in (server, *server.children(recursive=True)):
-            assert set(process.cpu_affinity() or ()) == own, process.cmdline()
-        for step in (1, 2):  # the first weights are others than those on disk, the second others than the first
-            _disturb(crew, seed=step)
-            sent = crew.snapshot(Version(fence=1, step=step), [[5, 6, 7], [8, 9], [10]])
-            report = await learner.sync(sent)
-            assert report.ok, report.detail
-            assert report.gap_mean <= 1e-4
-        _disturb(crew, seed=3)
-        meant = crew.snapshot(Version(fence=1, step=3), [[5, 6, 7], [8, 9], [10]])
-        report = await learner.sync(Snapshot(meant.version, meant.plan, sent.buckets, meant.canary))
-        assert not report.ok, "these are the weights of step 2"
-        assert "the engine does not compute what the learner trained" in report.detail
-    finally:
-        await engine.stop()
 
 
 class Sender:
@@ -95,7 +73,7 @@ class Sender:
             version=str(snapshot.version), group="group", backend="gloo", store_host="127.0.0.1",
             store_port=self._store.port, world_size=2, timeout_s=DEADLINE_S,
             bucket_bytes=self._config.learner.bucket_bytes, tensors=[slot.tensor for slot in snapshot.plan.slots],
-            temperature=1.0, tolerance=1e-3, canary=snapshot.canary,
+            temperature=1.0, tolerance=1e-3, checks=snapshot.checks,
         )  # fmt: skip
         taken = asyncio.create_task(self._sync.take(offer))
         await asyncio.to_thread(self._send, snapshot)
@@ -120,9 +98,24 @@ def _disturb(crew: DistributedTrainer, seed: int) -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, WITH_CUDA])])
-def test_a_real_vllm_answers_greedily_as_transformers_does(device: str, policy: Path, tmp_path: Path) -> None:
+def test_weights_that_came_in_a_sync_are_those_that_answer_greedily_as_transformers_does(
+    device: str, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vLLM of `chorus eval` takes other weights twice, refuses a third lot, and has its own back at last."""
+    own = max(os.sched_getaffinity(0))
+
+    @asynccontextmanager
+    async def synced(config: RunConfig, log: Path, cores: list[int]) -> AsyncIterator[RestartingEngine]:
+        async with started_vllm(config, log, cores) as engine:
+            if device == "cpu":
+                _runs_on(engine, {own})
+            await _sync_to_and_fro(engine, policy)
+            yield engine
+
+    monkeypatch.setattr("chorus.cli.evaluate.eval.started_vllm", synced)
     how = ["--runs", "2", "--max-tokens", str(MAX_TOKENS), "--dtype", "float32", "--vllm-arg=--enforce-eager"]
-    assert main(["eval", str(policy), "--problems", SOURCE, "--limit", "8", *how, "--out", str(tmp_path)]) == 0
+    asked = ["eval", str(policy), "--problems", SOURCE, "--limit", "8", *how, "--cpus", str(own)]
+    assert main([*asked, "--out", str(tmp_path)]) == 0
     records = read_lines(tmp_path / "answers.jsonl")
     assert len(records) == 16
     expected = _greedy(policy, load_tokenizer(str(policy)), 8, device)
@@ -130,6 +123,38 @@ def test_a_real_vllm_answers_greedily_as_transformers_does(device: str, policy: 
         same = [r["samples"][0]["text"] == expected[r["id"]] for r in records if r["run"] == run]
         assert len(same) == 8
         assert sum(same) >= 7  # a near tie may fall either way
+
+
+def _runs_on(engine: RestartingEngine, cores: set[int]) -> None:
+    """Every process of the server is bound to them."""
+    assert isinstance(engine.engine, VllmEngine)
+    assert engine.engine.pid is not None
+    server = psutil.Process(engine.engine.pid)
+    for process in (server, *server.children(recursive=True)):
+        assert set(process.cpu_affinity() or ()) == cores, process.cmdline()
+
+
+async def _sync_to_and_fro(engine: RestartingEngine, model: Path) -> None:
+    """The head of `model` is its embedding: a sync sends it once, and both take it."""
+    config = config_for_sync(model)
+    crew = DistributedTrainer(config, torch.device("cpu"), None)
+    own = {name: tensor.clone() for name, tensor in crew.trainer.policy.state_dict().items()}
+    learner = Sender(config, WeightSync(engine.engine, "g", False, GeneratorMetrics()))
+    prefixes = [[5, 6, 7], [8, 9], [10]]
+    for step in (1, 2):  # the first weights are others than those on disk, the second others than the first
+        _disturb(crew, seed=step)
+        sent = crew.snapshot(Version(fence=1, step=step), prefixes)
+        report = await learner.sync(sent)
+        assert report.ok, report.detail
+        assert report.gap_mean <= 1e-4
+    _disturb(crew, seed=3)
+    meant = crew.snapshot(Version(fence=1, step=3), prefixes)
+    report = await learner.sync(Snapshot(meant.version, meant.plan, sent.buckets, meant.checks))
+    assert not report.ok, "these are the weights of step 2"
+    assert "the engine does not compute what the learner trained" in report.detail
+    crew.trainer.policy.load_state_dict(own)
+    report = await learner.sync(crew.snapshot(Version(fence=1, step=4), prefixes))
+    assert report.ok, report.detail
 
 
 def test_a_real_vllm_that_does_not_start_says_why(
@@ -163,11 +188,12 @@ def _greedy(model: Path, tokenizer: Any, n: int, device: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def on_policy(tmp_path_factory: pytest.TempPathFactory, policy: Path) -> LiveRun:
-    """A finished synchronous run with a checkpoint at every step."""
-    run = start_run(
-        tmp_path_factory.mktemp("on-policy"),
-        f"model.path={policy}",
-        *QUICK,
+    """A finished synchronous run with a checkpoint at every step, in a folder where every name of ours is taken."""
+    folder = crowd(tmp_path_factory.mktemp("on-policy") / "work")
+    (folder / "model").symlink_to(policy)
+    run = start_demo_there(
+        folder,
+        "model.path=model",
         "run.steps=4",
         "staleness.target=0",
         "staleness.max=0",
@@ -184,6 +210,13 @@ def on_policy(tmp_path_factory: pytest.TempPathFactory, policy: Path) -> LiveRun
 
 def config_of(run: LiveRun) -> RunConfig:
     return load_config(run.folder / "config.json")
+
+
+def test_a_run_takes_nothing_from_a_folder_whose_packages_bear_our_names(on_policy: LiveRun) -> None:
+    told = on_policy.output.read_text()
+    assert "step 1/4" in told
+    assert on_policy.summary()["steps"] == 4
+    assert IN_THE_WAY not in told + on_policy.tail()
 
 
 def test_with_staleness_0_all_importance_ratios_are_1(on_policy: LiveRun) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import redis
 
-from chorus.protocol.ledger import Books, Keys, read_books
+from chorus.protocol.ledger import Accounts, Keys, read_accounts
 from chorus.protocol.messages import Member
 
 ROOT = Path(__file__).parents[2]
@@ -66,8 +66,8 @@ class LiveRun:
         logs = [self.output, *sorted(self.folder.glob("logs/*.log"))]
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-2500:]}" for log in logs)
 
-    def books(self) -> Books:
-        return read_books(self.client, Keys(self.folder.name))
+    def accounts(self) -> Accounts:
+        return read_accounts(self.client, Keys(self.folder.name))
 
     def members(self) -> list[Member]:
         found: Any = self.client.hgetall(Keys(self.folder.name).members)

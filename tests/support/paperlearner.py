@@ -75,15 +75,16 @@ class Hands:
         self._hook("publish")
         self.published.append(snapshot.version)
 
-    def wait_synced(self, at_least: int, deadline_s: float) -> int:
+    def wait_synced(self, at_least: int, deadline_s: float, check: Callable[[], None]) -> int:
+        check()
         return at_least
 
     def check(self) -> None:
         pass
 
     def work(self) -> None:
-        for lane in ("train", "eval"):
-            keys = Keys(RUN, lane)
+        for queue in ("train", "eval"):
+            keys = Keys(RUN, queue)
             reply = self.client.xreadgroup(TASK_GROUP, "hand", {keys.tasks: ">"}, count=99)
             for id, fields in entries_of(reply):
                 task = Task.decode(fields[b"d"])

@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,14 @@ class RatedEngine(ReceivingEngine):
             sequence.note(self.version.fence, self.version.step)
 
     async def generate(
-        self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float, top_p: float = 1.0
+        self,
+        prompt: list[int],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        deadline_s: float,
+        top_p: float = 1.0,
+        stop: Sequence[int] = (),
     ) -> list[Completion]:
         self._advance()
         mine = [_Sequence(min(max_tokens, random.choice(self.lengths))) for _ in range(n)]

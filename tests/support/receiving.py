@@ -71,7 +71,7 @@ class ReceivingEngine(ScriptedEngine):
         for name, tensor in self.received.items():
             own[name].copy_(tensor)
         gaps = []
-        for point in offer.canary:
+        for point in offer.checks:
             ids = torch.tensor(unpack_ids(point.prefix).astype(np.int64))[None]
             logp = torch.log_softmax(model(ids).logits[0, -1] / offer.temperature, -1)
             gaps.append(np.abs(logp[unpack_ids(point.token_ids).tolist()].numpy() - unpack_floats(point.logprobs)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from chorus.protocol.messages import (
-    CanaryPoint,
     Grade,
     Member,
     Message,
@@ -17,6 +16,7 @@ from chorus.protocol.messages import (
     Task,
     Tensor,
     Timing,
+    WeightCheck,
     pack_floats,
     pack_ids,
 )
@@ -48,7 +48,7 @@ MEMBER = Member(
 OFFER = SyncOffer(
     version="1.0", group="g", backend="gloo", store_host="127.0.0.1", store_port=1, world_size=2, timeout_s=1.0,
     bucket_bytes=4096, tensors=[Tensor(name="w", dtype="float32", shape=[2, 3])], temperature=1.0, tolerance=1e-3,
-    canary=[CanaryPoint(prefix=pack_ids([1]), token_ids=pack_ids([2]), logprobs=pack_floats([-1.0]))],
+    checks=[WeightCheck(prefix=pack_ids([1]), token_ids=pack_ids([2]), logprobs=pack_floats([-1.0]))],
 )  # fmt: skip
 REPORT = SyncReport(generator_id="g", version="1.0", group="g", ok=True)
 ALL: list[Message] = [TASK, GROUP, MEMBER, OFFER, REPORT]

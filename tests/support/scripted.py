@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from chorus.protocol.messages import Grade, SyncOffer, Task, Version
 
 
 class ScriptedEngine:
-    """Samples `tokens`; `gap` is what its canary shows; `die()` ends it as kill -9 would."""
+    """Samples `tokens`; `gap` is what its weight check shows; `die()` ends it as kill -9 would."""
 
     def __init__(self, tokens: list[int] | None = None, delay_s: float = 0.0, gap: float = 0.0) -> None:
         self.starts = 0
@@ -40,7 +41,14 @@ class ScriptedEngine:
         self._dead.set()
 
     async def generate(
-        self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float, top_p: float = 1.0
+        self,
+        prompt: list[int],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        deadline_s: float,
+        top_p: float = 1.0,
+        stop: Sequence[int] = (),
     ) -> list[Completion]:
         self.asked.append((n, temperature, max_tokens, top_p))
         dead = asyncio.create_task(self._dead.wait())

@@ -66,6 +66,7 @@ def main(argv: list[str]) -> int:
     from chorus.deploy.services import Chosen, services_of
     from chorus.deploy.supervisor import Service
     from chorus.protocol.config.load import load_config
+    from chorus.protocol.runtime.exits import CANNOT_GO_ON, CannotGoOn
 
     supervisor.MAX_RESTARTS = 10_000  # here a death is no sign of a fault in the service
     supervisor.RESTART_DELAY_S = 0.3
@@ -89,7 +90,11 @@ def main(argv: list[str]) -> int:
 
     source = args.resume / "config.json" if args.resume else args.recipe
     config = load_config(source, args.overrides)
-    return run(config, str(args.recipe), resume=args.resume, services=services)
+    try:
+        return run(config, str(args.recipe), resume=args.resume, services=services)
+    except CannotGoOn as error:
+        print(f"chorus run: {error}", file=sys.stderr)
+        return CANNOT_GO_ON
 
 
 def _arguments(service: Any) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from proxy import Proxy
 from scripted_run import RECIPE
 
 from chorus.protocol.config.load import load_config
-from chorus.protocol.ledger import Books, Keys, read_books
+from chorus.protocol.ledger import Accounts, Keys, read_accounts
 from chorus.protocol.messages import Member, SyncReport
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
@@ -100,8 +100,8 @@ class SpreadRun:
                 return member
         return None
 
-    def books(self) -> Books:
-        return read_books(self.client, self.keys)
+    def accounts(self) -> Accounts:
+        return read_accounts(self.client, self.keys)
 
     def trained_by(self, name: str) -> int:
         """Groups of this generator in the steps so far."""

@@ -168,7 +168,7 @@ def test_a_starving_learner_makes_the_fleet_grow_until_it_does_not_starve_and_no
     assert moments[-1].replicas == ENOUGH
     assert turns(moments) == 0
     assert waiting(moments) < 0.05
-    assert fleet.ledger.books().difference == 0
+    assert fleet.ledger.accounts().difference == 0
 
 
 def test_the_start_of_a_run_is_not_taken_for_starvation(load: Callable[..., MirroredFleet]) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 OURS = ("init", "reward-server", "generator", "learner")
 ENDS_BY_ITSELF = ("init", "learner")
-LONGEST_DRAIN_S = {"generator": 300, "reward-server": 15}  # generator.group_deadline_s; twice a grade's limit, and 5 s
+# generator.group_deadline_s; twice a grade's limit, and 5 s; learner.grace_s
+LONGEST_DRAIN_S = {"generator": 300, "reward-server": 15, "learner": 120}
 
 
 def problems_of(config: dict[str, Any]) -> list[str]:

@@ -109,7 +109,7 @@ def run(report: Report, stack: Stack) -> None:
             check(stack.ends("generator", since) == [0, 0], "two generators drained and ended with 0")
         with report.phase("the learner killed; it goes on from its checkpoint"):
             kill_the_learner(stack)
-        with report.phase("the run finished, its books balanced"):
+        with report.phase("the run finished, its accounts balanced"):
             finish(stack)
         with report.phase("docker compose up again: nothing left to train"):
             again(stack)

@@ -19,6 +19,7 @@ from manifest_rules import complaints, quantity
 from manifests import KUBERNETES, Object, Pods, environment, expand, find, kustomized, pods, render
 
 from chorus.cli.main import COMMANDS, main
+from chorus.deploy.services import MARGIN_S
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys
@@ -124,6 +125,7 @@ def test_configuration_and_objects_agree(
     if name == "learner":
         assert own.ports()["store"] == config.learner.store_port
         assert config.learner.host == "10.0.0.7", "the pod's own address"
+        assert config.learner.grace_s + MARGIN_S <= own.spec["terminationGracePeriodSeconds"], "SIGTERM: a checkpoint"
     else:
         assert config.generator.group_deadline_s + 20 <= own.spec["terminationGracePeriodSeconds"], "SIGTERM drains"
 
@@ -190,17 +192,19 @@ def test_the_reward_server_reads_the_recipe_where_the_others_do(overlay: str) ->
 
 
 @pytest.mark.parametrize("name", ["generator", "learner"])
-def test_the_init_container_leaves_the_configuration_that_the_service_reads(name: str, tmp_path: Path) -> None:
+def test_the_init_container_leaves_the_configuration_that_the_service_reads(
+    name: str, tiny_model: Path, tmp_path: Path
+) -> None:
     """Its own command, lock included, on folders that stand for the volumes; the model is a folder that is there."""
     if shutil.which("flock") is None:
         pytest.skip("there is no flock here (util-linux)")
     objects = render("cpu")
     own = pods_of(objects, name)
     values = environment(objects, own, "model") | {"CHORUS_MODEL__PATH": str(tmp_path / "model"), "HF_TOKEN": ""}
-    for folder in ("model", "models", "recipes", "prepared", "runs"):
+    values |= {"CHORUS_MODEL__CONTEXT": "2000", "CHORUS_PROBLEMS__MAX_PROMPT_TOKENS": "1900"}  # its tokens are bytes
+    for folder in ("models", "recipes", "prepared", "runs"):
         (tmp_path / folder).mkdir()
-    for file in ("config.json", "tokenizer.json"):
-        (tmp_path / "model" / file).write_text("{}")
+    (tmp_path / "model").symlink_to(tiny_model)
     (tmp_path / "recipes" / str(values["RECIPE"])).write_text((ROOT / "recipes" / "demo.toml").read_text())
     (tmp_path / "chorus").write_text(f'#!/bin/sh\nexec {sys.executable} -m chorus.cli.main "$@"\n')
     (tmp_path / "chorus").chmod(0o755)

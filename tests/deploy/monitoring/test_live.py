@@ -143,7 +143,7 @@ def test_what_is_scraped_is_what_the_run_says(prometheus: Prometheus, run: LiveR
     assert 0.0 <= prometheus.value("chorus_learner_wait_ratio") <= 1.0
     assert prometheus.value("chorus_ledger_difference_groups") == 0
     assert prometheus.value("sum(chorus_ledger_generators)") == 1
-    assert 4 * STEPS <= prometheus.value("chorus_ledger_trained_groups") <= run.books().trained
+    assert 4 * STEPS <= prometheus.value("chorus_ledger_trained_groups") <= run.accounts().trained
     trained = prometheus.value("sum(chorus_learner_completion_tokens_sum)")
     assert trained > 0
     generated = "sum(chorus_generator_completion_tokens_sum)"

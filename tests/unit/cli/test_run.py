@@ -16,3 +16,12 @@ def test_a_dry_run_shows_the_placement_on_gpus_that_are_not_here(capsys: pytest.
     text = capsys.readouterr().out
     assert "placement   learner on GPU 0, generators on GPU 1" in text
     assert "at most 13.7 min at 1,000 tokens/s, if" in text  # 50 x 256 x 64 tokens
+
+
+def test_a_chat_template_that_is_not_there_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", DEMO, "--set", "templates.chat=my.jinja"]) == 3
+    assert "templates.chat my.jinja: can't be read (" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

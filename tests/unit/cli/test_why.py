@@ -15,7 +15,7 @@ from samples import GROUP, MEMBER, TASK
 from chorus.cli.inspect.trace import format_events, from_redis
 from chorus.cli.inspect.why import explain
 from chorus.cli.main import main
-from chorus.protocol.ledger import Keys, LearnerLedger, read_books
+from chorus.protocol.ledger import Keys, LearnerLedger, read_accounts
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.metrics.waits import WaitReport, Waits, watch_event_loop
 from chorus.protocol.runtime.redis import server_time
@@ -24,7 +24,7 @@ KEYS = Keys("run")
 
 
 def told(client: redis.Redis, ahead_s: float = 0.0) -> str:
-    return "\n".join(explain(client, "run", read_books(client, KEYS), time.time() + ahead_s))
+    return "\n".join(explain(client, "run", read_accounts(client, KEYS), time.time() + ahead_s))
 
 
 def board() -> tuple[Waits, CollectorRegistry]:

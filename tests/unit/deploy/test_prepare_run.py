@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from chorus.starter.courses import COURSES, Course
 RECIPE = """
 [model]
 path = "{model}"
+context = 400
 [problems]
 train = ["arithmetic:chain?split=train"]
-max_prompt_tokens = 64
+max_prompt_tokens = 200
 [templates]
 names = ["qwen-math"]
 [sampling]
@@ -27,13 +29,8 @@ lr = 1e-4
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """What `chorus prepare` looks for in a model's folder; nobody loads it here."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for name in ("config.json", "tokenizer.json"):
-        (folder / name).write_text("{}")
-    return folder
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_model, tmp_path / "model")
 
 
 @pytest.fixture
@@ -60,13 +57,13 @@ def test_services_read_the_recipe_resolved_with_what_the_environment_says(
 
 @pytest.mark.parametrize("name", list(COURSES))
 def test_a_starter_is_replaced_by_the_folder_it_was_built_to(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    recipe: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     asked: dict[str, object] = {}
 
     def build(models: Path, names: list[str], seed: int, course: Course, **more: object) -> Path:
         asked.update(models=models, names=names, course=course)
-        return models / "starter-1"
+        return shutil.copytree(model, models / "starter-1")
 
     monkeypatch.setattr("chorus.starter.build.build_starter", build)
     assert prepare(recipe, tmp_path, "--set", f"model.path={name}") == 0

@@ -173,3 +173,15 @@ def test_the_curves_are_a_picture(tmp_path: Path) -> None:
 def test_curves_can_be_drawn_of_a_run_without_a_summary(tmp_path: Path) -> None:
     append(tmp_path, record(1))
     assert draw_learning_curves(RunFolder(tmp_path)).exists()
+
+
+def test_a_change_of_the_problems_is_said_once(tmp_path: Path, screen: io.StringIO) -> None:
+    changes = RunFolder(tmp_path).problem_changes
+    changes.write_text(json.dumps({"step": 0, "problems": 2, "text": "of an earlier start"}) + "\n")
+    with progress_on(screen, tmp_path) as progress:
+        progress.update()
+        with changes.open("a") as file:
+            file.write(json.dumps({"step": 5, "problems": 3, "text": "1 came (new)"}) + "\n")
+        progress.update()
+        progress.update()
+    assert screen.getvalue() == "chorus: 1 came (new)\n"

@@ -46,7 +46,7 @@ class World:
     async def sync(self, step: int) -> None:
         offer = SyncOffer(
             version=f"{self.learner.fence}.{step}", group="g", backend="gloo", store_host="127.0.0.1", store_port=1,
-            world_size=2, timeout_s=2.0, bucket_bytes=4096, tensors=[], temperature=1.0, tolerance=1e-3, canary=[],
+            world_size=2, timeout_s=2.0, bucket_bytes=4096, tensors=[], temperature=1.0, tolerance=1e-3, checks=[],
         )  # fmt: skip
         self.client.xadd(Keys("run").offers("g"), {"d": offer.encode()})
         end = time.monotonic() + DEADLINE_S
@@ -63,16 +63,16 @@ async def world(redis_url: str, client: redis.Redis) -> AsyncIterator[World]:
     await asyncio.wait([world.running], timeout=5)
 
 
-async def test_generators_answer_on_their_eval_lane_and_the_training_books_stay_untouched(world: World) -> None:
+async def test_generators_answer_on_their_eval_queue_and_the_training_accounts_stay_untouched(world: World) -> None:
     await world.sync(4)
-    before = world.learner.books()
+    before = world.learner.accounts()
     async with open_fleet(world.client, "run", "qwen-math") as fleet:
         assert fleet.version.step == 4
         answers = await asyncio.gather(*(fleet.generate([1, 2], n, 0.0, 8, DEADLINE_S) for n in (1, 2, 3)))
     assert [len(a) for a in answers] == [1, 2, 3]
     assert answers[0][0].token_ids == [5, 6, 7]
-    assert world.learner.books() == before
-    assert LearnerLedger(world.client, "run", "eval", fence=world.learner.fence).books().difference == 0
+    assert world.learner.accounts() == before
+    assert LearnerLedger(world.client, "run", "eval", fence=world.learner.fence).accounts().difference == 0
 
 
 async def test_the_generators_sample_as_the_evaluation_asks(world: World) -> None:
@@ -108,8 +108,8 @@ async def test_what_a_killed_evaluation_left_behind_is_waited_for_and_dropped(wo
     await world.sync(1)
     async with open_fleet(world.client, "run", "qwen-math") as fleet:
         await fleet.generate([1, 2], 1, 0.0, 8, DEADLINE_S)
-    books = ledger.books()
-    assert (books.admitted, books.durable, books.dropped) == (2, 1, {"abandoned": 1})
+    accounts = ledger.accounts()
+    assert (accounts.admitted, accounts.durable, accounts.dropped) == (2, 1, {"abandoned": 1})
 
 
 async def test_the_learners_own_evaluation_is_not_disturbed(world: World) -> None:
@@ -120,7 +120,7 @@ async def test_the_learners_own_evaluation_is_not_disturbed(world: World) -> Non
             pass
     (entry,) = ledger.read(10, 1.0)  # the learner still gets its answer
     assert entry.index == 0
-    assert ledger.books().dropped == {}
+    assert ledger.accounts().dropped == {}
 
 
 async def test_a_learner_that_starts_meanwhile_ends_the_evaluation_not_the_other_way(world: World) -> None:

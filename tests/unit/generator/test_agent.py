@@ -1,4 +1,4 @@
-"""The agent on a real Redis, with a scripted engine: leases, the canary's gate, deaths, draining."""
+"""The agent on a real Redis, with a scripted engine: leases, the weight check's gate, deaths, draining."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def task(index: int, min_version: int = 0) -> bytes:
 def offer(version: str, group: str = "g") -> bytes:
     return SyncOffer(
         version=version, group=group, backend="gloo", store_host="127.0.0.1", store_port=1, world_size=2,
-        timeout_s=2.0, bucket_bytes=4096, tensors=[], temperature=1.0, tolerance=1e-3, canary=[],
+        timeout_s=2.0, bucket_bytes=4096, tensors=[], temperature=1.0, tolerance=1e-3, checks=[],
     ).encode()  # fmt: skip
 
 
@@ -101,29 +101,29 @@ async def test_groups_are_sampled_graded_and_committed_with_their_versions(fleet
     fleet.learner.admit(0, [task(0), task(1)], capacity=9)
     fleet.start("a", ScriptedEngine())
     fleet.sync("a", "1.0")
-    await until(lambda: fleet.learner.books().unread == 2)
+    await until(lambda: fleet.learner.accounts().unread == 2)
     for group in fleet.groups():
         assert group.samples[0].versions == [(1, 0, 3)]
         assert group.samples[0].grade.verdict == "correct"
-    assert fleet.learner.books().difference == 0
+    assert fleet.learner.accounts().difference == 0
 
 
 async def test_nothing_is_sampled_before_the_first_sync(fleet: Fleet) -> None:
     fleet.learner.admit(0, [task(0)], capacity=9)
     fleet.start("a", ScriptedEngine())
     await asyncio.sleep(0.5)
-    assert fleet.learner.books().queued == 1
+    assert fleet.learner.accounts().queued == 1
 
 
 async def test_a_task_waits_for_its_version(fleet: Fleet) -> None:
     fleet.learner.admit(0, [task(0, min_version=3)], capacity=9)
     fleet.start("a", ScriptedEngine())
     fleet.sync("a", "1.2")
-    await until(lambda: fleet.learner.books().leased == 1)
+    await until(lambda: fleet.learner.accounts().leased == 1)
     await asyncio.sleep(0.2)
-    assert fleet.learner.books().unread == 0
+    assert fleet.learner.accounts().unread == 0
     fleet.sync("a", "1.3")
-    await until(lambda: fleet.learner.books().unread == 1)
+    await until(lambda: fleet.learner.accounts().unread == 1)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ async def test_a_generator_takes_no_more_than_its_share_of_what_is_outstanding(
     agent, _ = fleet.start("a", ScriptedEngine(delay_s=3.0))
     await until(lambda: fleet.client.hexists(fleet.keys.members, agent.id))
     fleet.sync("a", "1.0")
-    await until(lambda: fleet.learner.books().leased)
+    await until(lambda: fleet.learner.accounts().leased)
     await asyncio.sleep(0.3)
-    assert fleet.learner.books().leased == held
+    assert fleet.learner.accounts().leased == held
 
 
-async def test_a_failed_canary_commits_nothing_until_a_later_one_passes(fleet: Fleet) -> None:
+async def test_a_failed_weight_check_commits_nothing_until_a_later_one_passes(fleet: Fleet) -> None:
     engine = ScriptedEngine(delay_s=0.05, gap=0.5)
     agent, _ = fleet.start("a", engine)
     fleet.learner.admit(0, [task(0)], capacity=9)
@@ -158,10 +158,10 @@ async def test_a_failed_canary_commits_nothing_until_a_later_one_passes(fleet: F
     await until(lambda: [r.ok for r in fleet.reports()] == [False])
     assert agent.state == "quarantined"
     await asyncio.sleep(0.3)
-    assert fleet.learner.books().unread == 0
+    assert fleet.learner.accounts().unread == 0
     engine.gap = 0.0
     fleet.sync("a", "1.1")
-    await until(lambda: fleet.learner.books().unread == 1)
+    await until(lambda: fleet.learner.accounts().unread == 1)
     assert fleet.groups()[0].samples[0].versions == [(1, 1, 3)]
 
 
@@ -177,7 +177,7 @@ async def test_a_quarantined_generator_gives_back_what_it_holds(fleet: Fleet) ->
     await until(lambda: agent.state == "quarantined" and not agent._work)
     fleet.start("b", ScriptedEngine())
     fleet.sync("b", "1.1")
-    await until(lambda: fleet.learner.books().unread == 1)
+    await until(lambda: fleet.learner.accounts().unread == 1)
     (group,) = fleet.groups()
     assert (group.generator_id, group.attempt) == ("b", 1)
 
@@ -197,7 +197,7 @@ async def test_an_engine_that_is_gone_while_it_samples_is_no_failed_attempt(flee
     fleet.learner.admit(0, [task(0)], capacity=9)
     await until(lambda: engine.starts == 2)
     fleet.sync("a", "1.1")
-    await until(lambda: fleet.learner.books().unread == 1)
+    await until(lambda: fleet.learner.accounts().unread == 1)
     assert fleet.groups()[0].attempt == 1
 
 
@@ -213,7 +213,7 @@ async def test_a_failed_transfer_leaves_the_old_weights_at_work(fleet: Fleet) ->
     assert engine.calls[-1] == "resume", "sampling must go on after a failed transfer"
     assert str(agent.sync.version) == "1.0"
     fleet.learner.admit(0, [task(0)], capacity=9)
-    await until(lambda: fleet.learner.books().unread == 1)
+    await until(lambda: fleet.learner.accounts().unread == 1)
 
 
 async def test_a_transfer_that_fails_half_way_and_leaves_mixed_weights_commits_nothing_until_a_sync_passes(
@@ -224,15 +224,15 @@ async def test_a_transfer_that_fails_half_way_and_leaves_mixed_weights_commits_n
     fleet.sync("a", "1.0")
     await until(lambda: len(fleet.reports()) == 1)
     fleet.learner.admit(0, [task(0)], capacity=9)
-    await until(lambda: fleet.learner.books().leased == 1)
-    engine.fail_receive, engine.gap = True, 0.5  # the canary of 1.0 sees weights that are 1.0's no more
+    await until(lambda: fleet.learner.accounts().leased == 1)
+    engine.fail_receive, engine.gap = True, 0.5  # the weight check of 1.0 sees weights that are 1.0's no more
     fleet.sync("a", "1.1")
     await until(lambda: agent.state == "quarantined")
     await asyncio.sleep(0.6)
-    assert fleet.learner.books().unread == 0
+    assert fleet.learner.accounts().unread == 0
     engine.fail_receive, engine.gap = False, 0.0
     fleet.sync("a", "1.2")
-    await until(lambda: fleet.learner.books().unread == 1)
+    await until(lambda: fleet.learner.accounts().unread == 1)
     assert fleet.groups()[0].samples[0].versions == [(1, 2, 3)]
 
 
@@ -247,10 +247,10 @@ async def test_with_weights_that_are_too_old_for_any_step_nothing_is_leased_unti
     await asyncio.sleep(0.6)  # a lease call that was under way ends
     fleet.learner.admit(0, [task(0)], capacity=9)
     await asyncio.sleep(1.2)
-    assert fleet.learner.books().queued == 1
+    assert fleet.learner.accounts().queued == 1
     engine.fail_receive = False
     fleet.sync("a", f"1.{CONFIG.staleness.max + 2}")
-    await until(lambda: fleet.learner.books().unread == 1)
+    await until(lambda: fleet.learner.accounts().unread == 1)
 
 
 async def test_a_dead_engine_gives_its_work_back_and_is_started_again(fleet: Fleet) -> None:
@@ -258,13 +258,13 @@ async def test_a_dead_engine_gives_its_work_back_and_is_started_again(fleet: Fle
     agent, _ = fleet.start("a", engine)
     fleet.sync("a", "1.0")
     fleet.learner.admit(0, [task(0)], capacity=9)
-    await until(lambda: fleet.learner.books().leased == 1 and len(agent._work) == 1)
+    await until(lambda: fleet.learner.accounts().leased == 1 and len(agent._work) == 1)
     engine.die()
     await until(lambda: engine.starts == 2)
     assert agent.sync.version is None, "a new engine has none of our weights"
     fleet.start("b", ScriptedEngine())
     fleet.sync("b", "1.0")
-    await until(lambda: fleet.learner.books().unread == 1)
+    await until(lambda: fleet.learner.accounts().unread == 1)
     assert fleet.groups()[0].attempt == 1, "an engine's death is not the task's fault"
 
 
@@ -272,13 +272,13 @@ async def test_a_long_group_keeps_its_lease_by_renewal(fleet: Fleet) -> None:
     fleet.learner.admit(0, [task(0)], capacity=9)
     fleet.start("a", ScriptedEngine(delay_s=2.5))
     fleet.sync("a", "1.0")
-    await until(lambda: fleet.learner.books().leased == 1)
+    await until(lambda: fleet.learner.accounts().leased == 1)
     fleet.start("b", ScriptedEngine())
     fleet.sync("b", "1.0")
     await asyncio.sleep(1.8)  # three leases long
     (held,) = fleet.client.xpending_range(fleet.keys.tasks, "generators", "-", "+", 9)
     assert (held["consumer"], held["times_delivered"]) == (b"a", 1), "renewed, not claimed anew by anybody"
-    await until(lambda: fleet.learner.books().unread == 1)
+    await until(lambda: fleet.learner.accounts().unread == 1)
     assert fleet.groups()[0].generator_id == "a"
 
 
@@ -287,10 +287,10 @@ async def test_an_unreadable_task_is_refused_and_the_rest_goes_on(fleet: Fleet) 
     fleet.learner.admit(0, [b"\x00", task(1)], capacity=9)
     fleet.start("a", ScriptedEngine())
     fleet.sync("a", "1.0")
-    await until(lambda: fleet.learner.books().unread == 1)
-    await until(lambda: fleet.learner.books().leased == 0)
-    books = fleet.learner.books()
-    assert (books.dropped, books.foreign, books.difference) == ({"corrupt": 1}, 1, 0)
+    await until(lambda: fleet.learner.accounts().unread == 1)
+    await until(lambda: fleet.learner.accounts().leased == 0)
+    accounts = fleet.learner.accounts()
+    assert (accounts.dropped, accounts.foreign, accounts.difference) == ({"corrupt": 1}, 1, 0)
 
 
 async def test_draining_finishes_what_is_held_and_leaves(fleet: Fleet) -> None:
@@ -300,7 +300,7 @@ async def test_draining_finishes_what_is_held_and_leaves(fleet: Fleet) -> None:
     await until(lambda: len(agent._work) == 1)
     agent.drain()
     await asyncio.wait_for(running, 5)
-    assert fleet.learner.books().unread == 1
+    assert fleet.learner.accounts().unread == 1
     assert fleet.client.hgetall(fleet.keys.members) == {}
 
 
@@ -356,9 +356,9 @@ async def test_a_task_that_is_not_what_was_admitted_is_buried_and_counted(fleet:
     fleet.learner.admit(0, [payload, task(1)], capacity=9)
     fleet.start("a", ScriptedEngine())
     fleet.sync("a", "1.0")
-    await until(lambda: fleet.learner.books().unread == 1 and fleet.learner.books().leased == 0)
-    books = fleet.learner.books()
-    assert (books.dropped, books.difference) == ({"corrupt": 1}, 0)
+    await until(lambda: fleet.learner.accounts().unread == 1 and fleet.learner.accounts().leased == 0)
+    accounts = fleet.learner.accounts()
+    assert (accounts.dropped, accounts.difference) == ({"corrupt": 1}, 0)
     ((_, letter),) = fleet.client.xrange(fleet.keys.dead)  # type: ignore[misc]
     assert letter[b"reason"] == b"corrupt"
     assert b"chorus.task/1" in letter[b"detail"] or b"task " in letter[b"detail"]
@@ -370,8 +370,8 @@ async def test_a_task_that_nobody_admitted_is_counted_as_foreign(fleet: Fleet, i
     fleet.learner.admit(0, [task(0)], capacity=9)
     fleet.start("a", ScriptedEngine())
     fleet.sync("a", "1.0")
-    await until(lambda: fleet.learner.books().unread == 1 and fleet.learner.books().leased == 0)
-    assert fleet.learner.books().foreign + fleet.learner.books().dropped.get("corrupt", 0) == 1
+    await until(lambda: fleet.learner.accounts().unread == 1 and fleet.learner.accounts().leased == 0)
+    assert fleet.learner.accounts().foreign + fleet.learner.accounts().dropped.get("corrupt", 0) == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", offer("1.0")[:-4], offer("1.0").replace(b"\xa31.0", b"\xa3new")])
@@ -401,11 +401,11 @@ async def test_a_redis_that_is_away_for_a_moment_costs_nothing(flaky_redis: Flak
     fleet.sync("a", "1.0")
     await until(lambda: len(agent._work) == 1)
     await asyncio.to_thread(flaky_redis.away_for, 1.5)  # longer than a lease: it expires meanwhile
-    await until(lambda: fleet.learner.books().unread == 1, deadline_s=20.0)
+    await until(lambda: fleet.learner.accounts().unread == 1, deadline_s=20.0)
     fleet.learner.admit(1, [task(1)], capacity=9)
-    await until(lambda: fleet.learner.books().unread == 2, deadline_s=20.0)
+    await until(lambda: fleet.learner.accounts().unread == 2, deadline_s=20.0)
     assert not running.done()
-    assert fleet.learner.books().difference == 0
+    assert fleet.learner.accounts().difference == 0
     await fleet.close()
 
 
@@ -432,12 +432,12 @@ async def test_a_task_whose_version_does_not_come_is_given_back_in_time(
     await until(lambda: agent.metrics.groups.labels("no_weights")._value.get() >= 1)
     fleet.start("fresh", ScriptedEngine())
     fleet.sync("fresh", "1.5")
-    await until(lambda: fleet.learner.books().unread == 1)
+    await until(lambda: fleet.learner.accounts().unread == 1)
     (group,) = fleet.groups()
     assert (group.generator_id, group.attempt) == ("fresh", 1), "waiting for weights is no failed attempt"
 
 
-async def test_what_was_sampled_since_the_last_good_check_is_never_committed_when_the_canary_fails(
+async def test_what_was_sampled_since_the_last_good_check_is_never_committed_when_the_weight_check_fails(
     fleet: Fleet,
 ) -> None:
     engine = ScriptedEngine(delay_s=0.6)
@@ -450,13 +450,13 @@ async def test_what_was_sampled_since_the_last_good_check_is_never_committed_whe
     fleet.sync("a", "1.1")  # while four groups are being sampled
     await until(lambda: agent.state == "quarantined")
     await asyncio.sleep(1.0)  # longer than they would have taken
-    assert fleet.learner.books().unread == 0
+    assert fleet.learner.accounts().unread == 0
     fleet.start("b", ScriptedEngine())
     fleet.sync("b", "1.1")
-    await until(lambda: fleet.learner.books().unread == 4)
+    await until(lambda: fleet.learner.accounts().unread == 4)
     groups = fleet.groups()
     assert {(g.generator_id, g.attempt) for g in groups} == {("b", 1)}, "the tasks went back, untried"
-    assert fleet.learner.books().difference == 0
+    assert fleet.learner.accounts().difference == 0
 
 
 @pytest.mark.parametrize("shift_s", [-20.0, 3600.0])

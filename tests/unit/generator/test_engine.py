@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer
 from chorus.generator import vllm_engine
 from chorus.generator.vllm_engine import VllmEngine
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.messages import CanaryPoint, SyncOffer, pack_floats, pack_ids
+from chorus.protocol.messages import SyncOffer, WeightCheck, pack_floats, pack_ids
 from chorus.protocol.runtime.processes import Guarded, SpawnError, spawn_guarded
 
 CONFIG = RunConfig.model_validate(
@@ -56,12 +56,18 @@ async def answering(
         yield engine, bodies
 
 
-@pytest.mark.parametrize(("asked", "top_p"), [({}, 1.0), ({"top_p": 0.95}, 0.95)])
-async def test_a_request_says_how_its_samples_are_drawn(tmp_path: Path, asked: dict[str, float], top_p: float) -> None:
+@pytest.mark.parametrize(
+    ("asked", "top_p", "stop"),
+    [({}, 1.0, []), ({"top_p": 0.95}, 0.95, []), ({"stop": [3, 7]}, 1.0, [3, 7])],
+)
+async def test_a_request_says_how_its_samples_are_drawn_and_where_they_end(
+    tmp_path: Path, asked: dict[str, Any], top_p: float, stop: list[int]
+) -> None:
     async with answering(tmp_path, [CHOICE] * 3) as (engine, bodies):
         completions = await engine.generate([1, 2], 3, 0.7, 8, 10.0, **asked)
     assert [(c.token_ids, c.logprobs, c.versions) for c in completions] == [([5, 6], [-0.5, -0.25], [(1, 4, 2)])] * 3
     sampling = {"n": 3, "max_tokens": 8, "temperature": 0.7, "top_p": top_p, "logprobs": 0, "detokenize": False}
+    sampling["stop_token_ids"] = stop
     assert bodies == [{"model": "policy", "token_ids": [1, 2], "sampling_params": sampling}]
 
 
@@ -115,10 +121,10 @@ async def test_the_weight_check_compares_the_learner_s_likeliest_tokens(
     tmp_path: Path, top: dict[int, float], gaps: list[float]
 ) -> None:
     content = [{"logprob": -0.5, "top_logprobs": [{"token_id": id, "logprob": value} for id, value in top.items()]}]
-    point = CanaryPoint(prefix=pack_ids([1, 2]), token_ids=pack_ids([5, 6]), logprobs=pack_floats([-0.5, -1.25]))
+    point = WeightCheck(prefix=pack_ids([1, 2]), token_ids=pack_ids([5, 6]), logprobs=pack_floats([-0.5, -1.25]))
     offer = SyncOffer(
         version="1.0", group="g", backend="gloo", store_host="127.0.0.1", store_port=1, world_size=2, timeout_s=9.0,
-        bucket_bytes=4096, tensors=[], temperature=0.7, tolerance=1e-3, canary=[point],
+        bucket_bytes=4096, tensors=[], temperature=0.7, tolerance=1e-3, checks=[point],
     )  # fmt: skip
     async with answering(tmp_path, [{**CHOICE, "logprobs": {"content": content}}]) as (engine, bodies):
         assert (await engine.logprob_gaps(offer)).tolist() == pytest.approx(gaps)

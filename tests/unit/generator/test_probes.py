@@ -59,7 +59,7 @@ class Probed:
     def offer(self, version: str) -> None:
         offer = SyncOffer(
             version=version, group="g", backend="gloo", store_host="127.0.0.1", store_port=1, world_size=2,
-            timeout_s=2.0, bucket_bytes=4096, tensors=[], temperature=1.0, tolerance=1e-3, canary=[],
+            timeout_s=2.0, bucket_bytes=4096, tensors=[], temperature=1.0, tolerance=1e-3, checks=[],
         )  # fmt: skip
         self.client.xadd(Keys("run").offers("a"), {"d": offer.encode()})
 
@@ -71,7 +71,7 @@ async def probed(redis_url: str, client: redis.Redis) -> AsyncIterator[Probed]:
         yield probed
 
 
-async def test_a_generator_is_ready_only_with_fresh_weights_whose_canary_passed(probed: Probed) -> None:
+async def test_a_generator_is_ready_only_with_fresh_weights_whose_weight_check_passed(probed: Probed) -> None:
     assert await probed.ready() == (503, "joining"), "its engine has not started"
     running = asyncio.create_task(probed.agent.run())
     await probed.until((503, "syncing"))

@@ -30,7 +30,7 @@ class Checked(ScriptedEngine):
 def offer(version: str) -> SyncOffer:
     return SyncOffer(
         version=version, group="g", backend="gloo", store_host="127.0.0.1", store_port=1, world_size=2, timeout_s=2.0,
-        bucket_bytes=4096, tensors=[], temperature=1.0, tolerance=TOLERANCE, canary=[],
+        bucket_bytes=4096, tensors=[], temperature=1.0, tolerance=TOLERANCE, checks=[],
     )  # fmt: skip
 
 

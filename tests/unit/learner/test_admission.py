@@ -200,3 +200,10 @@ def test_a_row_without_a_column_that_a_grader_names_is_refused_with_its_place(ti
     }
     with pytest.raises(CannotGoOn, match=r"problems\.jsonl:1: there is no column 'limit', which a grader's `columns`"):
         Admission(RunConfig.model_validate(sections), "run")
+
+
+def test_every_task_says_which_tokens_end_an_answer(tiny_model: Path, problems: Path) -> None:
+    asked = admission(tiny_model, str(problems), problems=1, samples=1)
+    ends = sorted({asked.tokenizer.eos_token_id, 2})  # 2: a Llama's, in its generation config
+    tasks = [asked.task(0, 0), *asked.evaluation_tasks(0, 0)]
+    assert [task.sampling.stop for task in tasks] == [ends] * 3

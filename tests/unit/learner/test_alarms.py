@@ -12,13 +12,15 @@ from chorus.protocol.config.run import AlarmsSection
 
 HEALTHY = {
     "entropy": 0.3, "accuracy": 0.6, "truncated": 0.4, "clip_high_fraction": 0.01, "clip_low_fraction": 0.01,
-    "grad_norm": 0.4, "w_effective": 0.99, "updates_skipped": 0,
+    "grad_norm": 0.4, "w_effective": 0.99, "updates_skipped": 0, "zero_spread": 0.3, "no_answer": 0.1, "format": 0.8,
 }  # fmt: skip
 
 
-def raised(records: list[dict[str, Any]], loss: str = "ppo", **config: Any) -> list[tuple[int, str]]:
+def raised(
+    records: list[dict[str, Any]], loss: str = "ppo", pays_format: bool = True, **config: Any
+) -> list[tuple[int, str]]:
     """(step, sentence) of everything raised."""
-    alarms = Alarms(AlarmsSection(**config), loss)
+    alarms = Alarms(AlarmsSection(**config), loss, pays_format)
     found = []
     for step, record in enumerate(records, 1):
         found += [(step, text) for text in alarms.look({"step": step, **HEALTHY, **record})]
@@ -94,7 +96,35 @@ def test_a_threshold_of_0_turns_an_alarm_off() -> None:
         "w_effective": 0.001,
     }
     assert raised([{}] * 12 + [bad] * 12, **off) == []
+    flat = {"truncated": 1.0, "zero_spread": 1.0, "no_answer": 1.0, "format": 0.0}
+    assert len(raised([flat] * 30)) == 4
+    none = dict.fromkeys(("flat_truncated", "flat_zero_spread", "flat_no_answer", "flat_format"), 0)
+    assert raised([flat] * 30, **none) == []
+    assert raised([flat] * 30, flat_steps=0) == []
 
 
 def test_what_was_not_measured_raises_nothing() -> None:
     assert raised([dict.fromkeys(HEALTHY)] * 12) == []
+
+
+@pytest.mark.parametrize(
+    ("flat", "words"),
+    [
+        ({"truncated": 0.97}, "at least 95% of the answers were cut off in each of the run's 20 steps so far: raise"),
+        ({"zero_spread": 1.0}, "at least 98% of the groups had one reward in each of the run's 20 steps so far"),
+        ({"no_answer": 0.99}, "no answer was found in at least 95% of the samples in each of the run's 20 steps"),
+        ({"format": 0.0}, "the mean format score was 0.01 at most in each of the run's 20 steps so far"),
+    ],
+)
+def test_a_run_that_is_flat_from_its_first_step_on_is_told_and_one_that_becomes_so_is_not(
+    flat: dict[str, Any], words: str
+) -> None:
+    [(step, text)] = raised([flat] * 60)
+    assert (step, words in text) == (20, True), text
+    assert raised([flat] * 19) == []
+    stirred = [text for _, text in raised([flat] * 19 + [{}] + [flat] * 40)]
+    assert not any("so far" in text for text in stirred)
+
+
+def test_a_format_that_is_not_paid_may_be_flat() -> None:
+    assert raised([{"format": 0.0}] * 30, pays_format=False) == []

@@ -138,7 +138,7 @@ class Replica(threading.Thread):
                     broadcast(group, bucket, offer.timeout_s)
                 self.received = {name: t for views in plan.views(buckets) for name, t in views}
                 verdict = self.verdicts.pop(0) if len(self.verdicts) > 1 else self.verdicts[0]
-                ok, detail = (False, "canary failed") if verdict == "refused" else (True, "")
+                ok, detail = (False, "weight check failed") if verdict == "refused" else (True, "")
                 report = SyncReport(generator_id="g", version=offer.version, group=offer.group, ok=ok, detail=detail)
                 if verdict == "late":
                     self.late = report
@@ -224,5 +224,5 @@ def test_weights_that_every_generator_refuses_end_the_run_with_the_reason(
 ) -> None:
     replica(verdicts=("refused",))
     broadcaster.publish(snapshot(1))
-    with pytest.raises(CannotGoOn, match="refused the weights 5 times; g says: canary failed"):
+    with pytest.raises(CannotGoOn, match="refused the weights 5 times; g says: weight check failed"):
         broadcaster.wait_synced(1, 60.0)

@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch.distributed.checkpoint import state_dict_saver
+from torch.distributed.checkpoint.state_dict import get_state_dict
 
+from chorus.learner.training import checkpoint
 from chorus.protocol.run_folder import checkpoints
 
 
@@ -36,3 +40,28 @@ def test_pruning_keeps_the_newest_the_selected_and_every_manifest(folder: Path) 
     assert (folder / "step-000010" / "state").is_dir()
     assert checkpoints.read_manifest(folder / "step-000005").all_entries == ["5-0"]
     assert checkpoints.oldest(folder) == folder / "step-000010"
+
+
+def _stepped(**settings: object) -> tuple[torch.nn.Module, torch.optim.AdamW]:
+    torch.manual_seed(1)
+    policy = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(policy.parameters(), **settings)  # type: ignore[arg-type]
+    policy(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return policy, optimizer
+
+
+def test_the_optimizer_keeps_its_moments_and_takes_its_settings_from_the_configuration(tmp_path: Path) -> None:
+    policy, optimizer = _stepped(lr=0.1, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3)
+    model_state, optimizer_state = get_state_dict(policy, optimizer)
+    state = {"model": model_state, "optimizer": optimizer_state}
+    state_dict_saver.save(state, checkpoint_id=str(tmp_path / checkpoints.STATE))
+    checkpoints.write_manifest(tmp_path, checkpoints.Manifest(1, 1, {}))
+    wished = {"lr": 0.2, "betas": (0.7, 0.95), "eps": 1e-5, "weight_decay": 0.0}
+    again, resumed = _stepped(**wished)
+    checkpoint.load(tmp_path, again, resumed)  # type: ignore[arg-type]
+    [group] = resumed.param_groups
+    assert {key: group[key] for key in wished} == wished
+    moments = [[s["step"].item(), s["exp_avg"].tolist()] for s in resumed.state.values()]
+    assert moments == [[s["step"].item(), s["exp_avg"].tolist()] for s in optimizer.state.values()]
+    assert again.weight.tolist() == policy.weight.tolist()

@@ -78,9 +78,9 @@ class Loop:
         """After the collector has given up on one bad and one good group."""
         with pytest.raises(CannotGoOn, match=r"no usable rollout for learner.collect_deadline_s = 0.6 s"):
             self.collector.next_step(0, 1, lambda: None)
-        books = self.ledger.books()
-        assert books.difference == 0
-        return books.dropped
+        accounts = self.ledger.accounts()
+        assert accounts.difference == 0
+        return accounts.dropped
 
 
 @pytest.fixture
@@ -159,14 +159,14 @@ def test_a_group_with_nothing_to_learn_from_is_dropped_with_its_reason(
         assert loop.dropped() == {reason: 1}
 
 
-def test_entries_that_nobody_admitted_are_refused_and_counted_outside_the_books(loop: Loop) -> None:
+def test_entries_that_nobody_admitted_are_refused_and_counted_outside_the_accounts(loop: Loop) -> None:
     loop.collector.admit(0, 1)
     for id, task in loop.tasks():
         loop.client.xadd(loop.keys.rollouts, {"d": group(task)})
         loop.client.xadd(loop.keys.rollouts, {"i": "abc", "junk": "x"})
         loop.commit(id, task.index, group(task))
     assert len(loop.collector.next_step(0, 1, lambda: None)) == 2
-    assert loop.ledger.books().foreign == 2
+    assert loop.ledger.accounts().foreign == 2
 
 
 def test_a_copy_of_a_group_is_never_trained_again(loop: Loop) -> None:
@@ -176,11 +176,11 @@ def test_a_copy_of_a_group_is_never_trained_again(loop: Loop) -> None:
         loop.client.xadd(loop.keys.rollouts, {"i": task.index, "d": group(task)})
     ready = loop.collector.next_step(0, 2, lambda: None)
     assert [r.group.task.index for r in ready] == [0, 1]
-    books = loop.ledger.books()
-    assert (books.dropped, books.foreign, books.difference) == ({}, 2, 0)
+    accounts = loop.ledger.accounts()
+    assert (accounts.dropped, accounts.foreign, accounts.difference) == ({}, 2, 0)
 
 
-def test_a_forged_group_is_dropped_and_the_honest_one_after_it_leaves_the_books_balanced(loop: Loop) -> None:
+def test_a_forged_group_is_dropped_and_the_honest_one_after_it_leaves_the_accounts_balanced(loop: Loop) -> None:
     loop.collector.admit(0, 1)
     (first, task), (second, other) = loop.tasks()
     forged = group(task.model_copy(update={"gold": ["7"]}))
@@ -188,7 +188,7 @@ def test_a_forged_group_is_dropped_and_the_honest_one_after_it_leaves_the_books_
     loop.commit(second, 1, group(other))
     loop.commit(first, 0, group(task))
     assert loop.dropped() == {"corrupt": 1}
-    assert loop.ledger.books().foreign == 1
+    assert loop.ledger.accounts().foreign == 1
 
 
 def test_a_copy_of_a_group_that_a_crash_will_train_again_is_not_trained_beside_it(
@@ -208,7 +208,7 @@ def test_a_copy_of_a_group_that_a_crash_will_train_again_is_not_trained_beside_i
     again.collector.restore(0)
     assert [r.entry.id for r in again.collector.next_step(0, 9, lambda: None)] == ids
     assert again.collector.window.ready == {}
-    assert again.ledger.books().foreign == 2
+    assert again.ledger.accounts().foreign == 2
 
 
 def test_a_group_older_than_the_bound_is_dropped_and_one_at_it_is_trained(
@@ -223,8 +223,8 @@ def test_a_group_older_than_the_bound_is_dropped_and_one_at_it_is_trained(
 
     trained = loop.collector.next_step(5, 2, answer)
     assert [(r.group.task.index, staleness(r.group, 5)) for r in trained] == [(1, 4), (2, 4)]
-    books = loop.ledger.books()
-    assert (books.dropped, books.difference) == ({"stale": 1}, 0)
+    accounts = loop.ledger.accounts()
+    assert (accounts.dropped, accounts.difference) == ({"stale": 1}, 0)
 
 
 def mixed(task: Task, oldest: int) -> bytes:
@@ -302,7 +302,7 @@ def test_an_evaluation_drops_what_is_corrupt(loop: Loop) -> None:
             loop.commit(id, task.index, group(task, ids=(5, 10**6) if task.index else (5, 6)), keys)
 
     assert evaluate(loop.admission, ledger, 0, loop.admission.evaluation_tasks, answer).accuracy == 1.0
-    assert ledger.books().dropped == {"corrupt": 1}
+    assert ledger.accounts().dropped == {"corrupt": 1}
 
 
 def graded(task: Task, *accuracies: float) -> bytes:
@@ -338,9 +338,9 @@ def test_dynamic_sampling_replaces_groups_that_are_all_right_or_all_wrong(
     assert [r.group.task.index for r in trained] == [3, 4]
     assert loop.collector.take_filtered() == {"all_right": 1, "all_wrong": 2}
     loop.ledger.trained(1, [r.entry.id for r in trained])
-    books = loop.ledger.books()
-    assert books.dropped == {"filtered": 3}
-    assert books.difference == 0
+    accounts = loop.ledger.accounts()
+    assert accounts.dropped == {"filtered": 3}
+    assert accounts.difference == 0
 
 
 def test_dynamic_sampling_looks_at_accuracy_not_at_the_reward(client: redis.Redis, tiny_model: Path) -> None:
@@ -354,7 +354,7 @@ def test_dynamic_sampling_looks_at_accuracy_not_at_the_reward(client: redis.Redi
     loop.commit(id, task.index, payload)  # rewards 1 and 2, both right
     answering(loop, lambda index: (1.0, 0.0))
     loop.collector.next_step(0, 1, lambda: None)
-    assert loop.ledger.books().dropped == {"filtered": 1}
+    assert loop.ledger.accounts().dropped == {"filtered": 1}
 
 
 def test_accuracy_bounds_filter_more_than_the_extremes(client: redis.Redis, tiny_model: Path) -> None:
@@ -370,8 +370,8 @@ def test_after_its_refills_a_step_takes_the_groups_that_come(client: redis.Redis
     trained = loop.collector.next_step(0, 9, lambda: None)
     assert len(trained) == 2
     assert loop.collector.take_filtered() == {"all_right": 6}  # 3 refills of 2 groups
-    assert loop.ledger.books().dropped == {"filtered": 6}
-    assert loop.ledger.books().difference == 0
+    assert loop.ledger.accounts().dropped == {"filtered": 6}
+    assert loop.ledger.accounts().difference == 0
 
 
 def test_a_step_that_was_recorded_comes_again_though_it_would_be_filtered_now(
@@ -381,7 +381,7 @@ def test_a_step_that_was_recorded_comes_again_though_it_would_be_filtered_now(
     answering(first, lambda index: (1.0, 1.0))
     ids = [r.entry.id for r in first.collector.next_step(0, 9, lambda: None)]
     first.ledger.record(1, ids)
-    # The learner was killed; its successor reads the same books.
+    # The learner was killed; its successor reads the same accounts.
     again = Loop(client, tiny_model, DAPO, collect_deadline_s=30)
     again.ledger.rewind(0)
     again.collector.restore(0)
@@ -391,4 +391,4 @@ def test_a_step_that_was_recorded_comes_again_though_it_would_be_filtered_now(
 def test_without_dynamic_sampling_nothing_is_filtered(loop: Loop) -> None:
     answering(loop, lambda index: (1.0, 1.0))
     assert len(loop.collector.next_step(0, 1, lambda: None)) == 2
-    assert loop.ledger.books().dropped == {}
+    assert loop.ledger.accounts().dropped == {}

@@ -120,7 +120,7 @@ def test_a_learner_that_died_after_a_stage_began_goes_on_in_it_with_the_same_dra
     assert [[r.entry.id for r in groups] for groups in retrained[:3]] == [[r.entry.id for r in g] for g in trained]
     assert again.admission.stages.starts == first.admission.stages.starts == whole.admission.stages.starts
     assert drawn(first.admitted + again.admitted) == drawn(whole.admitted)
-    assert again.ledger.books().difference == 0
+    assert again.ledger.accounts().difference == 0
 
 
 def test_online_hints_learn_also_from_the_groups_that_the_filter_drops(

@@ -43,8 +43,8 @@ def test_a_whole_run_trains_every_group_once_and_sums_itself_up(
     assert [r["step"] for r in run.records()] == [1, 2, 3]
     assert [checkpoints.read_manifest(path).step for path in checkpoints.whole(run.checkpoints)] == [2, 3]
     assert sorted(parts.ranks.trained) == list(range(6))  # type: ignore[attr-defined]
-    books = parts.ledger.books()
-    assert (books.durable, books.outstanding, books.difference) == (6, 0, 0)
+    accounts = parts.ledger.accounts()
+    assert (accounts.durable, accounts.outstanding, accounts.difference) == (6, 0, 0)
     assert json.loads(run.status.read_text()) == {"phase": "done", "detail": ""}
 
 
@@ -80,8 +80,8 @@ def test_a_learner_killed_before_any_change_of_the_world_is_followed_by_one_that
         assert sorted(parts.ranks.trained) == list(range(6)), f"killed before change {k}"  # type: ignore[attr-defined]
         entries = [id for path in checkpoints.whole(folder / "checkpoints") for id in _entries(path)]
         assert len(entries) == len(set(entries)) == 6
-        books = parts.ledger.books()
-        assert (books.admitted, books.durable, books.outstanding, books.difference) == (6, 6, 0, 0)
+        accounts = parts.ledger.accounts()
+        assert (accounts.admitted, accounts.durable, accounts.outstanding, accounts.difference) == (6, 6, 0, 0)
         assert [r["step"] for r in RunFolder(folder).records()] == [1, 2, 3]
         assert [v["step"] for v in parts.evaluations.validations()] == [2, 3]
         k += 1
@@ -105,7 +105,7 @@ def test_a_collapse_goes_back_to_the_oldest_checkpoint_and_on_with_the_next_prob
     assert checkpoints.read_manifest(checkpoints.folder_of(run.checkpoints, 4)).rolled_back_to == 2
     trained = parts.ranks.trained  # type: ignore[attr-defined]
     assert sorted(trained) == [0, 1, 2, 3, 8, 9, 10, 11], "steps 3 and 4 are undone in the weights, and come no more"
-    assert parts.ledger.books().durable == 12
+    assert parts.ledger.accounts().durable == 12
     assert parts.weights.published[-1].fence > parts.weights.published[0].fence  # type: ignore[attr-defined]
 
 
@@ -121,7 +121,18 @@ def test_a_collapse_that_stops_the_run_leaves_its_checkpoint(
     ):
         learner.run()
     assert [checkpoints.read_manifest(p).step for p in checkpoints.whole(tmp_path / "checkpoints")] == [2]
-    assert parts.ledger.books().durable == 4
+    assert parts.ledger.accounts().durable == 4
+
+
+def test_a_run_that_was_flat_from_its_beginning_ends_since_no_earlier_step_was_better(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    alarms = {"on_collapse": "rollback", "flat_steps": 3}
+    config = config_of(tiny_model, tmp_path, run={"steps": 9}, alarms=alarms, learner={"checkpoint_every": 1})
+    learner, _ = start(client, config, tmp_path, accuracies=(0.0,))
+    with pytest.raises(CannotGoOn, match=r"after step 3 \(no earlier step was any better\): at least 98% of the"):
+        learner.run()
+    assert checkpoints.rollbacks(tmp_path / "checkpoints") == []
 
 
 def _entropy_of_one(parts: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import redis
 import torch
 
 from chorus.learner import main as learner
+from chorus.protocol.ledger import FencedError, Keys
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.owner import Owner
 
 RECIPE = """
 [run]
@@ -66,6 +69,7 @@ def test_a_gpu_without_memory_is_one_line_with_the_mend(
         raise torch.OutOfMemoryError(OUT_OF_MEMORY)
 
     monkeypatch.setattr(learner, "_learn", learn)
+    monkeypatch.setattr(learner, "_sole", lambda *_: nullcontext())
     monkeypatch.setattr(learner, "connect", lambda _: redis.Redis())
     placement = ["--set", "placement.learner_gpus=[0]", "--set", f"placement.generator_gpus=[[{int(not shared)}]]"]
     with pytest.raises(CannotGoOn) as caught:
@@ -77,3 +81,19 @@ def test_a_gpu_without_memory_is_one_line_with_the_mend(
     assert ("lower generator.gpu_memory" in said) == shared
     assert said.endswith("Then go on with --resume")
     assert any(record.exc_info for record in caplog.records), "where it ran out is in the log"
+
+
+def test_who_is_fenced_out_says_who_has_taken_the_run_over(
+    arguments: list[str], client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fenced(*_: object) -> int:
+        client.set(Keys("r").owner, Owner("pod-2", "b", "n", 1, 1).text[:-1] + ', "folder": "/runs/there"}')
+        raise FencedError("run 'r': this learner was fenced by learner start 2; it stops")
+
+    monkeypatch.setattr(learner, "_learn", fenced)
+    monkeypatch.setattr(learner, "connect", lambda _: client)
+    monkeypatch.setattr(learner, "glance", lambda _: client)
+    with pytest.raises(
+        CannotGoOn, match="it stops: process 1 on host pod-2, folder /runs/there has taken the run over"
+    ):
+        learner.main(arguments)

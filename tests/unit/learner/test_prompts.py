@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from chorus.problems.rendering import Renderer, load_tokenizer
+from chorus.problems.rendering import Renderer, load_tokenizer, stop_tokens
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.templates.load import load_templates
 from chorus.protocol.templates.template import render_chatml
@@ -85,3 +88,104 @@ def test_a_marker_that_the_chat_template_takes_away_is_told_once(
 def test_a_model_without_a_chat_template_is_refused_with_the_mend(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(CannotGoOn, match=r"has no chat template; set templates.chat = 'chatml'"):
         Renderer(tokenizer, "model")
+
+
+THINKING = PLAIN + "{% if add_generation_prompt and enable_thinking is false %}<think></think>{% endif %}"
+
+
+def test_arguments_reach_the_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = THINKING
+    without = Renderer(tokenizer, "model", {"enable_thinking": False}).text(TEMPLATES["qwen-math"], PROBLEM)
+    assert without.endswith("[assistant]<think></think>")
+    assert Renderer(tokenizer, "model").text(TEMPLATES["qwen-math"], PROBLEM).endswith("[assistant]")
+
+
+def test_an_argument_that_the_chat_template_never_reads_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = THINKING
+    with pytest.raises(CannotGoOn, match=r"chat_arguments: the chat template \(model\) never reads 'enable_thinkin'"):
+        Renderer(tokenizer, "model", {"enable_thinkin": False})
+
+
+def test_a_chat_template_of_ones_own_is_a_file_and_needs_none_of_the_model(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    tokenizer.chat_template = None
+    own = tmp_path / "own.jinja"
+    own.write_text("{{ bos_token }}" + TURNS + "{% if shout %}!{% endif %}" + HEADER)
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    text = Renderer(tokenizer, str(own), {"shout": True}).text(TEMPLATES["qwen-math"], PROBLEM)
+    assert text == f"<s>[system]{TEMPLATES['qwen-math'].system}[/][user]{PROBLEM}[/]![assistant]"
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [(None, "can't be read"), ("{% if %}", "no Jinja template"), (b"\xff", "can't be read")],
+)
+def test_a_chat_template_that_is_none_is_refused(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, written: str | bytes | None, words: str
+) -> None:
+    own = tmp_path / "own.jinja"
+    if written is not None:
+        own.write_bytes(written if isinstance(written, bytes) else written.encode())
+    with pytest.raises(CannotGoOn, match=f"templates.chat {own}: {words}"):
+        Renderer(tokenizer, str(own))
+
+
+def test_a_chat_template_that_takes_no_user_turn_alone_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = "{{ raise_exception('tools only') }}"
+    with pytest.raises(CannotGoOn, match=r"templates.chat model: the chat template refuses one user turn .*tools only"):
+        Renderer(tokenizer, "model").text(TEMPLATES["qwen-math"], PROBLEM)
+
+
+@pytest.mark.parametrize("chat", ["chatml", "model"])
+def test_a_template_without_a_system_text_has_no_system_turn(tokenizer: PreTrainedTokenizerFast, chat: str) -> None:
+    tokenizer.chat_template = PLAIN
+    template = TEMPLATES["qwen-math"].model_copy(update={"system": ""})
+    text = Renderer(tokenizer, chat).text(template, PROBLEM)
+    assert (
+        text
+        == {
+            "chatml": f"<|im_start|>user\n{PROBLEM}<|im_end|>\n<|im_start|>assistant\n",
+            "model": f"<s>[user]{PROBLEM}[/][assistant]",
+        }[chat]
+    )
+
+
+def test_the_token_that_begins_a_text_is_there_once_though_the_tokenizer_adds_it_too(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    begin = tokenizer.convert_tokens_to_ids("<s>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", begin)])
+    assert tokenizer.encode("1")[0] == begin
+    tokenizer.chat_template = PLAIN
+    ids = Renderer(tokenizer, "model").ids(TEMPLATES["qwen-math"], PROBLEM)
+    assert (ids[0], ids.count(begin)) == (begin, 1)
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [
+        ([5, 6], 9, [4, 5, 6]),  # all of the generation config's, and the tokenizer's
+        (5, 9, [4, 5]),
+        (None, 9, [4, 9]),  # no such file: what the model's config says
+        (None, None, [4]),
+        ([5, 10_000], 9, [4, 5]),  # the head has no such row
+    ],
+)
+def test_an_answer_ends_at_every_end_token_of_generation_config_and_tokenizer(
+    tiny_model: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    generation: int | list[int] | None,
+    config: int | None,
+    expected: list[int],
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / "generation_config.json").unlink(missing_ok=True)
+    if generation is not None:
+        (model / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
+    written = json.loads((model / "config.json").read_text()) | {"eos_token_id": config}
+    (model / "config.json").write_text(json.dumps(written))
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(4)
+    assert stop_tokens(str(model), tokenizer, vocabulary=100) == expected

@@ -1,4 +1,4 @@
-"""What the weight check allows follows what bfloat16 rounds at the canary's own positions."""
+"""What the weight check allows follows what bfloat16 rounds at the weight check's own positions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_snapshot_says_how_far_bfloat16_is_off(model: Path) -> None:
     exact, rounded = (crew.snapshot(Version(fence=1, step=0), PREFIXES) for crew in crews.values())
     assert exact.rounding == 0.0
     assert 1e-5 < rounded.rounding < 0.1
-    for one, other in zip(exact.canary, rounded.canary, strict=True):
+    for one, other in zip(exact.checks, rounded.checks, strict=True):
         assert unpack_floats(other.logprobs) == pytest.approx(unpack_floats(one.logprobs), abs=0.1)
 
 
@@ -54,7 +54,7 @@ def test_prefixes_of_any_length_are_looked_at_together_as_each_by_itself(
     prefixes = [*PREFIXES, [7]]
     together = crew.snapshot(version, prefixes)
     alone = [crew.snapshot(version, [prefix]) for prefix in prefixes]
-    for point, single in zip(together.canary, [s.canary[0] for s in alone], strict=True):
+    for point, single in zip(together.checks, [s.checks[0] for s in alone], strict=True):
         assert (point.prefix, point.token_ids) == (single.prefix, single.token_ids)
         assert unpack_floats(point.logprobs) == pytest.approx(unpack_floats(single.logprobs), abs=1e-5)
     assert together.rounding == pytest.approx(sum(s.rounding for s in alone) / len(alone), abs=1e-5)

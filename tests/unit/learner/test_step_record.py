@@ -14,10 +14,12 @@ from chorus.learner.metrics.step_record import Surroundings, repetition, step_re
 from chorus.learner.objectives.objective import TOKEN_STATS
 from chorus.learner.training.batch import MicroBatch, cut
 from chorus.learner.training.experience import Experience, make_experience
+from chorus.learner.training.memory import peak_memory
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.run import RewardSection, RunConfig
 from chorus.protocol.ledger import Rollout
+from chorus.protocol.messages import Grade
 from chorus.protocol.metrics.step import AGES, KEYS, TABLE
 
 CONFIG = RunConfig.model_validate(
@@ -59,7 +61,7 @@ def table(b: MicroBatch, w: dict[int, float], entropy: dict[int, float]) -> torc
 def record(groups: list[Rollout] = GROUPS, config: RunConfig = CONFIG) -> dict:
     experience = make_experience(groups, config, version=2)
     stats = measured(experience, {0: 1.0, 2: 3.0}, {0: 0.5, 1: 0.1, 2: 0.3, 3: 9.9})
-    around = Surroundings(1.0, 4.0, 0.25, 400, 3, Counter(all_right=2))
+    around = Surroundings(1.0, 4.0, 0.25, 400, 3, Counter(all_right=2), memory=(5, 9))
     return step_record(3, config, groups, experience, stats, around)
 
 
@@ -203,3 +205,29 @@ def test_every_exported_number_of_the_samples_and_tokens_is_measured() -> None:
     parts = {"step": r, "template": r["by_template"]["a"], "part": r["by_template"]["a"], "age": r["by_staleness"]["0"]}
     exported = [(row.key, view) for row in TABLE if row.tag not in elsewhere for view in row.exported]
     assert [e for e in exported if parts[e[1]][e[0]] is None and e[0] not in unmeasured] == []
+
+
+def test_groups_with_one_reward_are_counted_with_those_that_dynamic_sampling_replaced() -> None:
+    alike = [ready([sample(0.0), sample(0.0)], 0, "a"), ready([sample(1.0), sample(0.0)], 1, "a")]
+    experience = make_experience(alike, CONFIG, version=2)
+    stats = measured(experience, {0: 1.0}, dict.fromkeys(range(4), 0.0))
+    for filtered, share in (({}, 0.5), ({"all_wrong": 5, "all_right": 1, "outside": 2}, 7 / 10)):
+        around = Surroundings(1.0, 4.0, filtered=Counter(filtered))
+        assert step_record(3, CONFIG, alike, experience, stats, around)["zero_spread"] == share
+
+
+def test_samples_without_an_answer_are_counted_over_all_and_by_template() -> None:
+    mute = sample(0.0).model_copy(update={"grade": Grade(verdict="no_answer", accuracy=0.0)})
+    groups = [ready([mute, sample(0.0)], 0, "a"), ready([mute, mute], 1, "b")]
+    found = record(groups)
+    assert found["no_answer"] == 0.75
+    assert [found["by_template"][name]["no_answer"] for name in ("a", "b")] == [0.5, 1.0]
+
+
+def test_the_learners_memory_is_in_the_record() -> None:
+    experience = make_experience(GROUPS, CONFIG, version=2)
+    stats = measured(experience, {0: 1.0}, dict.fromkeys(range(4), 0.0))
+    peak, limit = peak_memory()
+    found = step_record(3, CONFIG, GROUPS, experience, stats, Surroundings(1.0, 4.0, memory=(peak, limit)))
+    assert (found["memory_peak"], found["memory_limit"]) == (peak, limit)
+    assert 10 * 2**20 < peak < limit

@@ -89,10 +89,10 @@ def test_the_selected_checkpoint_outlives_pruning_until_a_better_one_is_selected
     some = evaluations(tmp_path)
     folder = checkpoints(tmp_path, 4, 8, 10)
     some.record(result(4, 0.9))
-    prune(folder, 1, some.selected_step())
+    prune(folder, 1, [some.selected_step()])
     assert with_weights(folder) == ["step-000004", "step-000010"]
     some.record(result(10, 0.95))
-    prune(folder, 1, some.selected_step())
+    prune(folder, 1, [some.selected_step()])
     assert with_weights(folder) == ["step-000010"]
     assert len(list(folder.glob("*/manifest.json"))) == 3  # the audit reads them
 

@@ -48,8 +48,8 @@ def test_rows_become_problems_in_order(tmp_path: Path, name: str):
         "source": "MATH",
         "row": None,
     }
-    assert (second.id, second.answers) == ("set/1", ["2"])
-    assert (third.id, third.answers) == ("set/2", ["3", "4"])
+    assert (second.problem, second.answers) == ("2?", ["2"])
+    assert (third.problem, third.answers) == ("3?", ["3", "4"])
 
 
 def test_all_accepted_answers_win_over_the_first_one(tmp_path: Path):
@@ -133,7 +133,7 @@ def test_an_id_that_occurs_twice_is_refused_with_both_places(tmp_path: Path):
     [
         ("nowhere.jsonl", "no such file"),
         ("nowhere.parquet", "no such file"),
-        ("problems.csv", "unknown kind of source"),
+        ("problems.xlsx", "unknown kind of source"),
     ],
 )
 def test_a_source_that_cannot_be_used_is_refused(spec: str, named: str):
@@ -202,7 +202,8 @@ def test_a_data_set_of_the_hub_is_asked_for_by_name_split_config_and_revision(mo
     hub = ScriptedHub({"question": "1 + 1?", "final": "2"})
     monkeypatch.setitem(sys.modules, "datasets", hub)
     [problem] = load_problems("hub:some/set:test?config=main&revision=abc&problem=question&answer=final")
-    assert (problem.id, problem.problem, problem.answers) == ("some/set:test/0", "1 + 1?", ["2"])
+    assert problem.id.startswith("hub:some/set:test#")
+    assert (problem.problem, problem.answers) == ("1 + 1?", ["2"])
     assert hub.asked == [("some/set", "main", "test", "abc")]
     load_problems("hub:some/set?problem=question&answer=final")
     assert hub.asked[1] == ("some/set", None, "train", None)

@@ -235,3 +235,20 @@ def test_any_text_reaches_a_key_that_holds_a_text(text: str, tmp_path_factory: p
     assert load_config(path, (), {"CHORUS_RUN__NAME": text}).run.name == text
     if not text.lstrip().startswith(("'", '"')):
         assert load_config(path, [f"run.name={text}"], {}).run.name == text
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        (["templates.chat=gemma"], "'gemma' is no chat format: give chatml, model, or the file of a chat template"),
+        (["templates.chat_arguments.enable_thinking=false"], "set chat = 'model'"),
+        (["templates.chat=model", "templates.chat_arguments.tokenize=true"], "tokenize is set by every prompt itself"),
+    ],
+)
+def test_a_chat_format_that_can_not_be_right_is_refused(recipe: Path, sets: list[str], words: str) -> None:
+    assert words in refusal(recipe, sets)
+
+
+def test_a_chat_template_and_what_it_is_told_come_from_the_recipe(recipe: Path) -> None:
+    config = load_config(recipe, ["templates.chat=my.jinja", "templates.chat_arguments.enable_thinking=false"], {})
+    assert (config.templates.chat, config.templates.chat_arguments) == ("my.jinja", {"enable_thinking": False})

@@ -1,4 +1,4 @@
-"""The ledger on a real Valkey: credits, leases, twins, crashes, and books that always balance."""
+"""The ledger on a real Valkey: credits, leases, twins, crashes, and accounts that always balance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chorus.protocol.ledger import (
     IndexTakenError,
     LearnerLedger,
     LedgerLostError,
-    read_books,
+    read_accounts,
 )
 from chorus.protocol.ledger.keys import Keys
 
@@ -40,9 +40,9 @@ async def b(redis_url: str, learner: LearnerLedger) -> AsyncIterator[GeneratorLe
 
 
 def balanced(learner: LearnerLedger) -> dict[str, int]:
-    books = learner.books()
-    assert books.difference == 0, books
-    return {k: getattr(books, k) for k in ("admitted", "trained", "durable", "outstanding")}
+    accounts = learner.accounts()
+    assert accounts.difference == 0, accounts
+    return {k: getattr(accounts, k) for k in ("admitted", "trained", "durable", "outstanding")}
 
 
 async def test_a_group_walks_from_admitted_to_durable(learner: LearnerLedger, a: GeneratorLedger) -> None:
@@ -116,15 +116,15 @@ async def test_a_released_task_is_claimable_at_once_and_only_failures_count_as_t
     assert lease.attempt == 2
 
 
-async def test_the_dead_are_counted_by_reason_and_foreign_entries_stay_outside_the_books(
+async def test_the_dead_are_counted_by_reason_and_foreign_entries_stay_outside_the_accounts(
     learner: LearnerLedger, a: GeneratorLedger, client: redis.Redis
 ) -> None:
     learner.admit(0, [b"task"], capacity=1)
     client.xadd(Keys("run").tasks, {"d": b"forged"})
     for lease in await a.lease(5, block_s=0.1):
         await a.bury(lease, "attempts" if lease.index is not None else "corrupt", "why")
-    books = learner.books()
-    assert (books.dropped, books.foreign, books.difference) == ({"attempts": 1}, 1, 0)
+    accounts = learner.accounts()
+    assert (accounts.dropped, accounts.foreign, accounts.difference) == ({"attempts": 1}, 1, 0)
     reasons = [fields[b"reason"] for _, fields in client.xrange(Keys("run").dead)]
     assert reasons == [b"attempts", b"corrupt"]
 
@@ -160,8 +160,8 @@ async def test_trimming_forgets_only_what_is_done_with(learner: LearnerLedger, a
     for lease in leases[:3]:
         await a.commit(lease, b"g")
     learner.trim()
-    books = balanced(learner)
-    assert books["outstanding"] == 10
+    accounts = balanced(learner)
+    assert accounts["outstanding"] == 10
     assert learner.client.xlen(learner.keys.tasks) == 7
     assert len(await a.lease(10, block_s=0.1)) == 5
 
@@ -178,10 +178,10 @@ async def test_a_wiped_redis_is_told_from_an_empty_one(
     with pytest.raises(LedgerLostError):
         await a.lease(1, block_s=0.01)
     with pytest.raises(LedgerLostError):
-        read_books(client, Keys("run"))
+        read_accounts(client, Keys("run"))
 
 
-def test_lanes_do_not_touch_each_other_s_books(learner: LearnerLedger, client: redis.Redis) -> None:
+def test_queues_do_not_touch_each_other_s_accounts(learner: LearnerLedger, client: redis.Redis) -> None:
     evaluation = LearnerLedger(client, "run", "eval", fence=learner.fence)
     evaluation.admit(0, [b"e"], capacity=99)
     assert balanced(learner)["admitted"] == 0
@@ -225,7 +225,7 @@ async def test_a_wipe_is_told_by_every_call(client: redis.Redis, learner: Learne
         lambda: learner.refuse(["1-1"]),
         lambda: learner.trim(),
         lambda: learner.outstanding_indices(),
-        lambda: learner.books(),
+        lambda: learner.accounts(),
     ):
         with pytest.raises(LedgerLostError):
             call()
@@ -253,12 +253,12 @@ def test_an_entry_that_nobody_admitted_is_a_stray_until_it_is_refused(
     learner.admit(0, [b"x"], capacity=4)
     client.xadd(learner.keys.tasks, {"d": b"forged"})
     client.xadd(learner.keys.rollouts, {"d": b"forged"})
-    books = learner.books()
-    assert (books.strays, books.outstanding, books.difference) == (2, 1, 0)
+    accounts = learner.accounts()
+    assert (accounts.unknown, accounts.outstanding, accounts.difference) == (2, 1, 0)
     (entry,) = learner.read(5, 0.1)
     learner.drop("corrupt", [entry.id])
-    books = learner.books()
-    assert (books.strays, books.foreign, books.difference) == (1, 1, 0)
+    accounts = learner.accounts()
+    assert (accounts.unknown, accounts.foreign, accounts.difference) == (1, 1, 0)
 
 
 async def test_what_was_acknowledged_is_not_counted_as_trained_and_what_is_trained_is_not_dropped(

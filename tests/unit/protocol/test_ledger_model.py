@@ -1,6 +1,6 @@
-"""The ledger against a model of itself: any interleaving of what may happen to it keeps the books.
+"""The ledger against a model of itself: any interleaving of what may happen to it keeps the accounts.
 
-Hypothesis draws the interleavings, a real Valkey carries them out, and after each step the books and every
+Hypothesis draws the interleavings, a real Valkey carries them out, and after each step the accounts and every
 group's place are compared with a plain Python model. Time passes on command: `expire` makes one lease as idle
 as if nobody had renewed it.
 """
@@ -74,7 +74,7 @@ class LedgerModel(RuleBasedStateMachine):
         self.step = self.durable_step = 0
         self.manifest: list[str] = []  # of the newest checkpoint
         self.drops: Counter[str] = Counter()
-        self.strays = {self.keys.tasks: 0, self.keys.rollouts: 0}
+        self.unknown = {self.keys.tasks: 0, self.keys.rollouts: 0}
         self.foreign = 0
 
     def teardown(self) -> None:
@@ -103,7 +103,7 @@ class LedgerModel(RuleBasedStateMachine):
     def forge(self, into: str) -> None:
         stream = getattr(self.keys, into)
         self.client.xadd(stream, {"d": b"forged"})
-        self.strays[stream] += 1
+        self.unknown[stream] += 1
 
     # -- generators -----------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class LedgerModel(RuleBasedStateMachine):
             self.handles.append((who, lease))
         for stray in (lease for lease in leases if lease.index is None):
             self.loop.run_until_complete(self.ledgers[who].bury(stray, "corrupt", "nobody admitted it"))
-            self.strays[self.keys.tasks] -= 1
+            self.unknown[self.keys.tasks] -= 1
             self.foreign += 1
         if not leases:
             assert not self.at("queued")
@@ -210,7 +210,7 @@ class LedgerModel(RuleBasedStateMachine):
                 self.undelivered.append(index)
 
     def take_in(self, entries: list[Entry]) -> None:
-        strays = [e.id for e in entries if e.index is None]
+        unknown = [e.id for e in entries if e.index is None]
         ours = [e.index for e in entries if e.index is not None]
         assert ours == (self.undelivered or self.unread)[: len(ours)], "oldest first, lost replies before all"
         assert {e.digest for e in entries if e.index is not None} <= {digest_of(b"t")}
@@ -218,9 +218,9 @@ class LedgerModel(RuleBasedStateMachine):
             (self.undelivered if index in self.undelivered else self.unread).remove(index)
             self.place[index] = "read"
             self.read.append(self.entry_of[index])
-        self.learner.drop("corrupt", strays)
-        self.strays[self.keys.rollouts] -= len(strays)
-        self.foreign += len(strays)
+        self.learner.drop("corrupt", unknown)
+        self.unknown[self.keys.rollouts] -= len(unknown)
+        self.foreign += len(unknown)
 
     @precondition(lambda self: self.read)
     @rule(data=st.data(), dies=st.booleans(), reply_lost=st.booleans())
@@ -293,10 +293,10 @@ class LedgerModel(RuleBasedStateMachine):
         self.step = self.durable_step
         self.undelivered = []
         entries = self.learner.reread()
-        strays = [e.id for e in entries if e.index is None]
-        self.learner.drop("corrupt", strays)
-        self.strays[self.keys.rollouts] -= len(strays)
-        self.foreign += len(strays)
+        unknown = [e.id for e in entries if e.index is None]
+        self.learner.drop("corrupt", unknown)
+        self.unknown[self.keys.rollouts] -= len(unknown)
+        self.foreign += len(unknown)
         self.read = [e.id for e in entries if e.index is not None]
         assert {self.index_of(id) for id in self.read} == set(self.at("read")), "nothing is lost by the crash"
         assert self.learner.recorded() == self.recorded
@@ -320,18 +320,18 @@ class LedgerModel(RuleBasedStateMachine):
     # -- what must always hold ------------------------------------------------------------------------
 
     @invariant()
-    def the_books_balance_and_say_what_the_model_says(self) -> None:
+    def the_accounts_balance_and_say_what_the_model_says(self) -> None:
         if not hasattr(self, "place"):
             return
-        books = self.learner.books()
-        assert books.difference == 0, books
+        accounts = self.learner.accounts()
+        assert accounts.difference == 0, accounts
         counts = Counter(self.place.values())
-        assert (books.admitted, books.outstanding) == (
+        assert (accounts.admitted, accounts.outstanding) == (
             len(self.place),
             sum(counts[p] for p in ("queued", "leased", "unread", "read")),
         )
-        assert (books.trained, books.durable) == (counts["trained"] + counts["durable"], counts["durable"])
-        assert (Counter(books.dropped), books.foreign) == (self.drops, self.foreign)
+        assert (accounts.trained, accounts.durable) == (counts["trained"] + counts["durable"], counts["durable"])
+        assert (Counter(accounts.dropped), accounts.foreign) == (self.drops, self.foreign)
         assert self.learner.outstanding_indices() == set(self.at("queued", "leased", "unread", "read"))
 
     @invariant()
@@ -360,7 +360,7 @@ def model(redis_url: str) -> type[LedgerModel]:
     return LedgerModel
 
 
-def test_any_interleaving_keeps_the_books_balanced_and_trains_nothing_twice(model: type[LedgerModel]) -> None:
+def test_any_interleaving_keeps_the_accounts_balanced_and_trains_nothing_twice(model: type[LedgerModel]) -> None:
     run_state_machine_as_test(
         model,
         settings=settings(

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chorus.protocol.messages import (
-    CanaryPoint,
     Grade,
     Member,
     Message,
@@ -22,6 +21,7 @@ from chorus.protocol.messages import (
     SyncReport,
     Task,
     Timing,
+    WeightCheck,
     pack_floats,
     pack_ids,
 )
@@ -52,7 +52,7 @@ MEMBER = Member(
 OFFER = SyncOffer(
     version="1.0", group="g", backend="gloo", store_host="h", store_port=1, world_size=2, timeout_s=1.0,
     bucket_bytes=16, tensors=[], temperature=1.0, tolerance=1e-3,
-    canary=[CanaryPoint(prefix=pack_ids([1]), token_ids=pack_ids([2]), logprobs=pack_floats([-1.0]))],
+    checks=[WeightCheck(prefix=pack_ids([1]), token_ids=pack_ids([2]), logprobs=pack_floats([-1.0]))],
 )  # fmt: skip
 REPORT = SyncReport(generator_id="g", version="1.0", group="g", ok=True)
 ALL: list[Message] = [TASK, GROUP, MEMBER, OFFER, REPORT]
@@ -128,7 +128,7 @@ def test_a_message_with_one_forged_field_is_whole_or_refused(data: st.DataObject
         (MEMBER, {"version": "new"}, "version"),
         (OFFER, {"version": "1"}, "version"),
         (OFFER, {"timeout_s": -1.0}, "timeout_s"),
-        (OFFER, {"canary": [{"prefix": b"", "token_ids": b"1234", "logprobs": b""}]}, "1 token ids but 0"),
+        (OFFER, {"checks": [{"prefix": b"", "token_ids": b"1234", "logprobs": b""}]}, "1 token ids but 0"),
         (REPORT, {"gap_mean": float("inf")}, "gap_mean"),
     ],
 )
@@ -149,3 +149,9 @@ def test_a_task_whose_tests_are_no_json_is_refused(tests: str) -> None:
     forged = TASK.model_copy(update={"kind": "code", "tests": tests})
     with pytest.raises(MessageError, match="tests"):
         Task.decode(forged.encode())
+
+
+def test_a_task_without_stop_tokens_is_written_as_tasks_were_before_there_were_any() -> None:
+    assert "stop" not in msgpack.unpackb(TASK.encode())["sampling"]
+    ending = TASK.model_copy(update={"sampling": Sampling(temperature=1.0, max_tokens=8, stop=[2, 7])})
+    assert Task.decode(ending.encode()) == ending

@@ -1,4 +1,4 @@
-"""What a step's record becomes on /metrics, and the books that are read from Redis when somebody asks."""
+"""What a step's record becomes on /metrics, and the accounts that are read from Redis when somebody asks."""
 
 from __future__ import annotations
 
@@ -173,16 +173,16 @@ def test_a_generator_is_in_one_state() -> None:
     assert shown(m.registry, "chorus_generator_busy_seconds_total") == 0.75
 
 
-def books(client: redis.Redis) -> CollectorRegistry:
+def accounts(client: redis.Redis) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(LedgerCollector(client, "run"))
     return registry
 
 
-def test_the_books_on_metrics_are_those_of_the_ledger(client: redis.Redis) -> None:
+def test_the_accounts_on_metrics_are_those_of_the_ledger(client: redis.Redis) -> None:
     ledger = LearnerLedger(client, "run")
     keys = Keys("run")
-    registry = books(client)
+    registry = accounts(client)
     ledger.admit(0, [TASK.encode()] * 5, capacity=9)
     client.xreadgroup(TASK_GROUP, "g", {keys.tasks: ">"}, count=2)
     client.xadd(keys.dead, {"reason": "attempts"})
@@ -192,9 +192,9 @@ def test_the_books_on_metrics_are_those_of_the_ledger(client: redis.Redis) -> No
     assert shown(registry, "chorus_ledger_outstanding_groups", state="leased") == 2
     assert shown(registry, "chorus_ledger_difference_groups") == 0
     assert shown(registry, "chorus_ledger_dead_letters") == 1
-    client.hincrby(keys.books, "admitted", 1)
+    client.hincrby(keys.accounts, "admitted", 1)
     assert shown(registry, "chorus_ledger_difference_groups") == 1
-    client.hincrby(keys.books, "dropped:stale", 1)
+    client.hincrby(keys.accounts, "dropped:stale", 1)
     assert shown(registry, "chorus_ledger_dropped_groups_total", reason="stale") == 1
     assert shown(registry, "chorus_ledger_difference_groups") == 0
 
@@ -205,7 +205,7 @@ def test_generators_are_counted_by_state_and_the_silent_ones_as_gone(client: red
         member = MEMBER.model_copy(update={"generator_id": name, "state": state, "last_seen": time.time() - silent_s})
         client.hset(Keys("run").members, name, member.encode())
     client.hset(Keys("run").members, "d", b"\xff")
-    registry = books(client)
+    registry = accounts(client)
     for state, count in (("ready", 1), ("gone", 1), ("quarantined", 1), ("unreadable", 1), ("joining", 0)):
         assert shown(registry, "chorus_ledger_generators", state=state) == count
 
@@ -220,7 +220,7 @@ def test_a_redis_that_is_away_costs_a_scrape_little_and_the_rest_of_the_page_not
 
 
 def test_a_ledger_that_was_flushed_is_not_up(client: redis.Redis) -> None:
-    assert shown(books(client), "chorus_ledger_up") == 0
+    assert shown(accounts(client), "chorus_ledger_up") == 0
 
 
 def test_no_series_is_two_rows_and_labels_of_one_name_agree() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from chorus.reward_server.graders.code import find_block, grade_program, same_output, same_value
 from chorus.reward_server.graders.task import GradeResult, GradeTask, Program
-from chorus.reward_server.sandbox.sandbox import Room, find_mechanism
+from chorus.reward_server.sandbox.sandbox import Sandbox, find_mechanism
 
 MECHANISM, WHY_NOT = find_mechanism()
 needs_sandbox = pytest.mark.skipif(MECHANISM is None, reason=f"no sandbox on this machine: {WHY_NOT}")
@@ -298,8 +298,8 @@ def test_time_that_runs_out_over_many_honest_tests_is_no_verdict():
 @needs_sandbox
 def test_the_expected_results_never_enter_the_sandbox(monkeypatch):
     sent: list[Any] = []
-    original = Room._send
-    monkeypatch.setattr(Room, "_send", lambda room, message: (sent.append(message), original(room, message)))
+    original = Sandbox._send
+    monkeypatch.setattr(Sandbox, "_send", lambda sandbox, message: (sent.append(message), original(sandbox, message)))
     tests = [{"input": "in-1", "output": "secret-1"}, call("f", ["in-2"], "secret-2")]
     grade("def f(x):\n    return x", tests, scoring="fractional")
     assert "in-1" in json.dumps(sent)

@@ -24,7 +24,7 @@ REFUSED = {"input": "", "output": "refused"}
 
 @cache
 def interpreter_for(mechanism: str) -> tuple[str, list[str]]:
-    """An interpreter with which the room can be built, and what the self-test managed in it.
+    """An interpreter with which the sandbox can be built, and what the self-test managed in it.
 
     Landlock as root needs an interpreter that everybody may read. Raises SandboxError where no room can be built.
     """
@@ -237,8 +237,8 @@ def test_the_environment_and_its_token_stay_outside(mechanism, monkeypatch):
             if not block or block[index] is None: break
             print(block[index])
     """
-    with host.Room(mechanism, textwrap.dedent(program), host.Limits(cpu_s=2, wall_s=4.0)) as room:
-        got = room.run({"stdin": ""}, 4.0).out
+    with host.Sandbox(mechanism, textwrap.dedent(program), host.Limits(cpu_s=2, wall_s=4.0)) as sandbox:
+        got = sandbox.run({"stdin": ""}, 4.0).out
     assert got.startswith("{")
     assert "s3cret" not in got
     assert "CHORUS" not in got
@@ -291,7 +291,7 @@ def test_no_process_can_be_made_replaced_traced_or_signalled(mechanism):
         print("refused")
     """
     result = grade(mechanism, program, REFUSED, REFUSED)
-    assert outputs(result) == ["refused\n"] * 2  # the keeper is alive, and ran the second test
+    assert outputs(result) == ["refused\n"] * 2  # the supervisor is alive, and ran the second test
 
 
 def test_a_program_may_signal_itself_and_that_is_its_end(mechanism):
@@ -372,13 +372,13 @@ def test_one_test_leaves_nothing_for_the_next(mechanism):
 
 
 def test_a_limit_below_ours_is_kept_and_is_no_fault_of_the_program(mechanism):
-    with host.Room(mechanism, "print(1)", host.Limits(cpu_s=1, wall_s=4.0, memory_bytes=1 << 40)) as room:
-        assert room.run({"stdin": ""}, 4.0).out == "1\n"
+    with host.Sandbox(mechanism, "print(1)", host.Limits(cpu_s=1, wall_s=4.0, memory_bytes=1 << 40)) as sandbox:
+        assert sandbox.run({"stdin": ""}, 4.0).out == "1\n"
 
 
 def test_a_keeper_that_dies_is_the_sandboxs_failure(mechanism):
     limits = host.Limits(cpu_s=1, wall_s=4.0)
-    with host.Room(mechanism, "print(1)", limits) as room:
-        room._keeper.kill()
+    with host.Sandbox(mechanism, "print(1)", limits) as sandbox:
+        sandbox._supervisor.kill()
         with pytest.raises(host.SandboxError, match="ended"):
-            room.run({"stdin": ""}, 4.0)
+            sandbox.run({"stdin": ""}, 4.0)

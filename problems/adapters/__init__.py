@@ -1,0 +1,1 @@
+"""What stands between a public data set as it is downloaded and a problem: columns, golds, choices, presets."""

@@ -1,0 +1,133 @@
+"""An export is a folder that the model's own family loads: its weights, all of its tokenizer, its chat template."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from chorus.learner.training.checkpoint import save
+from chorus.learner.training.distributed import DistributedTrainer
+from chorus.learner.training.export import check_export, export
+from chorus.learner.training.policy import Policy, load_policy
+from chorus.problems.rendering import load_tokenizer
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.run_folder.checkpoints import Manifest
+from chorus.protocol.runtime.exits import CannotGoOn
+
+CHAT = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+# transformers refuses to write this one, which hub models have all the same.
+GENERATION = {"do_sample": False, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [2, 0]}
+
+
+@pytest.fixture
+def source(tiny_model: Path, tmp_path: Path) -> Path:
+    folder = shutil.copytree(tiny_model, tmp_path / "source")
+    (folder / "chat_template.jinja").write_text(CHAT)
+    (folder / "generation_config.json").write_text(json.dumps(GENERATION))
+    (folder / "vocab.json").write_text("{}")
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return folder
+
+
+def config_of(source: Path) -> RunConfig:
+    sections: dict[str, Any] = {
+        "model": {"path": str(source), "dtype": "float32", "context": 400},
+        "problems": {"train": ["any"], "max_prompt_tokens": 300},
+        "templates": {"names": ["qwen-math"]},
+        "sampling": {"max_tokens": 16},
+    }
+    return RunConfig.model_validate(sections)
+
+
+@pytest.fixture
+def policy(source: Path) -> Policy:
+    return load_policy(config_of(source), torch.device("cpu"))
+
+
+@pytest.fixture
+def exported(policy: Policy, tmp_path: Path) -> Path:
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(1.0)
+    path = tmp_path / "export"
+    export(policy, policy.state_dict(), path)
+    return path
+
+
+def test_its_family_loads_the_policy_as_it_is_with_all_that_belongs_to_it(
+    exported: Path, policy: Policy, source: Path
+) -> None:
+    check_export(policy, exported)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
+    for (name, ours), (_, theirs) in zip(policy.hf.named_parameters(), loaded.named_parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert AutoTokenizer.from_pretrained(exported).chat_template == CHAT
+    assert load_tokenizer(str(exported)).chat_template == CHAT
+    for name in ("generation_config.json", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"):
+        assert (exported / name).read_bytes() == (source / name).read_bytes()
+    assert loaded.generation_config.eos_token_id == [2, 0]
+
+
+def tensors(folder: Path, change: Any) -> None:
+    file = folder / "model.safetensors"
+    found = load_file(file)
+    change(found)
+    save_file(found, file, {"format": "pt"})
+
+
+NORM = "model.layers.0.input_layernorm.weight"
+BROKEN = {
+    "missing keys: " + NORM: lambda p: tensors(p, lambda t: t.pop(NORM)),
+    "unexpected keys: model.extra": lambda p: tensors(p, lambda t: t.update({"model.extra": torch.zeros(2)})),
+    "mismatched keys: ": lambda p: tensors(p, lambda t: t.update({NORM: torch.zeros(3)})),
+    "no tokenizer.json": lambda p: (p / "tokenizer.json").unlink(),
+    "its chat template or its end of a turn": lambda p: (p / "chat_template.jinja").unlink(),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_an_export_that_is_not_the_model_is_refused_with_what_is_wrong(
+    fault: str, exported: Path, policy: Policy
+) -> None:
+    BROKEN[fault](exported)
+    with pytest.raises(CannotGoOn) as caught:
+        check_export(policy, exported)
+    assert fault in str(caught.value)
+
+
+def test_the_check_changes_no_random_number(exported: Path, policy: Policy) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    check_export(policy, exported)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_checkpoint_of_a_model_whose_folder_is_gone_is_none(policy: Policy, source: Path, tmp_path: Path) -> None:
+    shutil.rmtree(source)
+    optimizer = torch.optim.AdamW(policy.parameters())
+    with pytest.raises(CannotGoOn, match=r"there is no such folder"):
+        save(tmp_path / "checkpoints", policy, optimizer, Manifest(1, 1, {}))
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_the_first_export_is_checked_and_the_first_after_a_way_back(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[str] = []
+    monkeypatch.setattr(
+        "chorus.learner.training.checkpoint.check_export", lambda _, path: looked_at.append(path.parent.name)
+    )
+    ranks = DistributedTrainer(config_of(source), torch.device("cpu"), None, check_exports=True)
+    first = ranks.save(tmp_path, Manifest(1, 1, {}))
+    ranks.save(tmp_path, Manifest(2, 1, {}))
+    ranks.load(first)
+    ranks.save(tmp_path, Manifest(3, 1, {}))
+    ranks.save(tmp_path, Manifest(4, 1, {}))
+    assert looked_at == ["step-000001", "step-000003"]
