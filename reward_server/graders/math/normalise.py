@@ -91,8 +91,6 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("\\empty", r"\\(?:var)?nothing|\\emptyset", r"\\emptyset"),
         ("\\varnothing", r"\\varnothing", r"\\emptyset"),
         ("\\var", r"\\var(epsilon|phi|theta|rho|sigma|kappa)(?![A-Za-z])", r"\\\1"),
-        ("angle", r"\\langle(?![A-Za-z])", "("),
-        ("angle", r"\\rangle(?![A-Za-z])", ")"),
         ("\\phi", r"^\s*\\phi\s*$", r"\\emptyset"),
         ("\\{", r"^\s*\\\{\s*\\\}\s*$", r"\\emptyset"),
         ("{}", r"^\s*\{\s*\}\s*$", r"\\emptyset"),
