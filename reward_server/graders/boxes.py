@@ -33,6 +33,7 @@ _LABEL = r"(?:[A-Za-z](?:_\{?\w{1,3}\}?)?\s*=\s*|\([a-z]\)\s*)"
 _BETWEEN = re.compile(
     rf"\}}{CLOSER}(?:{WORD})?(?:{OPENER}(?P<label>{_LABEL}){OPENER}|{OPENER})\\(?:boxed|fbox)[ \t]*\{{"
 )
+_BRACE, _EVERY_BRACE = re.compile(r"\\[\\{}]|[{}]"), re.compile(r"[{}]")
 _LABEL_BEFORE = re.compile(r"([A-Za-z](?:_\{?\w{1,3}\}?)?\s*=\s*)(?:\$\s*)?$")
 
 
@@ -116,14 +117,17 @@ def boxes(text: str, if_open: Literal["skip", "keep", "stop"] = "skip") -> Itera
 
 
 @lru_cache(maxsize=2)
-def closers(text: str) -> dict[int, int]:
-    """Opening brace to closing brace, in one pass: a scan from every box would be quadratic."""
+def closers(text: str, every: bool = False) -> dict[int, int]:
+    """Opening brace to closing brace, in one pass: a scan from every box would be quadratic.
+
+    every: braces that LaTeX prints, too: `\\left\\{ ... \\right.` has one.
+    """
     open_braces: list[int] = []
     pairs: dict[int, int] = {}
-    for match in re.finditer(r"[{}]", text):
+    for match in (_EVERY_BRACE if every else _BRACE).finditer(text):
         if match.group() == "{":
             open_braces.append(match.start())
-        elif open_braces:
+        elif match.group() == "}" and open_braces:
             pairs[open_braces.pop()] = match.start()
     return pairs
 

@@ -50,7 +50,7 @@ def paper_rung(body: str) -> tuple[str, str, int]:
         after = body.rsplit("boxed", 1)[1]
         at = len(body) - len(after)
         if after.startswith("{"):
-            return "last_box", after[1 : closers(after).get(0, len(after))], at + 1
+            return "last_box", after[1 : closers(after, every=True).get(0, len(after))], at + 1
         return "last_box", after.split("$")[0].strip(), at
     for phrase, rung in (("he answer is", "he_answer_is"), ("final answer is", "final_answer_is")):
         if phrase in body:

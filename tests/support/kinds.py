@@ -14,7 +14,7 @@ import hypothesis.strategies as st
 from chorus.reward_server.graders.registry import run
 from chorus.reward_server.graders.task import GradeResult, GradeTask, Mode
 
-FEW = 15  # examples of a test in `make test`; CHORUS_FUZZ draws more
+FEW = 10  # examples of a test in `make test`; CHORUS_FUZZ draws more
 SENTENCE = "So the answer is $\\boxed{%s}$."
 
 integers = st.integers(-9999, 9999)

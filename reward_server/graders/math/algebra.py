@@ -41,6 +41,9 @@ _INDEX = re.compile(r"_\s*\{\s*i\s*=|\\(?:sum|prod)(?:_\{?i(?![a-z]))")
 _COMPLEX = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])|\\imath|\\sqrt\s*\{?\s*-|\\(?:text|operatorname)\s*\{\s*cis\s*\}")
 _ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])|\{\s*cis\s*\}")
+_CIS = re.compile(
+    r"\\text\s*\{\s*cis\s*\}\s*(?:\(((?:[^()]|\([^()]*\))*)\)|(\\frac\{[^{}]*\}\{[^{}]*\}|\d*\s*\\(?:pi|theta)(?:/\d+)?))"
+)
 _CONSTANT = re.compile(r"(?<![\\A-Za-z])(?:[CcKk]|[CcKk]_\{?\d\}?)(?![A-Za-z_])")
 _LATEX = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
@@ -83,7 +86,7 @@ def same_formula(answer: str, gold: str) -> bool:
     if not is_complex:
         gold_read, answer_read = canonical(gold_read), canonical(answer_read)
     if (decided := same_by_numbers(answer_read, gold_read, is_complex)) is not None:
-        return decided or _same_family(answer_read, gold_read, gold, is_complex)
+        return decided or _same_family(answer_read, gold_read, gold, is_complex) or _same_case(answer_read, gold_read)
     return _verify(gold_read, answer_read)
 
 
@@ -109,10 +112,22 @@ def _same_family(answer: Any, gold: Any, gold_text: str, is_complex: bool) -> bo
     return same_by_numbers(answer.xreplace({of_answer[0]: of_gold[0]}), gold, is_complex) is True
 
 
+def _same_case(answer: Any, gold: Any) -> bool:
+    """Whether they differ in the case of arbitrary constants alone: `c_1 e^x` and `C_1 e^x`."""
+    if not (isinstance(answer, Expr) and isinstance(gold, Expr)):
+        return False
+    theirs = {str(s).casefold(): s for s in gold.free_symbols - answer.free_symbols if _CONSTANT.fullmatch(str(s))}
+    ours = {str(s).casefold(): s for s in answer.free_symbols - gold.free_symbols}
+    if not theirs or theirs.keys() != ours.keys() or len(gold.free_symbols) <= len(theirs):
+        return False
+    return same_by_numbers(answer.xreplace({ours[name]: theirs[name] for name in theirs}), gold, False) is True
+
+
 @lru_cache(maxsize=512)
 def _read(text: str, is_complex: bool) -> Any:
     if _TRIGONOMETRIC.search(text):
         text = _ANGLE.sub(r"(\1 \\cdot \\frac{\\pi}{180})", text)
+        text = _CIS.sub(r"(\\cos(\1\2)+i\\sin(\1\2))", text)
     text = normalize_latex(text, _LATEX)
     # Never str() what this returns: for some expressions it takes exponential time.
     is_real = None if is_complex else True

@@ -35,7 +35,7 @@ _TELLING = re.compile(
 )
 _OR = re.compile(r"\\cup(?![a-z])|\\text\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![a-z])")
 _AND = re.compile(r"\\cap(?![a-z])|\\text\s*\{\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![a-z])")
-_MINUS = re.compile(r"\\(?:setminus|backslash)(?![a-z])")
+_MINUS = re.compile(r"\\(?:setminus|backslash)(?![a-z])|-\s*(?=\\\{)")
 _REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\R(?![a-z])")
 _INTERVAL = re.compile(r"(?P<left>[(\[])(?P<ends>.*)(?P<right>[)\]])", re.DOTALL)
 _MEMBER = re.compile(r"\s*([A-Za-z])\s*\\in(?![a-z])\s*(?!\\mathbb\s*\{?\s*[NZQC])")

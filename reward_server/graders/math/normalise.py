@@ -90,6 +90,7 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("!=", r"(?<=\s)!=", r"\\ne "),
         ("\\empty", r"\\(?:var)?nothing|\\emptyset", r"\\emptyset"),
         ("\\varnothing", r"\\varnothing", r"\\emptyset"),
+        ("\\var", r"\\var(epsilon|phi|theta|rho|sigma|kappa)(?![A-Za-z])", r"\\\1"),
         ("\\phi", r"^\s*\\phi\s*$", r"\\emptyset"),
         ("\\{", r"^\s*\\\{\s*\\\}\s*$", r"\\emptyset"),
         ("{}", r"^\s*\{\s*\}\s*$", r"\\emptyset"),
@@ -118,6 +119,7 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
             r"\\binom{\1\2}{\3\4}",
         ),
         ("C", r"\{\s*\}\s*[\^_]\s*\{?\s*(\w+)\s*\}?\s*C\s*_\s*\{?\s*(\w+)\s*\}?", r"\\binom{\1}{\2}"),
+        ("{", r"\{\s*\}\s*(?=\^)", ""),
         # Commands without their backslash, as models type them.
         ("", rf"(?<![\\a-zA-Z]){_FUNCTIONS}(?![a-zA-Z])", r"\\\1"),
         ("inf", r"(?<![\\a-zA-Z])inf(?:ty|inity)(?![a-zA-Z])", r"\\infty"),
@@ -144,6 +146,7 @@ _NAMED_SETS = {
     "the empty set": "\\emptyset",
     "\\o": "\\emptyset",
     "no solutions": "no solution",
+    "no real solutions": "no real solution",
     "dne": "does not exist",
     "positive infinity": "\\infty",
     "negative infinity": "-\\infty",

@@ -235,7 +235,9 @@ def same_ratio(answer: tuple[str, ...], gold: tuple[str, ...]) -> bool:
 
 
 MAX_CHARS = 200
+MAX_TOWER_DIGITS = 10**6
 INFINITE = math.inf
+_TOWER = re.compile(r"(?<!\d)\d+\^[{(]{0,4}\d+[})]{0,4}\^")
 _DIGITS = re.compile(r"\d{1,100}")
 
 
@@ -249,6 +251,20 @@ def least_digits(text: str) -> float | None:
     except (ValueError, RecursionError):
         return None
     return found if reader.at == len(reader.text) else None
+
+
+def holds_a_tower(text: str) -> bool:
+    """Whether a power of a power in it has more digits than any computer writes out: `\\ln 9^{9^{9}}`."""
+    text = text.replace(" ", "")
+    for start in _TOWER.finditer(text):
+        reader = _Reader(text)
+        reader.at = start.start()
+        try:
+            if reader.power() > MAX_TOWER_DIGITS:
+                return True
+        except (ValueError, RecursionError):
+            continue
+    return False
 
 
 class _Reader:

@@ -95,7 +95,18 @@ def _same_constants(answer: Any, gold: Any, is_complex: bool) -> bool | None:
     first = _same_at(answer, gold, {}, is_complex)
     if first is not True or answer.has(Float) or gold.has(Float):
         return first
-    return _same_at(answer, gold, {}, is_complex, FINE_DIGITS, FINE)
+    fine = _same_at(answer, gold, {}, is_complex, FINE_DIGITS, FINE)
+    return bool(answer == gold) if fine and (_hides_a_term(answer) or _hides_a_term(gold)) else fine
+
+
+def _hides_a_term(constant: Any) -> bool:
+    """Whether one of its sums has a term too small for FINE to see: `1 - 10^{-1000}`."""
+    for part in constant.atoms(Add):
+        sizes = [abs(number) for term in part.args if (number := to_number(term, {}, 15)) is not None]
+        sizes = [size for size in sizes if size.is_comparable and size != 0]
+        if sizes and min(sizes) < FINE * max(sizes):
+            return True
+    return False
 
 
 def _same_at(

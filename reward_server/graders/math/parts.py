@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from chorus.reward_server.graders.math.comparison import Ask, Comparison
-from chorus.reward_server.graders.math.numbers import read_number
+from chorus.reward_server.graders.math.numbers import ROUNDING_DIGITS, read_number
 from chorus.reward_server.graders.math.shapes import Shape, is_equation, named, read_shape, same_items, unnamed
 
 _DECIMAL = re.compile(r"[-+]?\d*\.(\d+)")
@@ -45,11 +45,16 @@ def all_equal(answers: Sequence[str], golds: Sequence[str], ask: Ask) -> bool:
 
 
 def as_fine(golds: tuple[str, ...]) -> tuple[str, ...]:
-    """The decimals of one gold with as many places as the finest of them: 0.29 beside 0.196 is 0.290."""
-    found = [_DECIMAL.fullmatch(gold) for gold in golds]
-    places = max((len(decimal[1]) for decimal in found if decimal), default=0)
-    missing = [places - len(decimal[1]) if decimal else 0 for decimal in found]
-    return tuple(gold + "0" * more for gold, more in zip(golds, missing, strict=True))
+    """The short decimals of one gold with as many places as the finest has, up to three digits: 0.29 beside 0.196."""
+    places = max((len(decimal[1]) for gold in golds if (decimal := _DECIMAL.fullmatch(gold))), default=0)
+    return tuple(_with_zeros(gold, places) for gold in golds)
+
+
+def _with_zeros(gold: str, places: int) -> str:
+    if (decimal := _DECIMAL.fullmatch(gold)) is None:
+        return gold
+    digits = len(gold.lstrip("+-0.").replace(".", ""))
+    return gold + "0" * max(0, min(places - len(decimal[1]), ROUNDING_DIGITS - digits))
 
 
 def _has_dots(shape: Shape) -> bool:

@@ -19,7 +19,8 @@ _EQUALS = re.compile(r"(?<![<>!\\:=])=(?!=)")
 # tried 2^n ways.
 NAME = re.compile(
     r"(?:[^\d+*/^=<>,;\-()_]|_\{?\d+\}?|_|\^\{?(?:-1|(?:\\prime\s*)+|\(\w\))\}?(?=\()"
-    r"|\((?:[^=()]|\([^=()]*\))*\))++|\s*[A-Za-z](?:\s*\+\s*[A-Za-z])+\s*"
+    r"|\((?:[^()]|\([^()]*\))*\))++"
+    r"|\s*(?:[A-Za-z](?:\^\{?\d\}?)?){1,3}(?:\s*[-+]\s*(?:[A-Za-z](?:\^\{?\d\}?)?){1,3})+\s*"
 )
 _VARIABLE = re.compile(r"[A-DF-Za-df-hj-z](?:_\{?\w+\}?)?(?:\([a-z]\))?")  # no e, no i
 _FUNCTION_OF_X = re.compile(r"y|[a-zA-Z]\s*\(\s*x\s*\)")
@@ -72,15 +73,16 @@ def last_side(text: str) -> str:
 
 
 def _split_sides(text: str) -> list[str]:
-    """What the equals signs outside of braces separate: the one in `\\sum_{k=1}` belongs to the sum."""
+    """What the equals signs outside of braces separate: that of `\\sum_{k=1}` or `P(X=1)` belongs to the name."""
     sides, start, depth = [], 0, 0
-    for mark in re.finditer(r"[{}]|" + _EQUALS.pattern, text):
+    brackets = "{}()" if text.count("(") == text.count(")") else "{}"
+    for mark in re.finditer(rf"[{brackets}]|" + _EQUALS.pattern, text):
         sign = mark.group()
         if sign == "=" and depth <= 0:
             sides.append(text[start : mark.start()].strip())
             start = mark.end()
         elif sign != "=":
-            depth += 1 if sign == "{" else -1
+            depth += 1 if sign in "{(" else -1
     return [*sides, text[start:].strip()]
 
 

@@ -28,12 +28,16 @@ _MATRIX = re.compile(
     re.DOTALL,
 )
 _SYSTEM = re.compile(
-    r"(?:\\\{\s*)?\\begin\{(?P<name>cases|aligned|array|gathered)\}(?:\{[lcr ]*\})?(?P<body>.*?)\\end\{(?P=name)\}",
+    r"(?:(?:\\\{|\[)\s*)?\\begin\{(?P<name>cases|aligned|array|gathered)\}(?:\{[lcr ]*\})?(?P<body>.*?)"
+    r"\\end\{(?P=name)\}",
     re.DOTALL,
 )
+_NAMED_TUPLE = re.compile(r"\((?P<names>[A-Za-z](?:\s*,\s*[A-Za-z])+)\)\s*=\s*\((?P<values>.+)\)", re.DOTALL)
+_NAMED_ALIKE = re.compile(r"(?P<names>[A-Za-z](?:\s*=\s*[A-Za-z])+)\s*=\s*(?P<value>(?!\s*[A-Za-z]\s*$)[^=,;<>]+)")
 _NAMED = re.compile(r"\s*(?P<name>[A-Za-z](?:_\{?\w+\}?)?|\\[a-z]+)\s*=(?!=)\s*(?P<value>.+)", re.DOTALL)
 _MEMBER = re.compile(r"\s*[A-Za-z]\s*\\in(?![a-z])\s*(?=\\?[{(\[])")
 _ANGLED = re.compile(r"\\langle(?![a-z])(.*)\\rangle|<(.*)>", re.DOTALL)
+_LEFT_ANGLE, _RIGHT_ANGLE = re.compile(r"\\langle(?![A-Za-z])"), re.compile(r"\\rangle(?![A-Za-z])")
 _SIGNS = re.compile(r"\\(?:pm|mp)(?![a-z])")
 _POINT_NAME = re.compile(r"[A-Z](?=\()")
 
@@ -51,10 +55,14 @@ class Shape:
 def read_shape(text: str) -> Shape | None:
     """The parts of a normalised answer, or None when it is a single thing."""
     text = _MEMBER.sub("", text).strip()
-    if (matrix := _MATRIX.fullmatch(text)) is not None:
-        return _matrix(matrix["body"])
     if (system := _SYSTEM.fullmatch(text)) is not None and (rows := _system(system["body"])) is not None:
         return rows
+    if (matrix := _MATRIX.fullmatch(text)) is not None:
+        return _matrix(matrix["body"])
+    if (names := _NAMED_TUPLE.fullmatch(text)) is not None and (items := _assigned(names["names"], names["values"])):
+        return Shape("list", items)
+    if (chain := _NAMED_ALIKE.fullmatch(text)) is not None:
+        return Shape("list", tuple(f"{name}={chain['value']}" for name in re.findall("[A-Za-z]", chain["names"])))
     if text.startswith("\\{") and text.endswith("\\}"):
         inner = text[2:-2]
         if re.search(r":|\\mid|\|", inner):
@@ -62,6 +70,7 @@ def read_shape(text: str) -> Shape | None:
         return Shape("set", tuple(_expanded(split_top(inner))))
     if (angle := _ANGLED.fullmatch(text)) is not None and len(items := split_top(angle[1], ",;")) > 1:
         return Shape("tuple", tuple(items), "<>")
+    text = _RIGHT_ANGLE.sub(")", _LEFT_ANGLE.sub("(", text)) if "angle" in text else text
     bare = _POINT_NAME.sub("", text, count=1) if _POINT_NAME.match(text) else text
     if bare[:1] in ("(", "[") and bare[-1:] in (")", "]") and _closes_at_end(bare):
         items = split_top(bare[1:-1], ",;")
@@ -92,7 +101,7 @@ def split_top(text: str, separators: str | None = None) -> list[str]:
 def named(items: tuple[str, ...]) -> dict[str, str] | None:
     """Names to values when every item is `name = value` and no name occurs twice."""
     found = [_NAMED.fullmatch(item) for item in items]
-    names = {match["name"]: match["value"] for match in found if match}
+    names = {re.sub(r"[{}\s]", "", match["name"]): match["value"] for match in found if match}
     return names if len(names) == len(items) else None
 
 
@@ -145,6 +154,13 @@ def _matrix(body: str) -> Shape | None:
     if not cells or any(len(row) != len(cells[0]) for row in cells) or not all(all(row) for row in cells):
         return None
     return Shape("matrix", tuple(cell for row in cells for cell in row), columns=len(cells[0]))
+
+
+def _assigned(names: str, values: str) -> tuple[str, ...]:
+    """`(x, y) = (1, 2)` as `x=1` and `y=2`; nothing where there are more values, or several tuples."""
+    pairs = list(zip(split_top(names, ","), split_top(values, ",;"), strict=False))
+    alike = len(pairs) == len(split_top(names, ",")) == len(split_top(values, ",;"))
+    return tuple(f"{name}={value}" for name, value in pairs) if alike and _closes_at_end(f"({values})") else ()
 
 
 def _system(body: str) -> Shape | None:

@@ -45,6 +45,8 @@ acre   | 316160658/78125 | LL | acres
 N      | 1000         | M L t t | newton newtons
 J      | 1000         | M L L t t | joule joules
 kJ     | 1000000      | M L L t t | kilojoule kilojoules
+erg    | 1/10000      | M L L t t | ergs
+dyn    | 1/100        | M L t t | dyne dynes
 W      | 1000         | M L L t t t | watt watts
 kW     | 1000000      | M L L t t t | kilowatt kilowatts
 Pa     | 1000         | M l t t | pascal pascals
@@ -61,6 +63,21 @@ C      | 1            | coul | coulomb coulombs
 K      | 1            | temp | kelvin kelvins
 mol    | 1            | mol  | mole moles
 eV     | 1            | eV   | electronvolt electronvolts
+keV    | 1000         | eV   |
+MeV    | 1000000      | eV   |
+GeV    | 1000000000   | eV   |
+dB     | 1            | dB   | decibel decibels db
+tesla  | 1            | tesla | teslas
+farad  | 1            | farad | farads
+bar    | 100000000    | M l t t | bars
+MPa    | 1000000000   | M l t t |
+MW     | 1000000000   | M L L t t t | megawatt megawatts
+mV     | 1/1000       | volt | millivolt millivolts
+kV     | 1000         | volt | kilovolt kilovolts
+AU     | 149597870700 | L    |
+pc     | 1            | pc   | parsec parsecs
+kpc    | 1000         | pc   | kiloparsec kiloparsecs
+Mpc    | 1000000      | pc   | megaparsec megaparsecs
 cal    | 1            | cal  | calorie calories
 kcal   | 1000         | cal  | kilocalorie kilocalories
 bit    | 1            | bit  | bits

@@ -47,7 +47,7 @@ HEDGE = re.compile(
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])|\\text\s*\{\s*cis\s*\}")
 _PLAIN = frozenset("0123456789.,+-/ ")
 _LETTER_BEHIND = re.compile(r"(?P<value>[-+]?\d[\d.,]*|\\frac\{\d+\}\{\d+\})\s?(?P<unit>[A-Za-z](?:\^\{?[23]\}?)?)")
-_PER = re.compile(r"\s*(?:\\text\s*\{\s*)?(?:per|an?|/)\s+(?P<unit>[a-z]{1,20})\s*\}?$")
+_PER = re.compile(r"\s*(?:(?:\\text\s*\{\s*)?(?:per|an?)\s+|/\s*(?:\\text\s*\{\s*)?)(?P<unit>[a-z]{1,20})\s*\}?$")
 _SIGN = "|".join(sorted((re.escape(sign) for sign in SIGNS), key=len, reverse=True))
 _CURRENCY = re.compile(rf"(?P<sign>[-+]?)\s*(?P<currency>{_SIGN})\s*(?=[-+]?\s*(?:[\d.(]|\\frac|\\sqrt))")
 _CURRENCY_BEHIND = re.compile(r"(?<=[\d})])\s*(?P<currency>\\?\$|€|£|¥|₹|元|円|￥)$")
@@ -60,12 +60,12 @@ _DEGREES = re.compile(
     r"(?P<scale>(?:\\text\s*\{\s*)?[CFK]\s*\}?)?$"
 )
 _BARE = re.compile(
-    r"(?<=[\d})\]])\s*(?P<unit>[A-Za-zµΩ一-鿿ぁ-ヿ][^\\=<>+,;:()\[\]]{0,60})$|(?<=[a-z]) "
+    r"(?:(?<=[\d})\]])|(?<=\\pi) )\s*(?P<unit>[A-Za-zµΩ一-鿿ぁ-ヿ][^\\=<>+,;:()\[\]]{0,60})$|(?<=[a-z]) "
     r"(?P<spaced>(?:square |cubic )[a-z]{2,20})$"
 )
 _TEXT = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _TOKEN = re.compile(
-    r"(?P<word>[A-Za-zµΩÅ°一-鿿ぁ-ヿ]+\.?)|\^?\s*\{?\s*(?P<power>-?[123])\s*\}?|(?P<over>/)|(?P<join>[\s*.·-]"
+    r"(?P<word>[A-Za-zµΩÅ°¢一-鿿ぁ-ヿ]+\.?)|\^?\s*\{?\s*(?P<power>-?[123])\s*\}?|(?P<over>/)|(?P<join>[\s*.·-]"
     r"|\\cdot(?![a-z])|\\times(?![a-z]))"
 )
 _MULTIPLIED = re.compile(
@@ -185,7 +185,7 @@ _HAS_MULTIPLIER = re.compile(rf"\d\D{{0,12}}{MULTIPLIER}")
 
 def _powers(text: str) -> dict[str, int] | None:
     """Unit names to their powers; None when a word is no unit of the table."""
-    text = re.sub(r"\bper\b", "/", text)
+    text = re.sub(r"/\s*\(([^()]*)\)\s*$", r"/\1", re.sub(r"\bper\b", "/", text))
     powers: dict[str, int] = {}
     sign, prefix, last = 1, 1, ""
     at = 0

@@ -17,6 +17,7 @@ from chorus.reward_server.graders.math.normalise import squeeze
 from chorus.reward_server.graders.math.numbers import (
     FLOAT_DECIMALS,
     Number,
+    holds_a_tower,
     least_digits,
     read_based,
     read_number,
@@ -128,6 +129,8 @@ def by_magnitude(answer: str, gold: str, _: Ask) -> Comparison | None:
             digits = least_digits(large)
             if digits is not None and digits > UNCOUNTABLE_DIGITS and read_number(small) is not None:
                 return Comparison(False, "magnitude", "one has thousands of digits, the other is a plain number")
+            if large.count("^") > 1 and holds_a_tower(large):
+                return Comparison(False, "magnitude", "it holds a power that no computer writes out")
     return None
 
 

@@ -26,6 +26,7 @@ _DOUBT = re.compile(
     re.IGNORECASE,
 )
 _ASIDE_SIGNS = re.compile(r"\\text|\\in(?![a-z])|\\approx|\\sim|,|\bwhere\b|\bfor\b")
+_INDEX = re.compile(r"(?<![\\A-Za-z])[klmnt](?![A-Za-z])")
 _TWO_LETTERS = re.compile(r"[A-J](?![A-Za-z])")
 
 
@@ -49,6 +50,10 @@ def by_aside(answer: str, gold: str, ask: Ask) -> Comparison | None:
             return None  # a condition on the letters of a plain number
         if letters and gold_letters and letters != gold_letters and len(letters) == len(gold_letters) == 1:
             plain_answer = _renamed(plain_answer, letters, gold_letters)
+        elif len(letter := letters or gold_letters) == 1:  # the other side has an index of its own, and does not say so
+            own = [{*_INDEX.findall(plain)} for plain in (plain_answer, plain_gold)]
+            if len(own[0]) == len(own[1]) == 1 and letter in own[0] | own[1]:
+                plain_answer = _renamed(plain_answer, *own[0], *own[1])
         return ask(plain_answer, plain_gold)
     shorter, shorter_gold = asides.split_restriction(answer), asides.split_restriction(gold)
     if (shorter != answer) != (shorter_gold != gold) and not has_relation(shorter_gold):

@@ -121,3 +121,19 @@ def test_an_integer_gold_is_exact(number, tail):
 @pytest.mark.parametrize("answer", ["9^{9^{9^{9}}}", r"2^{10^{40}}", "(10^{9})!"])
 def test_what_nobody_computes_is_no_plain_number(answer):
     assert not accepts(answer, "42")
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("1-10^{-2000000}", "1"),
+        (r"\sqrt{2}+10^{-5000}", r"\sqrt{2}"),
+        (r"\ln 9^{9^{9}}", "2"),
+        (r"\frac{1}{9^{9^{9^{9}}}}", "0"),
+        (r"\sum_{n=1}^{1000000000} \frac{1}{n^{n}}", "2"),
+        (r"\sum_{k=1}^{10^{8}} k^{k}", "2"),
+    ],
+)
+def test_what_no_computer_writes_out_is_wrong_at_once_and_itself(answer, gold):
+    assert not accepts(answer, gold)
+    assert accepts(answer, answer.replace(" ", ""))
