@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from chorus.learner.training.export import check_export, export
 from chorus.learner.training.policy import Policy
 from chorus.protocol.run_folder.checkpoints import EXPORT, STATE, Manifest, folder_of, read_manifest, write_manifest
+from chorus.protocol.runtime.exits import CannotGoOn, first_line
 
 
 def save(
@@ -43,11 +44,21 @@ def save(
 
 
 def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manifest:
-    """Restore policy and optimizer in place; a collective. The optimizer's settings stay those of the configuration."""
+    """Restore policy and optimizer in place; a collective. The optimizer's settings stay those of the configuration.
+
+    Raises CannotGoOn for the state of a model of other shapes.
+    """
     settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     model_state, optimizer_state = get_state_dict(policy, optimizer)
     state = {"model": model_state, "optimizer": optimizer_state}
-    state_dict_loader.load(state, checkpoint_id=str(path / STATE))
+    try:
+        state_dict_loader.load(state, checkpoint_id=str(path / STATE))
+    except CheckpointException as error:
+        cause, _ = next(iter(error.failures.values()))
+        raise CannotGoOn(
+            f"{path}: it can't be loaded into the model of model.path ({first_line(cause)}); resume with the model "
+            "that the run began with"
+        ) from None
     set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
     for group, wanted in zip(optimizer.param_groups, settings, strict=True):
         group.update(wanted)

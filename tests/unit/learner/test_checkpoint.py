@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict
 
 from chorus.learner.training import checkpoint
 from chorus.protocol.run_folder import checkpoints
+from chorus.protocol.runtime.exits import CannotGoOn
 
 
 @pytest.fixture
@@ -42,21 +43,18 @@ def test_pruning_keeps_the_newest_the_selected_and_every_manifest(folder: Path) 
     assert checkpoints.oldest(folder) == folder / "step-000010"
 
 
-def _stepped(**settings: object) -> tuple[torch.nn.Module, torch.optim.AdamW]:
+def _stepped(inputs: int = 2, **settings: object) -> tuple[torch.nn.Module, torch.optim.AdamW]:
     torch.manual_seed(1)
-    policy = torch.nn.Linear(2, 1)
+    policy = torch.nn.Linear(inputs, 1)
     optimizer = torch.optim.AdamW(policy.parameters(), **settings)  # type: ignore[arg-type]
-    policy(torch.ones(1, 2)).sum().backward()
+    policy(torch.ones(1, inputs)).sum().backward()
     optimizer.step()
     return policy, optimizer
 
 
 def test_the_optimizer_keeps_its_moments_and_takes_its_settings_from_the_configuration(tmp_path: Path) -> None:
     policy, optimizer = _stepped(lr=0.1, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3)
-    model_state, optimizer_state = get_state_dict(policy, optimizer)
-    state = {"model": model_state, "optimizer": optimizer_state}
-    state_dict_saver.save(state, checkpoint_id=str(tmp_path / checkpoints.STATE))
-    checkpoints.write_manifest(tmp_path, checkpoints.Manifest(1, 1, {}))
+    _saved(tmp_path, policy, optimizer)
     wished = {"lr": 0.2, "betas": (0.7, 0.95), "eps": 1e-5, "weight_decay": 0.0}
     again, resumed = _stepped(**wished)
     checkpoint.load(tmp_path, again, resumed)  # type: ignore[arg-type]
@@ -65,3 +63,16 @@ def test_the_optimizer_keeps_its_moments_and_takes_its_settings_from_the_configu
     moments = [[s["step"].item(), s["exp_avg"].tolist()] for s in resumed.state.values()]
     assert moments == [[s["step"].item(), s["exp_avg"].tolist()] for s in optimizer.state.values()]
     assert again.weight.tolist() == policy.weight.tolist()
+
+
+def test_the_state_of_a_model_of_other_shapes_is_refused_with_the_mend(tmp_path: Path) -> None:
+    _saved(tmp_path, *_stepped())
+    with pytest.raises(CannotGoOn, match=r"can't be loaded into the model of model.path \(.+\); resume with the model"):
+        checkpoint.load(tmp_path, *_stepped(inputs=3))  # type: ignore[arg-type]
+
+
+def _saved(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    model_state, optimizer_state = get_state_dict(policy, optimizer)
+    state = {"model": model_state, "optimizer": optimizer_state}
+    state_dict_saver.save(state, checkpoint_id=str(path / checkpoints.STATE))
+    checkpoints.write_manifest(path, checkpoints.Manifest(1, 1, {}))
