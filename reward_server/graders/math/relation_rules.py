@@ -17,11 +17,13 @@ from chorus.reward_server.graders.math.shapes import read_shape
 _EQUALS = re.compile(r"(?<![<>!\\:=])=(?!=)")
 # f(x), f^{-1}(x), \angle ABC, a_1, P(A \cup B), Area, and m+n. Possessive: otherwise a long product of brackets is
 # tried 2^n ways.
-NAME = re.compile(
+_NAME = re.compile(
     r"(?:[^\d+*/^=<>,;\-()_]|_\{?\d+\}?|_|\^\{?(?:-1|(?:\\prime\s*)+|\(\w\))\}?(?=\()"
     r"|\((?:[^()]|\([^()]*\))*\))++"
     r"|\s*(?:[A-Za-z](?:\^\{?\d\}?)?){1,3}(?:\s*[-+]\s*(?:[A-Za-z](?:\^\{?\d\}?)?){1,3})+\s*"
 )
+_LETTER = re.compile(r"[A-Za-z]")
+_DENYING = re.compile(r"\s*\\text\s*\{[^{}]*\b(?:not|never|wrong|incorrect|false|at least|at most|\w+ than)\b")
 _VARIABLE = re.compile(r"[A-DF-Za-df-hj-z](?:_\{?\w+\}?)?(?:\([a-z]\))?")  # no e, no i
 _FUNCTION_OF_X = re.compile(r"y|[a-zA-Z]\s*\(\s*x\s*\)")
 
@@ -33,7 +35,7 @@ def by_equation(answer: str, gold: str, ask: Ask) -> Comparison | None:
         return None
     if len(gold_sides) > 1:
         return _by_two_equations(answer_sides, gold_sides, ask)
-    if NAME.fullmatch(answer_sides[0]):
+    if is_name(answer_sides[0]):
         answer_sides = answer_sides[1:]
     if not all(answer_sides):
         return Comparison(False, "equation", "a side of the equation is empty")
@@ -46,7 +48,7 @@ def by_equation(answer: str, gold: str, ask: Ask) -> Comparison | None:
 
 def _by_two_equations(answer_sides: list[str], gold_sides: list[str], ask: Ask) -> Comparison | None:
     """A gold `y = 2x+1`: the name may be missing in the answer, and must otherwise be the same."""
-    if len(gold_sides) != 2 or not NAME.fullmatch(gold_sides[0]) or len(answer_sides) > 2:
+    if len(gold_sides) != 2 or not is_name(gold_sides[0]) or len(answer_sides) > 2:
         return None
     if len(answer_sides) == 2:
         functions = all(_FUNCTION_OF_X.fullmatch(side) for side in (answer_sides[0], gold_sides[0]))
@@ -64,8 +66,13 @@ def _sides(text: str) -> list[str] | None:
     if (shape is not None and shape.kind != "tuple") or has_relation(text):
         return None
     sides = _split_sides(text)
-    is_turned = len(sides) == 2 and _VARIABLE.fullmatch(sides[1]) and not NAME.fullmatch(sides[0])
+    is_turned = len(sides) == 2 and _VARIABLE.fullmatch(sides[1]) and not is_name(sides[0])
     return sides[::-1] if is_turned else sides
+
+
+def is_name(text: str) -> bool:
+    """Whether one side of an equation only says what the other is: `x`, `f(x)`, `\\text{Area}`, `a^2+b^2`."""
+    return _NAME.fullmatch(text) is not None and _LETTER.search(text) is not None and _DENYING.match(text) is None
 
 
 def last_side(text: str) -> str:

@@ -11,7 +11,7 @@ from chorus.reward_server.graders.math import asides
 from chorus.reward_server.graders.math.algebra import value
 from chorus.reward_server.graders.math.comparison import Ask, Comparison
 from chorus.reward_server.graders.math.domains import has_relation
-from chorus.reward_server.graders.math.relation_rules import NAME, last_side
+from chorus.reward_server.graders.math.relation_rules import is_name, last_side
 
 MAX_ASIDE_CHARS = 400
 _WORDS = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z' -]+")
@@ -66,14 +66,14 @@ def _by_exact_part(answer: str, gold: str, ask: Ask) -> Comparison | None:
     """`2\\pi \\approx 6.28`: the exact value counts, and the rounding must be one of it."""
     of_answer, of_gold = asides.exact_part(answer), asides.exact_part(gold)
     if of_gold is not None and of_gold[0] and of_answer is None:
-        name = NAME.fullmatch(of_gold[0])
+        name = is_name(of_gold[0])
         return ask(answer, of_gold[1] if name else of_gold[0])
     if of_answer is None or not of_answer[1]:
         return None
     before, behind = of_answer
     if not before:
         return None
-    if NAME.fullmatch(before):
+    if is_name(before):
         return ask(f"{before} = {behind}", gold)
     left, right = value(last_side(before)), value(behind)
     if left is None or right is None or abs(left - right) > abs(left) / 20:

@@ -33,6 +33,7 @@ SYNONYMS = [
     (r"f^{-1}(x) = x-%d", "x-%d", "x+%d"), (r"\frac{d}{dx} x^{%d+1}", r"(%d+1)x^{%d}", r"x^{%d}"),
     (r"e^x+c_%d", r"e^x+C_%d", r"e^{2x}+C_%d"), (r"%d\operatorname{cis} 60^\circ", r"%d e^{i\pi/3}", r"%d e^{i\pi/6}"),
     (r"\varphi+%d", r"\phi+%d", r"\psi+%d"), (r"P(X=%d) = \frac{1}{3}", r"\frac{1}{3}", r"\frac{1}{4}"),
+    (r"\text{Area} = %d", "%d", "-%d"), (r"\text{not} = %d", "\\text{not} = %d", "%d"),
     (r"a^2+b^2 = 1%d", "1%d", "2%d"), (r"\langle %d, 2 \rangle", "(%d,2)", "(%d,3)"),
     (r"\mathbb{R}-\{%d\}", r"x \ne %d", r"x \ne -%d"), ("x=y=%d", "x=%d, y=%d", "x=%d, y=1%d"),
     ("(a, b) = (%d, 2)", "a=%d, b=2", "a=2, b=1%d"), ("(a, b) = (%d, 2)", "(%d,2)", "(2,1%d)"),

@@ -137,3 +137,10 @@ def test_what_nobody_computes_is_no_plain_number(answer):
 def test_what_no_computer_writes_out_is_wrong_at_once_and_itself(answer, gold):
     assert not accepts(answer, gold)
     assert accepts(answer, answer.replace(" ", ""))
+
+
+@inputs(FEW)
+@given(naturals, naturals)
+def test_a_sum_in_brackets_is_no_name_of_what_it_is_set_equal_to(one, other):
+    assert accepts(f"({one}+{other}) = {one + other}", str(one + other))
+    assert not accepts(f"({one}+{other}) = {one + other + 1}", str(one + other + 1))
