@@ -11,7 +11,7 @@ class CannotGoOn(RuntimeError):
     """Ends the process with `CANNOT_GO_ON` and this one line, which names what, where and the mend."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Of a library's message, which may be pages, or nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
