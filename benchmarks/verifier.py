@@ -31,7 +31,9 @@ BATCH = 8
 _IN_FLIGHT = 2  # requests a worker
 _ITEMS = 360
 _NEIGHBOURS = 100
-_HOSTILE = r"\boxed{9^{9^{9^{9}}}+9}"  # computes until it is killed
+_HOSTILE = (  # computes until it is killed
+    r"\boxed{\int_0^1\int_0^1\int_0^1\int_0^1 x^{y^{z}} \sin(x^{y}+z^{w}) dx dy dz dw}"
+)
 
 
 def measure(bench: Bench) -> Iterator[Row]:

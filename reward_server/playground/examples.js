@@ -60,7 +60,12 @@ export const EXAMPLES = [
     },
   },
   {
-    label: "Hostile: power tower",
-    fields: { ...TRIANGLE, template: "qwen-math", completion: "Surely it is \\boxed{9^{9^{9^{9}}} + 9}." },
+    label: "Hostile: integrals",
+    fields: {
+      ...TRIANGLE,
+      template: "qwen-math",
+      completion:
+        "Surely it is \\boxed{\\int_0^1\\int_0^1\\int_0^1\\int_0^1 x^{y^{z}} \\sin(x^{y}+z^{w}) dx dy dz dw}.",
+    },
   },
 ];

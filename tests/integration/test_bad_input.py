@@ -68,7 +68,7 @@ def refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Refuse
     ("given", "line"),
     [
         ("learner.lrr=1", "learner.lrr is not a known key; known here: adam_eps, betas, "),
-        ("singing.loud=1", "singing is not a known key; known here: alarms, curriculum, evaluation, "),
+        ("singing.loud=1", "singing is not a known key; known here: alarms, curriculum, doctor, evaluation, "),
         ("sampling.top_p=0.9", "sampling.top_p is 0.9; training needs 1.0, because"),
         ("sampling.group_size=1", "sampling.group_size is 1; a group needs at least 2 samples"),
         ("learner.lr", "--set learner.lr: write it as section.key=value"),

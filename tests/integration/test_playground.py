@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 from browser import PATIENCE_S, Browser, Page, chromium
+from hostile import HANGS
 
 ROOT = Path(__file__).resolve().parents[2]
-HANGS = r"\boxed{9^{9^{9^{9}}}+9}"  # a grader computes on this until it is killed
 
 pytestmark = pytest.mark.skipif(
     chromium() is None,
@@ -137,7 +137,7 @@ def test_a_graded_example_shows_verdict_place_markers_and_parts(page):
         ("Hack: all boxed", "Wrong", "1"),
         ("Hack: equation chain", "Wrong", "1"),
         ("Hack: empty form", "Wrong", "1"),
-        ("Hostile: power tower", "Timed out", "–"),
+        ("Hostile: integrals", "Timed out", "–"),
     ],
 )
 def test_each_example_shows_what_it_promises(page, label, word, reward):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hostile import HANGS, INTEGRAL
 
 from chorus.reward_server.api.app import create_app
 from chorus.reward_server.api.settings import Settings
@@ -22,7 +23,6 @@ LIMIT_S = 2.0
 SHORT_LIMIT_S = 0.5  # for what is to end by it
 SLACK_S = 0.5
 JSON = {"content-type": "application/json"}
-HANGS = r"\boxed{9^{9^{9^{9}}}+9}"  # sympy computes on this until it is killed
 
 
 class Server:
@@ -217,7 +217,7 @@ def test_cluster_survives_a_hostile_answer(server):
 
 async def test_the_service_answers_others_while_a_cluster_of_hostile_answers_falls_back_on_their_text(server):
     layers = r"\boxed{" + r"\(" * 40_000 + "1" + r"\)" * 40_000 + "}"  # each unwrapped by a copy: 1.3 s in one go
-    completions = [layers, HANGS, "\\boxed{9^{9^{9}}+ 8}", layers, *(f"{layers[:-2]}{i}}}" for i in range(3))]
+    completions = [layers, HANGS, rf"\boxed{{{INTEGRAL} + 8}}", layers, *(f"{layers[:-2]}{i}}}" for i in range(3))]
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         clustering = asyncio.create_task(client.post("/v1/cluster", json={"completions": completions}))
         hanging = asyncio.create_task(client.post("/v1/grade", json={"completion": HANGS, "gold": "1"}))
@@ -348,7 +348,8 @@ MEMORY_BYTES = 3 << 29  # the default limit of one grader's address space
 HANGS_EARLY = r"\boxed{9^{9^{9^{9}}}}"
 HOSTILE = {
     "power tower": HANGS_EARLY,
-    "power tower and more": HANGS,
+    "power tower and more": r"\boxed{9^{9^{9^{9}}}+9}",
+    "integrals": HANGS,
     "ten to ten and more": r"\boxed{10^{10^{10}}-x}",
     "factorial and more": r"\boxed{100000000!+1}",
     "ten to ten": r"\boxed{10^{10^{10}}}",

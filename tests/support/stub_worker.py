@@ -2,7 +2,7 @@
 
     python tests/support/stub_worker.py PARENT_PID TIMEOUT_S MEMORY_BYTES
 
-Right is an answer that is its gold as text, of whatever stands in the box; a tower of powers is computed for ever.
+Right is an answer that is its gold as text, of whatever stands in the box; a double integral is computed for ever.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from chorus.reward_server.pool import worker
 
 
 def run(task: GradeTask) -> GradeResult:
-    if "^{9^{9" in task.completion:
+    if r"\int_0^1\int_0^1" in task.completion:
         while True:
             pass
     boxed = re.search(r"\\boxed\{(.*)\}", task.completion)

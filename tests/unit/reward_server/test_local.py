@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from hostile import HANGS
 
 import chorus
 from chorus.reward_server.api.app import create_app
@@ -25,7 +26,6 @@ from chorus.reward_server.api.settings import Settings
 from chorus.reward_server.local import LocalGrader
 from chorus.reward_server.sandbox.sandbox import find_mechanism
 
-HANGS = r"\boxed{9^{9^{9^{9}}}+9}"  # sympy computes on this until it is killed
 PROGRAM = "```python\ndef add(a, b):\n    return a + b\n```"
 REQUESTS: list[dict[str, Any]] = [
     {"completion": r"3 + 4 is \boxed{7}", "gold": "7"},

@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from hostile import HANGS
 
 from chorus.reward_server.graders.task import Clusters, Extracted, GradeResult, GradeTask, Program
 from chorus.reward_server.pool.frames import Drop, Dropped, Frames, Message, Ready, Unusable, Work, pack
@@ -20,7 +21,6 @@ from chorus.reward_server.pool.pool import GraderPool, PoolFailedError, QueueFul
 from chorus.reward_server.pool.worker import _guarded
 
 STUB = (sys.executable, str(Path(__file__).parents[2] / "support" / "stub_worker.py"))
-HANGS = r"\boxed{9^{9^{9^{9}}}+9}"  # sympy computes on this until it is killed
 
 
 def _item(completion: str, gold: str = "4") -> GradeTask:
