@@ -20,7 +20,6 @@ from chorus.reward_server.api.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 2.0
-SHORT_LIMIT_S = 0.5  # for what is to end by it
 SLACK_S = 0.5
 JSON = {"content-type": "application/json"}
 
@@ -91,13 +90,6 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def hasty() -> Iterator[Server]:
-    """For hostile texts: many of them end by the limit."""
-    with running("--workers", "2", "--timeout", str(SHORT_LIMIT_S)) as server:
-        yield server
-
-
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -120,7 +112,7 @@ def test_ready_in_less_than_ten_seconds_with_settings_of_all_kinds(tmp_path):
     recipe = tmp_path / "recipe.toml"
     sections = ('[model]\npath = "any"', '[problems]\ntrain = ["any"]', '[templates]\nnames = ["qwen-math"]')
     recipe.write_text("\n".join([*sections, '[reward]\ncompose = "format_gated"\n']))
-    options = ("--recipe", str(recipe), "--max-queue", "4")
+    options = ("--recipe", str(recipe), "--max-queue", "4", "--workers", "1")
     started = time.monotonic()
     with running(*options, environment={"CHORUS_REWARD_TOKEN": "secret"}) as server:
         assert time.monotonic() - started < 10
@@ -383,17 +375,17 @@ HOSTILE = {
 
 @pytest.mark.parametrize("place", ["completion", "gold"])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_text_ends_within_its_limit_and_memory(hasty, name, place):
+def test_hostile_text_ends_within_its_limit_and_memory(server, name, place):
     text = HOSTILE[name]
     started = time.monotonic()
-    grade = hasty.grade(text, "17") if place == "completion" else hasty.grade(r"\boxed{17}", text)
-    assert time.monotonic() - started < SHORT_LIMIT_S + SLACK_S
+    grade = server.grade(text, "17") if place == "completion" else server.grade(r"\boxed{17}", text)
+    assert time.monotonic() - started < LIMIT_S + SLACK_S
     assert grade["verdict"] in ("wrong", "no_answer", "timeout", "error")
     if grade["verdict"] in ("timeout", "error"):
         assert grade["accuracy"] is None
         assert grade["reward"] is None
-    assert all(_address_space(pid) < MEMORY_BYTES for pid in hasty.graders())
-    _eventually(lambda: hasty.client.get("/readyz").status_code == 200)
+    assert all(_address_space(pid) < MEMORY_BYTES for pid in server.graders())
+    _eventually(lambda: server.client.get("/readyz").status_code == 200)
     assert not (ROOT / "pwned").exists()
 
 
@@ -407,15 +399,15 @@ ELSEWHERE = [
 
 @pytest.mark.parametrize(("path", "mode"), [("grade", "paper"), ("grade", "strict"), ("explain", "train")])
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_hostile_text_is_as_harmless_in_other_modes_and_explained(hasty, name, path, mode):
+def test_hostile_text_is_as_harmless_in_other_modes_and_explained(server, name, path, mode):
     body = json.dumps({"completion": HOSTILE[name], "gold": "17", "mode": mode, "template": "open-r1"})
     started = time.monotonic()
-    response = hasty.client.post(f"/v1/{path}", content=body)
-    assert time.monotonic() - started < SHORT_LIMIT_S + SLACK_S
+    response = server.client.post(f"/v1/{path}", content=body)
+    assert time.monotonic() - started < LIMIT_S + SLACK_S
     assert response.status_code == 200, response.text[:500]
     assert response.json()["verdict"] in ("wrong", "no_answer", "timeout", "error")
-    assert all(_address_space(pid) < MEMORY_BYTES for pid in hasty.graders())
-    _eventually(lambda: hasty.client.get("/readyz").status_code == 200)
+    assert all(_address_space(pid) < MEMORY_BYTES for pid in server.graders())
+    _eventually(lambda: server.client.get("/readyz").status_code == 200)
     assert not (ROOT / "pwned").exists()
 
 
