@@ -57,6 +57,8 @@ def addresses(draw: st.DrawFn) -> str:
             ]
         )
     )
+    if form.endswith("://:{secret}"):  # what follows an @ there is a host, as nobody can tell from the address
+        secret = secret.replace("@", "%40")
     return form.format(scheme=scheme, secret=secret, host=host, port=port, end=end)
 
 
