@@ -24,7 +24,7 @@ from chorus.deploy.memory import (
 from chorus.deploy.placement import Placement, graders
 from chorus.deploy.shapes import Model, model_of
 from chorus.deploy.sizes import planned, redis_bytes, size
-from chorus.protocol.config.presets import PRESETS, explain
+from chorus.protocol.config.presets import PRESETS, explain, in_words
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.templates.load import choose_templates
 from chorus.protocol.templates.sampling import base_weights
@@ -56,6 +56,7 @@ def describe(config: RunConfig, placement: Placement, speed: Speed = _UNKNOWN, c
         f"disk        {_disk(config)}",
         *_memory(config, model, placement, card_gib or USUAL_CARD_GIB),
         f"objective   {c.objective.name} ({PRESETS[c.objective.name].source})",
+        f"              {in_words(lambda key: getattr(c.objective, key))}",
         *(f"              {line}" for line in explain(c.objective)),
         *(f"reward      {line}" for line in _reward(config)),
         f"graders     {'those of ' + c.reward.url if c.reward.url else graders(c, placement)}",
