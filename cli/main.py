@@ -69,7 +69,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "This command": {"completion": ("chorus.cli.completion", "what makes a shell complete commands and options")},
 }
 # What goes on when nobody reads its output; the others list something, and end.
-_WORK = {"run", "check", "doctor", "starter", "fetch", "eval", "measure-difficulty", *SECTIONS["Services, each by itself"]}
+_WORK = {"run", "check", "doctor", "starter", "fetch", "eval", "measure-difficulty"}
+_WORK |= set(SECTIONS["Services, each by itself"])
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
