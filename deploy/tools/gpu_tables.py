@@ -145,9 +145,9 @@ TABLES = {
 def written(text: str, file: str) -> str:
     """The page with its tables as they are counted today."""
     for name, table in TABLES[file].items():
-        between = re.compile(rf"(<!-- table {name}[^\n]*-->\n).*?(\n<!-- end -->)", re.DOTALL)
-        assert between.search(text), f"{file} has no place for the table {name}"
-        text = between.sub(lambda m, made=table(): f"{m[1]}\n{made}\n{m[2]}", text)
+        found = re.search(rf"(<!-- table {name}[^\n]*-->\n).*?\n<!-- end -->", text, re.DOTALL)
+        assert found, f"{file} has no place for the table {name}"
+        text = f"{text[: found.start()]}{found[1]}\n{table()}\n\n<!-- end -->{text[found.end() :]}"
     return text
 
 
