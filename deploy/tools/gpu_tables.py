@@ -83,6 +83,9 @@ def fewest_table() -> str:
         cells = []
         for gib in CARDS:
             found = fewest(config, model, gib)
+            if not found.cards:
+                cells.append("none")
+                continue
             held = "shared" if found.cards == 1 else f"{found.split[0]} + {found.split[1]}"
             keys = [change for change in found.changes if not change.startswith("placement.")]
             cells.append(f"{found.cards} ({held})" + "".join(f", {_MARKS[key.partition('=')[0]]}" for key in keys))
