@@ -52,6 +52,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "measure-difficulty": ("chorus.cli.evaluate.measure_difficulty", "how often a model solves each problem"),
         "levels": ("chorus.cli.data.levels", "difficulty levels from such measurements"),
+        "fetch": ("chorus.cli.data.fetch", "public problems and benchmarks, from where they are published to files"),
         "data": (
             "chorus.cli.data.source",
             "what would be trained on: rows, unusable ones by reason, lengths, examples",
@@ -67,7 +68,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "This command": {"completion": ("chorus.cli.completion", "what makes a shell complete commands and options")},
 }
 # What goes on when nobody reads its output; the others list something, and end.
-_WORK = {"run", "doctor", "starter", "eval", "measure-difficulty", *SECTIONS["Services, each by itself"]}
+_WORK = {"run", "doctor", "starter", "fetch", "eval", "measure-difficulty", *SECTIONS["Services, each by itself"]}
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from chorus.deploy.placement import Placement
 from chorus.deploy.sizes import model_of, planned, redis_bytes
-from chorus.protocol.config.presets import PRESETS, explain
+from chorus.protocol.config.presets import PRESETS, explain, in_words
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.templates.load import choose_templates
 from chorus.protocol.templates.sampling import base_weights
@@ -64,6 +64,7 @@ def describe(config: RunConfig, placement: Placement, tokens_per_second: float |
         f"disk        {_disk(config)}",
         f"memory      {_memory(config, placement)}",
         f"objective   {c.objective.name} ({PRESETS[c.objective.name].source})",
+        f"              {in_words(lambda key: getattr(c.objective, key))}",
         *(f"              {line}" for line in explain(c.objective)),
         *(f"reward      {line}" for line in _reward(config)),
         f"evaluation  {_evaluation(config)}",

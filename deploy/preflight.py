@@ -37,7 +37,7 @@ def check_inputs(config: RunConfig, resumed: bool = False) -> None:
     # A server that runs already has loaded its own; here the file need not even be.
     if not config.reward.url and (why := unusable(config.reward.graders)) is not None:
         raise CannotGoOn(why)
-    for key in ("train", "heldout", "validation"):
+    for key in ("train", "heldout", "validation", "exclude_overlap"):
         for source in getattr(config.problems, key):
             if not source.startswith("hub:"):
                 _check_source(f"problems.{key}", source, config.reward.row_needs)

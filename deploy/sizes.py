@@ -71,8 +71,10 @@ def planned(config: RunConfig) -> Disk:
     written = -(-c.run.steps // c.learner.checkpoint_every)
     tokens = c.run.steps * c.learner.groups_per_step * c.sampling.group_size * c.sampling.max_tokens
     # An append-only file is rewritten when it has doubled.
+    width = 4 if c.model.dtype == "float32" else 2
+    exports = max(0, written - kept) * count * width if c.learner.keep_exports == "all" else 0.0
     return Disk(
-        count * CHECKPOINT_BYTES_PER_PARAMETER * min(kept, written),
+        count * CHECKPOINT_BYTES_PER_PARAMETER * min(kept, written) + exports,
         tokens * BYTES_PER_TOKEN,
         0.0 if c.redis.url else 3 * redis_bytes(c) + _LOGS,
     )

@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import redis
 
@@ -25,6 +26,7 @@ from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.metrics.trackers import Trackers
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
+from chorus.learner.training.export import to_dtype
 from chorus.learner.validation import Evaluations
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
@@ -263,4 +265,6 @@ class Lifecycle:
     def _prune(self) -> None:
         p = self.parts
         steps = {p.evaluations.selected_step(), *checkpoints.before(p.run.checkpoints, p.recorder.alarms.began)}
-        checkpoints.prune(p.run.checkpoints, p.config.learner.keep_checkpoints, steps)
+        learner, dtype = p.config.learner, p.config.model.dtype
+        thin = partial(to_dtype, dtype=dtype) if learner.keep_exports == "all" else None
+        checkpoints.prune(p.run.checkpoints, learner.keep_checkpoints, steps, thin)

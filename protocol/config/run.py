@@ -48,6 +48,9 @@ class ProblemsSection(Section):
     validation: list[str] = Field(
         default_factory=list, description="what checkpoints are chosen on; empty: what `evaluation` leaves of heldout"
     )
+    exclude_overlap: list[str] = Field(
+        default_factory=list, description="sources; train goes without what they hold too, equal or nearly equal"
+    )
     max_prompt_tokens: int = Field(default=1024, ge=1, description="longer prompts are left out and counted")
 
 
@@ -78,6 +81,9 @@ class LearnerSection(Section):
     )
     checkpoint_every: int = Field(default=20, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1)
+    keep_exports: Literal["newest", "all"] = Field(
+        default="newest", description="weights of the checkpoints that are pruned: go with them, or stay in model.dtype"
+    )
     head_deadline_s: float = Field(default=60.0, gt=0, description="how long the oldest group may hold up a step")
     collect_deadline_s: float = Field(default=600.0, gt=0, description="no rollout for so long ends the run")
     host: str = Field(default="127.0.0.1", description="address under which generators reach the learner's store")
@@ -163,6 +169,9 @@ class GeneratorSection(Section):
 
 
 class RewardSection(RewardSpec):
+    mode: Literal["train", "paper", "strict"] = Field(
+        default="train", description="how answers are read and compared (docs/grading.md); paper: as arXiv 2602.03190"
+    )
     url: str = Field(default="", description="of a running reward server; empty: `chorus run` starts one")
     workers: int = Field(default=1, ge=1)
     timeout_s: float = Field(default=5.0, gt=0, description="for one grade")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -106,11 +106,17 @@ def before(checkpoints: Path, alarms: Sequence[int]) -> list[int]:
     return [step for step in last if step is not None]
 
 
-def prune(checkpoints: Path, keep: int, steps: Iterable[int | None] = ()) -> None:
+def prune(
+    checkpoints: Path, keep: int, steps: Iterable[int | None] = (), thin: Callable[[Path], None] | None = None
+) -> None:
     """Keep the newest `keep` checkpoints, those of these `steps`, and every manifest: the audit of a finished run
-    reads them."""
+    reads them. `thin`: keep the exports of the others too, made smaller by it."""
     kept = {folder_of(checkpoints, step) for step in steps if step is not None}
     for path in whole(checkpoints)[:-keep]:
-        if path not in kept:
-            for part in (STATE, EXPORT):
-                shutil.rmtree(path / part, ignore_errors=True)
+        if path in kept:
+            continue
+        if thin is None:
+            shutil.rmtree(path / EXPORT, ignore_errors=True)
+        elif (path / STATE).is_dir():  # its state goes last: what a crash left half done is done again
+            thin(path / EXPORT)
+        shutil.rmtree(path / STATE, ignore_errors=True)

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from chorus.deploy.dry_run import activation_bytes, describe
 from chorus.deploy.placement import place
+from chorus.deploy.sizes import planned
 from chorus.protocol.config.run import RunConfig
 
 Configure = Callable[..., RunConfig]
@@ -54,6 +55,15 @@ def test_it_counts_the_parameters_of_a_model_that_is_there(configure: Configure,
     # 1 M parameters: 16 MB for weights, gradient and two moments in float32; 4 MB of weights.
     assert "1.0 M parameters: learner 15.3 MiB a rank and an unknown amount of activations" in text
     assert "weights 3.8 MiB a generator" in text
+
+
+def test_the_weights_of_every_checkpoint_are_foreseen_on_the_disk(configure: Configure) -> None:
+    sections = {"model": {"path": "Qwen/Qwen2.5-Math-1.5B"}, "run": {"steps": 3960}}
+    learner = {"checkpoint_every": 20, "keep_checkpoints": 3}
+    usual = planned(configure(**sections, learner=learner))
+    all_of_them = planned(configure(**sections, learner=learner | {"keep_exports": "all"}))
+    # 198 checkpoints, of which 4 are whole (one is written before one goes): 194 x 1.5e9 parameters x 2 bytes.
+    assert all_of_them.checkpoints - usual.checkpoints == 194 * 1.5e9 * 2
 
 
 def test_it_tells_a_curriculum_stage_by_stage(configure: Configure) -> None:
