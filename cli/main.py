@@ -22,6 +22,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Train": {
         "run": ("chorus.cli.run", "run a recipe on this machine: starts everything, shows progress, stops everything"),
         "recipes": ("chorus.cli.recipes", "list the recipes that come with Chorus"),
+        "check": ("chorus.cli.check", "what this machine has of what a run needs; then five steps of the demo on it"),
         "init": ("chorus.cli.init", "write one of these recipes into a file of yours, with comments"),
         "doctor": (
             "chorus.cli.data.doctor",
@@ -68,7 +69,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "This command": {"completion": ("chorus.cli.completion", "what makes a shell complete commands and options")},
 }
 # What goes on when nobody reads its output; the others list something, and end.
-_WORK = {"run", "doctor", "starter", "fetch", "eval", "measure-difficulty", *SECTIONS["Services, each by itself"]}
+_WORK = {"run", "check", "doctor", "starter", "fetch", "eval", "measure-difficulty"}
+_WORK |= set(SECTIONS["Services, each by itself"])
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
