@@ -6,7 +6,8 @@ import json
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from chorus.learner.metrics import curriculum, diversity
@@ -36,7 +37,8 @@ class Around:
     """What the loop knows of a step beside its tokens.
 
     started: monotonic seconds. waited_s: of the step, for its groups. waiting: finished groups that the next step can
-    take. filtered: groups that dynamic sampling replaced, by why. members: the generators' newest heartbeats.
+    take. filtered: groups that dynamic sampling replaced, by why. members: the generators' newest heartbeats. methods:
+    what methods beside the objective have done, as the record says it.
     """
 
     started: float
@@ -44,6 +46,7 @@ class Around:
     waiting: int
     filtered: Counter[str]
     members: list[Member]
+    methods: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Recorder:
@@ -82,6 +85,7 @@ class Recorder:
         values = step_record(step, self.config, groups, experience, stats, self._surroundings(around), self._labels)
         values |= curriculum.step_metrics(groups, self._admission)
         values |= diversity.step_metrics(groups, self._admission.templates, self._decoder.decode_batch)
+        values |= around.methods
         if self.config.templates.adaptive:
             values["template_weights"] = self._admission.draw.weights(step + 1)
         record = fill("step", values)
@@ -92,7 +96,7 @@ class Recorder:
         self._admission.stages.take(record)
         self.run.append_record(record)
         log.info("step %d of %d: %s", step, self.config.run.steps, _in_words(record))
-        self._metrics.step_done(record, [(r.group, staleness(r.group, step - 1)) for r in groups])
+        self._metrics.step_done(record, [(r.group, staleness(r.group, experience.version)) for r in groups])
         self._metrics.alarms(NAMES, self.alarms.active)
         self._trackers.write(record)
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from chorus.protocol.config.curriculum import CurriculumSection
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.presets import PRESETS
+from chorus.protocol.config.supervised import ReliftSection
 from chorus.protocol.config.templates import TemplatesSection
 from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
 from chorus.protocol.rewards import OverlongSpec, RewardSpec
@@ -252,6 +253,7 @@ class RunConfig(Section):
     staleness: StalenessSection = StalenessSection()
     objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
     learner: LearnerSection = LearnerSection()
+    relift: ReliftSection = ReliftSection()
     alarms: AlarmsSection = AlarmsSection()
     doctor: DoctorSection = DoctorSection()
     trackers: TrackersSection = TrackersSection()
@@ -306,6 +308,9 @@ class RunConfig(Section):
                 "steps old: set staleness.target and staleness.max to 0, or objective.proximal = recompute and "
                 "objective.weight = token"
             )
+        room = self.model.context - self.problems.max_prompt_tokens
+        if fault := self.relift.fault(self.objective.dynamic_sampling, t.target, t.max, room):
+            raise ValueError(fault)
         if self.evaluation.problems and not self.problems.heldout:
             raise ValueError("evaluation.problems is set, but problems.heldout names no source: give one")
         if self.evaluation.every and not (self.problems.validation or self.problems.heldout):
