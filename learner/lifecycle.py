@@ -25,6 +25,7 @@ from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.metrics.trackers import Trackers
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
+from chorus.learner.rollouts.lessons import Lessons
 from chorus.learner.rollouts.relift import Relift
 from chorus.learner.validation import Evaluations
 from chorus.protocol.config.run import RunConfig
@@ -67,6 +68,7 @@ class Parts:
     recorder: Recorder
     evaluations: Evaluations
     relift: Relift
+    lessons: Lessons | None = None
     lineage: int = 1
     done: int = 0
     durable: int = 0
@@ -96,6 +98,7 @@ def assemble(
     metrics = LearnerMetrics(config.learner.metrics_port)
     admission = Admission(config, run_id)
     relift = Relift(config, admission, run)
+    lessons = Lessons(config, admission, run) if config.finetune.data else None
     ledger = LearnerLedger(client, run_id)
     manifest = ranks.manifest
     done = manifest.step if manifest else 0
@@ -124,7 +127,7 @@ def assemble(
     weights = weight_sync(metrics)
     durable = checkpoints.trained_in(run.checkpoints, lineage)
     parts = (config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations)
-    return Parts(*parts, relift, lineage, done, durable)
+    return Parts(*parts, relift, lessons, lineage, done, durable)
 
 
 def _introduce(metrics: LearnerMetrics, config: RunConfig, run_id: str, fence: int, done: int) -> None:

@@ -100,6 +100,28 @@ class Learner:
         self.life.validate()
 
 
+class FineTuning(Learner):
+    """Critiques in the rollouts' place (`chorus finetune`): no group is admitted, and the ledger's accounts stay empty.
+
+    take, recorded ─▶ train ─▶ publish ─▶ record its metrics ─▶ checkpoint? ─▶ validate?
+    """
+
+    def step(self) -> None:
+        p = self.parts
+        assert p.lessons
+        p.stop.check()
+        started, step = time.monotonic(), p.done + 1
+        self.life.say("training", f"step {step} of {p.config.run.steps}")
+        batch = p.lessons.batch(step)
+
+        stats = p.ranks.supervise(batch)
+
+        p.done, p.untold[step] = step, []
+        self.life.publish([[*d.prompt, *d.target[: len(d.target) // 2]] for d in batch[:WEIGHT_CHECKS]])
+        p.recorder.record_lesson(step, stats, started, p.lessons.passes(step))
+        self._after(step)
+
+
 def prefixes_of(groups: list[Rollout]) -> list[list[int]]:
     """Prompts for the weight check from the step's own rollouts: evenly chosen groups, half of a completion each."""
     chosen = groups[:: max(1, len(groups) // WEIGHT_CHECKS)][:WEIGHT_CHECKS]

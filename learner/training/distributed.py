@@ -96,7 +96,7 @@ class DistributedTrainer:
             for model in filter(None, (policy, reference)):
                 _shard(model, config, device)
         self.trainer = Trainer(policy, config, device, reference)
-        self.supervised = Supervised(self.trainer, config.relift)
+        self.supervised = Supervised(self.trainer, config.supervision, config.run.steps)
         self.manifest = None if start_from is None else self._restore(start_from)
         parameters = wire_names(policy)
         self._parameters = [p for _, p in parameters]
@@ -117,7 +117,7 @@ class DistributedTrainer:
 
     def supervise(self, batch: Sequence[Demonstration]) -> SupervisedStats:
         """One supervised update on all ranks."""
-        self._tell("supervise", [[d.problem_id, d.template, d.prompt, d.target] for d in batch])
+        self._tell("supervise", [[d.problem_id, d.template, d.prompt, d.target, d.verdict] for d in batch])
         return self.supervised.step(batch)
 
     def snapshot(self, version: Version, prefixes: list[list[int]]) -> Snapshot:

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from chorus.learner.training.batch import TrainingSequence, cut
+from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut
 from chorus.learner.training.policy import Policy
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.supervised import Supervision
@@ -33,7 +33,10 @@ from chorus.protocol.run_folder.demonstrations import Demonstration
 
 @dataclass(frozen=True)
 class SupervisedStats:
-    """One update, the same on all ranks. `skipped`: its gradient was no finite number, so the weights stayed."""
+    """One update, the same on all ranks, measured before it. `skipped`: its gradient was no finite number, so the
+    weights stayed. `verdicts`: share of the demonstrations with a verdict to which the policy gave more than one half;
+    None: none had.
+    """
 
     loss: float
     nll: float
@@ -43,6 +46,7 @@ class SupervisedStats:
     grad_norm: float
     lr: float
     skipped: bool = False
+    verdicts: float | None = None
 
     def figures(self) -> dict[str, Any]:
         """As the record of a step has them (protocol/metrics/step.py)."""
@@ -55,13 +59,14 @@ class SupervisedStats:
             "supervised_demonstrations": self.demonstrations,
             "supervised_grad_norm": self.grad_norm,
             "supervised_lr": self.lr,
+            "supervised_verdicts": self.verdicts,
         }
 
 
 class Supervised:
-    """Owns the second optimizer; the trainer owns the policy. `total`: updates after which a cosine has fallen to 0."""
+    """Owns the second optimizer; the trainer owns the policy. `total`: updates, where the run knows their number."""
 
-    def __init__(self, trainer: Trainer, settings: Supervision, total: int = 0) -> None:
+    def __init__(self, trainer: Trainer, settings: Supervision, total: int) -> None:
         s = settings
         self._trainer = trainer
         self._settings = settings
@@ -81,13 +86,14 @@ class Supervised:
         sequences = [_sequence(d) for d in batch]
         tokens = sum(len(d.target) for d in batch)
         self.optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros(3, dtype=torch.float64)
+        sums = torch.zeros(4, dtype=torch.float64)
         with at_temperature(t.policy, 1.0):
             for b, weight in zip(*t.share(cut(sequences, t.config.learner.token_budget)), strict=True):
                 logp, entropy = t.forward(t.policy, b, s.entropy_coefficient != 0)
                 terms = supervised_loss(logp, entropy, tokens, s.entropy_coefficient)
                 (terms[0] * weight * t.world).backward()  # FSDP averages over ranks; the loss is a sum over them
-                sums += weight * torch.stack([term.detach().double().cpu() for term in terms])
+                right = torch.tensor(_likely_verdicts(batch, b, logp))
+                sums += weight * torch.stack([term.detach().double().cpu() for term in (*terms, right)])
         norm = torch.nn.utils.clip_grad_norm_(t.policy.parameters(), s.grad_clip)
         norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if t.world > 1:
@@ -98,7 +104,10 @@ class Supervised:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
-        return SupervisedStats(*sums.tolist(), tokens, len(batch), norm, rate, skipped=not math.isfinite(norm))
+        *figures, right = sums.tolist()
+        with_verdict = sum(d.verdict > 0 for d in batch)
+        verdicts = right / with_verdict if with_verdict else None
+        return SupervisedStats(*figures, tokens, len(batch), norm, rate, not math.isfinite(norm), verdicts)
 
     @property
     def updates(self) -> int:
@@ -112,6 +121,12 @@ def supervised_loss(
     """(loss, negative log-likelihood, entropy), what a micro-batch adds to their means over the update's `tokens`."""
     nll, spread = -logp.sum() / tokens, entropy.sum() / tokens
     return nll - coefficient * spread, nll, spread
+
+
+def _likely_verdicts(batch: Sequence[Demonstration], b: MicroBatch, logp: torch.Tensor) -> float:
+    """How many of the micro-batch's verdicts are likelier than not, after what stands before them."""
+    spans = [(where.stop - 1 - batch[i].verdict, where.stop - 1) for i, where in b.origin if batch[i].verdict]
+    return float(sum(float(logp[first:last].detach().sum()) > math.log(0.5) for first, last in spans))
 
 
 @contextmanager

@@ -20,17 +20,10 @@ class Supervision(BaseModel):
     weight_decay: float = Field(default=0.01, ge=0)
     grad_clip: float = Field(default=1.0, gt=0)
     entropy_coefficient: float = Field(default=0.0, ge=0, description="entropy is added to what is maximised")
-    schedule: Literal["constant", "cosine"] = Field(default="constant", description="of lr, after its warm-up")
-    warmup_updates: int = Field(default=0, ge=0, description="over the first so many, lr rises linearly to its value")
 
     def rate(self, done: int, total: int) -> float:
-        """The learning rate of the update after `done` ones. `total`: of them, where a cosine falls to 0."""
-        if done < self.warmup_updates:
-            return self.lr * (done + 1) / self.warmup_updates
-        if self.schedule == "constant":
-            return self.lr
-        share = min(1.0, (done - self.warmup_updates) / max(1, total - self.warmup_updates))
-        return self.lr * 0.5 * (1.0 + math.cos(math.pi * share))
+        """The learning rate of the update after `done` of `total` ones."""
+        raise NotImplementedError
 
 
 class ReliftSection(Supervision):
@@ -39,10 +32,14 @@ class ReliftSection(Supervision):
     enabled: bool = Field(default=False, description="train on the solutions of problems that no sample solved")
     batch: int = Field(default=128, ge=1, description="so many hard prompts make an update; its mini-batch")
     entropy_coefficient: float = Field(default=0.001, ge=0, description="entropy is added to what is maximised")
+    warmup_updates: int = Field(default=0, ge=0, description="over the first so many, lr rises linearly to its value")
     dedupe: bool = Field(default=False, description="hold a problem once, however often nobody solved it")
     max_tokens: int = Field(
         default=0, ge=0, description="longer solutions are cut, and end all the same; 0: sampling.max_tokens"
     )
+
+    def rate(self, done: int, total: int) -> float:
+        return self.lr * min(1.0, (done + 1) / max(1, self.warmup_updates))
 
     def fault(self, dynamic_sampling: bool, target: int, most: int, room: int) -> str | None:
         """Why a run can't have it. `target`, `most`: of staleness; `room`: what the context leaves a solution."""
@@ -64,3 +61,26 @@ class ReliftSection(Supervision):
                 f"{room}: lower one or raise that"
             )
         return None
+
+
+class FinetuneSection(Supervision):
+    """Critique fine-tuning's numbers, of the code of arXiv 2506.03295. A run of `chorus finetune` makes run.steps
+    updates."""
+
+    data: list[str] = Field(default_factory=list, description="files of `chorus critique`, or critiques:running?...")
+    batch: int = Field(default=512, ge=1, description="critiques of an update")
+    lr: float = Field(default=5e-6, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    schedule: Literal["constant", "cosine"] = Field(default="cosine", description="of lr, after its warm-up")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the updates over which lr rises linearly")
+    max_tokens: int = Field(
+        default=0, ge=0, description="longer examples, prompt included, are left out; 0: model.context"
+    )
+
+    def rate(self, done: int, total: int) -> float:
+        rising = math.ceil(self.warmup * total)
+        if done < rising:
+            return self.lr * (done + 1) / rising
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * 0.5 * (1.0 + math.cos(math.pi * min(1.0, (done - rising) / max(1, total - rising))))

@@ -173,6 +173,7 @@ _IN_HINT = "Share of the stage's hints that hold the answer, given or not; onlin
 _NOT_HELD = "ReLIFT: groups without a right sample that are not held, by why"
 _DIFFICULTY = "ReLIFT: share of the groups whose accuracy is easy (0.75 up), medium (0.375 up), hard (above 0)"
 _NLL = "Negative log-likelihood of a target token in the supervised update, mean"
+_VERDICTS = "Share of the update's critiques whose verdict was likelier than not, before the update"
 _TAUGHT = "Target tokens trained on in supervised updates; no tokens of rollouts"
 _EXAMPLES = "Examples trained on in supervised updates; no rollouts"
 _DISTINCT = "Distinct solutions in a group, mean"
@@ -319,6 +320,8 @@ TABLE: tuple[Metric, ...] = (
         Metric("supervised_demonstrations", "examples", _EXAMPLES, "supervised_demonstrations", counter=True),
         Metric("supervised_grad_norm", "", "Gradient norm of the supervised update", "supervised_grad_norm"),
         Metric("supervised_lr", "", "Learning rate of the supervised update", "supervised_learning_rate"),
+        Metric("supervised_verdicts", "share", _VERDICTS, "supervised_verdicts_ratio"),
+        Metric("passes", "passes", "Passes over the examples of [finetune] so far", "passes"),
     ),
     *_section(
         "diversity",

@@ -1,8 +1,8 @@
 """What supervised updates were trained on, kept beside the rollouts: `supervised/step-000012.msgpack.gz`.
 
-A list of [problem id, template, prompt's token ids, target's token ids], in the order of training. It is on the disk
-before the update, so that a step that comes again after a crash, and `chorus replay`, train the same batch at its
-place, whatever recipe and problems say by then.
+A list of [problem id, template, prompt's token ids, target's token ids, verdict], in the order of training. It is on
+the disk before the update, so that a step that comes again after a crash, and `chorus replay`, train the same batch at
+its place, whatever recipe and problems say by then.
 """
 
 from __future__ import annotations
@@ -23,29 +23,33 @@ from chorus.protocol.runtime.exits import CannotGoOn
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One example: the token ids of a prompt under `template`, and those to answer it with, their end included."""
+    """One example: the token ids of a prompt under `template`, and those to answer it with, their end included.
+
+    `verdict`: so many of the target's tokens, the last before its end, say whether a candidate is right; 0: none do.
+    """
 
     problem_id: str
     template: str
     prompt: list[int]
     target: list[int]
+    verdict: int = 0
 
 
 def write_batch(run: RunFolder, step: int, batch: Sequence[Demonstration]) -> None:
     """On the disk before it returns."""
     run.supervised.mkdir(exist_ok=True)
-    rows = [[d.problem_id, d.template, pack_ids(d.prompt), pack_ids(d.target)] for d in batch]
-    write_whole(_file(run, step), gzip.compress(msgpack.packb(rows) or b"", compresslevel=1), durable=True)
+    rows = [[d.problem_id, d.template, pack_ids(d.prompt), pack_ids(d.target), d.verdict] for d in batch]
+    write_whole(batch_file(run, step), gzip.compress(msgpack.packb(rows) or b"", compresslevel=1), durable=True)
 
 
 def read_batch(run: RunFolder, step: int) -> list[Demonstration]:
     """Empty where the step had none. Raises CannotGoOn for a file that is no such list."""
-    path = _file(run, step)
+    path = batch_file(run, step)
     if not path.is_file():
         return []
     try:
         rows = msgpack.unpackb(gzip.decompress(path.read_bytes()))
-        return [Demonstration(id, name, unpack_ids(p).tolist(), unpack_ids(t).tolist()) for id, name, p, t in rows]
+        return [Demonstration(i, name, unpack_ids(p).tolist(), unpack_ids(t).tolist(), v) for i, name, p, t, v in rows]
     except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
         raise CannotGoOn(f"{path}: can't be read ({error}); put it back from a copy of the run") from None
 
@@ -59,8 +63,8 @@ def keep_batches(run: RunFolder, done: int, again: Collection[int]) -> None:
     """Forget those of steps after `done` that do not come `again` as they were recorded."""
     for step in recorded_steps(run):
         if step > done and step not in again:
-            _file(run, step).unlink()
+            batch_file(run, step).unlink()
 
 
-def _file(run: RunFolder, step: int) -> Path:
+def batch_file(run: RunFolder, step: int) -> Path:
     return run.supervised / f"step-{step:06d}.msgpack.gz"

@@ -16,7 +16,7 @@ from chorus.learner.training.distributed import DistributedTrainer
 from chorus.learner.training.experience import make_experience, minibatches
 from chorus.learner.training.supervised import supervised_loss
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.config.supervised import Supervision
+from chorus.protocol.config.supervised import FinetuneSection
 from chorus.protocol.run_folder.checkpoints import Manifest
 from chorus.protocol.run_folder.demonstrations import Demonstration, write_batch
 from chorus.protocol.run_folder.folder import RunFolder
@@ -103,8 +103,9 @@ def test_the_second_optimizer_has_its_own_moments_and_its_own_rate(tiny_model: P
 
 
 def test_a_cosine_falls_to_zero_over_the_updates() -> None:
-    s = Supervision(lr=1.0, schedule="cosine", warmup_updates=2)
+    s = FinetuneSection(lr=1.0, warmup=0.3)
     assert [round(s.rate(done, 6), 4) for done in range(7)] == [0.5, 1.0, 1.0, 0.8536, 0.5, 0.1464, 0.0]
+    assert FinetuneSection(lr=1.0, schedule="constant", warmup=0.0).rate(5, 6) == 1.0
 
 
 def test_weights_and_both_optimizers_go_through_a_checkpoint_bit_for_bit(tiny_model: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ PUBLISHED: dict[str, Any] = {
     "relift.grad_clip": 1.0,
     "relift.entropy_coefficient": 0.001,
     "relift.dedupe": False,  # one entry an occurrence
-    "relift.schedule": "constant",
+    "relift.warmup_updates": 0,  # constant
     "sampling.group_size": 8,
     "sampling.temperature": 1.0,
     "sampling.max_tokens": 8192,
