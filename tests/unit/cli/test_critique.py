@@ -57,7 +57,7 @@ def lines(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def test_a_file_of_critiques_is_graded_filtered_and_can_be_trained_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], inline_graders: None
 ) -> None:
     problems = lines(tmp_path / "p.jsonl", [{"id": "p", "problem": "What is 3 + 4?", "answer": "7"}])
     written = [

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,12 @@ from paperlearner import config_of, start
 
 from chorus.learner.lifecycle import Parts
 from chorus.learner.loop import Learner
+from chorus.learner.rollouts import relift
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.messages import Problem
+from chorus.protocol.ledger import Entry, Rollout
+from chorus.protocol.messages import Problem, RolloutGroup, Version
 from chorus.protocol.run_folder import checkpoints
-from chorus.protocol.run_folder.demonstrations import read_batch, recorded_steps
+from chorus.protocol.run_folder.demonstrations import read_batch, recorded_steps, write_batch
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -76,15 +76,14 @@ def test_hard_prompts_enter_once_a_group_newest_in_front_and_train_when_there_ar
     assert [r["supervised_demonstrations"] for r in records] == [None, 3, 3, None]
 
 
-def test_groups_with_a_right_or_an_ungraded_sample_are_not_hard(
-    client: redis.Redis, tiny_model: Path, tmp_path: Path
+@pytest.mark.parametrize("accuracies", [(0.0, 1.0), (0.0, None), (0.0, 0.1)])
+def test_a_group_with_a_sample_that_is_or_may_be_right_is_not_hard(
+    accuracies: tuple[float, ...], client: redis.Redis, tiny_model: Path, tmp_path: Path
 ) -> None:
-    config = relift_config(tiny_model, tmp_path / "one", run={"steps": 2}, sampling={"group_size": 4, "max_tokens": 16})
-    _, parts = run_of(client, config, tmp_path / "one", lambda name: None, (0.0, 0.0, 1.0, 0.0))
-    assert parts.relift.held == []
-    client.flushall()
-    config = relift_config(tiny_model, tmp_path / "two", run={"steps": 2}, sampling={"group_size": 4, "max_tokens": 16})
-    _, parts = run_of(client, config, tmp_path / "two", lambda name: None, (0.0, 0.0, None, 0.0))
+    _, parts = start(client, relift_config(tiny_model, tmp_path, 1), tmp_path, lambda name: None, accuracies)
+    parts.weights.published.append(Version(fence=1, step=0))  # type: ignore[attr-defined]
+    payload = parts.weights.answer(parts.admission.task(0, 0))  # type: ignore[attr-defined]
+    assert parts.relift.due(1, [Rollout(Entry("1-0", 0, payload), RolloutGroup.decode(payload))]) == []
     assert parts.relift.held == []
 
 
@@ -102,14 +101,20 @@ def test_dedupe_holds_a_problem_once(client: redis.Redis, tiny_model: Path, tmp_
 def test_the_version_counts_supervised_updates_and_so_does_the_age_of_later_samples(
     client: redis.Redis, tiny_model: Path, tmp_path: Path
 ) -> None:
-    # Both groups of a step are hard: a supervised update after every step. Groups are one step late.
-    config = relift_config(tiny_model, tmp_path, batch=2, run={"steps": 4})
-    _, parts = run_of(client, config, tmp_path, lambda name: None, ALL_WRONG)
-    assert [v.step for v in parts.weights.published] == [0, 2, 4, 6, 8]  # type: ignore[attr-defined]
-    records = RunFolder(tmp_path).records()
-    assert [r["version"] for r in records] == [0, 2, 4, 6]
-    assert [r["staleness_max"] for r in records] == [0, 2, 2, 2], "one step late is two versions late"
-    assert parts.ledger.accounts().dropped == {}
+    # Both groups of a step are hard: a supervised update after every step.
+    found = {}
+    for enabled in (False, True):
+        client.flushall()
+        folder = tmp_path / str(enabled)
+        config = relift_config(tiny_model, folder, batch=2, run={"steps": 4}, relift={"enabled": enabled})
+        _, parts = run_of(client, config, folder, lambda name: None, ALL_WRONG)
+        records = RunFolder(folder).records()
+        published = [v.step for v in parts.weights.published]  # type: ignore[attr-defined]
+        found[enabled] = published, [r["version"] for r in records], [r["staleness_max"] for r in records]
+        assert parts.ledger.accounts().dropped == {}
+    assert found[True] == tuple([2 * n for n in numbers] for numbers in found[False])
+    assert found[True][:2] == ([0, 2, 4, 6, 8], [0, 2, 4, 6])
+    assert max(found[True][2]) == 2, "one step late is two versions late"
 
 
 def test_without_lateness_new_groups_wait_for_the_supervised_weights(
@@ -124,34 +129,50 @@ class Killed(BaseException):
     """What no handler of the learner's catches: a `kill -9`."""
 
 
-def test_a_learner_killed_before_any_change_of_the_world_trains_the_same_batches_at_their_places(
-    client: redis.Redis, tiny_model: Path, tmp_path: Path
-) -> None:
-    config = relift_config(tiny_model, tmp_path / "whole", run={"steps": 3})
-    _, parts = run_of(client, config, tmp_path / "whole", lambda name: None, ALL_WRONG)
-    unbroken = (parts.ranks.trained, parts.ranks.taught, parts.relift.kept())  # type: ignore[attr-defined]
-    k = 0
-    while True:
+@pytest.mark.parametrize(
+    ("place", "nth"),
+    [
+        *(("train", 2), ("recorded", 1), ("supervise", 1), ("trained", 2), ("admit", 6), ("publish", 3)),
+        *(("manifest", 1), ("durable", 1), ("train", 3), ("supervise", 2), ("manifest", 2)),
+    ],
+)
+def test_a_learner_killed_anywhere_trains_the_same_batches_at_their_places(
+    place: str, nth: int, unbroken: Any, client: redis.Redis, tiny_model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    left = [nth]
+
+    def dies(name: str) -> None:
+        left[0] -= name == place
+        if name == place and left[0] == 0:
+            raise Killed(name)
+
+    def write(*args: Any) -> None:
+        dies("recorded")
+        write_batch(*args)
+
+    monkeypatch.setattr(relift, "write_batch", write)
+    config = relift_config(tiny_model, tmp_path, run={"steps": 3})
+    with pytest.raises(Killed):
+        run_of(client, config, tmp_path, dies, ALL_WRONG)
+    _, parts = run_of(client, config, tmp_path, lambda name: None, ALL_WRONG)
+    assert (parts.ranks.trained, parts.ranks.taught, parts.relift.kept()) == unbroken  # type: ignore[attr-defined]
+    assert recorded_steps(RunFolder(tmp_path)) == [2, 3]
+    assert parts.ledger.accounts().difference == 0
+
+
+@pytest.fixture
+def unbroken(client: redis.Redis, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What the weights and the buffer of three steps without a crash are: batches after the second and the third."""
+    if not _UNBROKEN:
+        folder = tmp_path_factory.mktemp("whole")
+        _, parts = run_of(client, relift_config(tiny_model, folder), folder, lambda name: None, ALL_WRONG)
+        _UNBROKEN.append((parts.ranks.trained, parts.ranks.taught, parts.relift.kept()))  # type: ignore[attr-defined]
         client.flushall()
-        folder = tmp_path / str(k)
-        config = relift_config(tiny_model, folder, run={"steps": 3})
-        changes = count()
+    return _UNBROKEN[0]
 
-        def dies(name: str, changes: Iterator[int] = changes, last: int = k) -> None:
-            if next(changes) == last:
-                raise Killed(name)
 
-        try:
-            run_of(client, config, folder, dies, ALL_WRONG)
-        except Killed:
-            _, parts = run_of(client, config, folder, lambda name: None, ALL_WRONG)
-        else:
-            break
-        assert (parts.ranks.trained, parts.ranks.taught, parts.relift.kept()) == unbroken, k  # type: ignore[attr-defined]
-        assert recorded_steps(RunFolder(folder)) == [2, 3]
-        assert parts.ledger.accounts().difference == 0
-        k += 1
-    assert k > 15
+_UNBROKEN: list[Any] = []
 
 
 def test_a_recorded_batch_comes_again_whatever_the_recipe_says_by_then(
