@@ -70,9 +70,13 @@ def main(names: tuple[str, ...]) -> int:
     except OSError as error:
         raise CannotGoOn(f"{target}: {error.strerror}; give a file in a folder that can be written") from None
     print(f"{target}: written, from the recipe {source.stem}")
-    if absent := _absent(load_config(source, environment={})):
+    config = load_config(source, environment={})
+    if absent := _absent(config):
         print(f"it names files that are yours to bring, or to replace by others: {', '.join(absent)}")
-    print(f"next:\n    chorus run {target} --dry-run\n    chorus run {target}")
+    if config.finetune.data:
+        print(f"next:\n    chorus finetune {target}")
+    else:
+        print(f"next:\n    chorus run {target} --dry-run\n    chorus run {target}")
     return os.EX_OK
 
 
@@ -114,4 +118,5 @@ def _absent(config: RunConfig) -> list[str]:
     """Files that the recipe names and that are not here."""
     p = config.problems
     named = [*p.train, *p.heldout, *p.validation, *config.curriculum.pass_rates, *config.templates.files]
+    named += config.finetune.data
     return [name for name in dict.fromkeys(named) if ":" not in name and not Path(name).exists()]

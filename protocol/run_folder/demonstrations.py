@@ -16,7 +16,7 @@ from pathlib import Path
 import msgpack
 
 from chorus.protocol.messages import pack_ids, unpack_ids
-from chorus.protocol.run_folder.files import write_whole
+from chorus.protocol.run_folder.files import read_json, write_whole
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -57,6 +57,18 @@ def read_batch(run: RunFolder, step: int) -> list[Demonstration]:
 def recorded_steps(run: RunFolder) -> list[int]:
     """The steps after whose own update a supervised one was trained, in order."""
     return sorted(int(path.name.split("-")[1].split(".")[0]) for path in run.supervised.glob("step-*.msgpack.gz"))
+
+
+def step_of(run: RunFolder, version: int) -> int:
+    """The step after which the weights are of this version, which counts steps and supervised updates.
+
+    With updates after the steps 2 and 3, the versions 0, 1, 3, 5, 6 are those after the steps 0 to 4.
+    """
+    step = version
+    if not read_json(run.config).get("finetune", {}).get("data"):  # there the update is the step
+        for supervised in recorded_steps(run):
+            step -= supervised < step
+    return step
 
 
 def keep_batches(run: RunFolder, done: int, again: Collection[int]) -> None:

@@ -17,7 +17,7 @@ from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Entry, Rollout
 from chorus.protocol.messages import Problem, RolloutGroup, Version
 from chorus.protocol.run_folder import checkpoints
-from chorus.protocol.run_folder.demonstrations import read_batch, recorded_steps, write_batch
+from chorus.protocol.run_folder.demonstrations import read_batch, recorded_steps, step_of, write_batch
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -205,6 +205,15 @@ def _dies_at(place: str) -> Any:
             raise Killed
 
     return dies
+
+
+def test_a_version_is_that_of_the_weights_after_a_step(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for step in (2, 3):
+        write_batch(run, step, [])
+    assert [step_of(run, version) for version in (0, 1, 3, 5, 6)] == [0, 1, 2, 3, 4]
+    run.config.write_text('{"finetune": {"data": ["critiques.jsonl"]}}')
+    assert step_of(run, 5) == 5, "of fine-tuning every step is one supervised update"
 
 
 def test_a_target_is_the_stored_solution_and_its_end_which_a_long_one_has_in_its_last_place(
