@@ -71,6 +71,9 @@ def main(
     else:
         raise CannotGoOn("give a recipe, or --resume with the folder of a run")
     config = load_config(source, overrides)
+    if config.finetune.data:
+        again = f"--resume {resume}" if resume is not None else source
+        raise CannotGoOn(f"{source}: finetune.data is for fine-tuning, not for a run: chorus finetune {again}")
     asked = asked_of(new_lineage, take_over)
     if resume is not None:
         config = as_wished(config, RunFolder(resume))
