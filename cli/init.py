@@ -71,11 +71,15 @@ def main(names: tuple[str, ...]) -> int:
     except OSError as error:
         raise CannotGoOn(f"{target}: {error.strerror}; give a file in a folder that can be written") from None
     print(f"{target}: written, from the recipe {source.stem}")
-    if absent := _absent(load_config(source, environment={})):
+    config = load_config(source, environment={})
+    if absent := _absent(config):
         print(f"it names files that are not here: {', '.join(absent)}")
         mends = dict.fromkeys(fetched_by(Path(name)) or "bring the others, or name files of yours" for name in absent)
         print("".join(f"    {mend}\n" for mend in mends), end="")
-    print(f"next:\n    chorus run {target} --dry-run\n    chorus run {target}")
+    if config.finetune.data:
+        print(f"next:\n    chorus finetune {target}")
+    else:
+        print(f"next:\n    chorus run {target} --dry-run\n    chorus run {target}")
     return os.EX_OK
 
 
@@ -123,5 +127,6 @@ def _absent(config: RunConfig) -> list[str]:
         *p.exclude_overlap,
         *config.curriculum.pass_rates,
         *config.templates.files,
+        *config.finetune.data,
     ]
     return [name for name in dict.fromkeys(named) if ":" not in name and not Path(name).exists()]

@@ -39,7 +39,9 @@ from chorus.problems.hints import hinted
 from chorus.problems.rendering import Renderer, load_tokenizer
 from chorus.protocol.config.run import Gpu
 from chorus.protocol.ledger import FencedError, LedgerLostError
+from chorus.protocol.run_folder.demonstrations import step_of
 from chorus.protocol.run_folder.files import read_json
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.identity import name_of
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -259,7 +261,8 @@ async def _one(args: SimpleNamespace, model: Model, asked: _Asked, groups: list[
         spec, engine = _spec(args, model, asked.name, asked.suite, questions, groups[0]), None
         if args.running:
             engine = await stack.enter_async_context(_fleet(args, model))
-            held = {"weights": str(engine.version), "step": engine.version.step}
+            assert model.run
+            held = {"weights": str(engine.version), "step": step_of(RunFolder(model.run), engine.version.step)}
             spec = spec.model_copy(update=held)
         check_room(questions, spec.context)
         folder = _folder(args, model, spec)

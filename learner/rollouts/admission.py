@@ -123,6 +123,10 @@ class Admission:
         limit = self.config.problems.max_prompt_tokens
         return all(len(self._renderer.ids(t, text)) <= limit for t in templates.values())
 
+    def ids(self, template: Template, text: str) -> list[int]:
+        """The prompt's token ids for what a user says, in the run's chat format."""
+        return self._renderer.ids(template, text)
+
     def render(self, problem: Problem, template: Template, hint_ratio: float = 0.0) -> list[int]:
         """The prompt's token ids, hint and prefill included."""
         text = self.hints.text(problem, hint_ratio) if hint_ratio else problem.problem

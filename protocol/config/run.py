@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from chorus.protocol.config.curriculum import CurriculumSection
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.presets import PRESETS
+from chorus.protocol.config.supervised import FinetuneSection, ReliftSection, Supervision
 from chorus.protocol.config.templates import TemplatesSection
 from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
 from chorus.protocol.rewards import OverlongSpec, RewardSpec
@@ -261,6 +262,8 @@ class RunConfig(Section):
     staleness: StalenessSection = StalenessSection()
     objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
     learner: LearnerSection = LearnerSection()
+    relift: ReliftSection = ReliftSection()
+    finetune: FinetuneSection = FinetuneSection()
     alarms: AlarmsSection = AlarmsSection()
     doctor: DoctorSection = DoctorSection()
     trackers: TrackersSection = TrackersSection()
@@ -315,6 +318,11 @@ class RunConfig(Section):
                 "steps old: set staleness.target and staleness.max to 0, or objective.proximal = recompute and "
                 "objective.weight = token"
             )
+        room = self.model.context - self.problems.max_prompt_tokens
+        if fault := self.relift.fault(self.objective.dynamic_sampling, t.target, t.max, room):
+            raise ValueError(fault)
+        if self.relift.enabled and self.finetune.data:
+            raise ValueError("finetune.data takes the place of rollouts, which relift learns of: leave out one of them")
         if self.evaluation.problems and not self.problems.heldout:
             raise ValueError("evaluation.problems is set, but problems.heldout names no source: give one")
         if self.evaluation.every and not (self.problems.validation or self.problems.heldout):
@@ -341,6 +349,11 @@ class RunConfig(Section):
                     'for the whole run: leave out one of them (objective.overlong_buffer = "none")'
                 )
         return self
+
+    @property
+    def supervision(self) -> Supervision:
+        """The settings of this run's supervised updates, if it makes any."""
+        return self.finetune if self.finetune.data else self.relift
 
     @property
     def capacity(self) -> int:

@@ -14,13 +14,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from chorus.protocol.run_folder.files import write_json
 
 _MANIFEST = "manifest.json"
-_LATER = ("rolled_back_to", "lineage", "trained", "admitted", "problems", "at")  # not in every version's manifests
+# Not in the manifests of every version.
+_LATER = ("rolled_back_to", "lineage", "trained", "admitted", "problems", "at", "methods")
 STATE, EXPORT = "state", "huggingface"
 
 
@@ -30,7 +32,8 @@ class Manifest:
 
     `rolled_back_to`: the policy had collapsed at `step`, and the checkpoint holds the state of that earlier one.
     `lineage`: of its ledger; `trained`: groups in it so far; `admitted`: the index of the group that came next (None:
-    an older version wrote it). `problems`: fingerprint of what it was trained on. `at`: unix seconds.
+    an older version wrote it). `problems`: fingerprint of what it was trained on. `at`: unix seconds. `methods`: what
+    methods keep beside the weights, by name, as JSON.
     """
 
     step: int
@@ -42,6 +45,7 @@ class Manifest:
     admitted: int | None = None
     problems: str = ""
     at: float = 0.0
+    methods: dict[str, Any] = field(default_factory=dict)
 
     @property
     def all_entries(self) -> list[str]:

@@ -83,7 +83,7 @@ def test_the_optimizer_keeps_its_moments_and_takes_its_settings_from_the_configu
     _saved(tmp_path, policy, optimizer)
     wished = {"lr": 0.2, "betas": (0.7, 0.95), "eps": 1e-5, "weight_decay": 0.0}
     again, resumed = _stepped(**wished)
-    checkpoint.load(tmp_path, again, resumed)  # type: ignore[arg-type]
+    checkpoint.load(tmp_path, again, {"optimizer": resumed})  # type: ignore[arg-type]
     [group] = resumed.param_groups
     assert {key: group[key] for key in wished} == wished
     moments = [[s["step"].item(), s["exp_avg"].tolist()] for s in resumed.state.values()]
@@ -93,8 +93,9 @@ def test_the_optimizer_keeps_its_moments_and_takes_its_settings_from_the_configu
 
 def test_the_state_of_a_model_of_other_shapes_is_refused_with_the_mend(tmp_path: Path) -> None:
     _saved(tmp_path, *_stepped())
+    policy, optimizer = _stepped(inputs=3)
     with pytest.raises(CannotGoOn, match=r"can't be loaded into the model of model.path \(.+\); resume with the model"):
-        checkpoint.load(tmp_path, *_stepped(inputs=3))  # type: ignore[arg-type]
+        checkpoint.load(tmp_path, policy, {"optimizer": optimizer})  # type: ignore[arg-type]
 
 
 def _saved(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

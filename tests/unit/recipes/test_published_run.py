@@ -140,6 +140,12 @@ BASELINES: dict[str, dict[str, Any]] = {  # what each changes, and nothing else
         "objective.aggregation": "seq-mean-token-mean",
         "objective.token_mean_scope": "mini-batch",
     },
+    "async": {  # docs/objectives.md: a recomputed policy, staleness corrected by a truncated weight
+        "staleness.target": 1,
+        "staleness.max": 4,
+        "objective.weight": "token",
+        "objective.weight_cap": 2.0,
+    },
     "no_format_reward": {"run.steps": 40 * DROP_LAST_STEPS, "reward.compose": "accuracy_only"},
 }
 
