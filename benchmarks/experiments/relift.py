@@ -60,8 +60,9 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    fields = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
-    return Settings(**fields | {"arms": {name: Arm(**arm) for name, arm in fields["arms"].items()}})
+    fields: dict[str, Any] = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+    arms = {name: Arm(**arm) for name, arm in fields.pop("arms").items()}
+    return Settings(arms=arms, **fields)
 
 
 def main() -> int:
