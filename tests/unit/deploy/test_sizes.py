@@ -190,8 +190,8 @@ def test_a_sequence_longer_than_the_budget_is_a_micro_batch_by_itself() -> None:
 
 
 def test_the_second_optimizer_of_relift_is_counted_in_memory_and_on_the_disk() -> None:
-    plain = load_config(FLAGSHIP, ["learner.keep_exports=last"], environment={})
-    with_relift = load_config(FLAGSHIP, ["learner.keep_exports=last", "relift.enabled=true"], environment={})
+    plain = load_config(FLAGSHIP, ["learner.keep_exports=newest"], environment={})
+    with_relift = load_config(FLAGSHIP, ["learner.keep_exports=newest", "relift.enabled=true"], environment={})
     model, parameters = plain.model.path, 1_543_714_304
     for ranks in (1, 4):
         ours, without = (learner_bytes(config, model, ranks) for config in (with_relift, plain))
