@@ -103,7 +103,7 @@ class Learner:
 class FineTuning(Learner):
     """Critiques in the rollouts' place (`chorus finetune`): no group is admitted, and the ledger's accounts stay empty.
 
-    take, recorded ─▶ train ─▶ publish, where answers are asked for next ─▶ record its metrics ─▶ checkpoint? ─▶ validate?
+    take, recorded ─▶ train ─▶ publish, where answers follow ─▶ record its metrics ─▶ checkpoint? ─▶ validate?
     """
 
     def step(self) -> None:
