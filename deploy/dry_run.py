@@ -10,6 +10,7 @@ from chorus.deploy.hours import Speed, told_time
 from chorus.deploy.memory import (
     GIB,
     LEARNER_BYTES_PER_PARAMETER,
+    RELIFT_BYTES_PER_PARAMETER,
     USUAL_CARD_GIB,
     Needs,
     Verdict,
@@ -141,7 +142,8 @@ def _memory(config: RunConfig, model: Model | None, placement: Placement, card_g
         )
         return
     tensor_parallel = len(placement.generator_gpus[0]) if placement.generator_gpus else 1
-    learner = model.count * LEARNER_BYTES_PER_PARAMETER / placement.learner_ranks
+    each = LEARNER_BYTES_PER_PARAMETER + (RELIFT_BYTES_PER_PARAMETER if config.relift.enabled else 0)
+    learner = model.count * each / placement.learner_ranks
     known = "an unknown amount"
     if model.shape:
         known = f"about {size(activation_bytes(config, model.shape, model.count, placement.learner_ranks))}"

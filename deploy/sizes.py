@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from chorus.deploy.memory import RELIFT_BYTES_PER_PARAMETER
 from chorus.deploy.shapes import model_of
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.graders import MAX_ROW_BYTES
@@ -53,8 +54,9 @@ def planned(config: RunConfig) -> Disk:
     # An append-only file is rewritten when it has doubled.
     width = 4 if c.model.dtype == "float32" else 2
     exports = max(0, written - kept) * count * width if c.learner.keep_exports == "all" else 0.0
+    each = CHECKPOINT_BYTES_PER_PARAMETER + (RELIFT_BYTES_PER_PARAMETER if c.relift.enabled else 0)
     return Disk(
-        count * CHECKPOINT_BYTES_PER_PARAMETER * min(kept, written) + exports,
+        count * each * min(kept, written) + exports,
         tokens * BYTES_PER_TOKEN,
         0.0 if c.redis.url else 3 * redis_bytes(c) + _LOGS,
     )

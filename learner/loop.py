@@ -103,7 +103,7 @@ class Learner:
 class FineTuning(Learner):
     """Critiques in the rollouts' place (`chorus finetune`): no group is admitted, and the ledger's accounts stay empty.
 
-    take, recorded ─▶ train ─▶ publish ─▶ record its metrics ─▶ checkpoint? ─▶ validate?
+    take, recorded ─▶ train ─▶ publish, where answers follow ─▶ record its metrics ─▶ checkpoint? ─▶ validate?
     """
 
     def step(self) -> None:
@@ -117,7 +117,8 @@ class FineTuning(Learner):
         stats = p.ranks.supervise(batch)
 
         p.done, p.untold[step] = step, []
-        self.life.publish([[*d.prompt, *d.target[: len(d.target) // 2]] for d in batch[:WEIGHT_CHECKS]])
+        if p.evaluations.due(step) or step == p.config.run.steps:
+            self.life.publish([[*d.prompt, *d.target[: len(d.target) // 2]] for d in batch[:WEIGHT_CHECKS]])
         p.recorder.record_lesson(step, stats, started, p.lessons.passes(step))
         self._after(step)
 
