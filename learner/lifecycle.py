@@ -25,6 +25,7 @@ from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.metrics.trackers import Trackers
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
+from chorus.learner.training.control import Control
 from chorus.learner.validation import Evaluations
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
@@ -65,6 +66,7 @@ class Parts:
     weights: WeightSync
     recorder: Recorder
     evaluations: Evaluations
+    control: Control
     lineage: int = 1
     done: int = 0
     durable: int = 0
@@ -114,8 +116,10 @@ def assemble(
     groups.restore(done)
     weights = weight_sync(metrics)
     durable = checkpoints.trained_in(run.checkpoints, lineage)
+    control = Control(config, evaluations.validations)
+    control.restore(manifest.control if manifest else {})
     parts = (config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations)
-    return Parts(*parts, lineage, done, durable)
+    return Parts(*parts, control, lineage, done, durable)
 
 
 def _introduce(metrics: LearnerMetrics, config: RunConfig, run_id: str, fence: int, done: int) -> None:
@@ -189,6 +193,7 @@ class Lifecycle:
             admitted=p.groups.next_index,
             problems=fingerprint(p.admission.digests),
             at=time.time(),
+            control=asdict(p.control.state),
         )
         with p.metrics.checkpoint_s.time():
             p.ranks.save(p.run.checkpoints, manifest)
@@ -221,6 +226,7 @@ class Lifecycle:
         target = checkpoints.read_manifest(back).step
         log.warning("step %d: back to the weights and the optimizer of step %d: %s", p.done, target, why)
         p.ranks.load(back)
+        p.control.restore(checkpoints.read_manifest(back).control, gone_back_at=p.done)
         p.evaluations.ledger.fence = p.ledger.advance()
         p.metrics.fence.set(p.ledger.fence)
         self.checkpoint(rolled_back_to=target)

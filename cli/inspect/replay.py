@@ -1,7 +1,8 @@
 """Train a step again, offline, from its stored rollouts, and compare the loss.
 
 It starts from the newest checkpoint before the step (or from the run's start weights), trains the steps between
-from their stored rollouts, and compares each with what the run recorded. Nothing in the folder is changed.
+from their stored rollouts, and compares each with what the run recorded. What the run had decided (gates of the reward,
+coefficients, resets of the reference) is taken from its records. Nothing in the folder is changed.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     config = load_config(RunFolder(run_dir).existing().config)
     import torch
 
+    from chorus.learner.training.control import Decisions
     from chorus.learner.training.distributed import DistributedTrainer
     from chorus.learner.training.experience import make_experience, minibatches
     from chorus.protocol.run_folder.rollouts import read_step
@@ -76,9 +78,12 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
         done = []
         for n, shard in shards.items():
             groups = read_step(shard)
-            prepared = make_experience(groups, config, n - 1, crew.reference)
+            decisions = Decisions.of_record(records[n], config.objective)
+            if decisions.reset is not None:
+                crew.reset_reference(config.reference.reset_optimizer)
+            prepared = make_experience(groups, config, n - 1, crew.reference, decisions)
             parts = minibatches(prepared, config.sampling.group_size, config.learner.updates_per_step)
-            result = crew.step(parts)
+            result = crew.step(parts, decisions.coefficients)
             grad_norm = max(result.grad_norms, default=0.0)
             recorded = (math.nan if (value := records[n][key]) is None else value for key in ("loss", "grad_norm"))
             done.append(Replayed(n, result.loss, next(recorded), grad_norm, next(recorded)))

@@ -6,10 +6,11 @@ import json
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chorus.learner.metrics import curriculum, diversity
+from chorus.learner.metrics import curriculum, diversity, interleaved
 from chorus.learner.metrics.alarms import NAMES, Alarms
 from chorus.learner.metrics.doctor.visit import Doctor
 from chorus.learner.metrics.step_record import Surroundings, step_record
@@ -76,11 +77,20 @@ class Recorder:
         self.alarms = Alarms(self.config.alarms, self.config.objective.loss, self.config.pays_format)
 
     def record(
-        self, step: int, groups: list[Rollout], experience: Experience, stats: StepStats, around: Around
-    ) -> None:
-        """Before the checkpoint, so that a step which a checkpoint holds has its line."""
+        self,
+        step: int,
+        groups: list[Rollout],
+        experience: Experience,
+        stats: StepStats,
+        around: Around,
+        control: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Before the checkpoint, so that a step which a checkpoint holds has its line. control: its figures. Returns
+        the record."""
         values = step_record(step, self.config, groups, experience, stats, self._surroundings(around), self._labels)
+        values |= control
         values |= curriculum.step_metrics(groups, self._admission)
+        values |= interleaved.step_metrics(groups, self._admission.templates, self._decoder.decode_batch)
         values |= diversity.step_metrics(groups, self._admission.templates, self._decoder.decode_batch)
         if self.config.templates.adaptive:
             values["template_weights"] = self._admission.draw.weights(step + 1)
@@ -95,6 +105,7 @@ class Recorder:
         self._metrics.step_done(record, [(r.group, staleness(r.group, step - 1)) for r in groups])
         self._metrics.alarms(NAMES, self.alarms.active)
         self._trackers.write(record)
+        return record
 
     def _surroundings(self, around: Around) -> Surroundings:
         now = time.monotonic()

@@ -28,6 +28,7 @@ from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import Problem, RolloutGroup, Sampling, Task, pack_ids
+from chorus.protocol.rewards import OPEN, Gates
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.templates.load import choose_templates
@@ -151,9 +152,9 @@ class Admission:
         elif self.stages.of(task.index).hint_ratio == "online":
             self.online.observe(task.index, task.problem_id, task.hint_ratio, statistics.fmean(known))
 
-    def observe_step(self, groups: list[Rollout]) -> None:
-        """A step was trained: adaptive weights of templates follow it."""
-        self.draw.observe(groups)
+    def observe_step(self, groups: list[Rollout], gates: Gates = OPEN) -> None:
+        """A step was trained: adaptive weights of templates follow it. gates: of its reward."""
+        self.draw.observe(groups, gates)
 
     def evaluation_tasks(self, first_index: int, min_version: int) -> list[Task]:
         """Held-out problems, templates in equal shares: each `samples` times sampled, then once greedily."""
@@ -217,6 +218,7 @@ class Admission:
             gold=prompted.problem.answers,
             tests=prompted.problem.tests,
             row=prompted.problem.row,
+            sub_answers=prompted.problem.sub_answers or [],
             template=prompted.template,
             hint_ratio=prompted.hint_ratio,
             prompt_ids=pack_ids(prompted.ids),

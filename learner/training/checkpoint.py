@@ -7,20 +7,34 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint import FileSystemReader, state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
 
 from chorus.learner.training.export import check_export, export
 from chorus.learner.training.policy import Policy
 from chorus.protocol.run_folder.checkpoints import EXPORT, STATE, Manifest, folder_of, read_manifest, write_manifest
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 
+_REFERENCE = "reference"
+
 
 def save(
-    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, manifest: Manifest, check: bool = False
+    folder: Path,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    manifest: Manifest,
+    check: bool = False,
+    reference: Policy | None = None,
 ) -> Path:
-    """Write a checkpoint; a collective, all ranks call it. Returns its folder. `check`: look at its export, too."""
+    """Write a checkpoint; a collective, all ranks call it. Returns its folder. `check`: look at its export, too.
+    `reference`: where it must be in it, since it is not the policy that the run began with."""
     path = folder_of(folder, manifest.step)
     rank = dist.get_rank() if dist.is_initialized() else 0
     if rank == 0:
@@ -29,8 +43,11 @@ def save(
     if dist.is_initialized():
         dist.barrier()
     model_state, optimizer_state = get_state_dict(policy, optimizer)
+    state = {"model": model_state, "optimizer": optimizer_state}
+    if reference is not None:
+        state[_REFERENCE] = get_model_state_dict(reference)
     try:
-        state_dict_saver.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=str(path / STATE))
+        state_dict_saver.save(state, checkpoint_id=str(path / STATE))
     except CheckpointException as error:  # a BaseException, which nobody expects
         rank, (cause, _) = next(iter(error.failures.items()))
         raise RuntimeError(f"{path}: rank {rank} can't write it: {cause}") from cause
@@ -43,14 +60,23 @@ def save(
     return path
 
 
-def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manifest:
-    """Restore policy and optimizer in place; a collective. The optimizer's settings stay those of the configuration.
+def has_reference(path: Path) -> bool:
+    """Whether the checkpoint holds a reference policy."""
+    kept = FileSystemReader(path / STATE).read_metadata().state_dict_metadata
+    return any(name.startswith(f"{_REFERENCE}.") for name in kept)
+
+
+def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer, reference: Policy | None = None) -> Manifest:
+    """Restore policy, optimizer and, where it is given, the reference in place; a collective. The optimizer's settings
+    stay those of the configuration.
 
     Raises CannotGoOn for the state of a model of other shapes.
     """
     settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     model_state, optimizer_state = get_state_dict(policy, optimizer)
     state = {"model": model_state, "optimizer": optimizer_state}
+    if reference is not None:
+        state[_REFERENCE] = get_model_state_dict(reference)
     try:
         state_dict_loader.load(state, checkpoint_id=str(path / STATE))
     except CheckpointException as error:
@@ -60,6 +86,8 @@ def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manife
             "that the run began with"
         ) from None
     set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    if reference is not None:
+        set_model_state_dict(reference, state[_REFERENCE])
     for group, wanted in zip(optimizer.param_groups, settings, strict=True):
         group.update(wanted)
     return read_manifest(path)

@@ -1,7 +1,8 @@
 """Checkpoints as folders: which are whole, what their manifests say, which may go. Nothing here needs torch.
 
     <run>/checkpoints/step-000040/
-        state/           model and optimizer, torch.distributed.checkpoint (any number of ranks can load it)
+        state/           model, optimizer and, where it is reset, the reference policy: torch.distributed.checkpoint
+                         (any number of ranks can load it)
         huggingface/     the policy as a Hugging Face folder
         manifest.json    written last; a folder without it is no checkpoint
 
@@ -14,13 +15,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from chorus.protocol.run_folder.files import write_json
 
 _MANIFEST = "manifest.json"
-_LATER = ("rolled_back_to", "lineage", "trained", "admitted", "problems", "at")  # not in every version's manifests
+# Not in every version's manifests.
+_LATER = ("rolled_back_to", "lineage", "trained", "admitted", "problems", "at", "control")
 STATE, EXPORT = "state", "huggingface"
 
 
@@ -30,7 +33,8 @@ class Manifest:
 
     `rolled_back_to`: the policy had collapsed at `step`, and the checkpoint holds the state of that earlier one.
     `lineage`: of its ledger; `trained`: groups in it so far; `admitted`: the index of the group that came next (None:
-    an older version wrote it). `problems`: fingerprint of what it was trained on. `at`: unix seconds.
+    an older version wrote it). `problems`: fingerprint of what it was trained on. `at`: unix seconds. `control`: what
+    the next steps are told by those so far (learner/training/control.py).
     """
 
     step: int
@@ -42,6 +46,7 @@ class Manifest:
     admitted: int | None = None
     problems: str = ""
     at: float = 0.0
+    control: dict[str, Any] = field(default_factory=dict)
 
     @property
     def all_entries(self) -> list[str]:
