@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class ReferenceSection(BaseModel):
+    """Where None is allowed, a recipe writes `"none"`."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     every: int | None = Field(default=None, ge=1, description="steps between resets; ProRL v2: 200 to 500")
@@ -18,6 +20,11 @@ class ReferenceSection(BaseModel):
     degrade: float | None = Field(default=None, gt=0, le=1, description="validation accuracy below the best")
     cooldown_steps: int = Field(default=1, ge=1, description="none sooner after the last one, or after the start")
     reset_optimizer: bool = Field(default=True, description="begin AdamW anew (ProRL v1; v2 keeps it)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, fields: Any) -> Any:
+        return {k: None if v == "none" else v for k, v in fields.items()} if isinstance(fields, dict) else fields
 
     @property
     def resets(self) -> bool:

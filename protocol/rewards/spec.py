@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,7 +10,14 @@ Composition = Literal["additive", "format_gated", "accuracy_only"]
 
 
 class _Spec(BaseModel):
+    """Where None is allowed, a recipe writes `"none"`."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, fields: Any) -> Any:
+        return {k: None if v == "none" else v for k, v in fields.items()} if isinstance(fields, dict) else fields
 
 
 class OverlongSpec(_Spec):

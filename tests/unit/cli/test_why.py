@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import time
+from pathlib import Path
 
 import pytest
 import redis
@@ -18,6 +19,7 @@ from chorus.cli.main import main
 from chorus.protocol.ledger import Keys, LearnerLedger, read_accounts
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.metrics.waits import WaitReport, Waits, watch_event_loop
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.redis import server_time
 
 KEYS = Keys("run")
@@ -147,3 +149,25 @@ def test_a_group_that_nobody_knows_is_one_line(
     LearnerLedger(client, "run")
     assert main(["trace", "99", "run", "--redis", redis_url]) == 3
     assert "nobody knows a group 99" in capsys.readouterr().err
+
+
+def test_what_the_newest_step_was_told_is_said_of_a_runs_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path)
+    run.config.write_text("{}")
+    told = {"accuracy": 0.5, "accuracy_best": 0.75, "reference_resets": 0, "reference_reset": None}
+    run.append_record({"step": 1, "short_gate": 1, "cosine_gate": None, **told})
+    assert main(["why", str(tmp_path)]) == 0
+    assert "reference" not in capsys.readouterr().out
+    why = "stall: no gain over 0.350 in 3 validations"
+    run.append_record({"step": 2, "short_gate": 1, **told, "reference_resets": 1, "reference_reset": why})
+    run.append_record(
+        {"step": 3, "short_gate": 0, "interleaved_gate": 0, "cosine_gate": 0, **told, "reference_resets": 1}
+    )
+    assert main(["why", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert f"  the reference policy was reset 1 time, last before step 2 ({why})\n" in out
+    assert "  step 3 paid nothing for short answers: accuracy is 0.500, and has been 0.750\n" in out
+    assert "  step 3 paid nothing for sub-answers: accuracy, 0.500, had fallen from the step before\n" in out
+    assert "  step 3 paid nothing for few tokens: the cosine term is off for now\n" in out
