@@ -68,9 +68,8 @@ class Learner:
         p.groups.admit(step, p.config.run.steps - step)
         self.life.publish(prefixes_of(groups))
         around = Around(started, waited_s, p.groups.waiting, p.groups.take_filtered(), p.weights.members())
-        p.control.observe(
-            p.recorder.record(step, groups, experience, stats, around, p.control.figures(step, decisions))
-        )
+        told = p.control.figures(step, decisions)
+        p.control.observe(p.recorder.record(step, groups, experience, stats, around, told))
         self._after(step)
 
     def _decide(self, step: int, groups: list[Rollout]) -> Decisions:

@@ -12,6 +12,7 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry, Gauge
 from samples import GROUP, MEMBER, TASK
+from strictrecord import strict_record
 
 from chorus.cli.inspect.trace import format_events, from_redis
 from chorus.cli.inspect.why import explain
@@ -156,15 +157,16 @@ def test_what_the_newest_step_was_told_is_said_of_a_runs_folder(
 ) -> None:
     run = RunFolder(tmp_path)
     run.config.write_text("{}")
-    told = {"accuracy": 0.5, "accuracy_best": 0.75, "reference_resets": 0, "reference_reset": None}
-    run.append_record({"step": 1, "short_gate": 1, "cosine_gate": None, **told})
+    told = {"accuracy": 0.5, "accuracy_best": 0.75, "reference_reset": None}
+    open_, closed = (dict.fromkeys(("short_gate", "interleaved_gate", "cosine_gate"), gate) for gate in (1, 0))
+    run.append_record(strict_record(1, **told, **open_, reference_resets=0))
     assert main(["why", str(tmp_path)]) == 0
-    assert "reference" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "reference" not in said
+    assert "paid nothing" not in said
     why = "stall: no gain over 0.350 in 3 validations"
-    run.append_record({"step": 2, "short_gate": 1, **told, "reference_resets": 1, "reference_reset": why})
-    run.append_record(
-        {"step": 3, "short_gate": 0, "interleaved_gate": 0, "cosine_gate": 0, **told, "reference_resets": 1}
-    )
+    run.append_record(strict_record(2, **told | open_ | {"reference_resets": 1, "reference_reset": why}))
+    run.append_record(strict_record(3, **told, **closed, reference_resets=1))
     assert main(["why", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert f"  the reference policy was reset 1 time, last before step 2 ({why})\n" in out
