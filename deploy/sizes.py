@@ -19,6 +19,7 @@ log = logging.getLogger("chorus.run")
 BYTES_PER_TOKEN = 8
 # The policy and AdamW's two moments in float32, and the export, in float32, too.
 CHECKPOINT_BYTES_PER_PARAMETER = 16
+REFERENCE_BYTES_PER_PARAMETER = 4  # of a checkpoint, where the reference policy is reset
 _LOGS = 64 * 2**20
 _SIZE_IN_NAME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BbMm])(?![\w.])")
 
@@ -68,11 +69,12 @@ def planned(config: RunConfig) -> Disk:
     count = model.count if model else 0.0
     # One is written before an older one goes; the selected one is kept, and one from before an alarm may be.
     kept = c.learner.keep_checkpoints + 1 + bool(c.evaluation.every)
+    a_parameter = CHECKPOINT_BYTES_PER_PARAMETER + REFERENCE_BYTES_PER_PARAMETER * c.reference.resets
     written = -(-c.run.steps // c.learner.checkpoint_every)
     tokens = c.run.steps * c.learner.groups_per_step * c.sampling.group_size * c.sampling.max_tokens
     # An append-only file is rewritten when it has doubled.
     return Disk(
-        count * CHECKPOINT_BYTES_PER_PARAMETER * min(kept, written),
+        count * a_parameter * min(kept, written),
         tokens * BYTES_PER_TOKEN,
         0.0 if c.redis.url else 3 * redis_bytes(c) + _LOGS,
     )

@@ -55,7 +55,7 @@ class Settings:
         )
 
 
-def main(name: str, about: str, figures: Mapping[str, Figure]) -> int:
+def main(name: str, about: str | None, figures: Mapping[str, Figure]) -> int:
     """The command of an experiment. figures: what is told of each arm, from its runs' folders."""
     settings = Settings.read(name)
     parser = argparse.ArgumentParser(prog=f"python -m chorus.benchmarks.experiments.{name}", description=about)

@@ -76,6 +76,7 @@ class Admission:
             )
         if self.too_long:
             log.warning("%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long)
+        self._check_sub_answers()
         self.by_id = {problem.id: problem for problem in self.problems}
         self.hints = Hints(config, self.tokenizer, lambda text: self._fits(text, self.templates))
         self.online = OnlineRatios(config.curriculum.hints.online, config.run.steps)
@@ -89,6 +90,21 @@ class Admission:
             return gather(((source, load_problems(source, needs)) for source in sources), by_id)
         except (OSError, ValueError, ImportError) as error:
             raise CannotGoOn(f"problems: {error}") from None
+
+    def _check_sub_answers(self) -> None:
+        """Raises CannotGoOn where they are paid and could never be found."""
+        if self.config.reward.interleaved is None:
+            return
+        missing = []
+        if not any(template.contract == "interleaved" for template in self.templates.values()):
+            missing.append("no template of templates.names asks for blocks in turn (`interleaved` does)")
+        if not any(problem.sub_answers for problem in self.problems):
+            missing.append("no problem of problems.train has `sub_answers`")
+        if missing:
+            raise CannotGoOn(
+                f"reward.interleaved pays sub-answers, and {', and '.join(missing)}: mend that, or set "
+                "reward.interleaved = none"
+            )
 
     def _stages(self) -> Stages:
         """Every stage's problems, so that one that has none is refused before the run begins."""

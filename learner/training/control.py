@@ -25,7 +25,7 @@ from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.metrics.step import mean
-from chorus.protocol.rewards import Gates
+from chorus.protocol.rewards import GATED, Gates
 
 Validations = Callable[[], Sequence[Mapping[str, Any]]]  # so far, in order: step and accuracy of each
 
@@ -85,8 +85,9 @@ class Control:
 
     def restore(self, state: Mapping[str, Any], gone_back_at: int | None = None) -> None:
         """As a checkpoint has it. gone_back_at: the step after which the run went back to that checkpoint."""
-        known = {key: value for key, value in state.items() if key in State.__dataclass_fields__}
-        self.state = State(**known | {"kl": tuple(known.get("kl", ()))})
+        known: dict[str, Any] = {key: value for key, value in state.items() if key in State.__dataclass_fields__}
+        known["kl"] = tuple(known.get("kl", ()))
+        self.state = State(**known)
         if gone_back_at is not None:
             self.state = replace(self.state, since=gone_back_at, kl=())
 
@@ -117,14 +118,13 @@ class Control:
         self.state = s
 
     def figures(self, step: int, decisions: Decisions) -> dict[str, Any]:
-        """Of the step's record. None: there is no such part."""
+        """Of the step's record; without the gates of parts that there are not."""
         spec, s, o = self.config.reward, self.state, self.config.objective
-        asked = {name: getattr(spec, name) is not None for name in ("short", "interleaved", "cosine")}
-        gates = {f"{name}_gate": int(getattr(decisions.gates, name)) if asked[name] else None for name in asked}
+        gates = {f"{name}_gate": int(getattr(decisions.gates, name)) for name in GATED if getattr(spec, name)}
         referred = {"reference_resets": s.resets, "reference_age": step - 1 - s.reset_step}
         return {
             **gates,
-            "accuracy_best": s.best if asked["short"] else None,
+            "accuracy_best": s.best if spec.short else None,
             "kl_coefficient": decisions.kl_coefficient,
             "entropy_coefficient": decisions.entropy_coefficient,
             "reference_reset": decisions.reset,

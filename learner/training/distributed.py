@@ -89,6 +89,7 @@ class DistributedTrainer:
         self.device = device
         policy = _sharded(load_policy(config, device), config, device)
         self.trainer = Trainer(policy, config, device, self._first_reference())
+        self._reference_is_first = True
         self.manifest = self._load(start_from) if start_from is not None else None
         parameters = wire_names(policy)
         self._parameters = [p for _, p in parameters]
@@ -112,7 +113,7 @@ class DistributedTrainer:
     def reset_reference(self, reset_optimizer: bool) -> None:
         """The current policy becomes the reference policy on all ranks."""
         self._tell("reset_reference", reset_optimizer)
-        self.trainer.reset_reference(reset_optimizer)
+        self._reset_reference(reset_optimizer)
 
     def snapshot(self, version: Version, prefixes: list[list[int]]) -> Snapshot:
         """Copy the weights to host memory, with what the learner predicts after each prefix."""
@@ -155,7 +156,7 @@ class DistributedTrainer:
                 sequences = [[_restore(s) for s in batch] for batch in batches]
                 self.trainer.step(sequences, coefficients and tuple(coefficients))
             elif call == "reset_reference":
-                self.trainer.reset_reference(argument)
+                self._reset_reference(argument)
             elif call == "reference":
                 self.trainer.reference_log_probabilities([_restore(s) for s in argument])
             elif call == "snapshot":
@@ -187,10 +188,15 @@ class DistributedTrainer:
     def _load(self, path: Path) -> checkpoint.Manifest:
         """Policy, optimizer and reference as this checkpoint holds them; without a reference in it, the first one."""
         t = self.trainer
-        if t.reference is not None and not checkpoint.has_reference(path):
+        stored = t.reference is not None and checkpoint.has_reference(path)
+        if not stored and not self._reference_is_first:
             t.reference = self._first_reference()
-            return checkpoint.load(path, t.policy, t.optimizer)
-        return checkpoint.load(path, t.policy, t.optimizer, t.reference)
+        self._reference_is_first = not stored
+        return checkpoint.load(path, t.policy, t.optimizer, t.reference if stored else None)
+
+    def _reset_reference(self, reset_optimizer: bool) -> None:
+        self._reference_is_first = False
+        self.trainer.reset_reference(reset_optimizer)
 
     @torch.no_grad()
     def _gather(self, to_host: bool) -> list[torch.Tensor]:

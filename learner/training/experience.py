@@ -16,7 +16,7 @@ from chorus.learner.training.control import Decisions
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import RolloutGroup, Sample, unpack_floats, unpack_ids
-from chorus.protocol.rewards import compose_group
+from chorus.protocol.rewards import GATED, compose_group
 from chorus.protocol.runtime.exits import CannotGoOn
 
 log = logging.getLogger("chorus.learner")
@@ -93,7 +93,7 @@ def make_experience(
         disagreement=disagreement(batch, config.objective) if config.objective.needs_clusters else None,
         paid={
             name: np.array([part.paid.get(name, 0.0) for part in parts])
-            for name in ("short", "cosine", "interleaved")
+            for name in GATED
             if getattr(spec, name) is not None
         },
     )

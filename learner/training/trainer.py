@@ -56,8 +56,9 @@ class Trainer:
         None: the configuration's."""
         self.objective = self.config.objective
         if coefficients is not None:
-            named = dict(zip(("kl_coefficient", "entropy_coefficient"), coefficients, strict=True))
-            self.objective = self.objective.model_copy(update=named)
+            kl, entropy = coefficients
+            told = {"kl_coefficient": kl, "entropy_coefficient": entropy}
+            self.objective = self.objective.model_copy(update=told)
         stats = StepStats(sequences=sum(map(len, minibatches)))
         cuts = [cut(batch, self.config.learner.token_budget) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)

@@ -4,7 +4,7 @@ spec.py     [reward] as data          compose.py     one completion          gro
 """
 
 from chorus.protocol.rewards.compose import RewardParts, compose, overlong_penalty
-from chorus.protocol.rewards.group import OPEN, Gates, compose_group
+from chorus.protocol.rewards.group import GATED, OPEN, Gates, compose_group
 from chorus.protocol.rewards.spec import (
     CosineSpec,
     InterleavedSpec,
@@ -16,6 +16,7 @@ from chorus.protocol.rewards.spec import (
 )
 
 __all__ = [
+    "GATED",
     "OPEN",
     "CosineSpec",
     "Gates",

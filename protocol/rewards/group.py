@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, Self
 
 from chorus.protocol.rewards.compose import RewardParts, compose
@@ -36,9 +36,10 @@ class Gates:
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Self:
         """As the step had them. A record without them is of a run that has no such part."""
-        return cls(**{name: record.get(f"{name}_gate") != 0 for name in ("short", "cosine", "interleaved")})
+        return cls(**{name: record.get(f"{name}_gate") != 0 for name in GATED})
 
 
+GATED = tuple(field.name for field in fields(Gates))  # and the names of their tables in [reward]
 OPEN = Gates()
 
 

@@ -186,4 +186,5 @@ def _explanation(result: GradeResult, template: Template | None, completion: str
 
 def _shown(parts: RewardParts) -> dict[str, float | None]:
     shown = asdict(parts)
-    return shown | shown.pop("paid") | shown.pop("terms")
+    paid, terms = shown.pop("paid"), shown.pop("terms")
+    return shown | paid | terms

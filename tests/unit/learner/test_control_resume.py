@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
 SECTIONS: dict[str, dict[str, Any]] = {
     "run": {"steps": 6},
+    "model": {"context": 900},
+    "templates": {"names": ["interleaved"]},
     "objective": {"name": "grpo", "kl_coefficient": 0.1},
     "reference": {"every": 2},
     "reward": {"short": {}, "interleaved": {}},
@@ -46,7 +49,11 @@ def told(run: RunFolder, config: RunConfig) -> list[tuple[Any, ...]]:
 def test_a_killed_run_has_the_decisions_and_the_reference_of_an_unbroken_one(
     client: redis.Redis, tiny_model: Path, tmp_path: Path, name: str
 ) -> None:
-    config = config_of(tiny_model, tmp_path, **SECTIONS)
+    hops = tmp_path / "hops.jsonl"
+    rows = [{"id": f"p{k}", "problem": f"{k}?", "answer": "7", "sub_answers": ["3"]} for k in range(40)]
+    hops.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    problems = {"train": [str(hops)], "max_prompt_tokens": 800}
+    config = config_of(tiny_model, tmp_path, **SECTIONS, problems=problems)
     seen: Counter[str] = Counter()
 
     def dies(change: str) -> None:
