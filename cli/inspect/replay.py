@@ -1,8 +1,9 @@
 """Train a step again, offline, from its stored rollouts, and compare the loss.
 
 It starts from the newest checkpoint before the step (or from the run's start weights), trains the steps between
-from their stored rollouts, and compares each with what the run recorded. What the run had decided (gates of the reward,
-coefficients, resets of the reference) is taken from its records. Nothing in the folder is changed.
+from their stored rollouts, with the supervised updates between them, and compares each with what the run recorded. What
+the run had decided (gates of the reward, coefficients, resets of the reference) is taken from its records. Nothing in
+the folder is changed.
 """
 
 from __future__ import annotations
@@ -64,12 +65,15 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     from chorus.learner.training.control import Decisions
     from chorus.learner.training.distributed import DistributedTrainer
     from chorus.learner.training.experience import make_experience, minibatches
-    from chorus.protocol.run_folder.rollouts import read_step
+    from chorus.protocol.run_folder.demonstrations import batch_file, read_batch, recorded_steps
+    from chorus.protocol.run_folder.rollouts import read_step, step_file
 
     records = {r["step"]: r for r in RunFolder(run_dir).records()}
     start, folder = _checkpoint_before(run_dir, step)
-    shards = {n: run_dir / "rollouts" / f"step-{n:06d}.msgpack.gz" for n in range(start + 1, step + 1)}
+    file = batch_file if config.finetune.data else step_file
+    shards = {n: file(RunFolder(run_dir), n) for n in range(start + 1, step + 1)}
     _check(run_dir, step, records, shards)
+    supervised = recorded_steps(RunFolder(run_dir))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -77,16 +81,21 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
         crew = DistributedTrainer(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"), folder)
         done = []
         for n, shard in shards.items():
-            groups = read_step(shard)
-            decisions = Decisions.of_record(records[n], config.objective)
-            if decisions.reset is not None:
-                crew.reset_reference(config.reference.reset_optimizer)
-            prepared = make_experience(groups, config, n - 1, crew.reference, decisions)
-            parts = minibatches(prepared, config.sampling.group_size, config.learner.updates_per_step)
-            result = crew.step(parts, decisions.coefficients)
-            grad_norm = max(result.grad_norms, default=0.0)
-            recorded = (math.nan if (value := records[n][key]) is None else value for key in ("loss", "grad_norm"))
-            done.append(Replayed(n, result.loss, next(recorded), grad_norm, next(recorded)))
+            found: list[tuple[float, float]] = []  # loss and gradient norm of the step's own update, the first one
+            if not config.finetune.data:
+                decisions = Decisions.of_record(records[n], config.objective)
+                if decisions.reset is not None:
+                    crew.reset_reference(config.reference.reset_optimizer)
+                version = n - 1 + sum(step < n for step in supervised)
+                prepared = make_experience(read_step(shard), config, version, crew.reference, decisions)
+                parts = minibatches(prepared, config.sampling.group_size, config.learner.updates_per_step)
+                result = crew.step(parts, decisions.coefficients)
+                found.append((result.loss, max(result.grad_norms, default=0.0)))
+            if n in supervised:
+                lesson = crew.supervise(read_batch(RunFolder(run_dir), n))
+                found.append((lesson.loss, lesson.grad_norm))
+            loss, norm = (math.nan if (value := records[n][key]) is None else value for key in ("loss", "grad_norm"))
+            done.append(Replayed(n, found[0][0], loss, found[0][1], norm))
         return done
     finally:
         torch.set_num_threads(before)

@@ -17,7 +17,7 @@ they were. Each decision stands in its step's record: replay and regrade read it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from chorus.learner.training import reference
@@ -90,6 +90,10 @@ class Control:
         self.state = State(**known)
         if gone_back_at is not None:
             self.state = replace(self.state, since=gone_back_at, kl=())
+
+    def kept(self) -> dict[str, Any]:
+        """What `restore` takes, as a checkpoint's manifest has it."""
+        return asdict(self.state)
 
     def at(self, step: int, groups: Sequence[Rollout]) -> Decisions:
         """For `step`, whose groups these are; every step once, in order."""

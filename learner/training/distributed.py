@@ -1,6 +1,6 @@
 """More than one learner rank: rank 0 decides, all ranks carry out the same calls in the same order.
 
-    rank 0      reset_reference   reference   step   snapshot   save   load   stop
+    rank 0      reset_reference   reference   step   supervise   snapshot   save   load   stop
     others      follow(): receive the call, make it, wait for the next
 
 A call is one msgpack message broadcast over gloo (never pickled). Rank 0 returns the result; the others
@@ -10,6 +10,7 @@ only take part in its collectives. All ranks gather weights before rank 0 sends 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from torch.distributed.tensor import DTensor
 from chorus.learner.training import checkpoint
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.policy import Policy, freeze, load_policy, wire_names
+from chorus.learner.training.supervised import Supervised, SupervisedStats
 from chorus.learner.training.token_stats import StepStats
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.run import RunConfig
@@ -38,6 +40,7 @@ from chorus.protocol.messages import (
     unpack_floats,
     unpack_ids,
 )
+from chorus.protocol.run_folder.demonstrations import Demonstration
 from chorus.protocol.weights import (
     BucketPlan,
     describe,
@@ -89,8 +92,9 @@ class DistributedTrainer:
         self.device = device
         policy = _sharded(load_policy(config, device), config, device)
         self.trainer = Trainer(policy, config, device, self._first_reference())
+        self.supervised = Supervised(self.trainer, config.supervision, config.run.steps)
         self._reference_is_first = True
-        self.manifest = self._load(start_from) if start_from is not None else None
+        self.manifest = None if start_from is None else self._load(start_from)
         parameters = wire_names(policy)
         self._parameters = [p for _, p in parameters]
         self._check_exports = self._check_next = check_exports
@@ -114,6 +118,11 @@ class DistributedTrainer:
         """The current policy becomes the reference policy on all ranks."""
         self._tell("reset_reference", reset_optimizer)
         self._reset_reference(reset_optimizer)
+
+    def supervise(self, batch: Sequence[Demonstration]) -> SupervisedStats:
+        """One supervised update on all ranks."""
+        self._tell("supervise", [[d.problem_id, d.template, d.prompt, d.target, d.verdict] for d in batch])
+        return self.supervised.step(batch)
 
     def snapshot(self, version: Version, prefixes: list[list[int]]) -> Snapshot:
         """Copy the weights to host memory, with what the learner predicts after each prefix."""
@@ -157,6 +166,8 @@ class DistributedTrainer:
                 self.trainer.step(sequences, coefficients and tuple(coefficients))
             elif call == "reset_reference":
                 self._reset_reference(argument)
+            elif call == "supervise":
+                self.supervised.step([Demonstration(*fields) for fields in argument])
             elif call == "reference":
                 self.trainer.reference_log_probabilities([_restore(s) for s in argument])
             elif call == "snapshot":
@@ -173,6 +184,10 @@ class DistributedTrainer:
 
     # -- all ranks --------------------------------------------------------------------------------------
 
+    @property
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"optimizer": self.trainer.optimizer, "supervised": self.supervised.optimizer}
+
     def _first_reference(self) -> Policy | None:
         """The policy that the run began with, where the objective needs one."""
         if not self.config.objective.needs_reference:
@@ -183,16 +198,16 @@ class DistributedTrainer:
         """With the reference where it may be another one than the first."""
         t = self.trainer
         reference = t.reference if self.config.reference.resets else None
-        return checkpoint.save(folder, t.policy, t.optimizer, manifest, check, reference)
+        return checkpoint.save(folder, t.policy, self._optimizers, manifest, check, reference)
 
     def _load(self, path: Path) -> checkpoint.Manifest:
-        """Policy, optimizer and reference as this checkpoint holds them; without a reference in it, the first one."""
+        """Policy, optimizers and reference as this checkpoint holds them; without a reference in it, the first one."""
         t = self.trainer
         stored = t.reference is not None and checkpoint.has_reference(path)
         if not stored and not self._reference_is_first:
             t.reference = self._first_reference()
         self._reference_is_first = not stored
-        return checkpoint.load(path, t.policy, t.optimizer, t.reference if stored else None)
+        return checkpoint.load(path, t.policy, self._optimizers, t.reference if stored else None)
 
     def _reset_reference(self, reset_optimizer: bool) -> None:
         self._reference_is_first = False

@@ -30,8 +30,8 @@ class Experience:
     penalties: what each sample paid of the soft overlong penalty, 0 or negative, or None where there is none.
     masked: without a grade or with log-probabilities that are no numbers. overlong: left out by
     `objective.overlong_filter`. kl_reward: the mean penalty a sample paid, before its coefficient, or None.
-    disagreement: of the groups' answers, where the advantages are SEED-GRPO's. paid: by part, what each sample got for
-    its place in its group and in the run, 0 while the part's gate is closed.
+    disagreement: of the groups' answers, where the advantages are SEED-GRPO's. version: of the weights that it trains.
+    paid: by part, what each sample got for its place in its group and in the run, 0 while the part's gate is closed.
     """
 
     sequences: list[TrainingSequence]
@@ -43,6 +43,7 @@ class Experience:
     overlong: int = 0
     kl_reward: float | None = None
     disagreement: Disagreement | None = None
+    version: int = 0
     paid: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -56,7 +57,7 @@ def make_experience(
     """The learner's composition of the reward is the authoritative one. Masked samples keep their place,
     with no completion tokens: nothing of them reaches the loss or the token count.
 
-    version: the step whose weights are about to be trained; tokens' ages count from it. reference: asked where the
+    version: of the weights that are about to be trained; tokens' ages count from it. reference: asked where the
     objective takes a KL penalty from the reward. decisions: what holds for the step; None: all gates are open.
     """
     decisions = decisions or Decisions.of_record({}, config.objective)
@@ -91,6 +92,7 @@ def make_experience(
         overlong=int((usable & cut_off).sum()),
         kl_reward=kl_reward,
         disagreement=disagreement(batch, config.objective) if config.objective.needs_clusters else None,
+        version=version,
         paid={
             name: np.array([part.paid.get(name, 0.0) for part in parts])
             for name in GATED

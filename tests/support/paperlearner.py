@@ -4,7 +4,7 @@ ones; hands answer what is queued whenever the learner reads."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from chorus.learner.lifecycle import Parts, assemble
 from chorus.learner.loop import Learner
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.distributed import Snapshot
+from chorus.learner.training.supervised import SupervisedStats
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, entries_of
@@ -22,6 +23,7 @@ from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.messages import Grade, Member, RolloutGroup, Sample, Task, Timing, Version, pack_floats, pack_ids
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.checkpoints import Manifest
+from chorus.protocol.run_folder.demonstrations import Demonstration
 from chorus.protocol.run_folder.folder import RunFolder
 
 RUN = "run"
@@ -30,16 +32,17 @@ Accuracies = tuple[float, ...] | Callable[[int], tuple[float, ...]]  # of a grou
 
 
 class PaperRanks:
-    """`trained`: admission indices in the order of their training, as the weights remember them; `reference_is`: these
-    at the last reset."""
+    """`trained`: admission indices in the order of their training, `taught`: the problems of each supervised update, as
+    the weights remember them; `reference_is`: `trained` at the last reset."""
 
     def __init__(self, start_from: Path | None, hook: Hook) -> None:
         self.manifest = checkpoints.read_manifest(start_from) if start_from else None
         self.trained: list[int] = []
+        self.taught: list[list[str]] = []
         self.reference_is: list[int] = []
+        self._hook = hook
         if start_from:
             self.load(start_from)
-        self._hook = hook
 
     def reference(self, sequences: list[TrainingSequence]) -> list[np.ndarray]:
         return [np.zeros(len(s.completion)) for s in sequences]
@@ -56,6 +59,12 @@ class PaperRanks:
         self.trained += dict.fromkeys(round(-float(s.behaviour[0]) * 1000) for s in sequences)
         return StepStats(sequences=len(sequences))
 
+    def supervise(self, batch: Sequence[Demonstration]) -> SupervisedStats:
+        self._hook("supervise")
+        self.taught.append([d.problem_id for d in batch])
+        tokens = sum(len(d.target) for d in batch)
+        return SupervisedStats(1.0, 1.0, 0.0, tokens, len(batch), grad_norm=1.0, lr=1e-6)
+
     def snapshot(self, version: Version, prefixes: list[list[int]]) -> Snapshot:
         plan: Any = None
         return Snapshot(version, plan, [], [])
@@ -63,13 +72,13 @@ class PaperRanks:
     def save(self, folder: Path, manifest: Manifest) -> Path:
         path = checkpoints.folder_of(folder, manifest.step)
         (path / "state").mkdir(parents=True, exist_ok=True)
-        (path / "state" / "trained").write_text(json.dumps([self.trained, self.reference_is]))
+        (path / "state" / "trained").write_text(json.dumps([self.trained, self.taught, self.reference_is]))
         self._hook("manifest")
         checkpoints.write_manifest(path, manifest)
         return path
 
     def load(self, path: Path) -> None:
-        self.trained, self.reference_is = json.loads((path / "state" / "trained").read_text())
+        self.trained, self.taught, self.reference_is = json.loads((path / "state" / "trained").read_text())
 
 
 class Hands:
