@@ -18,6 +18,7 @@ log = logging.getLogger("chorus.run")
 BYTES_PER_TOKEN = 8
 # The policy and AdamW's two moments in float32, and the export, in float32, too.
 CHECKPOINT_BYTES_PER_PARAMETER = 16
+REFERENCE_BYTES_PER_PARAMETER = 4  # of a checkpoint, where the reference policy is reset
 _LOGS = 64 * 2**20
 
 
@@ -49,14 +50,15 @@ def planned(config: RunConfig) -> Disk:
     count = model.count if model else 0.0
     # One is written before an older one goes; the selected one is kept, and one from before an alarm may be.
     kept = c.learner.keep_checkpoints + 1 + bool(c.evaluation.every)
+    a_parameter = CHECKPOINT_BYTES_PER_PARAMETER + REFERENCE_BYTES_PER_PARAMETER * c.reference.resets
+    a_parameter += RELIFT_BYTES_PER_PARAMETER * c.relift.enabled
     written = -(-c.run.steps // c.learner.checkpoint_every)
     tokens = c.run.steps * c.learner.groups_per_step * c.sampling.group_size * c.sampling.max_tokens
     # An append-only file is rewritten when it has doubled.
     width = 4 if c.model.dtype == "float32" else 2
     exports = max(0, written - kept) * count * width if c.learner.keep_exports == "all" else 0.0
-    each = CHECKPOINT_BYTES_PER_PARAMETER + (RELIFT_BYTES_PER_PARAMETER if c.relift.enabled else 0)
     return Disk(
-        count * each * min(kept, written) + exports,
+        count * a_parameter * min(kept, written) + exports,
         tokens * BYTES_PER_TOKEN,
         0.0 if c.redis.url else 3 * redis_bytes(c) + _LOGS,
     )

@@ -1,6 +1,7 @@
 """Synthetic arithmetic with a fixed split into training and held-out problems.
 
     arithmetic:chain?max=12&split=train      What is 3 + 4 - 5?   (numbers 0..max, result >= 0)
+    arithmetic:two-hop?split=train           the same problems, with 3 + 4 as a sub-answer
     arithmetic:one-digit?split=heldout       What is 3 + 4?       (digits 0..9)
     arithmetic:running?split=train           What are the totals of 14, then + 4, ...?   (8 digits up to 4)
 
@@ -58,6 +59,14 @@ def chain_problems(split: Split, max_number: int = CHAIN_MAX) -> list[Problem]:
     ]
 
 
+def two_hop_problems(split: Split, max_number: int = CHAIN_MAX) -> list[Problem]:
+    """Chain problems whose first result is a sub-answer. They are on the chain's sides of the split."""
+    return [
+        _problem(f"two-hop/{a}+{b}-{c}", chain_text(a, b, c), a + b - c, sub_answers=[str(a + b)])
+        for a, b, c in chain_operands(split, max_number)
+    ]
+
+
 def one_digit_problems(split: Split, max_number: int = 9) -> list[Problem]:
     """`a + b`, one step, for a pretrained model that shall learn the layout rather than the sums."""
     sums = [(a, b) for a in range(max_number + 1) for b in range(max_number + 1)]
@@ -110,6 +119,7 @@ def running_problems(split: Split, max_number: int = RUNNING_MAX) -> list[Proble
 
 STYLES: dict[str, tuple[Callable[..., list[Problem]], int]] = {  # name: problems, largest number unless told
     "chain": (chain_problems, CHAIN_MAX),
+    "two-hop": (two_hop_problems, CHAIN_MAX),
     "one-digit": (one_digit_problems, 9),
     "running": (running_problems, RUNNING_MAX),
 }
@@ -137,7 +147,9 @@ def load_arithmetic(spec: str) -> list[Problem]:
     return make(split, max_number)
 
 
-def _problem(name: str, text: str, answer: int | str, solution: str | None = None) -> Problem:
+def _problem(
+    name: str, text: str, answer: int | str, solution: str | None = None, sub_answers: list[str] | None = None
+) -> Problem:
     return Problem(
         id=name,
         problem=text,
@@ -147,4 +159,5 @@ def _problem(name: str, text: str, answer: int | str, solution: str | None = Non
         level=None,
         domain="arithmetic",
         source="arithmetic",
+        sub_answers=sub_answers,
     )

@@ -1,8 +1,9 @@
 """Train a step again, offline, from its stored rollouts, and compare the loss.
 
 It starts from the newest checkpoint before the step (or from the run's start weights), trains the steps between
-from their stored rollouts, with the supervised updates between them, and compares each with what the run recorded.
-Nothing in the folder is changed.
+from their stored rollouts, with the supervised updates between them, and compares each with what the run recorded. What
+the run had decided (gates of the reward, coefficients, resets of the reference) is taken from its records. Nothing in
+the folder is changed.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     config = load_config(RunFolder(run_dir).existing().config)
     import torch
 
+    from chorus.learner.training.control import Decisions
     from chorus.learner.training.distributed import DistributedTrainer
     from chorus.learner.training.experience import make_experience, minibatches
     from chorus.protocol.run_folder.demonstrations import batch_file, read_batch, recorded_steps
@@ -81,10 +83,13 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
         for n, shard in shards.items():
             found: list[tuple[float, float]] = []  # loss and gradient norm of the step's own update, the first one
             if not config.finetune.data:
+                decisions = Decisions.of_record(records[n], config.objective)
+                if decisions.reset is not None:
+                    crew.reset_reference(config.reference.reset_optimizer)
                 version = n - 1 + sum(step < n for step in supervised)
-                prepared = make_experience(read_step(shard), config, version, crew.reference)
+                prepared = make_experience(read_step(shard), config, version, crew.reference, decisions)
                 parts = minibatches(prepared, config.sampling.group_size, config.learner.updates_per_step)
-                result = crew.step(parts)
+                result = crew.step(parts, decisions.coefficients)
                 found.append((result.loss, max(result.grad_norms, default=0.0)))
             if n in supervised:
                 lesson = crew.supervise(read_batch(RunFolder(run_dir), n))

@@ -39,6 +39,7 @@ class Trainer:
         self.policy = policy
         self.reference = reference
         self.config = config
+        self.objective = config.objective
         self.device = device
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
@@ -48,8 +49,16 @@ class Trainer:
             policy.parameters(), lr=c.lr, betas=c.betas, eps=c.adam_eps, weight_decay=c.weight_decay, foreach=True
         )
 
-    def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
-        """Train on each mini-batch in turn: one optimizer step each."""
+    def step(
+        self, minibatches: list[list[TrainingSequence]], coefficients: tuple[float, float] | None = None
+    ) -> StepStats:
+        """Train on each mini-batch in turn: one optimizer step each. coefficients: of KL and entropy, for this step;
+        None: the configuration's."""
+        self.objective = self.config.objective
+        if coefficients is not None:
+            kl, entropy = coefficients
+            told = {"kl_coefficient": kl, "entropy_coefficient": entropy}
+            self.objective = self.objective.model_copy(update=told)
         stats = StepStats(sequences=sum(map(len, minibatches)))
         cuts = [cut(batch, self.config.learner.token_budget) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)
@@ -65,11 +74,11 @@ class Trainer:
 
     def _needs_proximal_pass(self, updates: int) -> bool:
         """With one update the current policy is the proximal one, except that its weights' mean must be known first."""
-        o = self.config.objective
+        o = self.objective
         return o.proximal == "recompute" and (updates > 1 or o.weight_normalise)
 
     def _scales(self, batch: list[TrainingSequence]) -> np.ndarray:
-        o = self.config.objective
+        o = self.objective
         constant = o.length_constant or self.config.sampling.max_tokens
         micro = o.micro_sequences if o.token_mean_scope == "micro" else None
         return token_scales([len(s.completion) for s in batch], o.aggregation, constant, micro)
@@ -103,7 +112,7 @@ class Trainer:
     def _update(
         self, batches: list[MicroBatch], scales: np.ndarray, proximal: Scored | None, stats: StepStats, offset: int
     ) -> None:
-        objective = self.config.objective
+        objective = self.objective
         if not batches:
             stats.skipped_updates += 1
             return
@@ -130,6 +139,20 @@ class Trainer:
             self.optimizer.step()
         else:
             stats.skipped_updates += 1
+
+    @torch.no_grad()
+    def reset_reference(self, reset_optimizer: bool) -> None:
+        """The current policy becomes the reference: a collective.
+
+        reset_optimizer: AdamW begins anew, without moments and with its warm-up; or it goes on.
+        """
+        if self.reference is None:
+            raise ValueError("objective.kl_coefficient is 0, so there is no reference policy")
+        # By their state: FSDP's hooks drop the copies that forward passes have gathered, which would be the old ones.
+        self.reference.load_state_dict(self.policy.state_dict())
+        for state in self.optimizer.state.values() if reset_optimizer else ():
+            for value in state.values():
+                value.zero_()
 
     def _warm_up(self) -> float:
         """Set the next update's rate and return it; the optimizer, resumed or not, knows how many there have been."""
@@ -166,7 +189,7 @@ class Trainer:
         """The mean of the final w over the mini-batch's tokens, on all ranks."""
         sums = torch.zeros(2, dtype=torch.float64)
         for b, weight, prox in zip(mine, weights, proximal, strict=True):
-            w = correct(log_weight(prox, b.behaviour)[0], b.lengths, self.config.objective).weight
+            w = correct(log_weight(prox, b.behaviour)[0], b.lengths, self.objective).weight
             if weight and w is not None:
                 sums += torch.tensor([float(w.sum(dtype=torch.float64)), len(w)], dtype=torch.float64)
         if self.world > 1:
