@@ -52,12 +52,13 @@ class Learner:
         groups = self._collect(step)
         waited_s = time.monotonic() - started
         ids = [rollout.entry.id for rollout in groups]
-        experience = make_experience(groups, p.config, step - 1, p.ranks.reference)
-        parts = minibatches(experience, p.config.sampling.group_size, p.config.learner.updates_per_step)
+        stages = p.admission.stages
+        experience = make_experience(groups, p.config, step - 1, p.ranks.reference, stages.filters_overlong)
+        parts = minibatches(experience, p.config.learner.updates_per_step)
         write_step(p.run, step, groups)
         p.ledger.record(step, ids)
 
-        stats = p.ranks.step(parts)
+        stats = p.ranks.step(parts, stages.settings(r.group.task.index for r in groups))
 
         p.ledger.trained(step, ids)
         p.done, p.untold[step] = step, ids

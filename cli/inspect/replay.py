@@ -60,11 +60,13 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     config = load_config(RunFolder(run_dir).existing().config)
     import torch
 
+    from chorus.learner.curriculum.stages import Schedule
     from chorus.learner.training.distributed import DistributedTrainer
     from chorus.learner.training.experience import make_experience, minibatches
     from chorus.protocol.run_folder.rollouts import read_step
 
-    records = {r["step"]: r for r in RunFolder(run_dir).records()}
+    run = RunFolder(run_dir)
+    records = {r["step"]: r for r in run.records()}
     start, folder = _checkpoint_before(run_dir, step)
     shards = {n: run_dir / "rollouts" / f"step-{n:06d}.msgpack.gz" for n in range(start + 1, step + 1)}
     _check(run_dir, step, records, shards)
@@ -73,12 +75,15 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     try:
         torch.manual_seed(config.run.seed)
         crew = DistributedTrainer(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"), folder)
+        schedule = Schedule(config)
+        schedule.open(run.stages)
         done = []
         for n, shard in shards.items():
             groups = read_step(shard)
-            prepared = make_experience(groups, config, n - 1, crew.reference)
-            parts = minibatches(prepared, config.sampling.group_size, config.learner.updates_per_step)
-            result = crew.step(parts)
+            prepared = make_experience(groups, config, n - 1, crew.reference, schedule.filters_overlong)
+            parts = minibatches(prepared, config.learner.updates_per_step)
+            schedule.trained = records[n - 1]["stage_number"] if n > 1 else None
+            result = crew.step(parts, schedule.settings(r.group.task.index for r in groups))
             grad_norm = max(result.grad_norms, default=0.0)
             recorded = (math.nan if (value := records[n][key]) is None else value for key in ("loss", "grad_norm"))
             done.append(Replayed(n, result.loss, next(recorded), grad_norm, next(recorded)))

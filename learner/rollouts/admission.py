@@ -100,7 +100,7 @@ class Admission:
                 reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(chosen.left_out.items()))
                 log.warning("stage %s: %d problems, without %s", stage.name, len(chosen.problems), reasons)
             pools.append(Pool(chosen, stage, config.run.seed, config.learner.groups_per_step))
-        return Stages(config.curriculum.all_stages, pools)
+        return Stages(config, pools)
 
     def open(self, run: RunFolder) -> None:
         """Take up what earlier learners of this run have left; before anything is admitted."""
@@ -135,10 +135,11 @@ class Admission:
 
     def task(self, index: int, min_version: int, step: int | None = None) -> Task:
         epoch, prompted = self.at(index, step)
-        s = self.config.sampling
-        longest = self.stages.of(index).max_tokens or s.max_tokens
-        sampling = Sampling(temperature=s.temperature, max_tokens=longest, stop=self.stop)
-        return self._task(index, epoch, prompted, s.group_size, sampling, min_version)
+        s, stage = self.config.sampling, self.stages.of(index)
+        sampling = Sampling(
+            temperature=stage.temperature or s.temperature, max_tokens=stage.max_tokens or s.max_tokens, stop=self.stop
+        )
+        return self._task(index, epoch, prompted, self.stages.group_size(index), sampling, min_version)
 
     def observe(self, group: RolloutGroup) -> None:
         """A graded group came back, whether it will be trained or not: the probe and online hints learn from it."""

@@ -10,7 +10,7 @@ only take part in its collectives. All ranks gather weights before rank 0 sends 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
@@ -30,6 +30,7 @@ from chorus.learner.training.policy import Policy, freeze, load_policy, wire_nam
 from chorus.learner.training.token_stats import StepStats
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.settings import StepSettings
 from chorus.protocol.messages import (
     Version,
     WeightCheck,
@@ -106,10 +107,11 @@ class DistributedTrainer:
         self._tell("reference", [_flatten(s) for s in sequences])
         return self.trainer.reference_log_probabilities(sequences)
 
-    def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
+    def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
         """One training step on all ranks."""
-        self._tell("step", [[_flatten(s) for s in batch] for batch in minibatches])
-        return self.trainer.step(minibatches)
+        settings = settings or StepSettings.of(self.config)
+        self._tell("step", [[[_flatten(s) for s in batch] for batch in minibatches], asdict(settings)])
+        return self.trainer.step(minibatches, settings)
 
     def snapshot(self, version: Version, prefixes: list[list[int]]) -> Snapshot:
         """Copy the weights to host memory, with what the learner predicts after each prefix."""
@@ -148,7 +150,8 @@ class DistributedTrainer:
             dist.broadcast(data, 0)
             call, argument = msgpack.unpackb(data.numpy().tobytes())
             if call == "step":
-                self.trainer.step([[_restore(s) for s in batch] for batch in argument])
+                batches, settings = argument
+                self.trainer.step([[_restore(s) for s in batch] for batch in batches], StepSettings(**settings))
             elif call == "reference":
                 self.trainer.reference_log_probabilities([_restore(s) for s in argument])
             elif call == "snapshot":
@@ -212,15 +215,16 @@ def _shard(policy: Policy, config: RunConfig, device: torch.device) -> None:
 def _flatten(s: TrainingSequence) -> list[Any]:
     advantage = pack_floats(s.advantage) if isinstance(s.advantage, np.ndarray) else s.advantage
     age = pack_ids(s.age) if isinstance(s.age, np.ndarray) else s.age
-    return [pack_ids(s.prompt), pack_ids(s.completion), pack_floats(s.behaviour), advantage, age]
+    return [pack_ids(s.prompt), pack_ids(s.completion), pack_floats(s.behaviour), advantage, age, s.temperature]
 
 
 def _restore(fields: list[Any]) -> TrainingSequence:
-    prompt, completion, behaviour, advantage, age = fields
+    prompt, completion, behaviour, advantage, age, temperature = fields
     return TrainingSequence(
         np.array(unpack_ids(prompt)),
         np.array(unpack_ids(completion)),
         unpack_floats(behaviour),
         unpack_floats(advantage) if isinstance(advantage, bytes) else advantage,
         unpack_ids(age) if isinstance(age, bytes) else age,
+        temperature,
     )

@@ -23,6 +23,7 @@ from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut
 from chorus.learner.training.policy import Policy
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.settings import StepSettings
 
 Scored = list[torch.Tensor]  # one [tokens] a micro-batch of this rank
 
@@ -48,8 +49,11 @@ class Trainer:
             policy.parameters(), lr=c.lr, betas=c.betas, eps=c.adam_eps, weight_decay=c.weight_decay, foreach=True
         )
 
-    def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
-        """Train on each mini-batch in turn: one optimizer step each."""
+    def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
+        """Train on each mini-batch in turn: one optimizer step each. settings: None: the configuration's."""
+        settings = settings or StepSettings.of(self.config)
+        if settings.reset_optimizer:
+            self.optimizer.state.clear()
         stats = StepStats(sequences=sum(map(len, minibatches)))
         cuts = [cut(batch, self.config.learner.token_budget) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)
@@ -57,7 +61,7 @@ class Trainer:
             proximal = [self._log_probabilities(self.policy, self._mine(batches)[0]) for batches in cuts]
         offset = 0
         for batch, batches, prox in zip(minibatches, cuts, proximal, strict=True):
-            self._update(batches, self._scales(batch), prox, stats, offset)
+            self._update(batches, self._scales(batch), prox, settings, stats, offset)
             offset += len(batch)
         if self.world > 1:
             stats.reduce(self.device)
@@ -92,7 +96,7 @@ class Trainer:
         self, policy: Policy, b: MicroBatch, entropy_gradient: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         with self._autocast():
-            return policy(b.input_ids, b.index, b.target, entropy_gradient=entropy_gradient)
+            return policy(b.input_ids, b.index, b.target, entropy_gradient=entropy_gradient, temperature=b.temperature)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.config.model.dtype == "bfloat16":
@@ -100,9 +104,16 @@ class Trainer:
         return contextlib.nullcontext()
 
     def _update(
-        self, batches: list[MicroBatch], scales: np.ndarray, proximal: Scored | None, stats: StepStats, offset: int
+        self,
+        batches: list[MicroBatch],
+        scales: np.ndarray,
+        proximal: Scored | None,
+        settings: StepSettings,
+        stats: StepStats,
+        offset: int,
     ) -> None:
-        objective = self.config.objective
+        own = {"entropy_coefficient": settings.entropy_coefficient, "kl_coefficient": settings.kl_coefficient}
+        objective = self.config.objective.model_copy(update=own)
         if not batches:
             stats.skipped_updates += 1
             return
@@ -125,19 +136,19 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.learner.grad_clip)
         stats.grad_norms.append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
         if math.isfinite(stats.grad_norms[-1]):
-            stats.lr = self._warm_up()
+            stats.lr = self._warm_up(settings.lr)
             self.optimizer.step()
         else:
             stats.skipped_updates += 1
 
-    def _warm_up(self) -> float:
+    def _warm_up(self, lr: float) -> float:
         """Set the next update's rate and return it; the optimizer, resumed or not, knows how many there have been."""
         c = self.config.learner
         done = next((int(state["step"]) for state in self.optimizer.state.values()), 0)
         share = min(1.0, (done + 1) / max(1, c.warmup_steps * c.updates_per_step))
         for group in self.optimizer.param_groups:
-            group["lr"] = c.lr * share
-        return c.lr * share
+            group["lr"] = lr * share
+        return lr * share
 
     def _inputs(
         self,

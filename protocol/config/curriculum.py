@@ -1,6 +1,7 @@
 """The recipe's `[curriculum]`: which problems come when, with how much of a hint, and for how long.
 
-    [[curriculum.stages]]           in turn; each may choose problems, blend domains, give hints, bound lengths
+    [[curriculum.stages]]           in turn; each may choose problems, blend domains, give hints, and have a sampling
+                                    and an optimizer's rate of its own
     [curriculum.hints]              how hints are cut and guarded, and which problems never get one
     curriculum.pass_rates           files that say how often a model solved each problem
 
@@ -64,6 +65,13 @@ class Stage(_Part):
     domains: dict[str, Weight] = Field(default_factory=dict, description="by weight; others are left out. Empty: all")
     stratified: bool = Field(default=True, description="domains: every groups_per_step admissions hold their shares")
     max_tokens: int | None = Field(default=None, ge=1, description="none: sampling.max_tokens")
+    group_size: int | None = Field(default=None, ge=2, description="none: sampling.group_size")
+    temperature: float | None = Field(default=None, gt=0, description="none: sampling.temperature")
+    lr: float | None = Field(default=None, gt=0, description="none: learner.lr")
+    entropy_coefficient: float | None = Field(default=None, description="none: objective.entropy_coefficient")
+    kl_coefficient: float | None = Field(default=None, ge=0, description="none: objective.kl_coefficient")
+    overlong_filter: bool | None = Field(default=None, description="none: objective.overlong_filter")
+    reset_optimizer: bool = Field(default=False, description="forget its moments before the stage's first step")
     steps: int | None = Field(default=None, ge=1, description="ends after so many")
     plateau: Plateau | None = None
     entropy_fall: EntropyFall | None = None

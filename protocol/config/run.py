@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from chorus.protocol.config.curriculum import CurriculumSection
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.presets import PRESETS
+from chorus.protocol.config.settings import refusal
 from chorus.protocol.config.templates import TemplatesSection
 from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
 from chorus.protocol.rewards import OverlongSpec, RewardSpec
@@ -314,23 +315,8 @@ class RunConfig(Section):
                 "or in problems.heldout"
             )
         for stage in self.curriculum.stages:
-            if stage.plateau and stage.plateau.figure == "validation_accuracy" and not self.evaluation.every:
-                raise ValueError(
-                    f"curriculum.stages: {stage.name} waits for a plateau of validation_accuracy, and no validation is "
-                    "made: set evaluation.every"
-                )
-            if stage.max_tokens is None:
-                continue
-            if stage.max_tokens > s.max_tokens:
-                raise ValueError(
-                    f"curriculum.stages: {stage.name} has max_tokens {stage.max_tokens}, above sampling.max_tokens "
-                    f"({s.max_tokens}): raise sampling.max_tokens to the longest stage's"
-                )
-            if self.reward_spec.overlong is not None:
-                raise ValueError(
-                    f"curriculum.stages: {stage.name} has a max_tokens of its own, and the overlong penalty one length "
-                    'for the whole run: leave out one of them (objective.overlong_buffer = "none")'
-                )
+            if text := refusal(stage, self):
+                raise ValueError(f"curriculum.stages: {stage.name} {text}")
         return self
 
     @property
@@ -349,6 +335,11 @@ class RunConfig(Section):
         return self.reward.model_copy(update={"overlong": overlong})
 
     @property
+    def largest_group(self) -> int:
+        """Samples of the largest group that some stage asks for."""
+        return max(stage.group_size or self.sampling.group_size for stage in self.curriculum.all_stages)
+
+    @property
     def pays_format(self) -> bool:
         """Whether a sample is paid for its format by itself."""
         return self.reward.compose == "additive" and self.reward.format_weight > 0
@@ -356,7 +347,7 @@ class RunConfig(Section):
     @property
     def groups_in_flight(self) -> int:
         """Groups that one generator works on at once; more would wait inside vLLM, and weight checks behind them."""
-        at_once = max(1, self.generator.max_num_seqs // self.sampling.group_size)
+        at_once = max(1, self.generator.max_num_seqs // self.largest_group)
         return self.generator.groups_in_flight or min(at_once, self.capacity)
 
     @property

@@ -17,6 +17,7 @@ from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.settings import StepSettings
 from chorus.protocol.ledger import Keys, entries_of
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.messages import Grade, Member, RolloutGroup, Sample, Task, Timing, Version, pack_floats, pack_ids
@@ -39,7 +40,7 @@ class PaperRanks:
     def reference(self, sequences: list[TrainingSequence]) -> list[np.ndarray]:
         return [np.zeros(len(s.completion)) for s in sequences]
 
-    def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
+    def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
         self._hook("train")
         sequences = [s for batch in minibatches for s in batch]
         self.trained += dict.fromkeys(round(-float(s.behaviour[0]) * 1000) for s in sequences)

@@ -43,8 +43,9 @@ def test_the_replayed_loss_is_the_recorded_one(objective: dict[str, Any], tiny_m
     crew = DistributedTrainer(config, torch.device("cpu"), None)
     with (folder / "metrics.jsonl").open("w") as file:
         for n, groups in enumerate(steps, 1):  # as the learner trains them: by weights of step n - 1
-            parts = minibatches(make_experience(groups, config, n - 1, crew.reference), 2, 1)
+            parts = minibatches(make_experience(groups, config, n - 1, crew.reference), 1)
             result = crew.step(parts)
-            file.write(json.dumps({"step": n, "loss": result.loss, "grad_norm": max(result.grad_norms)}) + "\n")
+            record = {"step": n, "stage_number": None, "loss": result.loss, "grad_norm": max(result.grad_norms)}
+            file.write(json.dumps(record) + "\n")
     torch.set_num_threads(threads)
     assert [(r.step, r.agrees) for r in replay(folder, STEPS)] == [(n, True) for n in range(1, STEPS + 1)]

@@ -12,6 +12,7 @@ import pytest
 from chorus.learner.curriculum.sampler import Chosen, Pool
 from chorus.learner.curriculum.stages import Stages, ended
 from chorus.protocol.config.curriculum import Stage
+from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import Problem
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -22,13 +23,26 @@ def stage(name: str = "s", **fields: Any) -> Stage:
     return Stage.model_validate({"name": name, **fields})
 
 
+def config_of(*stages: Stage, **objective: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "model": {"path": "any"},
+            "problems": {"train": ["any"]},
+            "templates": {"names": ["qwen-math"]},
+            "curriculum": {"stages": [s.model_dump() for s in stages]},
+            "evaluation": {"every": 10},
+            "objective": objective,
+        }
+    )
+
+
 def problems(count: int, prefix: str = "p") -> list[Problem]:
     return [Problem(id=f"{prefix}{k}", problem="?", answers=["1"]) for k in range(count)]
 
 
 def plan(*stages: Stage, pools: Sequence[int] = (10, 10, 10), folder: Path | None = None, seed: int = 0) -> Stages:
     made = [Pool(Chosen(problems(n, s.name)), s, seed, GROUPS) for s, n in zip(stages, pools, strict=False)]
-    found = Stages(stages, made)
+    found = Stages(config_of(*stages), made)
     if folder is not None:
         found.open(folder / "stages.json")
     return found
