@@ -27,7 +27,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Composition = Literal["additive", "format_gated", "accuracy_only"]
+Composition = Literal["additive", "format_gated", "accuracy_only", "accuracy_and_format", "sparkle"]
 
 
 class OverlongSpec(BaseModel):
@@ -68,6 +68,8 @@ class RewardSpec(BaseModel):
       (prompt augmentation, arXiv 2602.03190; its weight is 1)
     * `format_gated`: the format is paid only when the answer is right
     * `accuracy_only`: the format is measured and logged, never paid
+    * `accuracy_and_format`: 1 for a right answer in a whole format, 0 for all else (CrossThink, arXiv 2504.13941)
+    * `sparkle`: 2 for that, 1 for a right answer in another format, -1 for a wrong one (SPARKLE, arXiv 2506.04723)
 
     `terms` add to each of them, whether or not the answer is right.
     """
@@ -129,12 +131,20 @@ def compose(
     failed = any(term.weight and terms[term.grader] is None for term in spec.terms)
     if accuracy is None or failed:
         return RewardParts(None, accuracy, format, overlong, terms)
-    pays_format = spec.compose == "additive" or (spec.compose == "format_gated" and accuracy >= 1.0)
-    total = accuracy + (overlong or 0.0)
-    if pays_format:
-        total += spec.format_weight * (format or 0.0)
+    total = _answer(spec, accuracy, format) + (overlong or 0.0)
     total += sum(paid for paid in terms.values() if paid is not None)
     return RewardParts(total, accuracy, format, overlong, terms)
+
+
+def _answer(spec: RewardSpec, accuracy: float, format: float | None) -> float:
+    """What an answer and its format earn by themselves."""
+    right, formed = accuracy >= 1.0, format is None or format >= 1.0
+    if spec.compose == "accuracy_and_format":
+        return float(right and formed)
+    if spec.compose == "sparkle":
+        return (2.0 if formed else 1.0) if right else -1.0
+    pays_format = spec.compose == "additive" or (spec.compose == "format_gated" and right)
+    return accuracy + (spec.format_weight * (format or 0.0) if pays_format else 0.0)
 
 
 def _times(weight: float, score: float | None) -> float | None:

@@ -60,14 +60,14 @@ def layout_pieces(template: Template) -> list[str]:
 def sloppy_solution(template: Template, operands: Sequence[int], random: Random, slip: float, garble: float) -> str:
     """A completion for `a + b - c` (operands a, b, c), slipping and garbling at the given chances."""
     a, b, c = operands
-    total = _step(a + b, random, slip)
-    result = _step(total - c, random, slip)
+    total = slipped(a + b, random, slip)
+    result = slipped(total - c, random, slip)
     pieces: list[Piece] = []
     for place in layout(template):
         if place == FIRST:
             pieces.append((f"{a} + {b} = {total}, so {total} - {c} = {result}", False))
         elif place == LAST:  # worked afresh: the check may find another result than the solution
-            result = _step(total - c, random, slip)
+            result = slipped(total - c, random, slip)
             pieces.append((f"{total} - {c} = {result}", False))
         elif place == BOX:
             pieces.extend([("\\boxed{", True), (str(result), False), ("}", True)])
@@ -78,7 +78,7 @@ def sloppy_solution(template: Template, operands: Sequence[int], random: Random,
     return "".join(text for text, _ in pieces)
 
 
-def _step(exact: int, random: Random, slip: float) -> int:
+def slipped(exact: int, random: Random, slip: float) -> int:
     """The exact result, or one that is off by 1 or 2; never negative."""
     return max(0, exact + (random.choice((-2, -1, 1, 2)) if random.random() < slip else 0))
 
