@@ -5,8 +5,8 @@
     (A) oxygen
     (B) carbon dioxide               ─▶   (A) carbon dioxide (B) oxygen, answer A      `shuffled`, permutation [1, 0]
 
-A question whose stem speaks of its options has no open form. The gold of an open one is the text of its option: graded as
-mathematics where that is a number, as text else.
+A question whose stem speaks of its options has no open form. The gold of an open one is the text of its option: graded
+as mathematics where that is a number, as text else.
 """
 
 from __future__ import annotations
@@ -48,14 +48,12 @@ def split_options(problem: str) -> tuple[str, list[str]]:
 
 
 def refers_to_options(problem: str) -> bool:
-    """Whether a multiple-choice question says nothing without its options: it speaks of them, or an option of others."""
+    """Whether a multiple-choice question says nothing without its options: it speaks of them, one of them speaks of the
+    others, or it is no question."""
     stem, options = split_options(problem)
-    return (
-        bool(_REFERS.search(stem))
-        or "NOT" in stem.split()
-        or any(_OF_OTHERS.match(option) for option in options)
-        or "?" not in stem
-    )
+    if "?" not in stem or _REFERS.search(stem) or "NOT" in stem.split():
+        return True
+    return any(_OF_OTHERS.match(option) for option in options)
 
 
 def as_open(problem: Problem) -> Problem | None:
