@@ -216,14 +216,13 @@ class Task(Message):
     deadline_s: float = Field(gt=0)  # from lease to commit
     admitted_at: float  # unix seconds
     row: JsonText | None = None  # the columns that users' own graders asked for
+    opened: str = ""  # the template's marker that the prompt has written already: it counts as the completion's
 
     @model_serializer(mode="wrap")
     def _without_what_it_has_not(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A task without a row is written as tasks were before there were any: the ledger keeps their digests."""
         fields = plain(self)
-        if self.row is None:
-            del fields["row"]
-        return fields
+        return {key: value for key, value in fields.items() if value or key not in ("row", "opened")}
 
     def grading(self) -> dict[str, Any]:
         """What a grader is told of it, beside a completion."""

@@ -121,6 +121,11 @@ class Stages(Schedule):
         k = self.number(index)
         return self.pools[k].at(index - self.starts[k].index, self._epochs[k])
 
+    def ratio(self, index: int) -> float | None:
+        """The hint's of an admission index, in a stage that mixes several."""
+        k = self.number(index)
+        return self.pools[k].ratio(index - self.starts[k].index, self._epochs[k])
+
     def take(self, record: dict[str, Any]) -> None:
         """A step's record, in the order of steps; its `stage_number` is that of its oldest group."""
         self._records.append({key: record.get(key) for key in _WATCHED})

@@ -31,7 +31,7 @@ from chorus.protocol.messages import Problem, RolloutGroup, Sampling, Task, pack
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.templates.load import choose_templates
-from chorus.protocol.templates.template import Template
+from chorus.protocol.templates.template import Template, opening
 
 log = logging.getLogger("chorus.learner")
 
@@ -76,7 +76,7 @@ class Admission:
         if self.too_long:
             log.warning("%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long)
         self.by_id = {problem.id: problem for problem in self.problems}
-        self.hints = Hints(config, self.tokenizer, lambda text: self._fits(text, self.templates))
+        self.hints = Hints(config, self.tokenizer, lambda text, begun: self._fits(text, self.templates, begun))
         self.online = OnlineRatios(config.curriculum.hints.online, config.run.steps)
         self.probe = Probe()
         self.stages = self._stages()
@@ -107,15 +107,17 @@ class Admission:
         self.stages.open(run.stages)
         self.online.open(run.hints)
 
-    def _fits(self, text: str, templates: Mapping[str, Template]) -> bool:
-        """Whether a problem's text fits under each of these templates."""
+    def _fits(self, text: str, templates: Mapping[str, Template], begun: str = "") -> bool:
+        """Whether a problem's text, and an answer's beginning, fit under each of these templates."""
         limit = self.config.problems.max_prompt_tokens
-        return all(len(self._renderer.ids(t, text)) <= limit for t in templates.values())
+        return all(len(self._renderer.ids(t, text, begun)) <= limit for t in templates.values())
 
     def render(self, problem: Problem, template: Template, hint_ratio: float = 0.0) -> list[int]:
         """The prompt's token ids, hint and prefill included."""
-        text = self.hints.text(problem, hint_ratio) if hint_ratio else problem.problem
-        return self._renderer.ids(template, text)
+        if not hint_ratio:
+            return self._renderer.ids(template, problem.problem)
+        begun = self.hints.begun(problem, hint_ratio)
+        return self._renderer.ids(template, self.hints.text(problem, hint_ratio), begun)
 
     def at(self, index: int, step: int | None = None) -> tuple[int, Prompted]:
         """(epoch, prompt) of an admission index; `step` that it is admitted for, from 1 (by default the one that it
@@ -126,8 +128,11 @@ class Admission:
         return epoch, Prompted(problem, name, self.render(problem, self.templates[name], ratio), ratio)
 
     def _hint_ratio(self, index: int, problem: Problem, step: int) -> float:
+        several = self.stages.ratio(index)
+        if several is not None:
+            return several
         ratio = self.stages.of(index).hint_ratio
-        if not ratio or self.hints.is_probe(problem.id):
+        if not ratio or isinstance(ratio, list) or self.hints.is_probe(problem.id):
             return 0.0
         if ratio == "online":
             return self.hints.lower(problem, self.online.wanted(problem.id, step), self.online.config.move)
@@ -140,6 +145,11 @@ class Admission:
             temperature=stage.temperature or s.temperature, max_tokens=stage.max_tokens or s.max_tokens, stop=self.stop
         )
         return self._task(index, epoch, prompted, self.stages.group_size(index), sampling, min_version)
+
+    def _opened(self, prompted: Prompted) -> str:
+        """The marker that the prompt has written because the answer's beginning stands behind it."""
+        begun = self.hints.begun(prompted.problem, prompted.hint_ratio) if prompted.hint_ratio else ""
+        return opening(self.templates[prompted.template]) if begun else ""
 
     def observe(self, group: RolloutGroup) -> None:
         """A graded group came back, whether it will be trained or not: the probe and online hints learn from it."""
@@ -220,6 +230,7 @@ class Admission:
             row=prompted.problem.row,
             template=prompted.template,
             hint_ratio=prompted.hint_ratio,
+            opened=self._opened(prompted),
             prompt_ids=pack_ids(prompted.ids),
             group_size=size,
             sampling=sampling,

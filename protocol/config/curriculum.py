@@ -57,8 +57,12 @@ class EntropyFall(_Part):
 
 class Stage(_Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    hint_ratio: Literal["online"] | Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="share of the solution that is given; `online`: of its own for every problem"
+    hint_ratio: (
+        Literal["online"] | Annotated[float, Field(ge=0, lt=1)] | Annotated[list[Share], Field(min_length=1)]
+    ) = Field(
+        default=0.0,
+        description="share of the solution that is given; `online`: of its own for every problem; a list: every "
+        "problem with each of them, mixed",
     )
     pass_rate: PassRate | None = None
     levels: list[int] = Field(default_factory=list, description="of the problems; empty: all")
@@ -78,6 +82,8 @@ class Stage(_Part):
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
+        if isinstance(self.hint_ratio, list) and len(set(self.hint_ratio)) < len(self.hint_ratio):
+            raise ValueError(f"stage {self.name}: hint_ratio names one share twice; leave one out")
         if self.domains and not any(self.domains.values()):
             raise ValueError(f"stage {self.name}: every weight of its domains is 0; give one that is above 0")
         return self
@@ -89,7 +95,14 @@ class Stage(_Part):
 
     @property
     def gives_hints(self) -> bool:
-        return self.hint_ratio == "online" or self.hint_ratio > 0
+        return self.hint_ratio == "online" or any(self.hint_ratios)
+
+    @property
+    def hint_ratios(self) -> list[float]:
+        """Those that are fixed before the run begins."""
+        if isinstance(self.hint_ratio, list):
+            return self.hint_ratio
+        return [] if self.hint_ratio == "online" else [self.hint_ratio]
 
 
 class OnlineHints(_Part):
@@ -112,7 +125,11 @@ class OnlineHints(_Part):
 
 
 class HintsSection(_Part):
-    unit: Literal["characters", "tokens", "steps"] = "characters"
+    unit: Literal["characters", "tokens", "steps", "parts"] = "characters"
+    place: Literal["user", "assistant"] = Field(
+        default="user",
+        description="behind the problem (QuestA), or as the answer's beginning, in its reasoning (SPARKLE)",
+    )
     reject_if_answer_in_hint: bool = True
     probe_share: float = Field(default=0.05, ge=0, lt=1, description="problems that never get a hint")
     online: OnlineHints = OnlineHints()
