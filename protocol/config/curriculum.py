@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from chorus.protocol.templates.sampling import Weight
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Shares = Annotated[list[Share], Field(min_length=1)]
 
 
 class _Part(BaseModel):
@@ -57,9 +58,7 @@ class EntropyFall(_Part):
 
 class Stage(_Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    hint_ratio: (
-        Literal["online"] | Annotated[float, Field(ge=0, lt=1)] | Annotated[list[Share], Field(min_length=1)]
-    ) = Field(
+    hint_ratio: Literal["online"] | Annotated[float, Field(ge=0, lt=1)] | Shares = Field(
         default=0.0,
         description="share of the solution that is given; `online`: of its own for every problem; a list: every "
         "problem with each of them, mixed",
