@@ -61,8 +61,8 @@ class Renderer:
     def ids(self, template: Template, problem: str, begun: str = "") -> list[int]:
         """The prompt's token ids, prefill included; special tokens are those that the chat format wrote.
 
-        begun: of the answer's reasoning; it follows the tag that opens it. Raises CannotGoOn for a problem that can't be
-        written so.
+        begun: of the answer's reasoning; it follows the tag that opens it. Raises CannotGoOn for a problem that can't
+        be written so.
         """
         try:
             given = opening(template) + begun if begun else ""

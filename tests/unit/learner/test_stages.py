@@ -27,7 +27,7 @@ def config_of(*stages: Stage, **objective: Any) -> RunConfig:
     return RunConfig.model_validate(
         {
             "model": {"path": "any"},
-            "problems": {"train": ["any"]},
+            "problems": {"train": ["any"], "heldout": ["any"]},
             "templates": {"names": ["qwen-math"]},
             "curriculum": {"stages": [s.model_dump() for s in stages]},
             "evaluation": {"every": 10},

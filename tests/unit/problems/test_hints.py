@@ -121,7 +121,7 @@ def test_of_fewer_than_four_paragraphs_the_numbered_items_are_taken_and_else_the
     assert solution_parts("".join(items)) == items
     steps = ["Step 1: add.\n", "Step 2: halve.\n", "Step 3: add.\n", "Step 4: end."]
     assert solution_parts("".join(steps)) == steps
-    sentences = ["Add 1.5 to it. ", "Halve it. ", "\n\nAdd! ", "So?"]
+    sentences = ["Add 1.5 to it. ", "Halve it. \n\n", "Add! ", "So?"]
     assert solution_parts("".join(sentences)) == sentences
 
 
