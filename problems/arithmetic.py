@@ -5,7 +5,7 @@
     arithmetic:running?split=train           What are the totals of 14, then + 4, ...?   (8 digits up to 4)
     arithmetic:choice?split=train            What is 3 + 4 - 5?   and four results to choose from
     arithmetic:program?split=train           Write a program that reads n and prints n + 3 - 5.   (numbers 1..max)
-    arithmetic:chain?level=2                 any of them with a level
+    arithmetic:chain?above=5&level=3         any of them: problems with a number above 5, with a level
 
 Running totals, 10 to max, come with worked solutions, a line a step. All of them are the answer, so none is right by
 chance, or because two slips made up for each other.
@@ -16,6 +16,7 @@ and whoever reads them: the starter's warm start and the learner see training pr
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from random import Random
@@ -176,7 +177,7 @@ STYLES: dict[str, tuple[Callable[..., list[Problem]], int]] = {  # name: problem
 
 
 def load_arithmetic(spec: str) -> list[Problem]:
-    """Problems of `arithmetic:STYLE[?max=N&split=train|heldout&level=N]`; split defaults to train.
+    """Problems of `arithmetic:STYLE[?max=N&split=train|heldout&above=N&level=N]`; split defaults to train.
 
     Raises ValueError for a style, an option or a value that is not known.
     """
@@ -185,7 +186,7 @@ def load_arithmetic(spec: str) -> list[Problem]:
         raise ValueError(f"problems {spec!r}: style {style!r} is unknown; use one of {', '.join(STYLES)}")
     make, max_number = STYLES[style]
     split: Split = "train"
-    level = None
+    level = above = None
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key == "split" and (value == "train" or value == "heldout"):
             split = value
@@ -193,12 +194,16 @@ def load_arithmetic(spec: str) -> list[Problem]:
             max_number = int(value)
         elif key == "level" and value.isdecimal():
             level = int(value)
+        elif key == "above" and value.isdecimal() and int(value) < max_number:
+            above = int(value)
         else:
             raise ValueError(
                 f"problems {spec!r}: {key}={value} is not understood; use split=train, split=heldout, "
-                "max=1 to 99, or level=N"
+                "max=1 to 99, above=N (less than max), or level=N"
             )
     problems = make(split, max_number)
+    if above is not None:
+        problems = [p for p in problems if max(map(int, re.findall(r"\d+", p.problem))) > above]
     return problems if level is None else [p.model_copy(update={"level": level}) for p in problems]
 
 

@@ -79,13 +79,14 @@ def solution_steps(block: str) -> list[str]:
 
 def solution_parts(block: str) -> list[str]:
     """Four parts that join to the block: its paragraphs in even groups; where it has fewer than four, its numbered
-    items, or else its sentences. The first k parts hold no more than k quarters of them: those of a short one may be
-    empty."""
+    items, or else its sentences; its lines where all these are too few. The first k parts hold no more than k quarters
+    of them: those of a short one may be empty."""
     pieces = paragraphs = _paragraphs(block)
     if len(paragraphs) < PARTS:
         numbered = [piece for piece in _NUMBERED.split(block) if piece]
         pieces = numbered if len(numbered) >= PARTS else _SENTENCE.findall(block)
-        pieces = max((paragraphs, numbered, pieces), key=len) if len(pieces) < PARTS else pieces
+    if len(pieces) < PARTS:
+        pieces = max((paragraphs, solution_steps(block)), key=len)
     ends = [k * len(pieces) // PARTS for k in range(PARTS + 1)]
     return ["".join(pieces[first:end]) for first, end in pairwise(ends)]
 

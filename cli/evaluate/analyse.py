@@ -101,7 +101,7 @@ def conclude(args: SimpleNamespace, asked: Sequence[Asked], notes: dict[str, Ann
         raise CannotGoOn(f"{args.out}: {error}; do the graders work? give the command again") from None
     write_json(args.out / "analysis.json", {"base": args.base, "trained": args.trained, **found})
     page, text = write(args.out, f"{args.trained} against {args.base}", found)
-    print(f"{page}\\n{text}\\n{args.out / 'analysis.json'}")
+    print(f"{page}\n{text}\n{args.out / 'analysis.json'}")
     return os.EX_OK
 
 

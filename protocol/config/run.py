@@ -176,6 +176,10 @@ class RewardSection(RewardSpec):
     shadow: str = Field(default="", description="a second grader that pays nothing: math-verify, or any other's name")
     shadow_share: float = Field(default=0.1, gt=0, le=1, description="of the samples, graded by it as well")
     code_block: Literal["last", "longest"] = Field(default="last", description="kind code: which block is the program")
+    code_scoring: Literal["strict", "fractional"] = Field(
+        default="strict",
+        description="kind code: accuracy 1 for all tests or none (AceReason), or the share that passed",
+    )
 
     @model_validator(mode="after")
     def _every_grader_is_known(self) -> Self:

@@ -89,3 +89,10 @@ def test_a_program_s_tests_are_what_its_words_ask_for():
 def test_problems_get_the_level_that_the_source_names():
     assert {p.level for p in load_arithmetic("arithmetic:chain?max=3&level=2")} == {2}
     assert {p.level for p in load_arithmetic("arithmetic:chain?max=3")} == {None}
+
+
+def test_above_leaves_the_problems_with_small_numbers_out():
+    small = {p.id for p in load_arithmetic("arithmetic:chain?max=5")}
+    large = {p.id for p in load_arithmetic("arithmetic:chain?above=5")}
+    assert not small & large
+    assert small | large == {p.id for p in load_arithmetic("arithmetic:chain")}
