@@ -241,7 +241,7 @@ def test_a_step_says_its_stage_its_hints_and_the_probe_apart(tiny_model: Path, t
     assert (figures["probe_groups"], figures["probe_accuracy"], figures["probe_solved"]) == (2, 0.25, 0.5)
     assert step_metrics(ready, some)["probe_groups"] == 0, "each step's own"
     by = labels(some)
-    assert set(by) == {"by_hint", "by_domain", "by_level"}
+    assert set(by) == {"by_hint", "by_domain", "by_level", "by_stage"}
     assert {by["by_hint"](t) for t in tasks} == {"0", "0.5"}
     assert {by["by_domain"](t) for t in tasks} == {"math", "code"}
     some.stages.advance(1, 38)

@@ -125,6 +125,11 @@ def test_of_fewer_than_four_paragraphs_the_numbered_items_are_taken_and_else_the
     assert solution_parts("".join(sentences)) == sentences
 
 
+def test_lines_are_the_last_resort() -> None:
+    lines = [f"+ {k} = {k}\n" for k in range(8)] + ["(0, 1)"]
+    assert solution_parts("".join(lines)) == ["".join(lines[a:b]) for a, b in ((0, 2), (2, 4), (4, 6), (6, 9))]
+
+
 def test_a_part_of_a_short_solution_is_empty_and_the_last_level_holds_all() -> None:
     two = problem("Add. Halve.")
     assert [hint_prefix(two, k / 4, "parts") for k in range(5)] == ["", "", "Add. ", "Add. ", "Add. Halve."]
