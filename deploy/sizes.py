@@ -43,7 +43,7 @@ def model_of(path: str) -> Model | None:
 def redis_bytes(c: RunConfig) -> float:
     """What Redis holds at most. What is trained stays there until a checkpoint holds it."""
     kept = c.capacity + c.learner.checkpoint_every * c.learner.groups_per_step
-    count = kept * c.sampling.group_size * c.sampling.max_tokens * BYTES_PER_TOKEN
+    count = kept * c.largest_group * c.sampling.max_tokens * BYTES_PER_TOKEN
     count += kept * c.problems.max_prompt_tokens * 4
     if any(grader.columns for grader in c.reward.graders):
         count += (kept + c.capacity) * MAX_ROW_BYTES  # in the group, and in the task until it is committed
@@ -69,7 +69,7 @@ def planned(config: RunConfig) -> Disk:
     # One is written before an older one goes; the selected one is kept, and one from before an alarm may be.
     kept = c.learner.keep_checkpoints + 1 + bool(c.evaluation.every)
     written = -(-c.run.steps // c.learner.checkpoint_every)
-    tokens = c.run.steps * c.learner.groups_per_step * c.sampling.group_size * c.sampling.max_tokens
+    tokens = c.run.steps * c.learner.groups_per_step * c.largest_group * c.sampling.max_tokens
     # An append-only file is rewritten when it has doubled.
     return Disk(
         count * CHECKPOINT_BYTES_PER_PARAMETER * min(kept, written),
