@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ Hook = Callable[[str], None]  # called before every change of the world, with it
 
 
 class PaperRanks:
-    """`trained`: admission indices in the order of their training, as the weights remember them."""
+    """`trained`: admission indices in the order of their training, as the weights remember them; `settings`: of each
+    step."""
 
     def __init__(self, start_from: Path | None, hook: Hook) -> None:
         self.manifest = checkpoints.read_manifest(start_from) if start_from else None
         self.trained: list[int] = json.loads((start_from / "state" / "trained").read_text()) if start_from else []
+        self.settings: list[Any] = json.loads((start_from / "state" / "settings").read_text()) if start_from else []
         self._hook = hook
 
     def reference(self, sequences: list[TrainingSequence]) -> list[np.ndarray]:
@@ -43,6 +46,7 @@ class PaperRanks:
     def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
         self._hook("train")
         sequences = [s for batch in minibatches for s in batch]
+        self.settings.append(asdict(settings) if settings else None)
         self.trained += dict.fromkeys(round(-float(s.behaviour[0]) * 1000) for s in sequences)
         return StepStats(sequences=len(sequences))
 
@@ -54,12 +58,14 @@ class PaperRanks:
         path = checkpoints.folder_of(folder, manifest.step)
         (path / "state").mkdir(parents=True, exist_ok=True)
         (path / "state" / "trained").write_text(json.dumps(self.trained))
+        (path / "state" / "settings").write_text(json.dumps(self.settings))
         self._hook("manifest")
         checkpoints.write_manifest(path, manifest)
         return path
 
     def load(self, path: Path) -> None:
         self.trained = json.loads((path / "state" / "trained").read_text())
+        self.settings = json.loads((path / "state" / "settings").read_text())
 
 
 class Hands:
