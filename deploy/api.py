@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast, get_args
 
 from chorus.deploy import launcher
 from chorus.deploy.preflight import check_inputs
@@ -29,6 +29,7 @@ from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.files import read_json, write_json
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.identity import Asked
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CANNOT_GO_ON, CannotGoOn
 from chorus.protocol.runtime.processes import Guarded, spawn_guarded
@@ -116,17 +117,22 @@ def start(
     overrides: Sequence[str] = (),
     *,
     resume: str | Path | None = None,
+    asked: Asked = "",
 ) -> Run:
     """Start a run in the background and return at once; iterate over the result for its steps.
 
     config: a recipe's path, which is read as `chorus run` reads it (`overrides` as for `--set`, such as "run.steps=20";
     then the environment, then the file), or a RunConfig, which says all itself.
     resume: the folder of a run that was cut short, in place of a recipe.
+    asked: what to make of a folder that is a copy of a run, or whose ledger is lost: "take-over" or "new-lineage", as
+    the options of `chorus run --resume`.
 
     Raises ConfigError for a recipe that is wrong, and CannotGoOn for what it names and is not there.
     """
     if (config is None) == (resume is None):
         raise CannotGoOn("start: give a recipe or a RunConfig, or resume= with the folder of a run")
+    if asked and (resume is None or asked not in get_args(Asked)):
+        raise CannotGoOn(f'start: asked={asked!r}: with resume=, it may be "take-over" or "new-lineage"')
     if isinstance(config, RunConfig):
         if overrides:
             raise CannotGoOn("start: overrides belong to a recipe's path; change the RunConfig itself")
@@ -139,7 +145,7 @@ def start(
     run = RunFolder(made.resolve())  # this interpreter may change its working folder
     write_json(run.config if resume is None else run.path / _WANTED, found.model_dump(mode="json"))
     run.logs.mkdir(exist_ok=True)
-    arguments = (str(run.path), recipe, *(("--resume",) if resume is not None else ()))
+    arguments = (str(run.path), recipe, *(("--resume", asked) if resume is not None else ()))
     stop_s = found.learner.grace_s + STOP_S
     process = spawn_guarded((*_COMMAND, *arguments), name="chorus-run", log=_log(run), grace_s=stop_s)
     return Run(run.path, process, stop_s)
@@ -158,7 +164,7 @@ def _last_word(log: Path, status: int) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Carry out the run of a folder that `start` has made: FOLDER RECIPE [--resume]."""
+    """Carry out the run of a folder that `start` has made: FOLDER RECIPE [--resume ASKED]."""
     run, recipe = RunFolder(Path(argv[0])), argv[1]
     logs.set_up("run")
     try:
@@ -166,7 +172,7 @@ def main(argv: list[str]) -> int:
         if "--resume" in argv[2:]:
             config = load_config(run.path / _WANTED, environment={})
             (run.path / _WANTED).unlink()
-            return launcher.run(config, recipe, resume=run.path)
+            return launcher.run(config, recipe, resume=run.path, asked=cast(Asked, argv[3]))
         return launcher.run(load_config(run.config, environment={}), recipe, made=run.path)
     except CannotGoOn as error:
         logs.last_word(f"chorus run: {error}")

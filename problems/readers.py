@@ -155,39 +155,41 @@ def csv_rows(path: Path) -> Iterator[Row]:
 def parquet_rows(path: Path) -> Iterator[Row]:
     """Batch by batch, so that a large file is never twice in memory. Rows count from 1."""
     pyarrow = _pyarrow(path, "parquet")
-    number = 0
-    try:
+
+    def batches() -> Iterator[Any]:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(1024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}:row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(
-            f"problems {path}: can't be read as parquet after row {number} ({first_line(error)}); mend the file"
-        ) from error
+            yield from file.iter_batches(1024)
+
+    return _rows_of(path, "parquet", batches(), pyarrow.ArrowException)
 
 
 def arrow_rows(path: Path) -> Iterator[Row]:
     """A file as `datasets` saves them, or a Feather file."""
     pyarrow = _pyarrow(path, "arrow files")
-    number = 0
-    try:
+
+    def batches() -> Iterator[Any]:
         with pyarrow.OSFile(str(path)) as file:
             is_feather = file.read(6) == b"ARROW1"
             file.seek(0)
             if is_feather:
                 whole = pyarrow.ipc.open_file(file)
-                batches = (whole.get_batch(k) for k in range(whole.num_record_batches))
+                yield from (whole.get_batch(k) for k in range(whole.num_record_batches))
             else:
-                batches = iter(pyarrow.ipc.open_stream(file))
-            for batch in batches:
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}:row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
+                yield from pyarrow.ipc.open_stream(file)
+
+    return _rows_of(path, "arrow", batches(), pyarrow.ArrowException)
+
+
+def _rows_of(path: Path, form: str, batches: Iterator[Any], unreadable: type[Exception]) -> Iterator[Row]:
+    number = 0
+    try:
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}:row {number}", row
+    except (unreadable, OSError) as error:
         raise ValueError(
-            f"problems {path}: can't be read as arrow after row {number} ({first_line(error)}); mend the file"
+            f"problems {path}: can't be read as {form} after row {number} ({first_line(error)}); mend the file"
         ) from error
 
 

@@ -2,7 +2,7 @@
 
     grade() ──▶ event loop on a thread of its own ──▶ grader process ──▶ answer
     (any thread, a notebook's too)      │
-                                        ├─ past its limit: killed, `timeout`; the next one starts
+                                        ├─ past its limit: killed, `timeout`; the next one is forked
                                         └─ interpreter ends: killed, by atexit or by the kernel
 
 The process starts with the first grade, which so takes some seconds; each further one takes milliseconds. It is started
@@ -112,7 +112,7 @@ def _grader() -> LocalGrader:
     global _current
     with _lock:
         if _current is None or _current.service.pools.failed is not None:
-            # No spare: one process, and some seconds' wait after a timeout.
+            # No spare: after a timeout the next one is there within milliseconds.
             _current = LocalGrader(Settings(workers=1, spares=0))
         return _current
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ import redis
 from chorus.protocol.ledger import scripts
 from chorus.protocol.ledger.keys import Keys
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.heartbeat import beating
 from chorus.protocol.runtime.owner import Owner
 
 LEASE_S = 30.0
@@ -41,20 +41,15 @@ def leased(client: redis.Redis, quick: redis.Redis, run: str, folder: Path) -> I
     """
     key, me = Keys(run).owner, _value(folder)
     await_free(client, run, me)
-    over = threading.Event()
 
     def prolong() -> None:
-        while not over.wait(LEASE_S / 3):
-            with contextlib.suppress(redis.RedisError):  # tried again before it runs out
-                _hold(quick, key, me)
+        with contextlib.suppress(redis.RedisError):  # tried again before it runs out
+            _hold(quick, key, me)
 
-    thread = threading.Thread(target=prolong, name="lease", daemon=True)
-    thread.start()
     try:
-        yield
+        with beating("lease", LEASE_S / 3, prolong):
+            yield
     finally:
-        over.set()
-        thread.join()
         with contextlib.suppress(redis.RedisError):
             quick.eval(scripts.LET_GO, 1, key, me)
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from chorus.protocol.run_folder.files import read_json, write_json
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.heartbeat import beating
 from chorus.protocol.runtime.owner import Owner
 
 OWNER = "owner.json"
@@ -41,7 +42,7 @@ def held(run_dir: Path) -> Iterator[None]:
                 raise _going_on(run_dir, Owner.read(read_json(run_dir / OWNER)))
             time.sleep(0.05)
         _await_gone(run_dir, bool(locked))
-        with _beating(run_dir):
+        with _owned(run_dir):
             yield
     finally:
         os.close(folder)
@@ -88,27 +89,18 @@ def _await_gone(run_dir: Path, locked: bool) -> None:
 
 
 @contextmanager
-def _beating(run_dir: Path) -> Iterator[None]:
-    path, over, me = run_dir / OWNER, threading.Event(), Owner.me().as_dict()
+def _owned(run_dir: Path) -> Iterator[None]:
+    path, me, counts = run_dir / OWNER, Owner.me().as_dict(), itertools.count()
 
-    def beat(count: int) -> None:
+    def beat() -> None:
         with contextlib.suppress(OSError):  # a full disk, a folder that was renamed meanwhile
-            write_json(path, me | {"beats": count})
+            write_json(path, me | {"beats": next(counts)})
 
-    def go_on() -> None:
-        count = 1
-        while not over.wait(BEAT_S):
-            beat(count)
-            count += 1
-
-    beat(0)
-    thread = threading.Thread(target=go_on, name="owner", daemon=True)
-    thread.start()
+    beat()
     try:
-        yield
+        with beating("owner", BEAT_S, beat):
+            yield
     finally:
-        over.set()
-        thread.join()
         path.unlink(missing_ok=True)
 
 

@@ -1,8 +1,8 @@
 """What the pool and its workers say to each other: one msgpack array a frame, its first item the message's number.
 
-To a worker, `Work` gives tasks and `Drop` takes back what it has not begun. From it come `Ready` once (or `Unusable`,
-and it ends), one reply a task in order, and one `Dropped` a drop. Strings may hold lone surrogates (models write them),
-hence `surrogatepass`. What is no such message raises ValueError: whoever sent it is not to be talked to any longer.
+To a worker, `Work` gives tasks and `Drop` takes back what it has not begun. From it come `Started` and `Ready` once (or
+`Unusable`, and it ends), one reply a task in order, one `Dropped` a drop, and `Ended`. Strings may hold lone surrogates
+(models write them), hence `surrogatepass`. What is no such message raises ValueError: who sent it is done with.
 """
 
 from __future__ import annotations
@@ -33,10 +33,22 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """The process lives, and may still have something to import."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """Warm, limits set."""
 
-    pid: int
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last word, from the process that it was forked from."""
+
+    exit_code: int  # negative: the signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +58,9 @@ class Unusable:
     reason: str
 
 
-Message = Work | Drop | Dropped | Ready | Unusable | Reply
-_TYPES = (Work, Drop, Dropped, Ready, Unusable, GradeResult, Extracted, Clusters)  # the number is the place here
+Message = Work | Drop | Dropped | Started | Ready | Ended | Unusable | Reply
+# A message's number is its place here.
+_TYPES = (Work, Drop, Dropped, Started, Ready, Ended, Unusable, GradeResult, Extracted, Clusters)
 _NUMBERS = {kind: number for number, kind in enumerate(_TYPES)}
 _NAMES = {kind: tuple(f.name for f in fields(kind)) for kind in (*_TYPES, GradeTask, Program)}
 

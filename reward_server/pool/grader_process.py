@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
+import signal
+import socket
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
-from chorus.protocol.graders import GraderSpec
 from chorus.reward_server.graders.task import Failure, GradeResult, GradeTask, Reply
-from chorus.reward_server.pool.frames import Drop, Dropped, Frames, Message, Ready, Unusable, Work, pack
+from chorus.reward_server.pool.frames import Drop, Dropped, Ended, Frames, Message, Ready, Started, Unusable, Work, pack
+from chorus.reward_server.pool.template import Template
 
 SLOW_S = 0.05  # a grade slower than this does not hold the rest of its chunk
 YIELD_S = 0.2  # a grade slower than this goes on at the lowest priority, for its neighbours' sake
 START_LIMIT_S = 60.0  # import and warm-up take about two seconds; a start this long is a failure
 _LOWEST = 19
-COMMAND = (sys.executable, "-P", "-m", "chorus.reward_server.pool.worker")
-RestartReason = Literal["timeout", "crashed"]
+RestartReason = Literal["timeout", "crashed", "template"]  # the last: the process that all are forked from ended
 
 
 @dataclass(eq=False)
@@ -41,8 +41,7 @@ class Owner(Protocol):
     """What a grader process tells, and takes its limits from: the pool."""
 
     timeout_s: float
-    memory_bytes: int
-    grader: GraderSpec | None  # of a user's; None: ours
+    template: Template
 
     def dispatch(self) -> None: ...
     def requeue(self, jobs: list[Job]) -> None: ...
@@ -51,7 +50,7 @@ class Owner(Protocol):
     def grader_lost(self, grader: GraderProcess, reason: RestartReason, how: str) -> None: ...
 
 
-class GraderProcess(asyncio.SubprocessProtocol):
+class GraderProcess(asyncio.Protocol):
     """One grader process, seen from the event loop: starting -> idle <-> busy -> lost."""
 
     def __init__(self, pool: Owner) -> None:
@@ -59,9 +58,11 @@ class GraderProcess(asyncio.SubprocessProtocol):
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._frames = Frames()
-        self._transport: asyncio.SubprocessTransport | None = None
+        self._pid: int | None = None  # until it says so
+        self._transport: asyncio.WriteTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._since = self._loop.time()  # when the job in progress (or the start) began
+        self._connected = False
         self._ready = False
         self._kept: Job | None = None  # the job that was in progress when the drop was sent
         self._drop_sent = False  # asked for the rest back; the answer is outstanding
@@ -73,20 +74,13 @@ class GraderProcess(asyncio.SubprocessProtocol):
         return self._ready and not self._lost and not self.jobs and not self._drop_sent
 
     async def start(self) -> None:
-        # One thread a grader: BLAS pools would count against RLIMIT_AS and fight over the cores.
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        arguments = [os.getpid(), self._pool.timeout_s, self._pool.memory_bytes]
-        if self._pool.grader is not None:
-            arguments.append(self._pool.grader.model_dump_json())
+        ours, theirs = socket.socketpair()
         try:
-            await self._loop.subprocess_exec(
-                lambda: self,
-                *COMMAND,
-                *map(str, arguments),
-                stderr=None,
-                env=environment,
-            )
+            with theirs:
+                self._pool.template.fork(theirs)
+            await self._loop.create_unix_connection(lambda: self, sock=ours)
         except OSError as error:  # no memory or no process left: counts as a failed start
+            ours.close()
             self._gone("crashed", str(error))
 
     def assign(self, jobs: list[Job]) -> None:
@@ -97,16 +91,21 @@ class GraderProcess(asyncio.SubprocessProtocol):
         self._arm(SLOW_S if len(jobs) > 1 else YIELD_S)
 
     def kill(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._transport is not None and self._transport.get_returncode() is None:
-            self._transport.kill()
+        self._disarm()
+        if self._pid is None:  # the template is stuck before the fork, and can't be of use to anybody
+            self._pool.template.kill()
+        elif self._connected:  # else it has ended, and its pid may be another's
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is one in all but class
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is one in all but class
+        self._connected = True
         self._arm(START_LIMIT_S)
 
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         try:
             for message in self._frames.feed(data):
                 if self._lost:
@@ -120,10 +119,14 @@ class GraderProcess(asyncio.SubprocessProtocol):
             self._pool.dispatch()
 
     def _take(self, message: Message) -> None:
-        if isinstance(message, Ready):
+        if isinstance(message, Started):
+            self._pid = message.pid
+        elif isinstance(message, Ready):
             self._ready = True
             self._disarm()
             self._pool.grader_ready(self)
+        elif isinstance(message, Ended):
+            self._gone("crashed", f"exit code {message.exit_code}")
         elif isinstance(message, Unusable):
             self._pool.unusable(message.reason)
         elif isinstance(message, Dropped):
@@ -141,15 +144,9 @@ class GraderProcess(asyncio.SubprocessProtocol):
         else:
             raise ValueError(f"{type(message).__name__}, which nobody asked for")
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        if fd == 1:
-            self._gone("crashed", "its pipe closed")
-
-    def process_exited(self) -> None:
-        code = self._transport.get_returncode() if self._transport else None
-        self._gone("crashed", f"exit code {code}")
-        if self._transport is not None:
-            self._transport.close()
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connected = False
+        self._gone("template", "the process it was forked from ended")
 
     def _on_timer(self) -> None:
         """Lazy: results move `_since` and leave the timer, which looks here whether time is really up."""
@@ -186,11 +183,11 @@ class GraderProcess(asyncio.SubprocessProtocol):
 
         Without the privilege to raise a priority the grader keeps the low one: it is slower on a full machine only.
         """
-        if yielding is self._yielding or self._transport is None:
+        if yielding is self._yielding or self._pid is None:
             return
         usual = os.getpriority(os.PRIO_PROCESS, 0)
         with suppress(OSError):  # gone already, or not allowed
-            os.setpriority(os.PRIO_PGRP, self._transport.get_pid(), _LOWEST if yielding else usual)
+            os.setpriority(os.PRIO_PGRP, self._pid, _LOWEST if yielding else usual)
             self._yielding = yielding
 
     def _gone(self, reason: RestartReason, how: str) -> None:
@@ -203,12 +200,9 @@ class GraderProcess(asyncio.SubprocessProtocol):
         self._pool.grader_lost(self, reason, how)
 
     def _send(self, message: Message) -> None:
-        if self._transport is None:
-            return
-        pipe = self._transport.get_pipe_transport(0)
-        cast(asyncio.WriteTransport, pipe).write(
-            pack(message)
-        )  # buffered without waiting: bounded by the body limit, one chunk a grader
+        if self._transport is not None:
+            # buffered without waiting: bounded by the body limit, one chunk a grader
+            self._transport.write(pack(message))
 
     def _arm(self, delay_s: float) -> None:
         self._disarm()

@@ -3,7 +3,7 @@
     queue --chunk--> grader (one of `workers`) --result by result--> future of each job
                         |  past its limit: SIGKILL, `timeout` for the job in progress, the rest requeued
                         |  died: the job in progress is tried once more, then `error`; the rest requeued
-                        '- replaced by the warm spare, and a new spare is started
+                        '- replaced by the warm spare, and a new spare is forked from the template
 
 Invariants: of the graders that live or start there are always `workers` + `spares`; a job is finished exactly once;
 a grader has at most one chunk; the job in progress is always the first of its chunk without a result.
@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from chorus.protocol.graders import GraderSpec
 from chorus.reward_server.graders.task import GradeTask, Reply
 from chorus.reward_server.pool.grader_process import GraderProcess, Job, RestartReason
+from chorus.reward_server.pool.template import Template
 
 MAX_CHUNK = 16  # items a grader gets at once: enough to hide the pipe, few enough to share
 MAX_CRASHES = 2  # a job that two graders died of is not given to a third
@@ -57,6 +58,7 @@ class GraderPool:
     on_restart: Callable[[RestartReason], None] = lambda reason: None
     grader: GraderSpec | None = None  # a user's own; None: the graders that come with the service
     failed: str | None = None
+    template: Template = field(init=False)
     _queue: deque[Job] = field(default_factory=deque)
     _active: list[GraderProcess] = field(default_factory=list)
     _spares: list[GraderProcess] = field(default_factory=list)
@@ -64,7 +66,11 @@ class GraderPool:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _unfinished: int = 0
     _failed_starts: int = 0
+    _failed_template: int = 0
     _closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.template = Template(self.timeout_s, self.memory_bytes, self.grader)
 
     def start(self) -> None:
         """Start the graders and the spares; returns at once (`ready` says when they are warm)."""
@@ -117,6 +123,7 @@ class GraderPool:
         self._closed = True
         for grader in [*self._active, *self._spares, *self._starting]:
             grader.kill()
+        self.template.kill()
         for task in list(self._tasks):
             task.cancel()
         for job in self._queue:
@@ -157,7 +164,11 @@ class GraderPool:
             return
         if grader in self._starting:
             self._starting.discard(grader)
-            self._failed_starts += 1
+            if (
+                reason != "template" or self._failed_template != self.template.starts
+            ):  # it fails all its graders at once
+                self._failed_starts += 1
+                self._failed_template = self.template.starts
             if self._failed_starts >= MAX_FAILED_STARTS:
                 self._fail(f"grader processes end before they are ready ({how}); see their messages above")
                 return
@@ -178,7 +189,7 @@ class GraderPool:
         current = jobs[0]
         if reason == "timeout":
             current.fail(f"no result within {self.timeout_s:g} s", "timeout", self.timeout_s * 1000)
-        else:
+        elif reason == "crashed":
             current.crashes += 1
             if current.crashes >= MAX_CRASHES:
                 current.fail(f"the grader process died twice ({how})")

@@ -100,9 +100,11 @@ def test_vllm_s_control_and_all_else_of_the_run_can_not_be_reached_from_another_
     assert other_host.reaches(listening(*below)) == set()
 
 
-def test_a_killed_reward_worker_costs_no_grade(story: LiveRun) -> None:
-    worker = story.processes("chorus.reward_server.pool.worker")[0]
-    worker.kill()
+def test_a_killed_grader_and_a_killed_template_of_graders_cost_no_grade(story: LiveRun) -> None:
+    template = min(story.processes("chorus.reward_server.pool.worker"), key=lambda process: process.create_time())
+    template.children()[0].kill()
+    goes_on(story)
+    template.kill()
     goes_on(story)
     records = [json.loads(line) for line in (story.folder / "metrics.jsonl").read_text().splitlines()]
     assert sum(r["samples_masked"] for r in records) == 0

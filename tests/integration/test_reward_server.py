@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from hostile import HANGS, INTEGRAL
 
@@ -49,16 +50,11 @@ class Server:
         raise AssertionError(f"the reward server is not ready after {limit_s} s")
 
     def graders(self) -> list[int]:
-        """Process ids of the grader processes."""
-        found = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return [
-            int(line.split()[0]) for line in found.stdout.splitlines() if "chorus.reward_server.pool.worker" in line
-        ]
+        """Process ids of the grader processes, without the template that they are forked from."""
+        with suppress(psutil.NoSuchProcess):
+            for template in psutil.Process(self.process.pid).children():
+                return [p.pid for p in template.children() if p.status() != psutil.STATUS_ZOMBIE]
+        return []
 
     def metric(self, name: str) -> float:
         lines = self.client.get("/metrics").text.splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import re
 import signal
 import subprocess
@@ -110,6 +111,8 @@ def test_a_run_that_fails_raises_its_own_words_and_one_that_is_stopped_does_not(
         ({"config": "my.toml", "overrides": ["learner.l=1"]}, ConfigError, r"learner\.l is not a known key"),
         ({"config": "my.toml", "overrides": ["model.path=no/such/model/here"]}, CannotGoOn, "no such folder"),
         ({"resume": "nowhere"}, CannotGoOn, r"there is no config\.json in it"),
+        ({"config": "my.toml", "asked": "take-over"}, CannotGoOn, r"with resume="),
+        ({"resume": "nowhere", "asked": "anything"}, CannotGoOn, r'it may be "take-over" or "new-lineage"'),
     ],
 )
 def test_what_is_wrong_with_a_recipe_is_said_at_once_and_no_folder_is_made(
@@ -169,3 +172,9 @@ def test_a_killed_interpreter_takes_its_run_along_even_when_a_forked_child_lives
     await_sleepers(folder)
     run.stop()
     assert (of_the_run(folder), list(run), run.wait()) == ([], [], {})
+    # A copy of it asks which it shall be.
+    copy = shutil.copytree(folder, folder.with_name("copy"))
+    with pytest.raises(RunFailed, match="--new-lineage to make a run of its own"):
+        chorus.start(resume=copy).wait(30)
+    with chorus.start(resume=copy, asked="new-lineage") as run:
+        await_sleepers(run.folder)

@@ -1,6 +1,6 @@
-"""A grader process as the real one, but for its graders, which take no time to import: for tests of the pool alone.
+"""Grader processes as the real ones, but for their graders, which take no time to import: for tests of the pool alone.
 
-    python tests/support/stub_worker.py PARENT_PID TIMEOUT_S MEMORY_BYTES
+    python tests/support/stub_worker.py SERVER_PID CONTROL_FD TIMEOUT_S MEMORY_BYTES
 
 Right is an answer that is its gold as text, of whatever stands in the box; a double integral is computed for ever.
 """

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-import subprocess
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -15,9 +15,9 @@ import pytest
 from hostile import HANGS
 
 from chorus.reward_server.graders.task import Clusters, Extracted, GradeResult, GradeTask, Program
-from chorus.reward_server.pool.frames import Drop, Dropped, Frames, Message, Ready, Unusable, Work, pack
-from chorus.reward_server.pool.grader_process import COMMAND
+from chorus.reward_server.pool.frames import Drop, Dropped, Ended, Frames, Message, Ready, Started, Unusable, Work, pack
 from chorus.reward_server.pool.pool import GraderPool, PoolFailedError, QueueFullError
+from chorus.reward_server.pool.template import COMMAND, Template
 from chorus.reward_server.pool.worker import _guarded
 
 STUB = (sys.executable, str(Path(__file__).parents[2] / "support" / "stub_worker.py"))
@@ -32,7 +32,7 @@ async def _pool(workers: int = 2, timeout_s: float = 1.0, real: bool = False, **
     """A pool with its spare, warm. `real`: with the real graders, which take seconds to import."""
     settings = {"memory_bytes": 3 << 29, "max_queue": 1000} | fields
     pool = GraderPool(workers=workers, timeout_s=timeout_s, **settings)
-    command = patch("chorus.reward_server.pool.grader_process.COMMAND", COMMAND if real else STUB)
+    command = patch("chorus.reward_server.pool.template.COMMAND", COMMAND if real else STUB)
     command.start()
     pool.start()
     try:
@@ -54,7 +54,9 @@ def test_messages_survive_any_cut_and_lone_surrogates():
         Work((GradeTask("mine", row='{"a": 1}'), GradeTask("text", task="cluster", answers=("1", None)))),
         Drop(),
         Dropped(),
-        Ready(7),
+        Started(7),
+        Ready(),
+        Ended(-9),
         Unusable("no such file"),
         GradeResult("correct", 1.0, "math: exact", explanation={"comparisons": ()}, parts={"a": 0.5}, ms=1.5),
         Extracted(None, ""),
@@ -136,24 +138,45 @@ async def test_memory_limit_ends_in_a_verdict():
         assert (await pool.run([_item(r"\boxed{4}")]))[0].verdict == "correct"
 
 
-def test_a_grader_whose_parent_hangs_ends_by_its_own_limit_of_processor_time():
-    command = [sys.executable, "-m", "chorus.reward_server.pool.worker", str(os.getpid()), "0.5", str(3 << 29)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as grader:
-        assert grader.stdin is not None
-        assert grader.stdout is not None
-        try:
-            frames = Frames()
-            grader.stdin.write(pack(Work((_item(r"\boxed{4}"),))))
-            seen: list[Message] = []
-            while len(seen) < 2:
-                data = grader.stdout.read(1 << 16)
-                assert data, "the grader has ended"
-                seen += frames.feed(data)
-            assert seen[1].verdict == "correct"  # the limit is for one grade, not for the imports and all grades
-            grader.stdin.write(pack(Work((_item(HANGS),))))
-            assert grader.wait(60) == -signal.SIGXCPU
-        finally:
-            grader.kill()
+def test_a_grader_whose_server_hangs_ends_by_its_own_limit_of_processor_time():
+    template = Template(timeout_s=0.5, memory_bytes=3 << 29, grader=None)
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            template.fork(theirs)
+        frames = Frames()
+        ours.sendall(pack(Work((_item(r"\boxed{4}"),))))
+        seen: list[Message] = []
+        while len(seen) < 3:
+            data = ours.recv(1 << 16)
+            assert data, "the grader has ended"
+            seen += frames.feed(data)
+        assert seen[2].verdict == "correct"  # the limit is for one grade, not for the imports and all grades
+        ours.sendall(pack(Work((_item(HANGS),))))
+        ours.settimeout(60)
+        [end] = frames.feed(ours.recv(1 << 16))
+        assert end == Ended(-signal.SIGXCPU)
+        assert ours.recv(1) == b""
+    finally:
+        ours.close()
+        template.kill()
+
+
+async def test_a_grader_that_was_killed_is_replaced_at_once_and_a_lost_template_within_its_imports():
+    async with _pool(workers=1, real=True) as pool:
+        for _ in range(3):  # the spare alone would serve for one
+            started = time.monotonic()
+            os.kill(_pid(pool), signal.SIGKILL)
+            await asyncio.sleep(0)
+            assert (await pool.run([_item(r"\boxed{4}")]))[0].verdict == "correct"
+            while not (pool.ready and pool._spares):
+                await asyncio.sleep(0.01)
+            assert time.monotonic() - started < 1.0
+        os.kill(pool.template._process.pid, signal.SIGKILL)
+        await asyncio.sleep(0.5)
+        os.kill(pool.template._process.pid, signal.SIGKILL)  # with all graders only starting
+        [reply] = await asyncio.wait_for(pool.run([_item(r"\boxed{4}")]), 30)
+        assert reply.verdict == "correct", reply.reason
 
 
 @pytest.mark.parametrize("error", [MemoryError, RecursionError, ZeroDivisionError])
@@ -172,7 +195,7 @@ async def test_full_queue_refuses_and_takes_nothing():
 
 
 async def test_graders_that_never_start_fail_the_pool_with_a_message(monkeypatch):
-    monkeypatch.setattr("chorus.reward_server.pool.grader_process.COMMAND", ("/bin/false",))
+    monkeypatch.setattr("chorus.reward_server.pool.template.COMMAND", ("/bin/false",))
     pool = GraderPool(workers=1, timeout_s=1.0, memory_bytes=3 << 29, max_queue=10)
     pool.start()
     waiting = asyncio.create_task(pool.run([_item("x")]))
@@ -187,7 +210,7 @@ async def test_close_kills_every_grader():
     others = _my_graders()  # an earlier test's may still be ending
     async with _pool():
         pids = _my_graders() - others
-        assert len(pids) == 3
+        assert len(pids) == 4  # a template and its graders
     deadline = time.monotonic() + 5
     while any(_is_my_grader(Path(f"/proc/{pid}")) for pid in pids):
         assert time.monotonic() < deadline
@@ -197,7 +220,8 @@ async def test_close_kills_every_grader():
 def _pid(pool: GraderPool) -> int:
     """Of its only active grader."""
     (grader,) = pool._active
-    return grader._transport.get_pid()
+    assert grader._pid is not None
+    return grader._pid
 
 
 def _my_graders() -> set[int]:
