@@ -119,6 +119,8 @@ def _curriculum(config: RunConfig) -> list[str]:
             parts.append(f"{shares}, {'exactly' if stage.stratified else 'on average'}")
         if stage.max_tokens:
             parts.append(f"at most {stage.max_tokens:,} tokens")
+        if stage.drop_above is not None:
+            parts.append(f"after each pass without what is solved above {stage.drop_above:g}")
         own = {"group_size": "groups of {}", "temperature": "temperature {:g}", "lr": "lr {:g}"}
         own |= {"entropy_coefficient": "entropy coefficient {:g}", "kl_coefficient": "KL coefficient {:g}"}
         parts += [text.format(value) for key, text in own.items() if (value := getattr(stage, key)) is not None]

@@ -19,8 +19,8 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
@@ -179,6 +179,7 @@ class Pool:
 
     def __init__(self, chosen: Chosen, stage: Stage, seed: int, groups_per_step: int) -> None:
         self.chosen = chosen
+        self._of = stage, seed, groups_per_step
         self._seed = seed
         places = range(len(chosen.problems))
         self._strata: dict[str, Sequence[int]] = {"": places}
@@ -187,6 +188,16 @@ class Pool:
             domains = [p.domain for p in chosen.problems]
             self._strata = {name: [k for k in places if domains[k] == name] for name in stage.domains}
             self._blend = Blend(f"{seed}/{stage.name}", stage.domains, groups_per_step, stage.stratified)
+
+    def without(self, ids: Collection[str]) -> Pool | None:
+        """The same without these problems; None where nothing would be left of one of its domains."""
+        gone, ratios = set(ids), self.chosen.ratios
+        kept = [k for k, problem in enumerate(self.chosen.problems) if problem.id not in gone]
+        problems = [self.chosen.problems[k] for k in kept]
+        if not problems or {p.domain for p in self.chosen.problems} != {p.domain for p in problems}:
+            return None
+        chosen = replace(self.chosen, problems=problems, ratios=[ratios[k] for k in kept] if ratios else [])
+        return Pool(chosen, *self._of)
 
     def at(self, n: int, first_epoch: int) -> tuple[int, Problem]:
         """(epoch, problem) of the stage's n-th admission; epochs count from `first_epoch`, each domain's for itself."""

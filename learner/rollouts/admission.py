@@ -104,6 +104,7 @@ class Admission:
 
     def open(self, run: RunFolder) -> None:
         """Take up what earlier learners of this run have left; before anything is admitted."""
+        self.stages.solved.open(run.solved)
         self.stages.open(run.stages)
         self.online.open(run.hints)
 
@@ -155,7 +156,10 @@ class Admission:
         """A graded group came back, whether it will be trained or not: the probe and online hints learn from it."""
         task = group.task
         known = [s.grade.accuracy for s in group.samples if s.grade.accuracy is not None]
-        if not known or not self.config.curriculum.gives_hints:
+        if not known:
+            return
+        self.stages.observe(task.index, task.problem_id, statistics.fmean(known))
+        if not self.config.curriculum.gives_hints:
             return
         if self.hints.is_probe(task.problem_id):
             self.probe.add(known)

@@ -64,6 +64,9 @@ class Stage(_Part):
         "problem with each of them, mixed",
     )
     pass_rate: PassRate | None = None
+    drop_above: Share | None = Field(
+        default=None, description="after each pass, leave out problems whose newest group was right more often"
+    )
     levels: list[int] = Field(default_factory=list, description="of the problems; empty: all")
     domains: dict[str, Weight] = Field(default_factory=dict, description="by weight; others are left out. Empty: all")
     stratified: bool = Field(default=True, description="domains: every groups_per_step admissions hold their shares")

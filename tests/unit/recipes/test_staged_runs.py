@@ -116,6 +116,7 @@ def test_acereason_leaves_out_what_is_solved_more_than_6_of_16_times_and_r1_s_ha
     kept = [rate and [k for k in range(17) if rate.low <= k / 16 <= rate.high] for rate in rates]
     assert kept == [None, None, list(range(7)), list(range(7)), None, None, None]
     assert [max(levels, default=None) for (levels,) in of_stages("acereason", "levels")][4:] == [5, None, None]
+    assert of_stages("acereason", "drop_above") == [(None,)] * 5 + [(0.99,)] * 2
     assert not any(reset for (reset,) in of_stages("acereason", "reset_optimizer"))
 
 
