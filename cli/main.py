@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Train": {
         "run": ("chorus.cli.run", "run a recipe on this machine: starts everything, shows progress, stops everything"),
+        "finetune": ("chorus.cli.finetune", "fine-tune a model on critiques, with a run's folder, progress and curves"),
         "recipes": ("chorus.cli.recipes", "list the recipes that come with Chorus"),
+        "check": ("chorus.cli.check", "what this machine has of what a run needs; then five steps of the demo on it"),
         "init": ("chorus.cli.init", "write one of these recipes into a file of yours, with comments"),
         "doctor": (
             "chorus.cli.data.doctor",
@@ -56,10 +58,12 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "measure-difficulty": ("chorus.cli.evaluate.measure_difficulty", "how often a model solves each problem"),
         "levels": ("chorus.cli.data.levels", "difficulty levels from such measurements"),
+        "fetch": ("chorus.cli.data.fetch", "public problems and benchmarks, from where they are published to files"),
         "data": (
             "chorus.cli.data.source",
             "what would be trained on: rows, unusable ones by reason, lengths, examples",
         ),
+        "critique": ("chorus.cli.data.critique", "make critiques of a problem's candidate solutions, to fine-tune on"),
         "check-data": ("chorus.cli.data.check_data", "find problems that training shares with a test set"),
     },
     "Services, each by itself": {
@@ -71,7 +75,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "This command": {"completion": ("chorus.cli.completion", "what makes a shell complete commands and options")},
 }
 # What goes on when nobody reads its output; the others list something, and end.
-_WORK = {"run", "doctor", "starter", "eval", "measure-difficulty", *SECTIONS["Services, each by itself"]}
+_WORK = {"run", "finetune", "check", "doctor", "starter", "fetch", "critique", "eval", "measure-difficulty"}
+_WORK |= SECTIONS["Services, each by itself"].keys()
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 

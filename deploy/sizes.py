@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from chorus.deploy.shapes import model_of
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.graders import MAX_ROW_BYTES
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.protocol.runtime.model_folder import tensors_of
 
 log = logging.getLogger("chorus.run")
 # A sampled token on Redis: id (int32) and log-probability (float32). Grades and versions are small beside.
@@ -20,24 +18,6 @@ BYTES_PER_TOKEN = 8
 # The policy and AdamW's two moments in float32, and the export, in float32, too.
 CHECKPOINT_BYTES_PER_PARAMETER = 16
 _LOGS = 64 * 2**20
-_SIZE_IN_NAME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BbMm])(?![\w.])")
-
-
-@dataclass(frozen=True)
-class Model:
-    """`count` of parameters, and how it is known."""
-
-    count: float
-    known: str
-
-
-def model_of(path: str) -> Model | None:
-    """Counted in a folder's safetensors; of a hub name, what the name says; None where nothing does."""
-    if count := sum(math.prod(shape) for _, shape in tensors_of(Path(path))):
-        return Model(count, "")
-    if not Path(path).exists() and (said := _SIZE_IN_NAME.search(path.replace("-", " ").replace("/", " "))):
-        return Model(float(said[1]) * (1e9 if said[2] in "Bb" else 1e6), " by its name")
-    return None
 
 
 def redis_bytes(c: RunConfig) -> float:
@@ -71,8 +51,10 @@ def planned(config: RunConfig) -> Disk:
     written = -(-c.run.steps // c.learner.checkpoint_every)
     tokens = c.run.steps * c.learner.groups_per_step * c.largest_group * c.sampling.max_tokens
     # An append-only file is rewritten when it has doubled.
+    width = 4 if c.model.dtype == "float32" else 2
+    exports = max(0, written - kept) * count * width if c.learner.keep_exports == "all" else 0.0
     return Disk(
-        count * CHECKPOINT_BYTES_PER_PARAMETER * min(kept, written),
+        count * CHECKPOINT_BYTES_PER_PARAMETER * min(kept, written) + exports,
         tokens * BYTES_PER_TOKEN,
         0.0 if c.redis.url else 3 * redis_bytes(c) + _LOGS,
     )
@@ -99,3 +81,11 @@ def check_disk(config: RunConfig) -> None:
 
 def _gib(count: float) -> str:
     return f"{count / 2**30:,.1f} GiB"
+
+
+def size(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"

@@ -1,7 +1,7 @@
 """The order of a step, and nothing else.
 
-    collect ─▶ store and record ─▶ experience ─▶ train ─▶ free credits, admit ─▶ publish ─▶ record its metrics
-            ─▶ next stage? ─▶ collapsed? back, or the end ─▶ checkpoint? ─▶ validate?
+    collect ─▶ store and record ─▶ experience ─▶ train ─▶ supervised update? ─▶ free credits, admit ─▶ publish
+            ─▶ record its metrics ─▶ next stage? ─▶ collapsed? back, or the end ─▶ checkpoint? ─▶ validate?
 
 What is on disk and on the ledger before a step trains is all that a resumed learner needs to train it again. What comes
 before the first step and after the last one, checkpoints and the way back stand in lifecycle.py.
@@ -53,20 +53,23 @@ class Learner:
         waited_s = time.monotonic() - started
         ids = [rollout.entry.id for rollout in groups]
         stages = p.admission.stages
-        experience = make_experience(groups, p.config, step - 1, p.ranks.reference, stages.filters_overlong)
+        experience = make_experience(groups, p.config, p.version, p.ranks.reference, stages.filters_overlong)
         parts = minibatches(experience, p.config.learner.updates_per_step)
         write_step(p.run, step, groups)
         p.ledger.record(step, ids)
 
         stats = p.ranks.step(parts, stages.settings(r.group.task.index for r in groups))
+        batch = p.relift.due(step, groups)  # recorded by now, as the step's groups are
+        supervised = p.ranks.supervise(batch).figures() if batch else {}
 
         p.ledger.trained(step, ids)
         p.done, p.untold[step] = step, ids
         p.groups.trained(groups)
         p.admission.observe_step(groups)
-        p.groups.admit(step, p.config.run.steps - step)
+        p.groups.admit(step, p.config.run.steps - step, p.version)
         self.life.publish(prefixes_of(groups))
-        around = Around(started, waited_s, p.groups.waiting, p.groups.take_filtered(), p.weights.members())
+        methods = p.relift.figures(groups) | supervised
+        around = Around(started, waited_s, p.groups.waiting, p.groups.take_filtered(), p.weights.members(), methods)
         p.recorder.record(step, groups, experience, stats, around)
         self._after(step)
 
@@ -75,7 +78,7 @@ class Learner:
         self.life.say("training", f"step {step} of {p.config.run.steps}")
         p.metrics.wait_share.begin()
         with p.metrics.waits.on("rollouts", "generators", deadline_s, f"step {step}"):
-            groups = p.groups.next_step(p.done, p.config.run.steps - p.done, self._check)
+            groups = p.groups.next_step(p.done, p.config.run.steps - p.done, self._check, p.version)
         p.metrics.wait_share.worked()
         return groups
 
@@ -96,6 +99,28 @@ class Learner:
         if last or step % p.config.learner.checkpoint_every == 0 or p.evaluations.due(step):
             self.life.checkpoint()
         self.life.validate()
+
+
+class FineTuning(Learner):
+    """Critiques in the rollouts' place (`chorus finetune`): no group is admitted, and the ledger's accounts stay empty.
+
+    take, recorded ─▶ train ─▶ publish ─▶ record its metrics ─▶ checkpoint? ─▶ validate?
+    """
+
+    def step(self) -> None:
+        p = self.parts
+        assert p.lessons
+        p.stop.check()
+        started, step = time.monotonic(), p.done + 1
+        self.life.say("training", f"step {step} of {p.config.run.steps}")
+        batch = p.lessons.batch(step)
+
+        stats = p.ranks.supervise(batch)
+
+        p.done, p.untold[step] = step, []
+        self.life.publish([[*d.prompt, *d.target[: len(d.target) // 2]] for d in batch[:WEIGHT_CHECKS]])
+        p.recorder.record_lesson(step, stats, started, p.lessons.passes(step))
+        self._after(step)
 
 
 def prefixes_of(groups: list[Rollout]) -> list[list[int]]:

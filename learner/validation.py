@@ -72,9 +72,9 @@ class Evaluations:
         """Whether the held-out problems are still to be asked, `before` or `after`."""
         return bool(self.config.evaluation.problems) and not self.run.evaluation(name).exists()
 
-    def evaluate(self, step: int, name: str, progress: Progress) -> dict[str, Any]:
-        """On the held-out problems, at the weights of `step`."""
-        result = self._ask("evaluation", name, step, self.admission.evaluation_tasks, progress).as_dict()
+    def evaluate(self, step: int, version: int, name: str, progress: Progress) -> dict[str, Any]:
+        """On the held-out problems, at the weights after `step`, which are of this version."""
+        result = self._ask("evaluation", name, step, version, self.admission.evaluation_tasks, progress).as_dict()
         write_json(self.run.evaluation(name), result)
         return result
 
@@ -86,9 +86,10 @@ class Evaluations:
     def known(self, step: int) -> bool:
         return any(r["step"] == step for r in self.validations())
 
-    def validate(self, step: int, progress: Progress) -> dict[str, Any]:
-        """On the validation problems, at the weights of `step`; may select another checkpoint."""
-        result = self._ask("validation", f"step {step}", step, self.admission.validation_tasks, progress).as_dict()
+    def validate(self, step: int, version: int, progress: Progress) -> dict[str, Any]:
+        """On the validation problems, at the weights after `step`; may select another checkpoint."""
+        ask = self.admission.validation_tasks
+        result = self._ask("validation", f"step {step}", step, version, ask, progress).as_dict()
         best = self.record(result)
         self.admission.stages.take_validation(step, result["accuracy"])
         log.info("validation at step %d: accuracy %.3f; selected: step %d", step, result["accuracy"], best)
@@ -112,9 +113,9 @@ class Evaluations:
         write_json(self.run.selected, {"step": best["step"], "by": "validation accuracy, sampled", **best})
         return best["step"]
 
-    def _ask(self, wait: str, detail: str, step: int, ask: Ask, progress: Progress) -> Evaluation:
+    def _ask(self, wait: str, detail: str, step: int, version: int, ask: Ask, progress: Progress) -> Evaluation:
         with self._metrics.waits.on(wait, "generators", self.config.learner.collect_deadline_s, detail):
-            return evaluate(self.admission, self.ledger, step, ask, progress)
+            return evaluate(self.admission, self.ledger, step, version, ask, progress)
 
 
 @dataclass(frozen=True)
@@ -139,15 +140,15 @@ class Evaluation:
 
 
 def evaluate(
-    admission: Admission, ledger: LearnerLedger, step: int, ask: Ask, progress: Callable[[str], None]
+    admission: Admission, ledger: LearnerLedger, step: int, version: int, ask: Ask, progress: Callable[[str], None]
 ) -> Evaluation:
-    """Sample and grade what `ask` asks at the weights of `step`, which must not change meanwhile.
+    """Sample and grade what `ask` asks at the weights after `step`, of this version, which must not change meanwhile.
 
     `ask` is one of the admission's: `evaluation_tasks` (held out) or `validation_tasks`. Raises CannotGoOn when
     nothing arrives for learner.collect_deadline_s.
     """
     started = time.monotonic()
-    first, tasks = _admit(ledger, ask, step)
+    first, tasks = _admit(ledger, ask, version)
     groups = _collect(admission, ledger, first, len(tasks), progress)
     samples = [s for g in groups if g.task.sampling.temperature > 0 for s in g.samples]
     sampled = [s.grade for s in samples]
@@ -183,11 +184,11 @@ def _by_kind(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     return {kind: fmean(known) for kind, known in sorted(found.items()) if known} if len(found) > 1 else {}
 
 
-def _admit(ledger: LearnerLedger, ask: Ask, step: int) -> tuple[int, list[Task]]:
+def _admit(ledger: LearnerLedger, ask: Ask, version: int) -> tuple[int, list[Task]]:
     """`chorus eval --running` may ask on the same queue between our look at its count and our questions."""
     while True:
         first = ledger.admitted()
-        tasks = ask(first, step)
+        tasks = ask(first, version)
         with suppress(IndexTakenError):
             ledger.admit(first, [t.encode() for t in tasks], _UNBOUNDED)
             return first, tasks

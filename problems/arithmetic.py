@@ -101,7 +101,7 @@ def _signed(digit: int) -> str:
 
 
 def running_problems(split: Split, max_number: int = RUNNING_MAX) -> list[Problem]:
-    """Eight steps each, with solutions whose last line is the answer. The same whoever asks."""
+    """Eight steps each, with solutions whose last line is the boxed answer. The same whoever asks."""
     if max_number < RUNNING_LEAST_MAX:
         raise ValueError(f"problems 'arithmetic:running': max={max_number} is too small; use {RUNNING_LEAST_MAX} to 99")
     random = Random("running")
@@ -110,7 +110,7 @@ def running_problems(split: Split, max_number: int = RUNNING_MAX) -> list[Proble
     for k, (text, operands) in enumerate(drawn.items()):
         if is_heldout(text) == (split == "heldout"):
             answer = running_answer(operands)
-            solution = "\n".join([*running_lines(operands), answer])
+            solution = "\n".join([*running_lines(operands), f"\\boxed{{{answer}}}"])
             problems.append(_problem(f"running/{max_number}/{k}", text, answer, solution))
     return problems
 

@@ -152,7 +152,8 @@ class Problem(BaseModel):
 
 
 class Version(BaseModel):
-    """A policy's version: learner start (`fence`, grows at every start) and optimizer step count.
+    """A policy's version: learner start (`fence`, grows at every start), and how often its weights were trained: steps
+    and supervised updates together.
 
     Written `fence.step`. The fence orders lineages: whoever holds an older fence is ignored.
     """
@@ -423,5 +424,6 @@ class SyncReport(Message):
 
 
 def staleness(group: RolloutGroup, step: int) -> int:
-    """Steps between the weights of the group's oldest token and the weights it trains (never below 0)."""
+    """Versions between the weights of the group's oldest token and those it trains, whose step is given (never below
+    0)."""
     return max(0, step - min(s.oldest_step(step) for s in group.samples))

@@ -98,7 +98,7 @@ def diagnose(run: RunFolder, steps: int | None = None, planned: int | None = Non
 
     Raises CannotGoOn where it has trained none.
     """
-    from chorus.deploy.dry_run import learner_bytes
+    from chorus.deploy.memory import learner_bytes
     from chorus.learner.metrics.doctor.examine import MIN_GROUPS, Look, examine
     from chorus.problems.rendering import load_tokenizer
     from chorus.protocol.run_folder.rollouts import read_step, stored_steps

@@ -39,17 +39,18 @@ TOLERANCE = 1e-6
 @command("regrade", help=__doc__, examples=["chorus regrade runs/demo-20261121-231924 --steps 10:20 --mode strict"])
 @click.argument("run", type=PATH, help="a run's folder")
 @option("--steps", metavar="FIRST:LAST", help="only these steps, both included; either may be left out")
-@option("--mode", type=click.Choice(["train", "paper", "strict"]), default="train", help="of the grader")
+@option("--mode", type=click.Choice(["train", "paper", "strict"]), help="of the grader (default: the run's)")
 @option("--examples", type=int, default=5, help="changed samples to explain")
 @option("--workers", type=int, help="grader processes (default: one a core)")
 @option("--json", "as_json", is_flag=True, help="print the outcome as JSON")
-def main(run: Path, steps: str | None, mode: str, examples: int, workers: int | None, as_json: bool) -> int:
+def main(run: Path, steps: str | None, mode: str | None, examples: int, workers: int | None, as_json: bool) -> int:
     config = load_config(RunFolder(run).existing().config)
     chosen = [(step, path) for step, path in stored_steps(RunFolder(run)) if _within(step, steps)]
     if not chosen:
         raise CannotGoOn(
             f"{run}: no stored rollouts{f' in steps {steps}' if steps else ''}; give a run that has trained a step"
         )
+    mode = mode or config.reward.mode
     workers = workers or len(os.sched_getaffinity(0))
     outcome = asyncio.run(_regrade(config, chosen, _decoder(run, config), mode, examples, workers))
     print(json.dumps(outcome.as_dict(), indent=2) if as_json else outcome.text(run))

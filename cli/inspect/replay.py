@@ -1,7 +1,8 @@
 """Train a step again, offline, from its stored rollouts, and compare the loss.
 
 It starts from the newest checkpoint before the step (or from the run's start weights), trains the steps between
-from their stored rollouts, and compares each with what the run recorded. Nothing in the folder is changed.
+from their stored rollouts, with the supervised updates between them, and compares each with what the run recorded.
+Nothing in the folder is changed.
 """
 
 from __future__ import annotations
@@ -63,13 +64,16 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     from chorus.learner.curriculum.stages import Schedule
     from chorus.learner.training.distributed import DistributedTrainer
     from chorus.learner.training.experience import make_experience, minibatches
-    from chorus.protocol.run_folder.rollouts import read_step
+    from chorus.protocol.run_folder.demonstrations import batch_file, read_batch, recorded_steps
+    from chorus.protocol.run_folder.rollouts import read_step, step_file
 
     run = RunFolder(run_dir)
     records = {r["step"]: r for r in run.records()}
     start, folder = _checkpoint_before(run_dir, step)
-    shards = {n: run_dir / "rollouts" / f"step-{n:06d}.msgpack.gz" for n in range(start + 1, step + 1)}
+    file = batch_file if config.finetune.data else step_file
+    shards = {n: file(RunFolder(run_dir), n) for n in range(start + 1, step + 1)}
     _check(run_dir, step, records, shards)
+    supervised = recorded_steps(RunFolder(run_dir))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -79,14 +83,19 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
         schedule.open(run.stages)
         done = []
         for n, shard in shards.items():
-            groups = read_step(shard)
-            prepared = make_experience(groups, config, n - 1, crew.reference, schedule.filters_overlong)
-            parts = minibatches(prepared, config.learner.updates_per_step)
-            schedule.trained = records[n - 1]["stage_number"] if n > 1 else None
-            result = crew.step(parts, schedule.settings(r.group.task.index for r in groups))
-            grad_norm = max(result.grad_norms, default=0.0)
-            recorded = (math.nan if (value := records[n][key]) is None else value for key in ("loss", "grad_norm"))
-            done.append(Replayed(n, result.loss, next(recorded), grad_norm, next(recorded)))
+            found: list[tuple[float, float]] = []  # loss and gradient norm of the step's own update, the first one
+            if not config.finetune.data:
+                groups, version = read_step(shard), n - 1 + sum(step < n for step in supervised)
+                prepared = make_experience(groups, config, version, crew.reference, schedule.filters_overlong)
+                parts = minibatches(prepared, config.learner.updates_per_step)
+                schedule.trained = records[n - 1].get("stage_number") if n > 1 else None
+                result = crew.step(parts, schedule.settings(r.group.task.index for r in groups))
+                found.append((result.loss, max(result.grad_norms, default=0.0)))
+            if n in supervised:
+                lesson = crew.supervise(read_batch(RunFolder(run_dir), n))
+                found.append((lesson.loss, lesson.grad_norm))
+            loss, norm = (math.nan if (value := records[n][key]) is None else value for key in ("loss", "grad_norm"))
+            done.append(Replayed(n, found[0][0], loss, found[0][1], norm))
         return done
     finally:
         torch.set_num_threads(before)

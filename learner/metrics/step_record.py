@@ -66,7 +66,7 @@ def step_record(
         **_weight_stats(stats.by_sequence),
         "w_p99": stats.w_quantile(0.99),
         **_group_stats(experience, around.filtered or Counter()),
-        **_staleness_stats(groups, experience, stats, step),
+        **_staleness_stats(groups, experience),
         **_flow_stats(groups, experience, stats, around),
         **{name: _parts(label, experience, stats, config) for name, label in breakdowns.items()},
         "by_staleness": {name: _by_age(stats, age) for age, name in enumerate(AGES) if stats.by_age.tokens([age])},
@@ -211,8 +211,8 @@ def _group_stats(experience: Experience, filtered: Counter[str]) -> dict[str, An
     }
 
 
-def _staleness_stats(groups: list[Rollout], experience: Experience, stats: StepStats, step: int) -> dict[str, Any]:
-    ages = [staleness(r.group, step - 1) for r in groups]
+def _staleness_stats(groups: list[Rollout], experience: Experience) -> dict[str, Any]:
+    ages = [staleness(r.group, experience.version) for r in groups]
     tokens = [np.broadcast_to(s.age, len(s.completion)) for s in experience.sequences]
     lag = np.concatenate(tokens) if tokens else np.empty(0)
     mixed = [float(len({run[:2] for run in s.versions}) > 1) for _, s in experience.samples]
@@ -222,6 +222,7 @@ def _staleness_stats(groups: list[Rollout], experience: Experience, stats: StepS
         "token_lag_mean": float(lag.mean()) if lag.size else None,
         "token_lag_max": int(lag.max()) if lag.size else None,
         "mixed_version_samples": mean(mixed),
+        "version": experience.version,
     }
 
 

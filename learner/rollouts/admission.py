@@ -23,6 +23,7 @@ from chorus.learner.curriculum.sampler import PassRates, Pool, choose
 from chorus.learner.curriculum.stages import Stages
 from chorus.learner.rollouts.template_sampler import TemplateDraw
 from chorus.problems.identity import content, gather
+from chorus.problems.overlap import sharing
 from chorus.problems.rendering import Renderer, load_tokenizer, stop_tokens
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
@@ -64,7 +65,7 @@ class Admission:
         asked = choose_templates(config.evaluation.templates, files, "evaluation.templates")
         self.evaluation_templates = asked or self.templates
         self.draw = TemplateDraw(config, self.templates)
-        problems = self._load(config.problems.train)
+        problems = self._without_overlap(self._load(config.problems.train))
         self.digests = {p.id: content(p) for p in problems}
         self.problems = [p for p in problems if self._fits(p.problem, self.templates)]
         self.too_long = len(problems) - len(self.problems)
@@ -89,6 +90,16 @@ class Admission:
         except (OSError, ValueError, ImportError) as error:
             raise CannotGoOn(f"problems: {error}") from None
 
+    def _without_overlap(self, problems: list[Problem]) -> list[Problem]:
+        sources = self.config.problems.exclude_overlap
+        if not sources:
+            return problems
+        shared = sharing(problems, self._load(sources))
+        if len(shared) == len(problems):
+            raise CannotGoOn("problems.exclude_overlap leaves no problem to train on; name the sources of tests there")
+        log.warning("%d problems are left out: they stand in problems.exclude_overlap too", len(shared))
+        return [p for p in problems if p.id not in shared]
+
     def _stages(self) -> Stages:
         """Every stage's problems, so that one that has none is refused before the run begins."""
         config = self.config
@@ -112,6 +123,10 @@ class Admission:
         """Whether a problem's text, and an answer's beginning, fit under each of these templates."""
         limit = self.config.problems.max_prompt_tokens
         return all(len(self._renderer.ids(t, text, begun)) <= limit for t in templates.values())
+
+    def ids(self, template: Template, text: str) -> list[int]:
+        """The prompt's token ids for what a user says, in the run's chat format."""
+        return self._renderer.ids(template, text)
 
     def render(self, problem: Problem, template: Template, hint_ratio: float = 0.0) -> list[int]:
         """The prompt's token ids, hint and prefill included."""

@@ -1,25 +1,37 @@
-"""Checkpoints written and loaded: collectives of all ranks. Their layout is protocol/run_folder/checkpoints.py's."""
+"""Checkpoints written and loaded: collectives of all ranks. Their layout is protocol/run_folder/checkpoints.py's.
+
+`optimizers`: by the name under which the checkpoint has them. One that has never stepped is not in it, and one that is
+not in it begins anew.
+"""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint import FileSystemReader, state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 
 from chorus.learner.training.export import check_export, export
 from chorus.learner.training.policy import Policy
 from chorus.protocol.run_folder.checkpoints import EXPORT, STATE, Manifest, folder_of, read_manifest, write_manifest
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 
+Optimizers = Mapping[str, torch.optim.Optimizer]
 
-def save(
-    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, manifest: Manifest, check: bool = False
-) -> Path:
+
+def save(folder: Path, policy: Policy, optimizers: Optimizers, manifest: Manifest, check: bool = False) -> Path:
     """Write a checkpoint; a collective, all ranks call it. Returns its folder. `check`: look at its export, too."""
     path = folder_of(folder, manifest.step)
     rank = dist.get_rank() if dist.is_initialized() else 0
@@ -28,9 +40,9 @@ def save(
         path.mkdir(parents=True)
     if dist.is_initialized():
         dist.barrier()
-    model_state, optimizer_state = get_state_dict(policy, optimizer)
+    state = _state_of(policy, {name: optimizer for name, optimizer in optimizers.items() if optimizer.state})
     try:
-        state_dict_saver.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=str(path / STATE))
+        state_dict_saver.save(state, checkpoint_id=str(path / STATE))
     except CheckpointException as error:  # a BaseException, which nobody expects
         rank, (cause, _) = next(iter(error.failures.items()))
         raise RuntimeError(f"{path}: rank {rank} can't write it: {cause}") from cause
@@ -43,14 +55,18 @@ def save(
     return path
 
 
-def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manifest:
-    """Restore policy and optimizer in place; a collective. The optimizer's settings stay those of the configuration.
+def load(path: Path, policy: Policy, optimizers: Optimizers) -> Manifest:
+    """Restore policy and optimizers in place; a collective. The optimizers' settings stay those of the configuration.
 
     Raises CannotGoOn for the state of a model of other shapes.
     """
-    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    model_state, optimizer_state = get_state_dict(policy, optimizer)
-    state = {"model": model_state, "optimizer": optimizer_state}
+    stored = FileSystemReader(path / STATE).read_metadata().state_dict_metadata
+    known = {name: o for name, o in optimizers.items() if any(key.startswith(f"{name}.") for key in stored)}
+    for name, optimizer in optimizers.items():
+        optimizer.zero_grad(set_to_none=True)
+        if name not in known:
+            optimizer.state.clear()
+    state = _state_of(policy, known)
     try:
         state_dict_loader.load(state, checkpoint_id=str(path / STATE))
     except CheckpointException as error:
@@ -59,7 +75,15 @@ def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manife
             f"{path}: it can't be loaded into the model of model.path ({first_line(cause)}); resume with the model "
             "that the run began with"
         ) from None
-    set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-    for group, wanted in zip(optimizer.param_groups, settings, strict=True):
-        group.update(wanted)
+    for name, optimizer in known.items():
+        settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state[name])
+        for group, wanted in zip(optimizer.param_groups, settings, strict=True):
+            group.update(wanted)
     return read_manifest(path)
+
+
+def _state_of(policy: Policy, optimizers: Optimizers) -> dict[str, Any]:
+    """What torch.distributed.checkpoint writes, and reads into."""
+    state: dict[str, Any] = {"model": get_model_state_dict(policy)}
+    return state | {name: get_optimizer_state_dict(policy, optimizer) for name, optimizer in optimizers.items()}

@@ -1,6 +1,6 @@
 """More than one learner rank: rank 0 decides, all ranks carry out the same calls in the same order.
 
-    rank 0      reference(...)      step(...)      snapshot(...)      save(...)      load(...)      stop()
+    rank 0      reference(...)   step(...)   supervise(...)   snapshot(...)   save(...)   load(...)   stop()
     others      follow(): receive the call, make it, wait for the next
 
 A call is one msgpack message broadcast over gloo (never pickled). Rank 0 returns the result; the others
@@ -10,6 +10,7 @@ only take part in its collectives. All ranks gather weights before rank 0 sends 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from torch.distributed.tensor import DTensor
 from chorus.learner.training import checkpoint
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.policy import Policy, freeze, load_policy, wire_names
+from chorus.learner.training.supervised import Supervised, SupervisedStats
 from chorus.learner.training.token_stats import StepStats
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.run import RunConfig
@@ -39,6 +41,7 @@ from chorus.protocol.messages import (
     unpack_floats,
     unpack_ids,
 )
+from chorus.protocol.run_folder.demonstrations import Demonstration
 from chorus.protocol.weights import (
     BucketPlan,
     describe,
@@ -94,7 +97,8 @@ class DistributedTrainer:
             for model in filter(None, (policy, reference)):
                 _shard(model, config, device)
         self.trainer = Trainer(policy, config, device, reference)
-        self.manifest = checkpoint.load(start_from, policy, self.trainer.optimizer) if start_from is not None else None
+        self.supervised = Supervised(self.trainer, config.supervision, config.run.steps)
+        self.manifest = None if start_from is None else self._restore(start_from)
         parameters = wire_names(policy)
         self._parameters = [p for _, p in parameters]
         self._check_exports = self._check_next = check_exports
@@ -113,6 +117,11 @@ class DistributedTrainer:
         self._tell("step", [[[_flatten(s) for s in batch] for batch in minibatches], asdict(settings)])
         return self.trainer.step(minibatches, settings)
 
+    def supervise(self, batch: Sequence[Demonstration]) -> SupervisedStats:
+        """One supervised update on all ranks."""
+        self._tell("supervise", [[d.problem_id, d.template, d.prompt, d.target, d.verdict] for d in batch])
+        return self.supervised.step(batch)
+
     def snapshot(self, version: Version, prefixes: list[list[int]]) -> Snapshot:
         """Copy the weights to host memory, with what the learner predicts after each prefix."""
         self._tell("snapshot", prefixes)
@@ -122,13 +131,13 @@ class DistributedTrainer:
     def save(self, folder: Path, manifest: checkpoint.Manifest) -> Path:
         self._tell("save", [str(folder), manifest.step])
         check, self._check_next = self._check_next, False
-        return checkpoint.save(folder, self.trainer.policy, self.trainer.optimizer, manifest, check)
+        return checkpoint.save(folder, self.trainer.policy, self._optimizers, manifest, check)
 
     def load(self, path: Path) -> None:
         """Policy and optimizer as this checkpoint holds them."""
         self._tell("load", str(path))
         self._check_next = self._check_exports
-        checkpoint.load(path, self.trainer.policy, self.trainer.optimizer)
+        self._restore(path)
 
     def stop(self) -> None:
         self._tell("stop", None)
@@ -152,6 +161,8 @@ class DistributedTrainer:
             if call == "step":
                 batches, settings = argument
                 self.trainer.step([[_restore(s) for s in batch] for batch in batches], StepSettings(**settings))
+            elif call == "supervise":
+                self.supervised.step([Demonstration(*fields) for fields in argument])
             elif call == "reference":
                 self.trainer.reference_log_probabilities([_restore(s) for s in argument])
             elif call == "snapshot":
@@ -160,13 +171,20 @@ class DistributedTrainer:
             elif call == "save":
                 folder, step = argument
                 placeholder = checkpoint.Manifest(step, 0, {})  # rank 0 writes the manifest
-                checkpoint.save(Path(folder), self.trainer.policy, self.trainer.optimizer, placeholder)
+                checkpoint.save(Path(folder), self.trainer.policy, self._optimizers, placeholder)
             elif call == "load":
-                checkpoint.load(Path(argument), self.trainer.policy, self.trainer.optimizer)
+                self._restore(Path(argument))
             else:
                 return
 
     # -- all ranks --------------------------------------------------------------------------------------
+
+    @property
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"optimizer": self.trainer.optimizer, "supervised": self.supervised.optimizer}
+
+    def _restore(self, path: Path) -> checkpoint.Manifest:
+        return checkpoint.load(path, self.trainer.policy, self._optimizers)
 
     @torch.no_grad()
     def _gather(self, to_host: bool) -> list[torch.Tensor]:

@@ -30,7 +30,8 @@ class Experience:
     penalties: what each sample paid of the soft overlong penalty, 0 or negative, or None where there is none.
     masked: without a grade or with log-probabilities that are no numbers. overlong: left out by
     `objective.overlong_filter`. kl_reward: the mean penalty a sample paid, before its coefficient, or None.
-    disagreement: of the groups' answers, where the advantages are SEED-GRPO's. sizes: samples of each group.
+    disagreement: of the groups' answers, where the advantages are SEED-GRPO's. version: of the weights that it trains.
+    sizes: samples of each group.
     """
 
     sequences: list[TrainingSequence]
@@ -43,6 +44,7 @@ class Experience:
     kl_reward: float | None = None
     disagreement: Disagreement | None = None
     sizes: tuple[int, ...] = ()
+    version: int = 0
 
 
 def make_experience(
@@ -55,7 +57,7 @@ def make_experience(
     """The learner's composition of the reward is the authoritative one. Masked samples keep their place,
     with no completion tokens: nothing of them reaches the loss or the token count.
 
-    version: the step whose weights are about to be trained; tokens' ages count from it. reference: asked where the
+    version: of the weights that are about to be trained; tokens' ages count from it. reference: asked where the
     objective takes a KL penalty from the reward. filters_overlong: of an admission index, where stages differ in it.
     """
     samples = [(r.group, s) for r in groups for s in r.group.samples]
@@ -94,6 +96,7 @@ def make_experience(
         kl_reward=kl_reward,
         disagreement=disagreement(batch, config.objective) if config.objective.needs_clusters else None,
         sizes=sizes,
+        version=version,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
@@ -111,7 +112,8 @@ def load_policy(config: RunConfig, device: torch.device) -> Policy:
     hf.config.use_cache = False
     if config.learner.gradient_checkpointing:
         checkpoint_layers(hf)
-    return Policy(hf.to(device), config.sampling.temperature)
+    # What will be sharded goes to the device layer by layer, as FSDP takes it: whole, it might not fit there.
+    return Policy(hf if dist.is_initialized() else hf.to(device), config.sampling.temperature)
 
 
 def freeze(policy: Policy) -> Policy:

@@ -58,7 +58,7 @@ class Trainer:
         cuts = [cut(batch, self.config.learner.token_budget) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)
         if self._needs_proximal_pass(len(minibatches)):
-            proximal = [self._log_probabilities(self.policy, self._mine(batches)[0]) for batches in cuts]
+            proximal = [self._log_probabilities(self.policy, self.share(batches)[0]) for batches in cuts]
         offset = 0
         for batch, batches, prox in zip(minibatches, cuts, proximal, strict=True):
             self._update(batches, self._scales(batch), prox, settings, stats, offset)
@@ -78,7 +78,7 @@ class Trainer:
         micro = o.micro_sequences if o.token_mean_scope == "micro" else None
         return token_scales([len(s.completion) for s in batch], o.aggregation, constant, micro)
 
-    def _mine(self, batches: list[MicroBatch]) -> tuple[list[MicroBatch], list[float]]:
+    def share(self, batches: list[MicroBatch]) -> tuple[list[MicroBatch], list[float]]:
         """This rank's share and each one's weight; all ranks get equally many."""
         rounds = -(-len(batches) // self.world)
         mine, weights = [], []
@@ -90,11 +90,12 @@ class Trainer:
 
     @torch.no_grad()
     def _log_probabilities(self, policy: Policy, batches: list[MicroBatch]) -> Scored:
-        return [self._forward(policy, b)[0] for b in batches]
+        return [self.forward(policy, b)[0] for b in batches]
 
-    def _forward(
+    def forward(
         self, policy: Policy, b: MicroBatch, entropy_gradient: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(log-probability, entropy) of the micro-batch's completion tokens, [n] each."""
         with self._autocast():
             return policy(b.input_ids, b.index, b.target, entropy_gradient=entropy_gradient, temperature=b.temperature)
 
@@ -118,14 +119,14 @@ class Trainer:
             stats.skipped_updates += 1
             return
         self.optimizer.zero_grad(set_to_none=True)
-        mine, weights = self._mine(batches)
+        mine, weights = self.share(batches)
         weight_mean = 1.0
         if objective.weight_normalise and proximal is not None:
             weight_mean = self._weight_mean(mine, weights, proximal)
         with_reference = self.reference is not None and objective.kl_in == "loss"
         for k, (b, weight) in enumerate(zip(mine, weights, strict=True)):
             reference = self._log_probabilities(self.reference, [b])[0] if with_reference and self.reference else None
-            logp, entropy = self._forward(self.policy, b, objective.entropy_coefficient != 0)
+            logp, entropy = self.forward(self.policy, b, objective.entropy_coefficient != 0)
             inputs = self._inputs(b, logp, entropy, scales, proximal[k] if proximal else None, reference)
             outcome = combine(inputs, objective, weight_mean)
             loss = outcome.loss * weight
@@ -192,7 +193,7 @@ class Trainer:
         starts = np.cumsum([0, *(len(s.completion) for s in sequences)])
         flat = torch.zeros(int(starts[-1]), dtype=torch.float32)
         if batches:
-            mine, weights = self._mine(batches)
+            mine, weights = self.share(batches)
             for b, weight, logp in zip(mine, weights, self._log_probabilities(self.reference, mine), strict=True):
                 for i, where in b.origin if weight else ():
                     flat[starts[i] : starts[i + 1]] = logp[where].cpu()

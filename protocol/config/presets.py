@@ -10,7 +10,7 @@ learner's; what happened before the step is then corrected by a weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -229,6 +229,26 @@ def explain(config: Any) -> list[str]:
     lines += [f"published with {preset.published}"] if preset.published else []
     lines += [preset.notes] if preset.notes else []
     return lines + [f"warning: {text}" for text in config.warnings]
+
+
+def in_words(get: Callable[[str], Any]) -> str:
+    """What is trained, in a line, from the numbers that hold (`get`: by the objective's key) whatever its name.
+
+    >>> in_words(PRESETS["dr_grpo"].defaults.get)
+    'advantage dr_grpo; ppo 0.2/0.2; dr-const; proximal behaviour'
+    """
+    name, bounds = get("loss"), "/".join(_text(get(key)) for key in ("clip_low", "clip_high"))
+    loss = name if name == "policy_gradient" else f"{name} {bounds}"
+    loss += f", dual {_text(get('dual_clip'))}" if get("dual_clip") is not None else ""
+    scope = f" in micro-batches of {get('micro_sequences')}" if get("token_mean_scope") == "micro" else ""
+    parts = [f"advantage {get('advantage')}", loss, f"{get('aggregation')}{scope}", f"proximal {get('proximal')}"]
+    if (weight := get("weight") or "none") != "none":
+        parts.append(f"weight {weight}, {get('weight_mode')} above {_text(get('weight_cap'))}")
+    if get("kl_coefficient"):
+        parts.append(f"{get('kl_estimator')} {_text(get('kl_coefficient'))} in the {get('kl_in')}")
+    parts += ["dynamic sampling"] if get("dynamic_sampling") else []
+    parts += ["overlong penalty"] if get("overlong_buffer") is not None else []
+    return "; ".join(parts)
 
 
 def _text(value: Any) -> str:

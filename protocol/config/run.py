@@ -16,6 +16,7 @@ from chorus.protocol.config.curriculum import CurriculumSection
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.settings import refusal
+from chorus.protocol.config.supervised import FinetuneSection, ReliftSection, Supervision
 from chorus.protocol.config.templates import TemplatesSection
 from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
 from chorus.protocol.rewards import OverlongSpec, RewardSpec
@@ -49,6 +50,9 @@ class ProblemsSection(Section):
     validation: list[str] = Field(
         default_factory=list, description="what checkpoints are chosen on; empty: what `evaluation` leaves of heldout"
     )
+    exclude_overlap: list[str] = Field(
+        default_factory=list, description="sources; train goes without what they hold too, equal or nearly equal"
+    )
     max_prompt_tokens: int = Field(default=1024, ge=1, description="longer prompts are left out and counted")
 
 
@@ -79,6 +83,9 @@ class LearnerSection(Section):
     )
     checkpoint_every: int = Field(default=20, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1)
+    keep_exports: Literal["newest", "all"] = Field(
+        default="newest", description="weights of the checkpoints that are pruned: go with them, or stay in model.dtype"
+    )
     head_deadline_s: float = Field(default=60.0, gt=0, description="how long the oldest group may hold up a step")
     collect_deadline_s: float = Field(default=600.0, gt=0, description="no rollout for so long ends the run")
     host: str = Field(default="127.0.0.1", description="address under which generators reach the learner's store")
@@ -164,6 +171,9 @@ class GeneratorSection(Section):
 
 
 class RewardSection(RewardSpec):
+    mode: Literal["train", "paper", "strict"] = Field(
+        default="train", description="how answers are read and compared (docs/grading.md); paper: as arXiv 2602.03190"
+    )
     url: str = Field(default="", description="of a running reward server; empty: `chorus run` starts one")
     workers: int = Field(default=1, ge=1)
     timeout_s: float = Field(default=5.0, gt=0, description="for one grade")
@@ -257,6 +267,8 @@ class RunConfig(Section):
     staleness: StalenessSection = StalenessSection()
     objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
     learner: LearnerSection = LearnerSection()
+    relift: ReliftSection = ReliftSection()
+    finetune: FinetuneSection = FinetuneSection()
     alarms: AlarmsSection = AlarmsSection()
     doctor: DoctorSection = DoctorSection()
     trackers: TrackersSection = TrackersSection()
@@ -311,6 +323,11 @@ class RunConfig(Section):
                 "steps old: set staleness.target and staleness.max to 0, or objective.proximal = recompute and "
                 "objective.weight = token"
             )
+        room = self.model.context - self.problems.max_prompt_tokens
+        if fault := self.relift.fault(self.objective.dynamic_sampling, t.target, t.max, room):
+            raise ValueError(fault)
+        if self.relift.enabled and self.finetune.data:
+            raise ValueError("finetune.data takes the place of rollouts, which relift learns of: leave out one of them")
         if self.evaluation.problems and not self.problems.heldout:
             raise ValueError("evaluation.problems is set, but problems.heldout names no source: give one")
         if self.evaluation.every and not (self.problems.validation or self.problems.heldout):
@@ -322,6 +339,11 @@ class RunConfig(Section):
             if text := refusal(stage, self):
                 raise ValueError(f"curriculum.stages: {stage.name} {text}")
         return self
+
+    @property
+    def supervision(self) -> Supervision:
+        """The settings of this run's supervised updates, if it makes any."""
+        return self.finetune if self.finetune.data else self.relift
 
     @property
     def capacity(self) -> int:

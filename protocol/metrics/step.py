@@ -170,6 +170,12 @@ _IDLE = "Share of the fleet's time without any group in work"
 _STAGE = "Stage of the curriculum that the step's oldest group is of"
 _HINT = "Share of the solution that was given as a hint, mean over groups, those without one included"
 _IN_HINT = "Share of the stage's hints that hold the answer, given or not; online: of those tried since the last step"
+_NOT_HELD = "ReLIFT: groups without a right sample that are not held, by why"
+_DIFFICULTY = "ReLIFT: share of the groups whose accuracy is easy (0.75 up), medium (0.375 up), hard (above 0)"
+_NLL = "Negative log-likelihood of a target token in the supervised update, mean"
+_VERDICTS = "Share of the update's critiques whose verdict was likelier than not, before the update"
+_TAUGHT = "Target tokens trained on in supervised updates; no tokens of rollouts"
+_EXAMPLES = "Examples trained on in supervised updates; no rollouts"
 _DISTINCT = "Distinct solutions in a group, mean"
 _DISTINCT_RATIO = "The same, as a share of its samples"
 _N_GRAMS = "Distinct n-grams of tokens in a group, over all of them, mean"
@@ -264,6 +270,7 @@ TABLE: tuple[Metric, ...] = (
         Metric("staleness_max", "steps", f"{_OLDEST}, largest"),
         *(_each("token_lag", stat, "steps", _LAG, "token_lag_steps") for stat in ("mean", "max")),
         Metric("mixed_version_samples", "share", _MIXED, "mixed_version_ratio"),
+        Metric("version", "", "Version of the weights that the step trained: steps and supervised updates before it"),
     ),
     *_section(
         "flow",
@@ -297,6 +304,24 @@ TABLE: tuple[Metric, ...] = (
         Metric("probe_groups", "groups", "Groups that never get a hint"),
         Metric("probe_accuracy", "share", "Accuracy of the groups that never get a hint", "probe_accuracy_ratio"),
         Metric("probe_solved", "share", "Share of those groups with at least one right sample", "probe_solved_ratio"),
+    ),
+    *_section(
+        "supervised",
+        Metric("hard_prompts", "prompts", "ReLIFT: unsolved prompts that are held for an update", "hard_prompts"),
+        Metric("hard_prompts_skipped", "groups", _NOT_HELD, tag="hard_prompts_skipped"),
+        Metric("difficulty", "share", _DIFFICULTY, "difficulty_groups_ratio", each="bin", tag="difficulty"),
+        Metric("shown_groups", "groups", "ReLIFT: groups of problems whose solution was trained on before"),
+        Metric("shown_accuracy", "share", "ReLIFT: accuracy of those groups", "shown_accuracy_ratio"),
+        Metric("supervised_updates", "updates", "Supervised updates", "supervised_updates", counter=True),
+        Metric("supervised_loss", "", "Loss of the supervised update", "supervised_loss"),
+        Metric("supervised_nll", "nats", _NLL, "supervised_nll_nats"),
+        Metric("supervised_entropy", "nats", "Entropy of the policy at those tokens, mean", "supervised_entropy_nats"),
+        Metric("supervised_tokens", "tokens", _TAUGHT, "supervised_tokens", counter=True),
+        Metric("supervised_demonstrations", "examples", _EXAMPLES, "supervised_demonstrations", counter=True),
+        Metric("supervised_grad_norm", "", "Gradient norm of the supervised update", "supervised_grad_norm"),
+        Metric("supervised_lr", "", "Learning rate of the supervised update", "supervised_learning_rate"),
+        Metric("supervised_verdicts", "share", _VERDICTS, "supervised_verdicts_ratio"),
+        Metric("passes", "passes", "Passes over the examples of [finetune] so far", "passes"),
     ),
     *_section(
         "diversity",

@@ -4,7 +4,7 @@ ones; hands answer what is queued whenever the learner reads."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from chorus.learner.lifecycle import Parts, assemble
 from chorus.learner.loop import Learner
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.distributed import Snapshot
+from chorus.learner.training.supervised import SupervisedStats
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.config.settings import StepSettings
@@ -24,6 +25,7 @@ from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.messages import Grade, Member, RolloutGroup, Sample, Task, Timing, Version, pack_floats, pack_ids
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.checkpoints import Manifest
+from chorus.protocol.run_folder.demonstrations import Demonstration
 from chorus.protocol.run_folder.folder import RunFolder
 
 RUN = "run"
@@ -31,14 +33,17 @@ Hook = Callable[[str], None]  # called before every change of the world, with it
 
 
 class PaperRanks:
-    """`trained`: admission indices in the order of their training, as the weights remember them; `settings`: of each
-    step."""
+    """`trained`: admission indices in the order of their training, `taught`: the problems of each supervised update,
+    `settings`: those of each step, as the weights remember them."""
 
     def __init__(self, start_from: Path | None, hook: Hook) -> None:
         self.manifest = checkpoints.read_manifest(start_from) if start_from else None
-        self.trained: list[int] = json.loads((start_from / "state" / "trained").read_text()) if start_from else []
-        self.settings: list[Any] = json.loads((start_from / "state" / "settings").read_text()) if start_from else []
+        self.trained: list[int] = []
+        self.taught: list[list[str]] = []
+        self.settings: list[Any] = []
         self._hook = hook
+        if start_from:
+            self.load(start_from)
 
     def reference(self, sequences: list[TrainingSequence]) -> list[np.ndarray]:
         return [np.zeros(len(s.completion)) for s in sequences]
@@ -50,6 +55,12 @@ class PaperRanks:
         self.trained += dict.fromkeys(round(-float(s.behaviour[0]) * 1000) for s in sequences)
         return StepStats(sequences=len(sequences))
 
+    def supervise(self, batch: Sequence[Demonstration]) -> SupervisedStats:
+        self._hook("supervise")
+        self.taught.append([d.problem_id for d in batch])
+        tokens = sum(len(d.target) for d in batch)
+        return SupervisedStats(1.0, 1.0, 0.0, tokens, len(batch), grad_norm=1.0, lr=1e-6)
+
     def snapshot(self, version: Version, prefixes: list[list[int]]) -> Snapshot:
         plan: Any = None
         return Snapshot(version, plan, [], [])
@@ -57,15 +68,13 @@ class PaperRanks:
     def save(self, folder: Path, manifest: Manifest) -> Path:
         path = checkpoints.folder_of(folder, manifest.step)
         (path / "state").mkdir(parents=True, exist_ok=True)
-        (path / "state" / "trained").write_text(json.dumps(self.trained))
-        (path / "state" / "settings").write_text(json.dumps(self.settings))
+        (path / "state" / "trained").write_text(json.dumps([self.trained, self.taught, self.settings]))
         self._hook("manifest")
         checkpoints.write_manifest(path, manifest)
         return path
 
     def load(self, path: Path) -> None:
-        self.trained = json.loads((path / "state" / "trained").read_text())
-        self.settings = json.loads((path / "state" / "settings").read_text())
+        self.trained, self.taught, self.settings = json.loads((path / "state" / "trained").read_text())
 
 
 class Hands:

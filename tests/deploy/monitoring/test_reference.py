@@ -19,6 +19,7 @@ PLAIN = {
     "chorus_learner_format_score",
     "chorus_learner_grad_norm",
     "chorus_learner_groups_waiting",
+    "chorus_learner_hard_prompts",
     "chorus_learner_hint_characters",
     "chorus_learner_importance_weight",
     "chorus_learner_learning_rate",
@@ -26,6 +27,7 @@ PLAIN = {
     "chorus_learner_overlong_penalty",
     "chorus_learner_part_reward",
     "chorus_learner_part_samples",
+    "chorus_learner_passes",
     "chorus_learner_policy_ratio_mean",
     "chorus_learner_policy_ratio_off_max",
     "chorus_learner_reward",
@@ -34,6 +36,9 @@ PLAIN = {
     "chorus_learner_seed_factor",
     "chorus_learner_stage_number",
     "chorus_learner_steps_planned",
+    "chorus_learner_supervised_grad_norm",
+    "chorus_learner_supervised_learning_rate",
+    "chorus_learner_supervised_loss",
     "chorus_learner_template_advantage_abs",
     "chorus_learner_template_format_score",
     "chorus_learner_template_importance_weight",
@@ -50,6 +55,7 @@ PLAIN = {
 LABELS = {
     *("what", "outcome", "result", "finish", "state", "reason", "why", "answer", "stat", "side", "age", "from", "n"),
     *("against", "estimator", "alarm", "when", "figure", "kind", "verdict"),  # values are written down in the code
+    "bin",
     *("template", "by", "part", "score"),  # bounded: MAX_PARTS of protocol/metrics/step.py
     *("run", "recipe", "generator"),  # one value a process
 }

@@ -52,6 +52,30 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(
     assert "1 problems are left out: their prompts exceed problems.max_prompt_tokens" in caplog.text
 
 
+def test_what_a_test_set_holds_too_is_left_out_where_the_recipe_says_so(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [("Name a prime above 90.", "97"), ("What is 3 + 4 + 5?", "12"), ("What is 3 + 4 + 6?", "13")]
+    for name, some in (("train", rows), ("test", [("what is $3+4 + 5$", "12"), ("Is it late?", "no")])):
+        lines = [json.dumps({"problem": text, "answer": answer}) + "\n" for text, answer in some]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    sections: dict[str, Any] = {
+        "model": {"path": str(tiny_model), "context": 400},
+        "problems": {"train": [str(tmp_path / "train.jsonl")], "max_prompt_tokens": 150},
+        "templates": {"names": [TEMPLATE]},
+        "sampling": {"max_tokens": 16},
+    }
+    assert len(Admission(RunConfig.model_validate(sections), "run").problems) == 3
+    sections["problems"]["exclude_overlap"] = [str(tmp_path / "test.jsonl")]
+    with caplog.at_level(logging.WARNING):
+        left = Admission(RunConfig.model_validate(sections), "run").problems
+    assert [p.problem for p in left] == [rows[0][0], rows[2][0]]  # the third is a variant: another problem
+    assert "1 problems are left out: they stand in problems.exclude_overlap too" in caplog.text
+    sections["problems"]["exclude_overlap"] = sections["problems"]["train"]
+    with pytest.raises(CannotGoOn, match=r"problems\.exclude_overlap leaves no problem to train on"):
+        Admission(RunConfig.model_validate(sections), "run")
+
+
 def test_a_source_of_which_nothing_fits_is_refused(tiny_model: Path, problems: Path) -> None:
     with pytest.raises(CannotGoOn, match=r"all 2 prompts are longer than problems.max_prompt_tokens = 3; raise it"):
         admission(tiny_model, str(problems), max_prompt_tokens=3)

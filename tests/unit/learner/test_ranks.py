@@ -19,7 +19,9 @@ from chorus.learner.training.batch import TrainingSequence, cut
 from chorus.learner.training.distributed import DistributedTrainer
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import Version
+from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.checkpoints import Manifest
+from chorus.protocol.run_folder.demonstrations import Demonstration
 
 ROOT = Path(__file__).parents[3]
 WORKER = """
@@ -27,7 +29,9 @@ import sys, torch
 sys.path.insert(0, sys.argv[1] + "/tests/unit/learner")
 import torch.distributed as dist
 from chorus.learner.training import distributed as ranks
-from test_ranks import FOLLOWED, OBJECTIVES, config_for, minibatches, outcome_of, snapshot_of
+from pathlib import Path
+from chorus.protocol.run_folder.checkpoints import Manifest
+from test_ranks import FOLLOWED, OBJECTIVES, config_for, minibatches, outcome_of, snapshot_of, supervised_of
 rank, world, device = ranks.join()
 results = {}
 for name in OBJECTIVES:  # both ranks make the same calls, so that gradients can be gathered
@@ -36,6 +40,8 @@ crew = ranks.DistributedTrainer(config_for(sys.argv[2], int(sys.argv[4]), FOLLOW
 if rank == 0:  # as a run does it: rank 0 calls, the others follow
     results["reference"] = [torch.from_numpy(r) for r in crew.reference([s for part in minibatches() for s in part])]
     results["followed"] = [crew.step(minibatches()).loss, snapshot_of(crew)]
+    results["supervised"] = supervised_of(crew)
+    crew.save(Path(sys.argv[3]).parent, Manifest(1, 1, {}))
     crew.stop()
 else:
     crew.follow()
@@ -107,6 +113,13 @@ def outcome_of(crew: DistributedTrainer) -> dict[str, Any]:
     }
 
 
+def supervised_of(crew: DistributedTrainer) -> list[Any]:
+    """Two supervised updates, whose targets make three micro-batches of 14 tokens."""
+    batch = [Demonstration("p", "t", s.prompt.tolist(), s.completion.tolist()) for s in minibatches()[0] if s.advantage]
+    found = [crew.supervise(part) for part in (batch, batch[:1])]
+    return [[(s.loss, s.nll, s.entropy, s.grad_norm) for s in found], snapshot_of(crew)]
+
+
 def snapshot_of(crew: DistributedTrainer) -> torch.Tensor:
     """All weights as the generators would get them, in one float32 vector."""
     snapshot = crew.snapshot(Version(fence=1, step=1), [[1, 2, 3]])
@@ -167,8 +180,22 @@ def test_two_ranks_equal_one(model: str, whole: dict[str, dict[str, Any]], tmp_p
     assert loss == pytest.approx(whole[FOLLOWED]["loss"], abs=1e-5)
     torch.testing.assert_close(weights, whole[FOLLOWED]["weights"], atol=2e-5, rtol=0)
     alone = DistributedTrainer(config_for(model, 4096, FOLLOWED), torch.device("cpu"), None)
+    check_supervised(results["supervised"], alone, checkpoints.folder_of(tmp_path, 1))
+    alone = DistributedTrainer(config_for(model, 4096, FOLLOWED), torch.device("cpu"), None)
     for a, b in zip(results["reference"], alone.reference([s for part in minibatches() for s in part]), strict=True):
         torch.testing.assert_close(a, torch.from_numpy(b), atol=1e-5, rtol=0)
+
+
+def check_supervised(found: list[Any], alone: DistributedTrainer, saved: Path) -> None:
+    """As one rank trains it; and one rank goes on from what two have saved."""
+    alone.step(minibatches())
+    figures, weights = supervised_of(alone)
+    for ours, theirs in zip(found[0], figures, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    torch.testing.assert_close(found[1], weights, atol=2e-5, rtol=0)
+    resumed = DistributedTrainer(alone.config, torch.device("cpu"), saved)
+    assert resumed.supervised.updates == 2
+    torch.testing.assert_close(supervised_of(resumed)[1], supervised_of(alone)[1], atol=4e-5, rtol=0)
 
 
 def test_an_earlier_checkpoint_gives_back_its_weights_and_its_optimizer(model: str, tmp_path: Path) -> None:
@@ -187,7 +214,7 @@ def test_a_rank_without_work_of_its_own_changes_nothing(model: str) -> None:
     """A lone micro-batch: the second of two ranks repeats it with weight 0 (checked here by its absence)."""
     crew = DistributedTrainer(config_for(model, 4096), torch.device("cpu"), None)
     crew.trainer.world, crew.trainer.rank = 2, 1
-    mine, weights = crew.trainer._mine(cut(minibatches()[0], 4096))
+    mine, weights = crew.trainer.share(cut(minibatches()[0], 4096))
     assert (len(mine), weights) == (1, [0.0])
 
 
