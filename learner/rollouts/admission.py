@@ -22,6 +22,7 @@ from chorus.learner.curriculum.hints import Hints, OnlineRatios, Probe
 from chorus.learner.curriculum.sampler import PassRates, Pool, choose
 from chorus.learner.curriculum.stages import Stages
 from chorus.learner.rollouts.template_sampler import TemplateDraw
+from chorus.problems.choice_forms import split_options
 from chorus.problems.identity import content, gather
 from chorus.problems.overlap import sharing
 from chorus.problems.rendering import Renderer, load_tokenizer, stop_tokens
@@ -250,6 +251,7 @@ class Admission:
             template=prompted.template,
             hint_ratio=prompted.hint_ratio,
             opened=self._opened(prompted),
+            options=split_options(prompted.problem.problem)[1] if prompted.problem.kind == "choice" else [],
             prompt_ids=pack_ids(prompted.ids),
             group_size=size,
             sampling=sampling,

@@ -19,6 +19,7 @@ from chorus.protocol.ledger import Entry, Rollout
 from chorus.protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids, unpack_ids
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.reward_server.graders.text import grade_choice
 
 OTHER = "simplerl"
 SOLUTION = "First we add the two. Then we have 7, the sum of both."
@@ -322,3 +323,18 @@ def test_a_step_tells_its_stages_apart(tiny_model: Path, tmp_path: Path) -> None
     assert [labels(some)["by_stage"](some.task(k, 0)) for k in (5, 6)] == ["a", "b"]
     alone = admission(tiny_model, tmp_path, [row(0)], [{"name": "a"}])
     assert "by_stage" not in labels(alone)
+
+
+def test_a_choice_travels_with_its_options_so_that_the_text_of_one_is_as_good_as_its_letter(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = [row(0, problem="Which?\n\n(A) oxygen\n(B) helium", answer="B", kind="choice"), row(1, answer="7")]
+    some = admission(tiny_model, tmp_path, rows, [])
+    asked = {task.problem_id: task for task in (some.task(k, 0) for k in range(2))}
+    assert asked["p0"].grading()["options"] == ["oxygen", "helium"]
+    assert "options" not in asked["p1"].grading()
+    assert Task.decode(asked["p0"].encode()) == asked["p0"]
+    graded = {said: grade_choice(f"\\boxed{{{said}}}", ["B"], asked["p0"].options, "train").verdict for said in "AB"}
+    assert graded == {"A": "wrong", "B": "correct"}
+    for said, verdict in (("helium", "correct"), ("oxygen", "wrong"), ("A and B", "wrong")):
+        assert grade_choice(f"\\boxed{{{said}}}", ["B"], asked["p0"].options, "train").verdict == verdict
