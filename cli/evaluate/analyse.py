@@ -52,7 +52,7 @@ _HEATS = ",".join(f"{heat:g}" for heat in TEMPERATURES)
 )
 @click.argument("base", help="a Hugging Face folder or hub name, a run's folder, `smollm2` or `starter`")
 @click.argument("trained", help="the same")
-@option("--problems", required=True, metavar="SOURCE", help="as in a recipe; with a suite's file, its problems")
+@option("--problems", required=True, metavar="SOURCE", help="a problem source, as in a recipe")
 @option("--annotations", type=PATH, metavar="FILE", help="plans, facts and subproblems (docs/analyses.md)")
 @option("--out", type=PATH, required=True, metavar="FOLDER", help="answers and pages")
 @option("--base-checkpoint", default="start", help="of a run's folder as BASE: start, last, selected, or a step")
@@ -139,12 +139,12 @@ async def _ask_both(args: SimpleNamespace, asked: Sequence[Asked]) -> None:
     ):
         of_run = (Path(named) / "run.json").is_file()
         model = find_model(named, checkpoint if of_run else "last", args.template)
-        await _ask_model(args, model, [_waiting(args, model, args.out / name, way) for way in asked])
+        renderer = Renderer(load_tokenizer(model.path), args.chat)
+        await _ask_model(args, model, [_waiting(args, model, renderer, args.out / name, way) for way in asked])
 
 
-def _waiting(args: SimpleNamespace, model: Model, folder: Path, way: Asked) -> Waiting:
+def _waiting(args: SimpleNamespace, model: Model, renderer: Renderer, folder: Path, way: Asked) -> Waiting:
     template = choose_templates([args.template], args.template_files, "--template")[args.template]
-    renderer = Renderer(load_tokenizer(model.path), args.chat)
     questions = [Question(way.name, problem, renderer.ids(template, problem.problem)) for problem in way.problems]
     problems, prompts = digests(questions)
     spec = Spec(
