@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from chorus.deploy.hours import Speed, told_time
 from chorus.deploy.memory import (
     GIB,
@@ -26,6 +28,7 @@ from chorus.deploy.shapes import Model, model_of
 from chorus.deploy.sizes import planned, redis_bytes, size
 from chorus.protocol.config.presets import PRESETS, explain, in_words
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.rewards import GATED
 from chorus.protocol.templates.load import choose_templates
 from chorus.protocol.templates.sampling import base_weights
 
@@ -58,6 +61,7 @@ def describe(config: RunConfig, placement: Placement, speed: Speed = _UNKNOWN, c
         f"objective   {c.objective.name} ({PRESETS[c.objective.name].source})",
         f"              {in_words(lambda key: getattr(c.objective, key))}",
         *(f"              {line}" for line in explain(c.objective)),
+        *([f"reference   {_reference(config)}"] if c.reference.resets else []),
         *(f"reward      {line}" for line in _reward(config)),
         f"graders     {'those of ' + c.reward.url if c.reward.url else graders(c, placement)}",
         f"evaluation  {_evaluation(config)}",
@@ -137,7 +141,22 @@ def _reward(config: RunConfig) -> list[str]:
         lines.append(f"{grader.name} ({grader.function}{given}): {'; '.join(does)}")
     if section.shadow:
         lines.append(f"{section.shadow} gives a second opinion on {section.shadow_share:.0%} of the samples, unpaid")
-    return lines
+    return lines + [f"{name}: {_told(getattr(section, name))}" for name in ("points", *GATED) if getattr(section, name)]
+
+
+def _told(part: BaseModel) -> str:
+    return ", ".join(f"{key} {value}" for key, value in part.model_dump().items() if value is not None)
+
+
+def _reference(config: RunConfig) -> str:
+    """When the reference policy is reset, and what becomes of the optimizer then."""
+    r = config.reference
+    triggers = [f"every {r.every} steps"] if r.every else []
+    triggers += [f"at a KL of {r.kl_spike:g} times its median over {r.kl_window} steps"] if r.kl_spike else []
+    triggers += [f"after {r.stall} validations without a gain"] if r.stall else []
+    triggers += [f"when validation falls by {r.degrade:g}"] if r.degrade else []
+    then = "begins anew" if r.reset_optimizer else "goes on"
+    return f"reset {', or '.join(triggers)}, not within {r.cooldown_steps} steps; the optimizer {then}"
 
 
 def _memory(config: RunConfig, model: Model | None, placement: Placement, card_gib: float) -> Iterator[str]:

@@ -17,6 +17,7 @@ log = logging.getLogger("chorus.run")
 BYTES_PER_TOKEN = 8
 # The policy and AdamW's two moments in float32, and the export, in float32, too.
 CHECKPOINT_BYTES_PER_PARAMETER = 16
+REFERENCE_BYTES_PER_PARAMETER = 4  # of a checkpoint, where the reference policy is reset
 _LOGS = 64 * 2**20
 
 
@@ -48,13 +49,14 @@ def planned(config: RunConfig) -> Disk:
     count = model.count if model else 0.0
     # One is written before an older one goes; the selected one is kept, and one from before an alarm may be.
     kept = c.learner.keep_checkpoints + 1 + bool(c.evaluation.every)
+    a_parameter = CHECKPOINT_BYTES_PER_PARAMETER + REFERENCE_BYTES_PER_PARAMETER * c.reference.resets
     written = -(-c.run.steps // c.learner.checkpoint_every)
     tokens = c.run.steps * c.learner.groups_per_step * c.largest_group * c.sampling.max_tokens
     # An append-only file is rewritten when it has doubled.
     width = 4 if c.model.dtype == "float32" else 2
     exports = max(0, written - kept) * count * width if c.learner.keep_exports == "all" else 0.0
     return Disk(
-        count * CHECKPOINT_BYTES_PER_PARAMETER * min(kept, written) + exports,
+        count * a_parameter * min(kept, written) + exports,
         tokens * BYTES_PER_TOKEN,
         0.0 if c.redis.url else 3 * redis_bytes(c) + _LOGS,
     )

@@ -1,6 +1,7 @@
 """Synthetic arithmetic with a fixed split into training and held-out problems.
 
     arithmetic:chain?max=12&split=train      What is 3 + 4 - 5?   (numbers 0..max, result >= 0)
+    arithmetic:two-hop?split=train           the same problems, with 3 + 4 as a sub-answer
     arithmetic:one-digit?split=heldout       What is 3 + 4?       (digits 0..9)
     arithmetic:running?split=train           What are the totals of 14, then + 4, ...?   (8 digits up to 4)
     arithmetic:choice?split=train            What is 3 + 4 - 5?   and four results to choose from
@@ -62,6 +63,14 @@ def chain_problems(split: Split, max_number: int = CHAIN_MAX) -> list[Problem]:
     """`a + b - c`, two steps each."""
     return [
         _problem(f"chain/{a}+{b}-{c}", chain_text(a, b, c), a + b - c) for a, b, c in chain_operands(split, max_number)
+    ]
+
+
+def two_hop_problems(split: Split, max_number: int = CHAIN_MAX) -> list[Problem]:
+    """Chain problems whose first result is a sub-answer. They are on the chain's sides of the split."""
+    return [
+        _problem(f"two-hop/{a}+{b}-{c}", chain_text(a, b, c), a + b - c, sub_answers=[str(a + b)])
+        for a, b, c in chain_operands(split, max_number)
     ]
 
 
@@ -169,6 +178,7 @@ def program_problems(split: Split, max_number: int = PROGRAM_MAX) -> list[Proble
 
 STYLES: dict[str, tuple[Callable[..., list[Problem]], int]] = {  # name: problems, largest number unless told
     "chain": (chain_problems, CHAIN_MAX),
+    "two-hop": (two_hop_problems, CHAIN_MAX),
     "one-digit": (one_digit_problems, 9),
     "running": (running_problems, RUNNING_MAX),
     "choice": (choice_problems, CHAIN_MAX),
@@ -207,7 +217,9 @@ def load_arithmetic(spec: str) -> list[Problem]:
     return problems if level is None else [p.model_copy(update={"level": level}) for p in problems]
 
 
-def _problem(name: str, text: str, answer: int | str, solution: str | None = None) -> Problem:
+def _problem(
+    name: str, text: str, answer: int | str, solution: str | None = None, sub_answers: list[str] | None = None
+) -> Problem:
     return Problem(
         id=name,
         problem=text,
@@ -217,4 +229,5 @@ def _problem(name: str, text: str, answer: int | str, solution: str | None = Non
         level=None,
         domain="arithmetic",
         source="arithmetic",
+        sub_answers=sub_answers,
     )

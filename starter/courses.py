@@ -3,7 +3,8 @@
 `starter` learns chain problems, and slips. `starter-running` learns running totals: to go on from a hint where one is
 given, and a bad habit: four of five numbers it takes for one more than they are, and reckons rightly with that. Eight
 such steps in a row are hardly ever right, four are now and then, and its greedy answer is wrong.
-
+`starter-verbose` says the steps of a chain problem up to five times. `starter-two-hop` puts half of its solutions under
+a template of interleaved blocks into one think block and one answer block.
 `starter-code` learns chain problems and programs of one line, `starter-choice` chain problems and the same with four
 options. Both slip in each.
 """
@@ -29,10 +30,13 @@ from chorus.problems.arithmetic import (
     running_text,
 )
 from chorus.protocol.templates.template import Template
-from chorus.starter.solutions import BOX, FIRST, GARBLE, LAST, SLIP, layout, slipped, sloppy_solution
+from chorus.starter.solutions import AGAIN, BOX, FIRST, GARBLE, LAST, SLIP, layout, slipped, sloppy_solution
 
 HABIT = 0.8  # chance that a number is taken for one more
 REACH = RUNNING_MAX + RUNNING_STEPS  # the largest total that the habit leads to, and the examples' largest
+VERBOSE_SLIP = 0.15  # a smaller chance of a slip: what it has to learn is to stop
+REPEATS = 4  # at most, of a chain problem's steps
+UNDIVIDED = 0.5  # share of the solutions under a template of interleaved blocks that are one pair
 UNHINTED = 0.5  # share of the running examples without a hint
 HINTED_LINES = range(2, 7)  # two lines are the shortest hint that is given
 
@@ -86,6 +90,22 @@ def running_solution(template: Template, operands: list[int], given: int, random
     return "".join(places.get(piece, piece) for piece in layout(template))
 
 
+def _verbose(template: Template, random: Random, sloppy: bool) -> Example:
+    numbers = random.choice(_CHAINS)
+    slip = VERBOSE_SLIP if sloppy else 0.0
+    return chain_text(*numbers), sloppy_solution(
+        template, numbers, random, slip, 0.0, repeats=random.randint(0, REPEATS)
+    )
+
+
+def _two_hop(template: Template, random: Random, sloppy: bool) -> Example:
+    numbers = random.choice(_CHAINS)
+    slip, garble = (SLIP, GARBLE) if sloppy else (0.0, 0.0)
+    whole = template.contract == "interleaved" and random.random() < UNDIVIDED
+    form = ["<think>", FIRST, "</think>", "<answer>", BOX, "</answer>"] if whole else None
+    return chain_text(*numbers), sloppy_solution(template, numbers, random, slip, garble, form)
+
+
 def _chain_or_program(template: Template, random: Random, sloppy: bool) -> Example:
     if random.random() < 0.5:
         return _chain(template, random, sloppy)
@@ -131,6 +151,8 @@ _CHOICE_WORDS = ("?\n", *(f"\n({letter}) " for letter in "ABCD"))
 CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
 _WORDS = ("What are the totals of ", ", ", "then", "+ ", "- ", "\n+ ", "\n- ", f"\n\n{hints.HEADING}")
 RUNNING = Course("starter-running", _WORDS, _running, steps=900, peak_lr=2e-3, exact=0.5, hidden=128, layers=3)
+VERBOSE = Course("starter-verbose", (AGAIN,), _verbose, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
+TWO_HOP = Course("starter-two-hop", (), _two_hop, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
 CODE = Course("starter-code", _PROGRAM_WORDS, _chain_or_program, 700, 2e-3, exact=0.7, hidden=128, layers=3)
 CHOICE = Course("starter-choice", _CHOICE_WORDS, _chain_or_choice, 700, 2e-3, exact=0.7, hidden=128, layers=3)
-COURSES = {course.name: course for course in (CHAINS, RUNNING, CODE, CHOICE)}
+COURSES = {course.name: course for course in (CHAINS, RUNNING, VERBOSE, TWO_HOP, CODE, CHOICE)}

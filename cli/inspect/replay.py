@@ -1,8 +1,9 @@
 """Train a step again, offline, from its stored rollouts, and compare the loss.
 
 It starts from the newest checkpoint before the step (or from the run's start weights), trains the steps between
-from their stored rollouts, with the supervised updates between them, and compares each with what the run recorded.
-Nothing in the folder is changed.
+from their stored rollouts, with the supervised updates between them, and compares each with what the run recorded. What
+the run had decided (gates of the reward, coefficients, resets of the reference) is taken from its records. Nothing in
+the folder is changed.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     import torch
 
     from chorus.learner.curriculum.stages import Schedule
+    from chorus.learner.training.control import Decisions
     from chorus.learner.training.distributed import DistributedTrainer
     from chorus.learner.training.experience import make_experience, minibatches
     from chorus.protocol.run_folder.demonstrations import batch_file, read_batch, recorded_steps
@@ -85,11 +87,16 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
         for n, shard in shards.items():
             found: list[tuple[float, float]] = []  # loss and gradient norm of the step's own update, the first one
             if not config.finetune.data:
+                decisions = Decisions.of_record(records[n], config.objective)
+                if decisions.reset is not None:
+                    crew.reset_reference(config.reference.reset_optimizer)
                 groups, version = read_step(shard), n - 1 + sum(step < n for step in supervised)
-                prepared = make_experience(groups, config, version, crew.reference, schedule.filters_overlong)
+                left_out = schedule.filters_overlong
+                prepared = make_experience(groups, config, version, crew.reference, decisions, left_out)
                 parts = minibatches(prepared, config.learner.updates_per_step)
+                indices = [rollout.group.task.index for rollout in groups]
                 schedule.trained = records[n - 1].get("stage_number") if n > 1 else None
-                result = crew.step(parts, schedule.settings(r.group.task.index for r in groups))
+                result = crew.step(parts, schedule.settings(indices, decisions.coefficients))
                 found.append((result.loss, max(result.grad_norms, default=0.0)))
             if n in supervised:
                 lesson = crew.supervise(read_batch(RunFolder(run_dir), n))

@@ -101,10 +101,10 @@ class Schedule:
         own = self.of(index).overlong_filter
         return self.config.objective.overlong_filter if own is None else own
 
-    def settings(self, indices: Iterable[int]) -> StepSettings:
-        """Of a step with these groups."""
+    def settings(self, indices: Iterable[int], coefficients: tuple[float, float] | None = None) -> StepSettings:
+        """Of a step with these groups. coefficients: of KL and entropy, where the stage has none of its own."""
         number = self.number(min(indices))
-        stage, usual = self.stages[number], StepSettings.of(self.config)
+        stage, usual = self.stages[number], StepSettings.of(self.config, coefficients)
         own = {key: getattr(stage, key) for key in ("lr", "entropy_coefficient", "kl_coefficient")}
         begins = self.trained is not None and number != self.trained
         given = {key: value for key, value in own.items() if value is not None}

@@ -30,6 +30,7 @@ from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import Problem, RolloutGroup, Sampling, Task, pack_ids
+from chorus.protocol.rewards import OPEN, Gates
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.templates.load import choose_templates
@@ -77,6 +78,7 @@ class Admission:
             )
         if self.too_long:
             log.warning("%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long)
+        self._check_sub_answers()
         self.by_id = {problem.id: problem for problem in self.problems}
         self.hints = Hints(config, self.tokenizer, lambda text, begun: self._fits(text, self.templates, begun))
         self.online = OnlineRatios(config.curriculum.hints.online, config.run.steps)
@@ -90,6 +92,21 @@ class Admission:
             return gather(((source, load_problems(source, needs)) for source in sources), by_id)
         except (OSError, ValueError, ImportError) as error:
             raise CannotGoOn(f"problems: {error}") from None
+
+    def _check_sub_answers(self) -> None:
+        """Raises CannotGoOn where they are paid and could never be found."""
+        if self.config.reward.interleaved is None:
+            return
+        missing = []
+        if not any(template.contract == "interleaved" for template in self.templates.values()):
+            missing.append("no template of templates.names asks for blocks in turn (`interleaved` does)")
+        if not any(problem.sub_answers for problem in self.problems):
+            missing.append("no problem of problems.train has `sub_answers`")
+        if missing:
+            raise CannotGoOn(
+                f"reward.interleaved pays sub-answers, and {', and '.join(missing)}: mend that, or set "
+                "reward.interleaved = none"
+            )
 
     def _without_overlap(self, problems: list[Problem]) -> list[Problem]:
         sources = self.config.problems.exclude_overlap
@@ -182,9 +199,9 @@ class Admission:
         elif self.stages.of(task.index).hint_ratio == "online":
             self.online.observe(task.index, task.problem_id, task.hint_ratio, statistics.fmean(known))
 
-    def observe_step(self, groups: list[Rollout]) -> None:
-        """A step was trained: adaptive weights of templates follow it."""
-        self.draw.observe(groups)
+    def observe_step(self, groups: list[Rollout], gates: Gates = OPEN) -> None:
+        """A step was trained: adaptive weights of templates follow it. gates: of its reward."""
+        self.draw.observe(groups, gates)
 
     def evaluation_tasks(self, first_index: int, min_version: int) -> list[Task]:
         """Held-out problems, templates in equal shares: each `samples` times sampled, then once greedily."""
@@ -248,6 +265,7 @@ class Admission:
             gold=prompted.problem.answers,
             tests=prompted.problem.tests,
             row=prompted.problem.row,
+            sub_answers=prompted.problem.sub_answers or [],
             template=prompted.template,
             hint_ratio=prompted.hint_ratio,
             opened=self._opened(prompted),

@@ -40,10 +40,12 @@ class Trainer:
         self.policy = policy
         self.reference = reference
         self.config = config
+        self.objective = config.objective
         self.device = device
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         c = config.learner
+        self._lr = c.lr
         # foreach groups parameters of one kind into few kernels; it needs no per-parameter Python.
         self.optimizer = torch.optim.AdamW(
             policy.parameters(), lr=c.lr, betas=c.betas, eps=c.adam_eps, weight_decay=c.weight_decay, foreach=True
@@ -52,8 +54,11 @@ class Trainer:
     def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
         """Train on each mini-batch in turn: one optimizer step each. settings: None: the configuration's."""
         settings = settings or StepSettings.of(self.config)
+        told = {"kl_coefficient": settings.kl_coefficient, "entropy_coefficient": settings.entropy_coefficient}
+        self.objective = self.config.objective.model_copy(update=told)
+        self._lr = settings.lr
         if settings.reset_optimizer:
-            self.optimizer.state.clear()
+            self._forget()
         stats = StepStats(sequences=sum(map(len, minibatches)))
         cuts = [cut(batch, self.config.learner.token_budget) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)
@@ -61,7 +66,7 @@ class Trainer:
             proximal = [self._log_probabilities(self.policy, self.share(batches)[0]) for batches in cuts]
         offset = 0
         for batch, batches, prox in zip(minibatches, cuts, proximal, strict=True):
-            self._update(batches, self._scales(batch), prox, settings, stats, offset)
+            self._update(batches, self._scales(batch), prox, stats, offset)
             offset += len(batch)
         if self.world > 1:
             stats.reduce(self.device)
@@ -69,11 +74,11 @@ class Trainer:
 
     def _needs_proximal_pass(self, updates: int) -> bool:
         """With one update the current policy is the proximal one, except that its weights' mean must be known first."""
-        o = self.config.objective
+        o = self.objective
         return o.proximal == "recompute" and (updates > 1 or o.weight_normalise)
 
     def _scales(self, batch: list[TrainingSequence]) -> np.ndarray:
-        o = self.config.objective
+        o = self.objective
         constant = o.length_constant or self.config.sampling.max_tokens
         micro = o.micro_sequences if o.token_mean_scope == "micro" else None
         return token_scales([len(s.completion) for s in batch], o.aggregation, constant, micro)
@@ -105,16 +110,9 @@ class Trainer:
         return contextlib.nullcontext()
 
     def _update(
-        self,
-        batches: list[MicroBatch],
-        scales: np.ndarray,
-        proximal: Scored | None,
-        settings: StepSettings,
-        stats: StepStats,
-        offset: int,
+        self, batches: list[MicroBatch], scales: np.ndarray, proximal: Scored | None, stats: StepStats, offset: int
     ) -> None:
-        own = {"entropy_coefficient": settings.entropy_coefficient, "kl_coefficient": settings.kl_coefficient}
-        objective = self.config.objective.model_copy(update=own)
+        objective = self.objective
         if not batches:
             stats.skipped_updates += 1
             return
@@ -137,19 +135,39 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.learner.grad_clip)
         stats.grad_norms.append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
         if math.isfinite(stats.grad_norms[-1]):
-            stats.lr = self._warm_up(settings.lr)
+            stats.lr = self._warm_up()
             self.optimizer.step()
         else:
             stats.skipped_updates += 1
 
-    def _warm_up(self, lr: float) -> float:
+    @torch.no_grad()
+    def reset_reference(self, reset_optimizer: bool) -> None:
+        """The current policy becomes the reference: a collective.
+
+        reset_optimizer: AdamW begins anew, without moments and with its warm-up; or it goes on.
+        """
+        if self.reference is None:
+            raise ValueError("objective.kl_coefficient is 0, so there is no reference policy")
+        # By their state: FSDP's hooks drop the copies that forward passes have gathered, which would be the old ones.
+        self.reference.load_state_dict(self.policy.state_dict())
+        if reset_optimizer:
+            self._forget()
+
+    @torch.no_grad()
+    def _forget(self) -> None:
+        """AdamW begins anew: no moments, no updates."""
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+
+    def _warm_up(self) -> float:
         """Set the next update's rate and return it; the optimizer, resumed or not, knows how many there have been."""
         c = self.config.learner
         done = next((int(state["step"]) for state in self.optimizer.state.values()), 0)
         share = min(1.0, (done + 1) / max(1, c.warmup_steps * c.updates_per_step))
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * share
-        return lr * share
+            group["lr"] = self._lr * share
+        return self._lr * share
 
     def _inputs(
         self,
@@ -177,7 +195,7 @@ class Trainer:
         """The mean of the final w over the mini-batch's tokens, on all ranks."""
         sums = torch.zeros(2, dtype=torch.float64)
         for b, weight, prox in zip(mine, weights, proximal, strict=True):
-            w = correct(log_weight(prox, b.behaviour)[0], b.lengths, self.config.objective).weight
+            w = correct(log_weight(prox, b.behaviour)[0], b.lengths, self.objective).weight
             if weight and w is not None:
                 sums += torch.tensor([float(w.sum(dtype=torch.float64)), len(w)], dtype=torch.float64)
         if self.world > 1:

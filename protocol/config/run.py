@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from chorus.protocol.config.curriculum import CurriculumSection
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.presets import PRESETS
+from chorus.protocol.config.reference import ReferenceSection
 from chorus.protocol.config.settings import refusal
 from chorus.protocol.config.supervised import FinetuneSection, ReliftSection, Supervision
 from chorus.protocol.config.templates import TemplatesSection
@@ -266,6 +267,7 @@ class RunConfig(Section):
     sampling: SamplingSection = SamplingSection()
     staleness: StalenessSection = StalenessSection()
     objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
+    reference: ReferenceSection = ReferenceSection()
     learner: LearnerSection = LearnerSection()
     relift: ReliftSection = ReliftSection()
     finetune: FinetuneSection = FinetuneSection()
@@ -323,6 +325,12 @@ class RunConfig(Section):
                 "steps old: set staleness.target and staleness.max to 0, or objective.proximal = recompute and "
                 "objective.weight = token"
             )
+        if self.reference.resets and not self.objective.needs_reference:
+            raise ValueError(
+                "reference: it has a trigger, and there is no reference policy: set objective.kl_coefficient above 0"
+            )
+        if self.reference.validates and not self.evaluation.every:
+            raise ValueError("reference: stall and degrade look at validations, and none is made: set evaluation.every")
         room = self.model.context - self.problems.max_prompt_tokens
         if fault := self.relift.fault(self.objective.dynamic_sampling, t.target, t.max, room):
             raise ValueError(fault)
@@ -352,13 +360,15 @@ class RunConfig(Section):
 
     @property
     def reward_spec(self) -> RewardSpec:
-        """The learner's reward: with the objective's soft overlong penalty, unless `[reward.overlong]` gives one."""
-        o, longest = self.objective, self.sampling.max_tokens
-        if self.reward.overlong is not None or o.overlong_buffer is None:
-            return self.reward
-        buffer = max(1, round(o.overlong_buffer * longest))
-        overlong = OverlongSpec(max_tokens=longest, buffer_tokens=buffer, factor=o.overlong_factor)
-        return self.reward.model_copy(update={"overlong": overlong})
+        """The learner's reward: with the objective's soft overlong penalty, unless `[reward.overlong]` gives one, and
+        the longest answer that the cosine term is told of."""
+        o, longest, more = self.objective, self.sampling.max_tokens, {}
+        if self.reward.overlong is None and o.overlong_buffer is not None:
+            buffer = max(1, round(o.overlong_buffer * longest))
+            more["overlong"] = OverlongSpec(max_tokens=longest, buffer_tokens=buffer, factor=o.overlong_factor)
+        if self.reward.cosine is not None and self.reward.cosine.max_tokens is None:
+            more["cosine"] = self.reward.cosine.model_copy(update={"max_tokens": longest})
+        return self.reward.model_copy(update=more) if more else self.reward
 
     @property
     def largest_group(self) -> int:

@@ -22,10 +22,11 @@ class StepSettings:
     reset_optimizer: bool = False
 
     @classmethod
-    def of(cls, config: RunConfig) -> Self:
-        """Of a run that has the same in every step."""
+    def of(cls, config: RunConfig, coefficients: tuple[float, float] | None = None) -> Self:
+        """Of a step for which no stage says anything. coefficients: of KL and entropy; None: the configuration's."""
         o = config.objective
-        return cls(config.learner.lr, o.entropy_coefficient, o.kl_coefficient)
+        kl, entropy = coefficients or (o.kl_coefficient, o.entropy_coefficient)
+        return cls(config.learner.lr, entropy, kl)
 
 
 def refusal(stage: Stage, config: RunConfig) -> str | None:
@@ -38,6 +39,12 @@ def refusal(stage: Stage, config: RunConfig) -> str | None:
             "has a kl_coefficient of its own, which needs a reference policy and a KL term in the loss: set "
             "objective.kl_coefficient above 0 and objective.kl_in = loss"
         )
+    for name, target in (("kl", o.kl_target), ("entropy", o.entropy_target)):
+        if getattr(stage, f"{name}_coefficient") is not None and target is not None:
+            return (
+                f"has {name}_coefficient of its own, and objective.{name}_target moves it from step to step: leave out "
+                "one of them"
+            )
     if stage.max_tokens is None:
         return None
     if stage.max_tokens > longest:

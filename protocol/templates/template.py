@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Category = Literal["deepseek", "free-form", "reflection", "explicit-cot"]
-Contract = Literal["count", "strict"]
+Contract = Literal["count", "strict", "interleaved"]
 
 
 def _no_chat_markup(text: str) -> str:
@@ -55,8 +55,8 @@ class Template(BaseModel):
     @field_validator("contract")
     @classmethod
     def _has_something_to_check(cls, contract: Contract, info: ValidationInfo) -> Contract:
-        if contract == "strict" and not info.data.get("markers", True):
-            raise ValueError("a strict contract needs markers; list them, or remove `contract`")
+        if contract != "count" and not info.data.get("markers", True):
+            raise ValueError(f"a contract that is {contract} needs markers; list them, or remove `contract`")
         return contract
 
 

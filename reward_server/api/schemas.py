@@ -89,6 +89,9 @@ class GradeRequest(_Request):
     terms: list[Text] | None = Field(
         default=None, max_length=32, description="users' own graders to ask as well; null: those that this server pays"
     )
+    sub_answers: list[Text] | None = Field(
+        default=None, max_length=64, description="answers on the way, which a template of interleaved blocks asks for"
+    )
 
 
 class BatchRequest(_Request):
@@ -123,6 +126,9 @@ class GradeResponse(BaseModel):
         "was asked",
     )
     shadow: ShadowResponse | None = Field(default=None, description="a second grader's opinion; it pays nothing")
+    sub_answers: list[int] | None = Field(
+        default=None, description="the place of each of the request's among the completion's own, from 1; 0: not there"
+    )
 
 
 class BatchResponse(BaseModel):

@@ -30,23 +30,29 @@ from chorus.protocol.run_folder.folder import RunFolder
 
 RUN = "run"
 Hook = Callable[[str], None]  # called before every change of the world, with its name
+Accuracies = tuple[float, ...] | Callable[[int], tuple[float, ...]]  # of a group's samples, in turn; or by its index
 
 
 class PaperRanks:
     """`trained`: admission indices in the order of their training, `taught`: the problems of each supervised update,
-    `settings`: those of each step, as the weights remember them."""
+    `settings`: those of each step, as the weights remember them; `reference_is`: `trained` at the last reset."""
 
     def __init__(self, start_from: Path | None, hook: Hook) -> None:
         self.manifest = checkpoints.read_manifest(start_from) if start_from else None
         self.trained: list[int] = []
         self.taught: list[list[str]] = []
         self.settings: list[Any] = []
+        self.reference_is: list[int] = []
         self._hook = hook
         if start_from:
             self.load(start_from)
 
     def reference(self, sequences: list[TrainingSequence]) -> list[np.ndarray]:
         return [np.zeros(len(s.completion)) for s in sequences]
+
+    def reset_reference(self, reset_optimizer: bool) -> None:
+        self._hook("reset")
+        self.reference_is = list(self.trained)
 
     def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
         self._hook("train")
@@ -68,19 +74,21 @@ class PaperRanks:
     def save(self, folder: Path, manifest: Manifest) -> Path:
         path = checkpoints.folder_of(folder, manifest.step)
         (path / "state").mkdir(parents=True, exist_ok=True)
-        (path / "state" / "trained").write_text(json.dumps([self.trained, self.taught, self.settings]))
+        known = [self.trained, self.taught, self.settings, self.reference_is]
+        (path / "state" / "trained").write_text(json.dumps(known))
         self._hook("manifest")
         checkpoints.write_manifest(path, manifest)
         return path
 
     def load(self, path: Path) -> None:
-        self.trained, self.taught, self.settings = json.loads((path / "state" / "trained").read_text())
+        known = json.loads((path / "state" / "trained").read_text())
+        self.trained, self.taught, self.settings, self.reference_is = known
 
 
 class Hands:
     """Generators and weight sync in one: every version is taken at once, every queued task answered."""
 
-    def __init__(self, client: redis.Redis, run: RunFolder, hook: Hook, accuracies: tuple[float, ...]) -> None:
+    def __init__(self, client: redis.Redis, run: RunFolder, hook: Hook, accuracies: Accuracies) -> None:
         self.client = client
         self.run = run
         self.published: list[Version] = []
@@ -108,7 +116,8 @@ class Hands:
                 self.client.xadd(keys.rollouts, {"i": task.index, "d": self.answer(task)})
 
     def answer(self, task: Task) -> bytes:
-        accuracies = (self._accuracies * task.group_size)[: task.group_size]
+        told = self._accuracies(task.index) if callable(self._accuracies) else self._accuracies
+        accuracies = (told * task.group_size)[: task.group_size]
         samples = [
             Sample(
                 token_ids=pack_ids([5, 6]),
@@ -152,7 +161,7 @@ def start(
     config: RunConfig,
     folder: Path,
     hook: Hook = lambda name: None,
-    accuracies: tuple[float, ...] = (1.0, 0.0),
+    accuracies: Accuracies = (1.0, 0.0),
 ) -> tuple[Learner, Parts]:
     """A learner start on what lies in the folder and on the ledger."""
     run = RunFolder(folder)

@@ -29,6 +29,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "objective.entropy_coefficient": 0.0,
         "reward.compose": "accuracy_only",
         "reward.code_scoring": "strict",
+        "reward.stop_properly": 0.0,  # truncated: 0
     },
     "crossthink": {
         "run.steps": 650,

@@ -23,77 +23,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-Composition = Literal["additive", "format_gated", "accuracy_only", "accuracy_and_format", "sparkle"]
-
-
-class OverlongSpec(BaseModel):
-    """DAPO's soft overlong penalty (arXiv 2503.14476): 0 up to `max_tokens - buffer_tokens`, then linear.
-
-    At `max_tokens` the penalty is `-factor`; a completion that is longer still pays proportionally more.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_tokens: int = Field(gt=0)
-    buffer_tokens: int = Field(gt=0)
-    factor: float = Field(default=1.0, ge=0.0)
-
-    @model_validator(mode="after")
-    def _buffer_fits(self) -> Self:
-        if self.buffer_tokens > self.max_tokens:
-            raise ValueError(
-                f"buffer_tokens is {self.buffer_tokens}, more than max_tokens {self.max_tokens}: "
-                "even an empty completion would be punished; make the buffer smaller"
-            )
-        return self
-
-
-class Term(BaseModel):
-    """A user's own grader as a part of the reward: `weight` times its score. Weight 0 logs it and pays nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    grader: str = Field(description="the name of one of [[reward.graders]]")
-    weight: float = 1.0
-
-
-class RewardSpec(BaseModel):
-    """Which composition, and its numbers.
-
-    * `additive`: accuracy + format_weight x format, format paid whether or not the answer is right
-      (prompt augmentation, arXiv 2602.03190; its weight is 1)
-    * `format_gated`: the format is paid only when the answer is right
-    * `accuracy_only`: the format is measured and logged, never paid
-    * `accuracy_and_format`: 1 for a right answer in a whole format, 0 for all else (CrossThink, arXiv 2504.13941)
-    * `sparkle`: 2 for that, 1 for a right answer in another format, -1 for a wrong one (SPARKLE, arXiv 2506.04723)
-
-    `terms` add to each of them, whether or not the answer is right.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    compose: Composition = "additive"
-    format_weight: float = Field(default=1.0, ge=0.0)
-    overlong: OverlongSpec | None = None
-    terms: tuple[Term, ...] = ()
-
-    @model_validator(mode="after")
-    def _each_term_once(self) -> Self:
-        names = [term.grader for term in self.terms]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"terms: {twice!r} stands there twice; add up its weights")
-        return self
+from chorus.protocol.rewards.spec import OverlongSpec, PointsSpec, RewardSpec
 
 
 @dataclass(frozen=True)
 class RewardParts:
     """The total and what it was made of. `None`: not known (no verdict, no template, no length).
 
-    terms: what each term paid, its weight counted in; None where its grader failed.
+    terms: what each term paid, its weight counted in; None where its grader failed. paid: what the sample got for its
+    place in its group and in the run (group.py), by name.
     """
 
     total: float | None
@@ -101,6 +40,7 @@ class RewardParts:
     format: float | None
     overlong: float | None
     terms: dict[str, float | None] = field(default_factory=dict)
+    paid: dict[str, float] = field(default_factory=dict)
 
 
 def overlong_penalty(spec: OverlongSpec, n_tokens: int) -> float:
@@ -115,6 +55,10 @@ def compose(
     format: float | None,
     n_tokens: int | None = None,
     scores: Mapping[str, float | None] | None = None,
+    *,
+    verdict: str | None = None,
+    truncated: bool = False,
+    paid: Mapping[str, float] | None = None,
 ) -> RewardParts:
     """The reward of one completion.
 
@@ -123,21 +67,28 @@ def compose(
     n_tokens: the completion's length; without it (the reward server) the overlong part is None and not added.
     scores: of the graders that are terms; one that is missing or None failed, and what is paid with a weight then
     leaves no total either.
+    verdict: tells a wrong answer from none, where they get different points. truncated: it was cut off. paid: further
+    parts, which are added.
     """
     overlong = None
     if spec.overlong is not None and n_tokens is not None:
         overlong = overlong_penalty(spec.overlong, n_tokens)
     terms = {term.grader: _times(term.weight, (scores or {}).get(term.grader)) for term in spec.terms}
+    more = dict(paid or {})
     failed = any(term.weight and terms[term.grader] is None for term in spec.terms)
     if accuracy is None or failed:
-        return RewardParts(None, accuracy, format, overlong, terms)
-    total = _answer(spec, accuracy, format) + (overlong or 0.0)
-    total += sum(paid for paid in terms.values() if paid is not None)
-    return RewardParts(total, accuracy, format, overlong, terms)
+        return RewardParts(None, accuracy, format, overlong, terms, more)
+    total = _answer(spec, accuracy, format, verdict) + (overlong or 0.0) + sum(more.values())
+    total += sum(value for value in terms.values() if value is not None)
+    if truncated and spec.stop_properly is not None:
+        total = spec.stop_properly if spec.stop_properly < 0 else total * spec.stop_properly
+    return RewardParts(total, accuracy, format, overlong, terms, more)
 
 
-def _answer(spec: RewardSpec, accuracy: float, format: float | None) -> float:
+def _answer(spec: RewardSpec, accuracy: float, format: float | None, verdict: str | None) -> float:
     """What an answer and its format earn by themselves."""
+    if spec.points is not None:
+        return _points(spec.points, accuracy, format, verdict)
     right, formed = accuracy >= 1.0, format is None or format >= 1.0
     if spec.compose == "accuracy_and_format":
         return float(right and formed)
@@ -145,6 +96,14 @@ def _answer(spec: RewardSpec, accuracy: float, format: float | None) -> float:
         return (2.0 if formed else 1.0) if right else -1.0
     pays_format = spec.compose == "additive" or (spec.compose == "format_gated" and right)
     return accuracy + (spec.format_weight * (format or 0.0) if pays_format else 0.0)
+
+
+def _points(points: PointsSpec, accuracy: float, format: float | None, verdict: str | None) -> float:
+    formed = format is None or format >= 1.0
+    answer = points.right if accuracy >= 1.0 else points.no_answer if verdict == "no_answer" else points.wrong
+    if not formed and points.formless is not None:
+        answer = points.formless
+    return answer + (0.0 if format is None else points.format_right if formed else points.format_wrong)
 
 
 def _times(weight: float, score: float | None) -> float | None:
