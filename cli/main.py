@@ -52,6 +52,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
             "chorus.cli.evaluate.eval",
             "what a model can do on benchmarks: accuracy, pass@k, majority votes, intervals",
         ),
+        "analyse": (
+            "chorus.cli.evaluate.analyse",
+            "two models on the same problems: is the trained one sharper, or does it solve more?",
+        ),
         "measure-difficulty": ("chorus.cli.evaluate.measure_difficulty", "how often a model solves each problem"),
         "levels": ("chorus.cli.data.levels", "difficulty levels from such measurements"),
         "fetch": ("chorus.cli.data.fetch", "public problems and benchmarks, from where they are published to files"),
