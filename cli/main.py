@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Train": {
         "run": ("chorus.cli.run", "run a recipe on this machine: starts everything, shows progress, stops everything"),
+        "slurm": ("chorus.cli.slurm", "run a recipe as jobs of Slurm, and resize it while it trains"),
         "recipes": ("chorus.cli.recipes", "list the recipes that come with Chorus"),
         "init": ("chorus.cli.init", "write one of these recipes into a file of yours, with comments"),
         "doctor": (
