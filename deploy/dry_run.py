@@ -6,10 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from chorus.deploy.hours import Speed, told_time
 from chorus.deploy.memory import (
     GIB,
     LEARNER_BYTES_PER_PARAMETER,
+    RELIFT_BYTES_PER_PARAMETER,
     USUAL_CARD_GIB,
     Needs,
     Verdict,
@@ -26,6 +29,7 @@ from chorus.deploy.shapes import Model, model_of
 from chorus.deploy.sizes import planned, redis_bytes, size
 from chorus.protocol.config.presets import PRESETS, explain, in_words
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.rewards import GATED
 from chorus.protocol.templates.load import choose_templates
 from chorus.protocol.templates.sampling import base_weights
 
@@ -38,12 +42,12 @@ def describe(config: RunConfig, placement: Placement, speed: Speed = _UNKNOWN, c
     speed: what is known of the run's; without it the time is given for several rates. card_gib: of one GPU.
     """
     c, model = config, model_of(config.model.path)
-    samples = c.learner.groups_per_step * c.sampling.group_size
+    samples = c.learner.groups_per_step * c.largest_group
     longest = c.problems.max_prompt_tokens + c.sampling.max_tokens
     updates = c.run.steps * c.learner.updates_per_step
     lines = [
         f"placement   {placement.describe()}",
-        f"steps       {c.run.steps}, of {c.learner.groups_per_step} groups x {c.sampling.group_size} = "
+        f"steps       {c.run.steps}, of {c.learner.groups_per_step} groups x {c.largest_group} = "
         f"{samples} samples; {updates} optimizer updates",
         f"templates   {_templates(config)}",
         *(f"curriculum  {line}" for line in _curriculum(config)),
@@ -58,6 +62,7 @@ def describe(config: RunConfig, placement: Placement, speed: Speed = _UNKNOWN, c
         f"objective   {c.objective.name} ({PRESETS[c.objective.name].source})",
         f"              {in_words(lambda key: getattr(c.objective, key))}",
         *(f"              {line}" for line in explain(c.objective)),
+        *([f"reference   {_reference(config)}"] if c.reference.resets else []),
         *(f"reward      {line}" for line in _reward(config)),
         f"graders     {'those of ' + c.reward.url if c.reward.url else graders(c, placement)}",
         f"evaluation  {_evaluation(config)}",
@@ -111,6 +116,14 @@ def _curriculum(config: RunConfig) -> list[str]:
             parts.append(f"{shares}, {'exactly' if stage.stratified else 'on average'}")
         if stage.max_tokens:
             parts.append(f"at most {stage.max_tokens:,} tokens")
+        if stage.drop_above is not None:
+            parts.append(f"after each pass without what is solved above {stage.drop_above:g}")
+        own = {"group_size": "groups of {}", "temperature": "temperature {:g}", "lr": "lr {:g}"}
+        own |= {"entropy_coefficient": "entropy coefficient {:g}", "kl_coefficient": "KL coefficient {:g}"}
+        parts += [text.format(value) for key, text in own.items() if (value := getattr(stage, key)) is not None]
+        if stage.overlong_filter is not None:
+            parts.append(f"cut-off samples {'out of' if stage.overlong_filter else 'in'} the loss")
+        parts += ["a fresh optimizer"] if stage.reset_optimizer else []
         ends = [f"{stage.steps} steps"] if stage.steps else []
         ends += [f"a plateau of {stage.plateau.figure}"] if stage.plateau else []
         ends += [f"a fall of entropy by {stage.entropy_fall.share:.0%}"] if stage.entropy_fall else []
@@ -129,7 +142,22 @@ def _reward(config: RunConfig) -> list[str]:
         lines.append(f"{grader.name} ({grader.function}{given}): {'; '.join(does)}")
     if section.shadow:
         lines.append(f"{section.shadow} gives a second opinion on {section.shadow_share:.0%} of the samples, unpaid")
-    return lines
+    return lines + [f"{name}: {_told(getattr(section, name))}" for name in ("points", *GATED) if getattr(section, name)]
+
+
+def _told(part: BaseModel) -> str:
+    return ", ".join(f"{key} {value}" for key, value in part.model_dump().items() if value is not None)
+
+
+def _reference(config: RunConfig) -> str:
+    """When the reference policy is reset, and what becomes of the optimizer then."""
+    r = config.reference
+    triggers = [f"every {r.every} steps"] if r.every else []
+    triggers += [f"at a KL of {r.kl_spike:g} times its median over {r.kl_window} steps"] if r.kl_spike else []
+    triggers += [f"after {r.stall} validations without a gain"] if r.stall else []
+    triggers += [f"when validation falls by {r.degrade:g}"] if r.degrade else []
+    then = "begins anew" if r.reset_optimizer else "goes on"
+    return f"reset {', or '.join(triggers)}, not within {r.cooldown_steps} steps; the optimizer {then}"
 
 
 def _memory(config: RunConfig, model: Model | None, placement: Placement, card_gib: float) -> Iterator[str]:
@@ -141,7 +169,8 @@ def _memory(config: RunConfig, model: Model | None, placement: Placement, card_g
         )
         return
     tensor_parallel = len(placement.generator_gpus[0]) if placement.generator_gpus else 1
-    learner = model.count * LEARNER_BYTES_PER_PARAMETER / placement.learner_ranks
+    each = LEARNER_BYTES_PER_PARAMETER + (RELIFT_BYTES_PER_PARAMETER if config.relift.enabled else 0)
+    learner = model.count * each / placement.learner_ranks
     known = "an unknown amount"
     if model.shape:
         known = f"about {size(activation_bytes(config, model.shape, model.count, placement.learner_ranks))}"

@@ -28,6 +28,7 @@ from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
 from chorus.learner.rollouts.lessons import Lessons
 from chorus.learner.rollouts.relift import Relift
+from chorus.learner.training.control import Control
 from chorus.learner.training.export import to_dtype
 from chorus.learner.validation import Evaluations
 from chorus.protocol.config.run import RunConfig
@@ -69,6 +70,7 @@ class Parts:
     weights: WeightSync
     recorder: Recorder
     evaluations: Evaluations
+    control: Control
     relift: Relift
     lessons: Lessons | None = None
     lineage: int = 1
@@ -128,8 +130,10 @@ def assemble(
     relift.restore(manifest.methods.get("relift", {}) if manifest else {}, done, groups.coming_again(done))
     weights = weight_sync(metrics)
     durable = checkpoints.trained_in(run.checkpoints, lineage)
+    control = Control(config, evaluations.validations)
+    control.restore(manifest.methods.get("control", {}) if manifest else {})
     parts = (config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations)
-    return Parts(*parts, relift, lessons, lineage, done, durable)
+    return Parts(*parts, control, relift, lessons, lineage, done, durable)
 
 
 def _introduce(metrics: LearnerMetrics, config: RunConfig, run_id: str, fence: int, done: int) -> None:
@@ -203,7 +207,7 @@ class Lifecycle:
             admitted=p.groups.next_index,
             problems=fingerprint(p.admission.digests),
             at=time.time(),
-            methods={"relift": p.relift.kept()},
+            methods={"relift": p.relift.kept(), "control": p.control.kept()},
         )
         with p.metrics.checkpoint_s.time():
             p.ranks.save(p.run.checkpoints, manifest)
@@ -236,6 +240,7 @@ class Lifecycle:
         target = checkpoints.read_manifest(back).step
         log.warning("step %d: back to the weights and the optimizer of step %d: %s", p.done, target, why)
         p.ranks.load(back)
+        p.control.restore(checkpoints.read_manifest(back).methods.get("control", {}), gone_back_at=p.done)
         p.evaluations.ledger.fence = p.ledger.advance()
         p.metrics.fence.set(p.ledger.fence)
         self.checkpoint(rolled_back_to=target)

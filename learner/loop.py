@@ -1,6 +1,6 @@
 """The order of a step, and nothing else.
 
-    collect ─▶ store and record ─▶ experience ─▶ train ─▶ supervised update? ─▶ free credits, admit ─▶ publish
+    collect ─▶ decide ─▶ experience ─▶ store and record ─▶ train ─▶ supervised update? ─▶ free credits, admit ─▶ publish
             ─▶ record its metrics ─▶ next stage? ─▶ collapsed? back, or the end ─▶ checkpoint? ─▶ validate?
 
 What is on disk and on the ledger before a step trains is all that a resumed learner needs to train it again. What comes
@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 
 from chorus.learner.lifecycle import Lifecycle, Parts
 from chorus.learner.metrics.recorder import Around
+from chorus.learner.training.control import Decisions
 from chorus.learner.training.experience import make_experience, minibatches
+from chorus.protocol.config.settings import StepSettings
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import WEIGHT_CHECKS, unpack_ids
 from chorus.protocol.run_folder.rollouts import write_step
@@ -52,25 +55,40 @@ class Learner:
         groups = self._collect(step)
         waited_s = time.monotonic() - started
         ids = [rollout.entry.id for rollout in groups]
-        experience = make_experience(groups, p.config, p.version, p.ranks.reference)
-        parts = minibatches(experience, p.config.sampling.group_size, p.config.learner.updates_per_step)
+        decisions, settings = self._decide(step, groups)
+        left_out = p.admission.stages.filters_overlong
+        experience = make_experience(groups, p.config, p.version, p.ranks.reference, decisions, left_out)
+        parts = minibatches(experience, p.config.learner.updates_per_step)
         write_step(p.run, step, groups)
         p.ledger.record(step, ids)
 
-        stats = p.ranks.step(parts)
+        stats = p.ranks.step(parts, settings)
         batch = p.relift.due(step, groups)  # recorded by now, as the step's groups are
         supervised = p.ranks.supervise(batch).figures() if batch else {}
 
         p.ledger.trained(step, ids)
         p.done, p.untold[step] = step, ids
         p.groups.trained(groups)
-        p.admission.observe_step(groups)
+        p.admission.observe_step(groups, decisions.gates)
         p.groups.admit(step, p.config.run.steps - step, p.version)
         self.life.publish(prefixes_of(groups))
-        methods = p.relift.figures(groups) | supervised
+        methods = p.control.figures(step, decisions) | p.relift.figures(groups) | supervised
         around = Around(started, waited_s, p.groups.waiting, p.groups.take_filtered(), p.weights.members(), methods)
-        p.recorder.record(step, groups, experience, stats, around)
+        p.control.observe(p.recorder.record(step, groups, experience, stats, around))
         self._after(step)
+
+    def _decide(self, step: int, groups: list[Rollout]) -> tuple[Decisions, StepSettings]:
+        """What the steps so far and the stage say of this one. A reset of the reference comes first of all: rewards ask
+        it, too."""
+        p = self.parts
+        decisions = p.control.at(step, groups)
+        if decisions.reset is not None:
+            log.info("step %d: the reference policy becomes the current one (%s)", step, decisions.reset)
+            p.ranks.reset_reference(p.config.reference.reset_optimizer)
+        indices = [rollout.group.task.index for rollout in groups]
+        settings = p.admission.stages.settings(indices, decisions.coefficients)
+        own = {"kl_coefficient": settings.kl_coefficient, "entropy_coefficient": settings.entropy_coefficient}
+        return replace(decisions, **own), settings
 
     def _collect(self, step: int) -> list[Rollout]:
         p, deadline_s = self.parts, self.parts.config.learner.collect_deadline_s
@@ -103,7 +121,7 @@ class Learner:
 class FineTuning(Learner):
     """Critiques in the rollouts' place (`chorus finetune`): no group is admitted, and the ledger's accounts stay empty.
 
-    take, recorded ─▶ train ─▶ publish ─▶ record its metrics ─▶ checkpoint? ─▶ validate?
+    take, recorded ─▶ train ─▶ publish, where answers follow ─▶ record its metrics ─▶ checkpoint? ─▶ validate?
     """
 
     def step(self) -> None:
@@ -117,7 +135,8 @@ class FineTuning(Learner):
         stats = p.ranks.supervise(batch)
 
         p.done, p.untold[step] = step, []
-        self.life.publish([[*d.prompt, *d.target[: len(d.target) // 2]] for d in batch[:WEIGHT_CHECKS]])
+        if p.evaluations.due(step) or step == p.config.run.steps:
+            self.life.publish([[*d.prompt, *d.target[: len(d.target) // 2]] for d in batch[:WEIGHT_CHECKS]])
         p.recorder.record_lesson(step, stats, started, p.lessons.passes(step))
         self._after(step)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chorus.learner.metrics import curriculum, diversity
+from chorus.learner.metrics import curriculum, diversity, interleaved
 from chorus.learner.metrics.alarms import NAMES, Alarms
 from chorus.learner.metrics.doctor.visit import Doctor
 from chorus.learner.metrics.step_record import Surroundings, step_record
@@ -81,10 +81,11 @@ class Recorder:
 
     def record(
         self, step: int, groups: list[Rollout], experience: Experience, stats: StepStats, around: Around
-    ) -> None:
-        """Before the checkpoint, so that a step which a checkpoint holds has its line."""
+    ) -> dict[str, Any]:
+        """Before the checkpoint, so that a step which a checkpoint holds has its line. Returns the record."""
         values = step_record(step, self.config, groups, experience, stats, self._surroundings(around), self._labels)
         values |= curriculum.step_metrics(groups, self._admission)
+        values |= interleaved.step_metrics(groups, self._admission.templates, self._decoder.decode_batch)
         values |= diversity.step_metrics(groups, self._admission.templates, self._decoder.decode_batch)
         values |= around.methods
         if self.config.templates.adaptive:
@@ -96,6 +97,7 @@ class Recorder:
             log.warning("%s", text)
         self._admission.stages.take(record)
         self._keep(record, [(r.group, staleness(r.group, experience.version)) for r in groups])
+        return record
 
     def record_lesson(self, step: int, stats: SupervisedStats, started: float, passes: float) -> None:
         """A step of fine-tuning: an update without rollouts, so nothing that is measured on those is known of it."""

@@ -7,19 +7,21 @@ not in it begins anew.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint import FileSystemReader, state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
     get_state_dict,
+    set_model_state_dict,
     set_state_dict,
 )
 
@@ -29,10 +31,19 @@ from chorus.protocol.run_folder.checkpoints import EXPORT, STATE, Manifest, fold
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 
 Optimizers = Mapping[str, torch.optim.Optimizer]
+_REFERENCE = "reference"
 
 
-def save(folder: Path, policy: Policy, optimizers: Optimizers, manifest: Manifest, check: bool = False) -> Path:
-    """Write a checkpoint; a collective, all ranks call it. Returns its folder. `check`: look at its export, too."""
+def save(
+    folder: Path,
+    policy: Policy,
+    optimizers: Optimizers,
+    manifest: Manifest,
+    check: bool = False,
+    reference: Policy | None = None,
+) -> Path:
+    """Write a checkpoint; a collective, all ranks call it. Returns its folder. `check`: look at its export, too.
+    `reference`: where it must be in it, since it is not the policy that the run began with."""
     path = folder_of(folder, manifest.step)
     rank = dist.get_rank() if dist.is_initialized() else 0
     if rank == 0:
@@ -40,7 +51,8 @@ def save(folder: Path, policy: Policy, optimizers: Optimizers, manifest: Manifes
         path.mkdir(parents=True)
     if dist.is_initialized():
         dist.barrier()
-    state = _state_of(policy, {name: optimizer for name, optimizer in optimizers.items() if optimizer.state})
+    stepped = {name: optimizer for name, optimizer in optimizers.items() if optimizer.state}
+    state = _state_of(policy, stepped, reference)
     try:
         state_dict_saver.save(state, checkpoint_id=str(path / STATE))
     except CheckpointException as error:  # a BaseException, which nobody expects
@@ -55,18 +67,29 @@ def save(folder: Path, policy: Policy, optimizers: Optimizers, manifest: Manifes
     return path
 
 
-def load(path: Path, policy: Policy, optimizers: Optimizers) -> Manifest:
-    """Restore policy and optimizers in place; a collective. The optimizers' settings stay those of the configuration.
+def has_reference(path: Path) -> bool:
+    """Whether the checkpoint holds a reference policy."""
+    return any(name.startswith(f"{_REFERENCE}.") for name in _stored(path))
+
+
+def _stored(path: Path) -> Iterable[str]:
+    """The names of all that the checkpoint holds."""
+    return FileSystemReader(path / STATE).read_metadata().state_dict_metadata
+
+
+def load(path: Path, policy: Policy, optimizers: Optimizers, reference: Policy | None = None) -> Manifest:
+    """Restore policy, optimizers and, where it is given, the reference in place; a collective. The optimizers' settings
+    stay those of the configuration.
 
     Raises CannotGoOn for the state of a model of other shapes.
     """
-    stored = FileSystemReader(path / STATE).read_metadata().state_dict_metadata
+    stored = _stored(path)
     known = {name: o for name, o in optimizers.items() if any(key.startswith(f"{name}.") for key in stored)}
     for name, optimizer in optimizers.items():
         optimizer.zero_grad(set_to_none=True)
         if name not in known:
             optimizer.state.clear()
-    state = _state_of(policy, known)
+    state = _state_of(policy, known, reference)
     try:
         state_dict_loader.load(state, checkpoint_id=str(path / STATE))
     except CheckpointException as error:
@@ -80,10 +103,14 @@ def load(path: Path, policy: Policy, optimizers: Optimizers) -> Manifest:
         set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state[name])
         for group, wanted in zip(optimizer.param_groups, settings, strict=True):
             group.update(wanted)
+    if reference is not None:
+        set_model_state_dict(reference, state[_REFERENCE])
     return read_manifest(path)
 
 
-def _state_of(policy: Policy, optimizers: Optimizers) -> dict[str, Any]:
+def _state_of(policy: Policy, optimizers: Optimizers, reference: Policy | None) -> dict[str, Any]:
     """What torch.distributed.checkpoint writes, and reads into."""
     state: dict[str, Any] = {"model": get_model_state_dict(policy)}
+    if reference is not None:
+        state[_REFERENCE] = get_model_state_dict(reference)
     return state | {name: get_optimizer_state_dict(policy, optimizer) for name, optimizer in optimizers.items()}

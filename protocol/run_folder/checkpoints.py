@@ -1,7 +1,8 @@
 """Checkpoints as folders: which are whole, what their manifests say, which may go. Nothing here needs torch.
 
     <run>/checkpoints/step-000040/
-        state/           model and optimizer, torch.distributed.checkpoint (any number of ranks can load it)
+        state/           model, optimizer and, where it is reset, the reference policy: torch.distributed.checkpoint
+                         (any number of ranks can load it)
         huggingface/     the policy as a Hugging Face folder
         manifest.json    written last; a folder without it is no checkpoint
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Category = Literal["deepseek", "free-form", "reflection", "explicit-cot"]
-Contract = Literal["count", "strict"]
+Contract = Literal["count", "strict", "interleaved"]
 
 
 def _no_chat_markup(text: str) -> str:
@@ -56,9 +56,17 @@ class Template(BaseModel):
     @field_validator("contract")
     @classmethod
     def _has_something_to_check(cls, contract: Contract, info: ValidationInfo) -> Contract:
-        if contract == "strict" and not info.data.get("markers", True):
-            raise ValueError("a strict contract needs markers; list them, or remove `contract`")
+        if contract != "count" and not info.data.get("markers", True):
+            raise ValueError(f"a contract that is {contract} needs markers; list them, or remove `contract`")
         return contract
+
+
+def opening(template: Template) -> str:
+    """The marker that opens the reasoning, which a completion has to write itself; empty where the prefill has opened
+    it, or where the template has no such tag."""
+    first = template.markers[0] if template.markers else ""
+    tag = re.match(r"<([A-Za-z][\w-]*)>", first)
+    return first if tag and any(f"</{tag[1]}>" in marker for marker in template.markers) else ""
 
 
 def messages(template: Template, problem: str) -> list[dict[str, str]]:

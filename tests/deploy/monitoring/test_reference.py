@@ -14,6 +14,8 @@ PLAIN = {
     "chorus_learner_advantage",
     "chorus_learner_age_importance_weight",
     "chorus_learner_alarm",
+    "chorus_learner_answers",
+    "chorus_learner_coefficient",
     "chorus_learner_distinct_solutions",
     "chorus_learner_fence",
     "chorus_learner_format_score",
@@ -25,11 +27,13 @@ PLAIN = {
     "chorus_learner_learning_rate",
     "chorus_learner_loss",
     "chorus_learner_overlong_penalty",
+    "chorus_learner_paid",
     "chorus_learner_part_reward",
     "chorus_learner_part_samples",
     "chorus_learner_passes",
     "chorus_learner_policy_ratio_mean",
     "chorus_learner_policy_ratio_off_max",
+    "chorus_learner_reference_resets",
     "chorus_learner_reward",
     "chorus_learner_score",
     "chorus_learner_seed_clusters",
@@ -54,8 +58,8 @@ PLAIN = {
 }
 LABELS = {
     *("what", "outcome", "result", "finish", "state", "reason", "why", "answer", "stat", "side", "age", "from", "n"),
-    *("against", "estimator", "alarm", "when", "figure", "kind", "verdict"),  # values are written down in the code
-    "bin",
+    *("gate", "of", "bin", "against", "estimator", "alarm"),  # values are written down in the code
+    *("when", "figure", "kind", "verdict"),  # and these
     *("template", "by", "part", "score"),  # bounded: MAX_PARTS of protocol/metrics/step.py
     *("run", "recipe", "generator"),  # one value a process
 }

@@ -137,7 +137,7 @@ def test_what_is_not_there_is_said_in_one_line(
 def test_a_bad_file_is_refused_with_its_field(terse: Path, capsys: pytest.CaptureFixture[str]) -> None:
     terse.write_text(TERSE + 'contract = "loose"\n')
     assert chorus("show", terse, "--problem", "p") == CANNOT_GO_ON
-    assert "terse.toml: contract: Input should be 'count' or 'strict'" in capsys.readouterr().err
+    assert "terse.toml: contract: Input should be 'count', 'strict' or 'interleaved'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", sorted(load_templates()))

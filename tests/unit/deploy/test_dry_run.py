@@ -144,6 +144,19 @@ def test_it_explains_the_objective_with_its_sources(configure: Configure) -> Non
     assert "clip_high    0.0005               set in the recipe" in text
 
 
+def test_resets_of_the_reference_and_gated_parts_of_the_reward_are_told(configure: Configure) -> None:
+    def told(config: RunConfig) -> str:
+        return describe(config, place(config, [0, 1], []))
+
+    objective = {"name": "prorl_v2"}
+    text = told(configure(objective=objective, reference={"every": 9, "kl_spike": 3, "reset_optimizer": False}))
+    said = "reset every 9 steps, or at a KL of 3 times its median over 20 steps, not within 1 steps"
+    assert f"reference   {said}; the optimizer goes on" in text
+    assert "reference   " not in told(configure(objective=objective))
+    text = told(configure(reward={"short": {"tolerance_tokens": 7}}))
+    assert "reward      short: weight 1.0, only_right True, band True, tolerance_tokens 7, gate True" in text
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_estimate_of_activations_is_what_autograd_keeps(
     configure: Configure, tmp_path: Path, checkpointing: bool

@@ -87,6 +87,35 @@ def test_a_problem_without_an_answer_is_refused_with_file_and_line(tiny_model: P
         admission(tiny_model, str(problems))
 
 
+@pytest.mark.parametrize(
+    ("template", "sub_answers", "missing"),
+    [
+        (TEMPLATE, ["1"], "no template of templates.names asks for blocks"),
+        ("interleaved", None, "no problem of problems.train has `sub_answers`"),
+        ("interleaved", ["1"], None),
+    ],
+)
+def test_paying_sub_answers_that_could_never_be_found_is_refused(
+    tiny_model: Path, tmp_path: Path, template: str, sub_answers: list[str] | None, missing: str | None
+) -> None:
+    file = tmp_path / "hops.jsonl"
+    row = {"problem": "1 + 1 + 1", "answer": "3"} | ({"sub_answers": sub_answers} if sub_answers else {})
+    file.write_text(json.dumps(row) + "\n")
+    sections: dict[str, Any] = {
+        "model": {"path": str(tiny_model), "context": 900},
+        "problems": {"train": [str(file)], "max_prompt_tokens": 800},
+        "templates": {"names": [template]},
+        "sampling": {"max_tokens": 16},
+        "reward": {"interleaved": {}},
+    }
+    config = RunConfig.model_validate(sections)
+    if missing is None:
+        assert Admission(config, "run").task(0, 0).sub_answers == ["1"]
+        return
+    with pytest.raises(CannotGoOn, match=f"reward.interleaved pays sub-answers, and {missing}"):
+        Admission(config, "run")
+
+
 def test_an_unknown_template_is_refused_with_those_that_are_known(tiny_model: Path, problems: Path) -> None:
     with pytest.raises(CannotGoOn, match=r"templates.names: nobody unknown; known: .*qwen-math"):
         admission(tiny_model, str(problems), template="nobody")

@@ -16,7 +16,7 @@ from chorus.protocol.config.run import RunConfig
 DEMO = Path(__file__).parents[3] / "recipes" / "demo.toml"
 NAMES = (
     "grpo", "dr_grpo", "dapo", "seed_grpo", "gmpo", "gspo", "cispo", "rloo", "reinforce_pp", "reinforce_pp_baseline",
-    "prompt_augmentation", "questa",
+    "prompt_augmentation", "questa", "prorl", "prorl_v2",
 )  # fmt: skip
 
 
