@@ -61,6 +61,14 @@ class Template(BaseModel):
         return contract
 
 
+def opening(template: Template) -> str:
+    """The marker that opens the reasoning, which a completion has to write itself; empty where the prefill has opened
+    it, or where the template has no such tag."""
+    first = template.markers[0] if template.markers else ""
+    tag = re.match(r"<([A-Za-z][\w-]*)>", first)
+    return first if tag and any(f"</{tag[1]}>" in marker for marker in template.markers) else ""
+
+
 def messages(template: Template, problem: str) -> list[dict[str, str]]:
     """The chat messages of a prompt, without the prefill (which opens the assistant's turn).
 
