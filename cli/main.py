@@ -22,6 +22,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Train": {
         "run": ("chorus.cli.run", "run a recipe on this machine: starts everything, shows progress, stops everything"),
         "finetune": ("chorus.cli.finetune", "fine-tune a model on critiques, with a run's folder, progress and curves"),
+        "slurm": ("chorus.cli.slurm", "run a recipe as jobs of Slurm, and resize it while it trains"),
         "recipes": ("chorus.cli.recipes", "list the recipes that come with Chorus"),
         "check": ("chorus.cli.check", "what this machine has of what a run needs; then five steps of the demo on it"),
         "init": ("chorus.cli.init", "write one of these recipes into a file of yours, with comments"),
@@ -51,6 +52,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "eval": (
             "chorus.cli.evaluate.eval",
             "what a model can do on benchmarks: accuracy, pass@k, majority votes, intervals",
+        ),
+        "analyse": (
+            "chorus.cli.evaluate.analyse",
+            "two models on the same problems: is the trained one sharper, or does it solve more?",
         ),
         "measure-difficulty": ("chorus.cli.evaluate.measure_difficulty", "how often a model solves each problem"),
         "levels": ("chorus.cli.data.levels", "difficulty levels from such measurements"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -81,8 +82,28 @@ def main(
         raise CannotGoOn(f"--{asked} says how a run goes on: give its folder with --resume")
     if dry_run:
         cards = visible_gpus() if gpus is None else list(range(gpus))
+        _check_positive(
+            {
+                "--gpu-gib": gpu_gib,
+                "--mean-tokens": mean_tokens,
+                "--tokens-per-second": tokens_per_second,
+                "--learner-rate": learner_rate,
+                "--generator-rate": generator_rate,
+            }
+        )
+        if mean_tokens and mean_tokens > config.sampling.max_tokens:
+            raise CannotGoOn(
+                f"--mean-tokens {mean_tokens:g}: no completion is longer than sampling.max_tokens = "
+                f"{config.sampling.max_tokens}; give at most that"
+            )
         speed = Speed(mean_tokens, tokens_per_second, learner_rate, generator_rate)
         print(describe(config, place(config, visible_cores(), cards), speed, gpu_gib or card_gib()))
         return os.EX_OK
     check_inputs(config, resumed=resume is not None)
     return run(config, str(source), resume=resume, asked=asked)
+
+
+def _check_positive(options: dict[str, float | None]) -> None:
+    for name, value in options.items():
+        if value is not None and not 0 < value < math.inf:
+            raise CannotGoOn(f"{name} {value:g}: give a number above 0")

@@ -19,7 +19,7 @@ from chorus.protocol.runtime.command_line import PATH, Group, option
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.templates.load import choose_templates, known_templates
 from chorus.protocol.templates.score import contract_faults, format_score, marker_counts
-from chorus.protocol.templates.template import Template, render_chatml
+from chorus.protocol.templates.template import Template, as_jinja, render_chatml
 
 FAULTS = 1  # exit status of `try` for a text that the contract does not pay in full
 
@@ -58,6 +58,17 @@ def _show_command(above: tuple[Path, ...], name: str, problem: str, model: str |
     """Show the prompt, exactly as the model sees it."""
     template, _ = _find(name, (*above, *files))
     _show(template, problem, model)
+    return os.EX_OK
+
+
+@main.command("jinja")
+@name_argument
+@files_option
+@click.pass_obj
+def _jinja_command(above: tuple[Path, ...], name: str, files: tuple[Path, ...]) -> int:
+    """Print the template as a chat template (ChatML), to serve a policy with: `vllm serve ... --chat-template FILE`."""
+    template, _ = _find(name, (*above, *files))
+    _write(as_jinja(template))
     return os.EX_OK
 
 

@@ -12,6 +12,7 @@ from chorus.deploy.hours import Speed, told_time
 from chorus.deploy.memory import (
     GIB,
     LEARNER_BYTES_PER_PARAMETER,
+    RELIFT_BYTES_PER_PARAMETER,
     USUAL_CARD_GIB,
     Needs,
     Verdict,
@@ -41,12 +42,12 @@ def describe(config: RunConfig, placement: Placement, speed: Speed = _UNKNOWN, c
     speed: what is known of the run's; without it the time is given for several rates. card_gib: of one GPU.
     """
     c, model = config, model_of(config.model.path)
-    samples = c.learner.groups_per_step * c.sampling.group_size
+    samples = c.learner.groups_per_step * c.largest_group
     longest = c.problems.max_prompt_tokens + c.sampling.max_tokens
     updates = c.run.steps * c.learner.updates_per_step
     lines = [
         f"placement   {placement.describe()}",
-        f"steps       {c.run.steps}, of {c.learner.groups_per_step} groups x {c.sampling.group_size} = "
+        f"steps       {c.run.steps}, of {c.learner.groups_per_step} groups x {c.largest_group} = "
         f"{samples} samples; {updates} optimizer updates",
         f"templates   {_templates(config)}",
         *(f"curriculum  {line}" for line in _curriculum(config)),
@@ -115,6 +116,14 @@ def _curriculum(config: RunConfig) -> list[str]:
             parts.append(f"{shares}, {'exactly' if stage.stratified else 'on average'}")
         if stage.max_tokens:
             parts.append(f"at most {stage.max_tokens:,} tokens")
+        if stage.drop_above is not None:
+            parts.append(f"after each pass without what is solved above {stage.drop_above:g}")
+        own = {"group_size": "groups of {}", "temperature": "temperature {:g}", "lr": "lr {:g}"}
+        own |= {"entropy_coefficient": "entropy coefficient {:g}", "kl_coefficient": "KL coefficient {:g}"}
+        parts += [text.format(value) for key, text in own.items() if (value := getattr(stage, key)) is not None]
+        if stage.overlong_filter is not None:
+            parts.append(f"cut-off samples {'out of' if stage.overlong_filter else 'in'} the loss")
+        parts += ["a fresh optimizer"] if stage.reset_optimizer else []
         ends = [f"{stage.steps} steps"] if stage.steps else []
         ends += [f"a plateau of {stage.plateau.figure}"] if stage.plateau else []
         ends += [f"a fall of entropy by {stage.entropy_fall.share:.0%}"] if stage.entropy_fall else []
@@ -160,7 +169,8 @@ def _memory(config: RunConfig, model: Model | None, placement: Placement, card_g
         )
         return
     tensor_parallel = len(placement.generator_gpus[0]) if placement.generator_gpus else 1
-    learner = model.count * LEARNER_BYTES_PER_PARAMETER / placement.learner_ranks
+    each = LEARNER_BYTES_PER_PARAMETER + (RELIFT_BYTES_PER_PARAMETER if config.relift.enabled else 0)
+    learner = model.count * each / placement.learner_ranks
     known = "an unknown amount"
     if model.shape:
         known = f"about {size(activation_bytes(config, model.shape, model.count, placement.learner_ranks))}"

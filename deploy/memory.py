@@ -4,6 +4,7 @@
                     + the larger of  a micro-batch's activations and what is gathered or copied in bfloat16
                                 and  the optimizer's temporaries, 4 bytes a parameter / ranks
                     + 4 bytes a parameter / ranks       the reference policy, where the objective has one
+                    + 8 bytes a parameter / ranks       the second AdamW's moments, with relift
     generator, a GPU  the weights / tensor parallel   + the KV cache, of which one sequence must fit
 
 Of the room that each has, a tenth is left free: for CUDA itself, NCCL's buffers and fragments. Everything is counted
@@ -24,6 +25,7 @@ GIB = 2**30
 # Weights and AdamW's two moments in float32, and the gradient: the learner's state.
 LEARNER_BYTES_PER_PARAMETER = 16
 _REFERENCE_BYTES_PER_PARAMETER = 4
+RELIFT_BYTES_PER_PARAMETER = 8  # the moments of its own AdamW
 _OPTIMIZER_BYTES_PER_PARAMETER = 4  # AdamW over lists of tensors makes one more list while it steps
 HEADROOM = 0.1
 USUAL_CARD_GIB = 80.0  # where no card is here and none is named
@@ -112,7 +114,9 @@ def _learner_bytes(config: RunConfig, model: Model, ranks: int) -> float:
     reference = _REFERENCE_BYTES_PER_PARAMETER * mine if config.objective.needs_reference else 0.0
     if reference and ranks > 1 and model.shape:
         reference += 2 * (model.shape.root + 2 * model.shape.layer)  # gathered, too
-    return LEARNER_BYTES_PER_PARAMETER * mine + reference + max(activations, _OPTIMIZER_BYTES_PER_PARAMETER * mine)
+    second = RELIFT_BYTES_PER_PARAMETER * mine if config.relift.enabled else 0.0
+    peak = max(activations, _OPTIMIZER_BYTES_PER_PARAMETER * mine)
+    return LEARNER_BYTES_PER_PARAMETER * mine + second + reference + peak
 
 
 def weight_bytes(config: RunConfig, model: Model, tensor_parallel: int) -> float:

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from chorus.deploy.memory import RELIFT_BYTES_PER_PARAMETER
 from chorus.deploy.shapes import model_of
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.graders import MAX_ROW_BYTES
@@ -24,7 +25,7 @@ _LOGS = 64 * 2**20
 def redis_bytes(c: RunConfig) -> float:
     """What Redis holds at most. What is trained stays there until a checkpoint holds it."""
     kept = c.capacity + c.learner.checkpoint_every * c.learner.groups_per_step
-    count = kept * c.sampling.group_size * c.sampling.max_tokens * BYTES_PER_TOKEN
+    count = kept * c.largest_group * c.sampling.max_tokens * BYTES_PER_TOKEN
     count += kept * c.problems.max_prompt_tokens * 4
     if any(grader.columns for grader in c.reward.graders):
         count += (kept + c.capacity) * MAX_ROW_BYTES  # in the group, and in the task until it is committed
@@ -50,8 +51,9 @@ def planned(config: RunConfig) -> Disk:
     # One is written before an older one goes; the selected one is kept, and one from before an alarm may be.
     kept = c.learner.keep_checkpoints + 1 + bool(c.evaluation.every)
     a_parameter = CHECKPOINT_BYTES_PER_PARAMETER + REFERENCE_BYTES_PER_PARAMETER * c.reference.resets
+    a_parameter += RELIFT_BYTES_PER_PARAMETER * c.relift.enabled
     written = -(-c.run.steps // c.learner.checkpoint_every)
-    tokens = c.run.steps * c.learner.groups_per_step * c.sampling.group_size * c.sampling.max_tokens
+    tokens = c.run.steps * c.learner.groups_per_step * c.largest_group * c.sampling.max_tokens
     # An append-only file is rewritten when it has doubled.
     width = 4 if c.model.dtype == "float32" else 2
     exports = max(0, written - kept) * count * width if c.learner.keep_exports == "all" else 0.0

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 
 from chorus.learner.lifecycle import Lifecycle, Parts
 from chorus.learner.metrics.recorder import Around
 from chorus.learner.training.control import Decisions
 from chorus.learner.training.experience import make_experience, minibatches
+from chorus.protocol.config.settings import StepSettings
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import WEIGHT_CHECKS, unpack_ids
 from chorus.protocol.run_folder.rollouts import write_step
@@ -53,13 +55,14 @@ class Learner:
         groups = self._collect(step)
         waited_s = time.monotonic() - started
         ids = [rollout.entry.id for rollout in groups]
-        decisions = self._decide(step, groups)
-        experience = make_experience(groups, p.config, p.version, p.ranks.reference, decisions)
-        parts = minibatches(experience, p.config.sampling.group_size, p.config.learner.updates_per_step)
+        decisions, settings = self._decide(step, groups)
+        left_out = p.admission.stages.filters_overlong
+        experience = make_experience(groups, p.config, p.version, p.ranks.reference, decisions, left_out)
+        parts = minibatches(experience, p.config.learner.updates_per_step)
         write_step(p.run, step, groups)
         p.ledger.record(step, ids)
 
-        stats = p.ranks.step(parts, decisions.coefficients)
+        stats = p.ranks.step(parts, settings)
         batch = p.relift.due(step, groups)  # recorded by now, as the step's groups are
         supervised = p.ranks.supervise(batch).figures() if batch else {}
 
@@ -74,14 +77,18 @@ class Learner:
         p.control.observe(p.recorder.record(step, groups, experience, stats, around))
         self._after(step)
 
-    def _decide(self, step: int, groups: list[Rollout]) -> Decisions:
-        """What the steps so far say of this one. A reset of the reference comes first of all: rewards ask it, too."""
+    def _decide(self, step: int, groups: list[Rollout]) -> tuple[Decisions, StepSettings]:
+        """What the steps so far and the stage say of this one. A reset of the reference comes first of all: rewards ask
+        it, too."""
         p = self.parts
         decisions = p.control.at(step, groups)
         if decisions.reset is not None:
             log.info("step %d: the reference policy becomes the current one (%s)", step, decisions.reset)
             p.ranks.reset_reference(p.config.reference.reset_optimizer)
-        return decisions
+        indices = [rollout.group.task.index for rollout in groups]
+        settings = p.admission.stages.settings(indices, decisions.coefficients)
+        own = {"kl_coefficient": settings.kl_coefficient, "entropy_coefficient": settings.entropy_coefficient}
+        return replace(decisions, **own), settings
 
     def _collect(self, step: int) -> list[Rollout]:
         p, deadline_s = self.parts, self.parts.config.learner.collect_deadline_s
@@ -114,7 +121,7 @@ class Learner:
 class FineTuning(Learner):
     """Critiques in the rollouts' place (`chorus finetune`): no group is admitted, and the ledger's accounts stay empty.
 
-    take, recorded ─▶ train ─▶ publish ─▶ record its metrics ─▶ checkpoint? ─▶ validate?
+    take, recorded ─▶ train ─▶ publish, where answers follow ─▶ record its metrics ─▶ checkpoint? ─▶ validate?
     """
 
     def step(self) -> None:
@@ -128,7 +135,8 @@ class FineTuning(Learner):
         stats = p.ranks.supervise(batch)
 
         p.done, p.untold[step] = step, []
-        self.life.publish([[*d.prompt, *d.target[: len(d.target) // 2]] for d in batch[:WEIGHT_CHECKS]])
+        if p.evaluations.due(step) or step == p.config.run.steps:
+            self.life.publish([[*d.prompt, *d.target[: len(d.target) // 2]] for d in batch[:WEIGHT_CHECKS]])
         p.recorder.record_lesson(step, stats, started, p.lessons.passes(step))
         self._after(step)
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
 from chorus.learner.rollouts.admission import Admission
@@ -119,7 +120,8 @@ class Evaluations:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`accuracy`: mean over the samples at the training temperature; `greedy`: at temperature 0."""
+    """`accuracy`: mean over the samples at the training temperature, and `by_kind` of each kind of problem where there
+    are several; `greedy`: at temperature 0."""
 
     step: int
     problems: int
@@ -131,8 +133,9 @@ class Evaluation:
     truncated: float
     ungraded: int
     seconds: float
+    by_kind: dict[str, float] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -168,7 +171,17 @@ def evaluate(
         truncated=mean(s.finish_reason == "length" for s in samples) or 0.0,
         ungraded=len(sampled) - len(graded),
         seconds=time.monotonic() - started,
+        by_kind=_by_kind(groups),
     )
+
+
+def _by_kind(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for group in groups:
+        if group.task.sampling.temperature > 0:
+            known = [s.grade.accuracy for s in group.samples if s.grade.accuracy is not None]
+            found.setdefault(group.task.kind, []).extend(known)
+    return {kind: fmean(known) for kind, known in sorted(found.items()) if known} if len(found) > 1 else {}
 
 
 def _admit(ledger: LearnerLedger, ask: Ask, version: int) -> tuple[int, list[Task]]:

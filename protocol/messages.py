@@ -218,18 +218,24 @@ class Task(Message):
     deadline_s: float = Field(gt=0)  # from lease to commit
     admitted_at: float  # unix seconds
     row: JsonText | None = None  # the columns that users' own graders asked for
+    opened: str = ""  # the template's marker that the prompt has written already: it counts as the completion's
+    options: list[str] = []  # of multiple choice, in order: the text of one is as good as its letter
     sub_answers: list[str] = []
 
     @model_serializer(mode="wrap")
     def _without_what_it_has_not(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A task without a row is written as tasks were before there were any: the ledger keeps their digests."""
         fields = plain(self)
-        return {key: value for key, value in fields.items() if value or key not in ("row", "sub_answers")}
+        return {key: value for key, value in fields.items() if value or key not in _RARE_IN_TASKS}
 
     def grading(self) -> dict[str, Any]:
         """What a grader is told of it, beside a completion."""
         asked = _grading(self.kind, self.gold, self.tests, self.row) | {"template": self.template}
-        return asked | ({"sub_answers": self.sub_answers} if self.sub_answers else {})
+        more = {"options": self.options, "sub_answers": self.sub_answers}
+        return asked | {key: value for key, value in more.items() if value}
+
+
+_RARE_IN_TASKS = frozenset({"row", "opened", "options", "sub_answers"})
 
 
 class Shadow(BaseModel):

@@ -72,8 +72,8 @@ def sloppy_solution(
     form: another layout than the template's. repeats: how often both steps are said again.
     """
     a, b, c = operands
-    total = _step(a + b, random, slip)
-    result = _step(total - c, random, slip)
+    total = slipped(a + b, random, slip)
+    result = slipped(total - c, random, slip)
     pieces: list[Piece] = []
     for place in form or layout(template):
         if place == FIRST:
@@ -84,7 +84,7 @@ def sloppy_solution(
         elif place == SUB:
             pieces.append((str(total), False))
         elif place == LAST:  # worked afresh: the check may find another result than the solution
-            result = _step(total - c, random, slip)
+            result = slipped(total - c, random, slip)
             pieces.append((f"{total} - {c} = {result}", False))
         elif place == BOX:
             pieces.extend([("\\boxed{", True), (str(result), False), ("}", True)])
@@ -95,7 +95,7 @@ def sloppy_solution(
     return "".join(text for text, _ in pieces)
 
 
-def _step(exact: int, random: Random, slip: float) -> int:
+def slipped(exact: int, random: Random, slip: float) -> int:
     """The exact result, or one that is off by 1 or 2; never negative."""
     return max(0, exact + (random.choice((-2, -1, 1, 2)) if random.random() < slip else 0))
 

@@ -1,7 +1,7 @@
 """`python -m chorus.benchmarks.experiments.relift`: problems that the tiny policy never solves, with ReLIFT, with
 QuestA, or with reinforcement learning alone.
 
-Settings stand in relift.toml beside this file. Arms are compared after equal steps, and at equal tokens: at the newest
+Settings stand in settings/relift.toml. Arms are compared after equal steps, and at equal tokens: at the newest
 checkpoint up to which an arm has trained no more tokens, of rollouts and of solutions, than the arm with the fewest.
 What they came to is measured apart and without hints, on the problems trained on and on held-out ones chosen in the
 same way. A run that has ended is not run again, and what was measured is not measured again: start it again any time.
@@ -39,7 +39,7 @@ from chorus.benchmarks.runs import run_to_its_end
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.folder import RunFolder
 
-SETTINGS = Path(__file__).with_suffix(".toml")
+SETTINGS = Path(__file__).parent / "settings" / "relift.toml"
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 TEMPLATES = ["qwen-math"]
 
@@ -60,8 +60,9 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    fields = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
-    return Settings(**fields | {"arms": {name: Arm(**arm) for name, arm in fields["arms"].items()}})
+    fields: dict[str, Any] = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+    arms = {name: Arm(**arm) for name, arm in fields.pop("arms").items()}
+    return Settings(arms=arms, **fields)
 
 
 def main() -> int:

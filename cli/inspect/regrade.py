@@ -252,7 +252,8 @@ def _samples(path: Path, decode: Decode) -> Iterator[tuple[Task, Sample, str]]:
     for ready in rows:
         samples = ready.group.samples
         texts = decode([unpack_ids(sample.token_ids).tolist() for sample in samples])
-        yield from ((ready.group.task, sample, text) for sample, text in zip(samples, texts, strict=True))
+        task = ready.group.task
+        yield from ((task, sample, task.opened + text) for sample, text in zip(samples, texts, strict=True))
 
 
 def _item(task: Task, text: str, mode: str, spec: RewardSpec) -> dict[str, Any]:

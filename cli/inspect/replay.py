@@ -62,13 +62,15 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     config = load_config(RunFolder(run_dir).existing().config)
     import torch
 
+    from chorus.learner.curriculum.stages import Schedule
     from chorus.learner.training.control import Decisions
     from chorus.learner.training.distributed import DistributedTrainer
     from chorus.learner.training.experience import make_experience, minibatches
     from chorus.protocol.run_folder.demonstrations import batch_file, read_batch, recorded_steps
     from chorus.protocol.run_folder.rollouts import read_step, step_file
 
-    records = {r["step"]: r for r in RunFolder(run_dir).records()}
+    run = RunFolder(run_dir)
+    records = {r["step"]: r for r in run.records()}
     start, folder = _checkpoint_before(run_dir, step)
     file = batch_file if config.finetune.data else step_file
     shards = {n: file(RunFolder(run_dir), n) for n in range(start + 1, step + 1)}
@@ -79,6 +81,8 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     try:
         torch.manual_seed(config.run.seed)
         crew = DistributedTrainer(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"), folder)
+        schedule = Schedule(config)
+        schedule.open(run.stages)
         done = []
         for n, shard in shards.items():
             found: list[tuple[float, float]] = []  # loss and gradient norm of the step's own update, the first one
@@ -86,10 +90,13 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
                 decisions = Decisions.of_record(records[n], config.objective)
                 if decisions.reset is not None:
                     crew.reset_reference(config.reference.reset_optimizer)
-                version = n - 1 + sum(step < n for step in supervised)
-                prepared = make_experience(read_step(shard), config, version, crew.reference, decisions)
-                parts = minibatches(prepared, config.sampling.group_size, config.learner.updates_per_step)
-                result = crew.step(parts, decisions.coefficients)
+                groups, version = read_step(shard), n - 1 + sum(step < n for step in supervised)
+                left_out = schedule.filters_overlong
+                prepared = make_experience(groups, config, version, crew.reference, decisions, left_out)
+                parts = minibatches(prepared, config.learner.updates_per_step)
+                indices = [rollout.group.task.index for rollout in groups]
+                schedule.trained = records[n - 1].get("stage_number") if n > 1 else None
+                result = crew.step(parts, schedule.settings(indices, decisions.coefficients))
                 found.append((result.loss, max(result.grad_norms, default=0.0)))
             if n in supervised:
                 lesson = crew.supervise(read_batch(RunFolder(run_dir), n))

@@ -33,20 +33,23 @@ CAPTION = (
 )
 
 
-def write(folder: Path, title: str, tables: Sequence[Table], plots: Mapping[str, tuple[str, str]]) -> tuple[Path, Path]:
+def write(
+    folder: Path, title: str, tables: Sequence[Table], plots: Mapping[str, tuple[str, str]], caption: str = CAPTION
+) -> tuple[Path, Path]:
     """Write report.html and report.md. `plots`: file stem to (title, SVG). Returns both paths."""
     folder.mkdir(parents=True, exist_ok=True)
     page, text = folder / "report.html", folder / "report.md"
     for stem, (_, svg) in plots.items():
         (folder / f"{stem}.svg").write_text(svg, encoding="utf-8")
-    page.write_text(as_html(title, tables, list(plots.values())), encoding="utf-8")
-    text.write_text(as_markdown(title, tables, {stem: name for stem, (name, _) in plots.items()}), encoding="utf-8")
+    page.write_text(as_html(title, tables, list(plots.values()), caption), encoding="utf-8")
+    names = {stem: name for stem, (name, _) in plots.items()}
+    text.write_text(as_markdown(title, tables, names, caption), encoding="utf-8")
     return page, text
 
 
-def as_html(title: str, tables: Sequence[Table], plots: Sequence[tuple[str, str]]) -> str:
+def as_html(title: str, tables: Sequence[Table], plots: Sequence[tuple[str, str]], caption: str = CAPTION) -> str:
     first, *rest = [_html_table(t) for t in tables] or [""]
-    figures = [_html_figure(name, svg) for name, svg in plots]
+    figures = [_html_figure(name, svg, caption) for name, svg in plots]
     return "\n".join(
         [
             "<!doctype html>",
@@ -69,15 +72,15 @@ def _html_table(table: Table) -> str:
     return f"<h2>{html.escape(table.title)}</h2>\n{body}\n{notes}"
 
 
-def _html_figure(name: str, svg: str) -> str:
+def _html_figure(name: str, svg: str, caption: str) -> str:
     data = base64.b64encode(svg.encode()).decode()
     image = f'<img alt="{html.escape(name)}" src="data:image/svg+xml;base64,{data}">'
-    return f"<h2>{html.escape(name)}</h2>\n<figure>{image}<figcaption>{html.escape(CAPTION)}</figcaption></figure>"
+    return f"<h2>{html.escape(name)}</h2>\n<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
-def as_markdown(title: str, tables: Sequence[Table], plots: Mapping[str, str]) -> str:
+def as_markdown(title: str, tables: Sequence[Table], plots: Mapping[str, str], caption: str = CAPTION) -> str:
     first, *rest = [_markdown_table(t) for t in tables] or [""]
-    figures = [f"## {_plain(name)}\n\n![{_plain(name)}]({stem}.svg)\n\n{CAPTION}" for stem, name in plots.items()]
+    figures = [f"## {_plain(name)}\n\n![{_plain(name)}]({stem}.svg)\n\n{caption}" for stem, name in plots.items()]
     return "\n\n".join([f"# {_plain(title)}", first, *figures, *rest]).rstrip() + "\n"
 
 

@@ -65,7 +65,7 @@ def step_record(
         **_policy_stats(config, stats),
         **_weight_stats(stats.by_sequence),
         "w_p99": stats.w_quantile(0.99),
-        **_group_stats(experience, config.sampling.group_size, around.filtered or Counter()),
+        **_group_stats(experience, around.filtered or Counter()),
         **_staleness_stats(groups, experience),
         **_flow_stats(groups, experience, stats, around),
         **_right_lengths(groups),
@@ -189,11 +189,12 @@ def _by_age(stats: StepStats, age: int) -> dict[str, Any]:
     return fill("age", values)
 
 
-def _group_stats(experience: Experience, group_size: int, filtered: Counter[str]) -> dict[str, Any]:
+def _group_stats(experience: Experience, filtered: Counter[str]) -> dict[str, Any]:
     """Of the groups that were trained; those that dynamic sampling replaced count in zero_spread alone."""
     accuracy = np.array([np.nan if s.grade.accuracy is None else s.grade.accuracy for _, s in experience.samples])
-    means = [float(np.nanmean(g)) for g in accuracy.reshape(-1, group_size) if np.isfinite(g).any()]
-    rewards = experience.rewards.reshape(-1, group_size)
+    ends = np.cumsum(experience.sizes)[:-1]
+    means = [float(np.nanmean(g)) for g in np.split(accuracy, ends) if np.isfinite(g).any()]
+    rewards = np.split(experience.rewards, ends)
     equal = sum(bool(np.isfinite(g).any() and np.nanmax(g) == np.nanmin(g)) for g in rewards)
     seed = experience.disagreement
     counts, _ = np.histogram(means, bins=_HISTOGRAM_BINS, range=(0, 1))

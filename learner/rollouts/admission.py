@@ -22,6 +22,7 @@ from chorus.learner.curriculum.hints import Hints, OnlineRatios, Probe
 from chorus.learner.curriculum.sampler import PassRates, Pool, choose
 from chorus.learner.curriculum.stages import Stages
 from chorus.learner.rollouts.template_sampler import TemplateDraw
+from chorus.problems.choice_forms import split_options
 from chorus.problems.identity import content, gather
 from chorus.problems.overlap import sharing
 from chorus.problems.rendering import Renderer, load_tokenizer, stop_tokens
@@ -33,7 +34,7 @@ from chorus.protocol.rewards import OPEN, Gates
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.templates.load import choose_templates
-from chorus.protocol.templates.template import Template
+from chorus.protocol.templates.template import Template, opening
 
 log = logging.getLogger("chorus.learner")
 
@@ -79,7 +80,7 @@ class Admission:
             log.warning("%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long)
         self._check_sub_answers()
         self.by_id = {problem.id: problem for problem in self.problems}
-        self.hints = Hints(config, self.tokenizer, lambda text: self._fits(text, self.templates))
+        self.hints = Hints(config, self.tokenizer, lambda text, begun: self._fits(text, self.templates, begun))
         self.online = OnlineRatios(config.curriculum.hints.online, config.run.steps)
         self.probe = Probe()
         self.stages = self._stages()
@@ -128,17 +129,18 @@ class Admission:
                 reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(chosen.left_out.items()))
                 log.warning("stage %s: %d problems, without %s", stage.name, len(chosen.problems), reasons)
             pools.append(Pool(chosen, stage, config.run.seed, config.learner.groups_per_step))
-        return Stages(config.curriculum.all_stages, pools)
+        return Stages(config, pools)
 
     def open(self, run: RunFolder) -> None:
         """Take up what earlier learners of this run have left; before anything is admitted."""
+        self.stages.solved.open(run.solved)
         self.stages.open(run.stages)
         self.online.open(run.hints)
 
-    def _fits(self, text: str, templates: Mapping[str, Template]) -> bool:
-        """Whether a problem's text fits under each of these templates."""
+    def _fits(self, text: str, templates: Mapping[str, Template], begun: str = "") -> bool:
+        """Whether a problem's text, and an answer's beginning, fit under each of these templates."""
         limit = self.config.problems.max_prompt_tokens
-        return all(len(self._renderer.ids(t, text)) <= limit for t in templates.values())
+        return all(len(self._renderer.ids(t, text, begun)) <= limit for t in templates.values())
 
     def ids(self, template: Template, text: str) -> list[int]:
         """The prompt's token ids for what a user says, in the run's chat format."""
@@ -146,8 +148,10 @@ class Admission:
 
     def render(self, problem: Problem, template: Template, hint_ratio: float = 0.0) -> list[int]:
         """The prompt's token ids, hint and prefill included."""
-        text = self.hints.text(problem, hint_ratio) if hint_ratio else problem.problem
-        return self._renderer.ids(template, text)
+        if not hint_ratio:
+            return self._renderer.ids(template, problem.problem)
+        begun = self.hints.begun(problem, hint_ratio)
+        return self._renderer.ids(template, self.hints.text(problem, hint_ratio), begun)
 
     def at(self, index: int, step: int | None = None) -> tuple[int, Prompted]:
         """(epoch, prompt) of an admission index; `step` that it is admitted for, from 1 (by default the one that it
@@ -158,8 +162,11 @@ class Admission:
         return epoch, Prompted(problem, name, self.render(problem, self.templates[name], ratio), ratio)
 
     def _hint_ratio(self, index: int, problem: Problem, step: int) -> float:
+        several = self.stages.ratio(index)
+        if several is not None:
+            return several
         ratio = self.stages.of(index).hint_ratio
-        if not ratio or self.hints.is_probe(problem.id):
+        if not ratio or isinstance(ratio, list) or self.hints.is_probe(problem.id):
             return 0.0
         if ratio == "online":
             return self.hints.lower(problem, self.online.wanted(problem.id, step), self.online.config.move)
@@ -167,16 +174,25 @@ class Admission:
 
     def task(self, index: int, min_version: int, step: int | None = None) -> Task:
         epoch, prompted = self.at(index, step)
-        s = self.config.sampling
-        longest = self.stages.of(index).max_tokens or s.max_tokens
-        sampling = Sampling(temperature=s.temperature, max_tokens=longest, stop=self.stop)
-        return self._task(index, epoch, prompted, s.group_size, sampling, min_version)
+        s, stage = self.config.sampling, self.stages.of(index)
+        sampling = Sampling(
+            temperature=stage.temperature or s.temperature, max_tokens=stage.max_tokens or s.max_tokens, stop=self.stop
+        )
+        return self._task(index, epoch, prompted, self.stages.group_size(index), sampling, min_version)
+
+    def _opened(self, prompted: Prompted) -> str:
+        """The marker that the prompt has written because the answer's beginning stands behind it."""
+        begun = self.hints.begun(prompted.problem, prompted.hint_ratio) if prompted.hint_ratio else ""
+        return opening(self.templates[prompted.template]) if begun else ""
 
     def observe(self, group: RolloutGroup) -> None:
         """A graded group came back, whether it will be trained or not: the probe and online hints learn from it."""
         task = group.task
         known = [s.grade.accuracy for s in group.samples if s.grade.accuracy is not None]
-        if not known or not self.config.curriculum.gives_hints:
+        if not known:
+            return
+        self.stages.observe(task.index, task.problem_id, statistics.fmean(known))
+        if not self.config.curriculum.gives_hints:
             return
         if self.hints.is_probe(task.problem_id):
             self.probe.add(known)
@@ -252,6 +268,8 @@ class Admission:
             sub_answers=prompted.problem.sub_answers or [],
             template=prompted.template,
             hint_ratio=prompted.hint_ratio,
+            opened=self._opened(prompted),
+            options=split_options(prompted.problem.problem)[1] if prompted.problem.kind == "choice" else [],
             prompt_ids=pack_ids(prompted.ids),
             group_size=size,
             sampling=sampling,

@@ -182,8 +182,8 @@ class Collector:
         """Whether a group can be trained; changes nothing."""
         try:
             group = read_group(entry, self.admission)
-            if group.task.group_size != self.config.sampling.group_size:
-                raise MessageError(f"{group.task.group_size} samples, not sampling.group_size")
+            if group.task.group_size != self.admission.stages.group_size(group.task.index):
+                raise MessageError(f"{group.task.group_size} samples, not sampling.group_size or its stage's own")
         except MessageError as error:
             return _Fault("corrupt", str(error))
         spec = self.config.reward_spec

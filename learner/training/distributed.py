@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
@@ -32,6 +32,7 @@ from chorus.learner.training.supervised import Supervised, SupervisedStats
 from chorus.learner.training.token_stats import StepStats
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.settings import StepSettings
 from chorus.protocol.messages import (
     Version,
     WeightCheck,
@@ -107,12 +108,11 @@ class DistributedTrainer:
         self._tell("reference", [_flatten(s) for s in sequences])
         return self.trainer.reference_log_probabilities(sequences)
 
-    def step(
-        self, minibatches: list[list[TrainingSequence]], coefficients: tuple[float, float] | None = None
-    ) -> StepStats:
-        """One training step on all ranks. coefficients: of KL and entropy; None: the configuration's."""
-        self._tell("step", [[[_flatten(s) for s in batch] for batch in minibatches], coefficients])
-        return self.trainer.step(minibatches, coefficients)
+    def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
+        """One training step on all ranks."""
+        settings = settings or StepSettings.of(self.config)
+        self._tell("step", [[[_flatten(s) for s in batch] for batch in minibatches], asdict(settings)])
+        return self.trainer.step(minibatches, settings)
 
     def reset_reference(self, reset_optimizer: bool) -> None:
         """The current policy becomes the reference policy on all ranks."""
@@ -161,9 +161,8 @@ class DistributedTrainer:
             dist.broadcast(data, 0)
             call, argument = msgpack.unpackb(data.numpy().tobytes())
             if call == "step":
-                batches, coefficients = argument
-                sequences = [[_restore(s) for s in batch] for batch in batches]
-                self.trainer.step(sequences, coefficients and tuple(coefficients))
+                batches, settings = argument
+                self.trainer.step([[_restore(s) for s in batch] for batch in batches], StepSettings(**settings))
             elif call == "reset_reference":
                 self._reset_reference(argument)
             elif call == "supervise":
@@ -264,15 +263,16 @@ def _sharded(policy: Policy, config: RunConfig, device: torch.device) -> Policy:
 def _flatten(s: TrainingSequence) -> list[Any]:
     advantage = pack_floats(s.advantage) if isinstance(s.advantage, np.ndarray) else s.advantage
     age = pack_ids(s.age) if isinstance(s.age, np.ndarray) else s.age
-    return [pack_ids(s.prompt), pack_ids(s.completion), pack_floats(s.behaviour), advantage, age]
+    return [pack_ids(s.prompt), pack_ids(s.completion), pack_floats(s.behaviour), advantage, age, s.temperature]
 
 
 def _restore(fields: list[Any]) -> TrainingSequence:
-    prompt, completion, behaviour, advantage, age = fields
+    prompt, completion, behaviour, advantage, age, temperature = fields
     return TrainingSequence(
         np.array(unpack_ids(prompt)),
         np.array(unpack_ids(completion)),
         unpack_floats(behaviour),
         unpack_floats(advantage) if isinstance(advantage, bytes) else advantage,
         unpack_ids(age) if isinstance(age, bytes) else age,
+        temperature,
     )

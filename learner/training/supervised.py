@@ -104,10 +104,10 @@ class Supervised:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
-        *figures, right = sums.tolist()
+        loss, nll, spread, right = sums.tolist()
         with_verdict = sum(d.verdict > 0 for d in batch)
         verdicts = right / with_verdict if with_verdict else None
-        return SupervisedStats(*figures, tokens, len(batch), norm, rate, not math.isfinite(norm), verdicts)
+        return SupervisedStats(loss, nll, spread, tokens, len(batch), norm, rate, not math.isfinite(norm), verdicts)
 
     @property
     def updates(self) -> int:

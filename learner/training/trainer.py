@@ -23,6 +23,7 @@ from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut
 from chorus.learner.training.policy import Policy
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.settings import StepSettings
 
 Scored = list[torch.Tensor]  # one [tokens] a micro-batch of this rank
 
@@ -44,21 +45,20 @@ class Trainer:
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         c = config.learner
+        self._lr = c.lr
         # foreach groups parameters of one kind into few kernels; it needs no per-parameter Python.
         self.optimizer = torch.optim.AdamW(
             policy.parameters(), lr=c.lr, betas=c.betas, eps=c.adam_eps, weight_decay=c.weight_decay, foreach=True
         )
 
-    def step(
-        self, minibatches: list[list[TrainingSequence]], coefficients: tuple[float, float] | None = None
-    ) -> StepStats:
-        """Train on each mini-batch in turn: one optimizer step each. coefficients: of KL and entropy, for this step;
-        None: the configuration's."""
-        self.objective = self.config.objective
-        if coefficients is not None:
-            kl, entropy = coefficients
-            told = {"kl_coefficient": kl, "entropy_coefficient": entropy}
-            self.objective = self.objective.model_copy(update=told)
+    def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
+        """Train on each mini-batch in turn: one optimizer step each. settings: None: the configuration's."""
+        settings = settings or StepSettings.of(self.config)
+        told = {"kl_coefficient": settings.kl_coefficient, "entropy_coefficient": settings.entropy_coefficient}
+        self.objective = self.config.objective.model_copy(update=told)
+        self._lr = settings.lr
+        if settings.reset_optimizer:
+            self._forget()
         stats = StepStats(sequences=sum(map(len, minibatches)))
         cuts = [cut(batch, self.config.learner.token_budget) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)
@@ -102,7 +102,7 @@ class Trainer:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(log-probability, entropy) of the micro-batch's completion tokens, [n] each."""
         with self._autocast():
-            return policy(b.input_ids, b.index, b.target, entropy_gradient=entropy_gradient)
+            return policy(b.input_ids, b.index, b.target, entropy_gradient=entropy_gradient, temperature=b.temperature)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.config.model.dtype == "bfloat16":
@@ -150,7 +150,13 @@ class Trainer:
             raise ValueError("objective.kl_coefficient is 0, so there is no reference policy")
         # By their state: FSDP's hooks drop the copies that forward passes have gathered, which would be the old ones.
         self.reference.load_state_dict(self.policy.state_dict())
-        for state in self.optimizer.state.values() if reset_optimizer else ():
+        if reset_optimizer:
+            self._forget()
+
+    @torch.no_grad()
+    def _forget(self) -> None:
+        """AdamW begins anew: no moments, no updates."""
+        for state in self.optimizer.state.values():
             for value in state.values():
                 value.zero_()
 
@@ -160,8 +166,8 @@ class Trainer:
         done = next((int(state["step"]) for state in self.optimizer.state.values()), 0)
         share = min(1.0, (done + 1) / max(1, c.warmup_steps * c.updates_per_step))
         for group in self.optimizer.param_groups:
-            group["lr"] = c.lr * share
-        return c.lr * share
+            group["lr"] = self._lr * share
+        return self._lr * share
 
     def _inputs(
         self,

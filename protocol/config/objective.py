@@ -194,7 +194,7 @@ class ObjectiveConfig(BaseModel):
             ),
             (
                 self.loss == "cispo_absolute" and self.clip_high is not None and self.clip_high <= 1,
-                f"loss cispo_absolute caps the ratio itself, at clip_high = {self.clip_high:g}, so fresh tokens too: "
+                f"loss cispo_absolute caps the ratio itself, at clip_high = {self.clip_high}, so fresh tokens too: "
                 "set objective.clip_high above 1 (TRL recommends 5.0), or take loss cispo",
             ),
             (

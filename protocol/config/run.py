@@ -16,6 +16,7 @@ from chorus.protocol.config.curriculum import CurriculumSection
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.reference import ReferenceSection
+from chorus.protocol.config.settings import refusal
 from chorus.protocol.config.supervised import FinetuneSection, ReliftSection, Supervision
 from chorus.protocol.config.templates import TemplatesSection
 from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
@@ -186,6 +187,10 @@ class RewardSection(RewardSpec):
     shadow: str = Field(default="", description="a second grader that pays nothing: math-verify, or any other's name")
     shadow_share: float = Field(default=0.1, gt=0, le=1, description="of the samples, graded by it as well")
     code_block: Literal["last", "longest"] = Field(default="last", description="kind code: which block is the program")
+    code_scoring: Literal["strict", "fractional"] = Field(
+        default="strict",
+        description="kind code: accuracy 1 for all tests or none (AceReason), or the share that passed",
+    )
 
     @model_validator(mode="after")
     def _every_grader_is_known(self) -> Self:
@@ -339,23 +344,8 @@ class RunConfig(Section):
                 "or in problems.heldout"
             )
         for stage in self.curriculum.stages:
-            if stage.plateau and stage.plateau.figure == "validation_accuracy" and not self.evaluation.every:
-                raise ValueError(
-                    f"curriculum.stages: {stage.name} waits for a plateau of validation_accuracy, and no validation is "
-                    "made: set evaluation.every"
-                )
-            if stage.max_tokens is None:
-                continue
-            if stage.max_tokens > s.max_tokens:
-                raise ValueError(
-                    f"curriculum.stages: {stage.name} has max_tokens {stage.max_tokens}, above sampling.max_tokens "
-                    f"({s.max_tokens}): raise sampling.max_tokens to the longest stage's"
-                )
-            if self.reward_spec.overlong is not None:
-                raise ValueError(
-                    f"curriculum.stages: {stage.name} has a max_tokens of its own, and the overlong penalty one length "
-                    'for the whole run: leave out one of them (objective.overlong_buffer = "none")'
-                )
+            if text := refusal(stage, self):
+                raise ValueError(f"curriculum.stages: {stage.name} {text}")
         return self
 
     @property
@@ -381,6 +371,11 @@ class RunConfig(Section):
         return self.reward.model_copy(update=more) if more else self.reward
 
     @property
+    def largest_group(self) -> int:
+        """Samples of the largest group that some stage asks for."""
+        return max(stage.group_size or self.sampling.group_size for stage in self.curriculum.all_stages)
+
+    @property
     def pays_format(self) -> bool:
         """Whether a sample is paid for its format by itself."""
         return self.reward.compose == "additive" and self.reward.format_weight > 0
@@ -388,7 +383,7 @@ class RunConfig(Section):
     @property
     def groups_in_flight(self) -> int:
         """Groups that one generator works on at once; more would wait inside vLLM, and weight checks behind them."""
-        at_once = max(1, self.generator.max_num_seqs // self.sampling.group_size)
+        at_once = max(1, self.generator.max_num_seqs // self.largest_group)
         return self.generator.groups_in_flight or min(at_once, self.capacity)
 
     @property

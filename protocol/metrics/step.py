@@ -6,7 +6,7 @@
 A record has parts, which say the same of some of its samples or tokens. A key stands in one or more scopes:
 
     step       the record itself
-    part       each part of by_template, by_domain, by_level and by_hint
+    part       each part of by_template, by_domain, by_level, by_hint and by_stage
     age        each part of by_staleness
     diversity  diversity, and each part of diversity_by_template
 
@@ -26,7 +26,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 MAX_PARTS = 64  # values of one label; more would be too many series, so the rest is left to metrics.jsonl
-BREAKDOWNS = ("template", "domain", "level", "hint")  # the record has them as by_template and so on
+BREAKDOWNS = ("template", "domain", "level", "hint", "stage")  # the record has them as by_template and so on
 AGES = ("0", "1", "2", "3", "4+")  # steps of staleness, as the record's by_staleness names them
 
 
@@ -40,7 +40,7 @@ class View:
     help: str = ""
 
 
-_PART_HELP = "; of the last step that had the part; by domain, level or hint, where the problems differ in it"
+_PART_HELP = "; of the last step that had the part; by domain, level, hint or stage, where groups differ in it"
 SCOPES = ("step", "part", "age", "diversity")
 VIEWS = {
     "step": View("step"),
@@ -367,7 +367,7 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric("by_template", "", f"{_OF_PARTS} template", tag="template"),
     *(
-        Metric(f"by_{by}", "", f"{_OF_PARTS} {by}, where problems differ in it", tag=f"by_{by}")
+        Metric(f"by_{by}", "", f"{_OF_PARTS} {by}, where groups may differ in it", tag=f"by_{by}")
         for by in BREAKDOWNS[1:]
     ),
     Metric("by_staleness", "", "Of the tokens of each age: 0, 1, 2, 3, and 4 or more steps", tag="age"),

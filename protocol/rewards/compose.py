@@ -89,7 +89,12 @@ def _answer(spec: RewardSpec, accuracy: float, format: float | None, verdict: st
     """What an answer and its format earn by themselves."""
     if spec.points is not None:
         return _points(spec.points, accuracy, format, verdict)
-    pays_format = spec.compose == "additive" or (spec.compose == "format_gated" and accuracy >= 1.0)
+    right, formed = accuracy >= 1.0, format is None or format >= 1.0
+    if spec.compose == "accuracy_and_format":
+        return float(right and formed)
+    if spec.compose == "sparkle":
+        return (2.0 if formed else 1.0) if right else -1.0
+    pays_format = spec.compose == "additive" or (spec.compose == "format_gated" and right)
     return accuracy + (spec.format_weight * (format or 0.0) if pays_format else 0.0)
 
 

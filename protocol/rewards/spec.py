@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Composition = Literal["additive", "format_gated", "accuracy_only"]
+Composition = Literal["additive", "format_gated", "accuracy_only", "accuracy_and_format", "sparkle"]
 
 
 class _Spec(BaseModel):
@@ -111,6 +111,8 @@ class RewardSpec(_Spec):
       (prompt augmentation, arXiv 2602.03190; its weight is 1)
     * `format_gated`: the format is paid only when the answer is right
     * `accuracy_only`: the format is measured and logged, never paid
+    * `accuracy_and_format`: 1 for a right answer in a whole format, 0 for all else (CrossThink, arXiv 2504.13941)
+    * `sparkle`: 2 for that, 1 for a right answer in another format, -1 for a wrong one (SPARKLE, arXiv 2506.04723)
 
     `points` takes the place of these. `overlong`, `terms`, `short`, `cosine` and `interleaved` add to each of them,
     whether or not the answer is right; `stop_properly` looks at the sum.

@@ -1,6 +1,7 @@
 """A run's folder: every path in it, and what its records say.
 
-<run>/config.json       resolved configuration             stages.json, hints.jsonl     the curriculum's decisions
+<run>/config.json       resolved configuration             stages.json, hints.jsonl,    the curriculum's decisions
+                                                           solved.jsonl
       identity.json     which run it is (identity.py)      problems.jsonl               the problems, and their changes
       run.json          how and when it was started        rollouts/                    what was trained (rollouts.py)
       status.json       what the learner does just now     checkpoints/                 (checkpoints.py)
@@ -71,6 +72,11 @@ class RunFolder:
     @property
     def stages(self) -> Path:
         return self.path / "stages.json"
+
+    @property
+    def solved(self) -> Path:
+        """Of stages that leave out what has become easy."""
+        return self.path / "solved.jsonl"
 
     @property
     def hints(self) -> Path:

@@ -76,7 +76,10 @@ class GradeRequest(_Request):
     mode: Literal["train", "paper", "strict"] = "train"
     options: list[Text] | None = Field(default=None, max_length=26)
     tests: list[ScriptTest | FunctionTest] | None = Field(default=None, min_length=1, max_length=1000)
-    scoring: Literal["strict", "fractional"] = "strict"  # kind code: all tests or nothing; the share that passed
+    scoring: Literal["strict", "fractional"] | None = Field(
+        default=None,
+        description="kind code: all tests or nothing, or the share that passed; null: as this server is set",
+    )
     block: Block | None = Field(
         default=None, description="kind code: which block of the completion is the program; null: as this server is set"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from chorus.learner.training.distributed import Snapshot
 from chorus.learner.training.supervised import SupervisedStats
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.settings import StepSettings
 from chorus.protocol.ledger import Keys, entries_of
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.messages import Grade, Member, RolloutGroup, Sample, Task, Timing, Version, pack_floats, pack_ids
@@ -32,13 +34,14 @@ Accuracies = tuple[float, ...] | Callable[[int], tuple[float, ...]]  # of a grou
 
 
 class PaperRanks:
-    """`trained`: admission indices in the order of their training, `taught`: the problems of each supervised update, as
-    the weights remember them; `reference_is`: `trained` at the last reset."""
+    """`trained`: admission indices in the order of their training, `taught`: the problems of each supervised update,
+    `settings`: those of each step, as the weights remember them; `reference_is`: `trained` at the last reset."""
 
     def __init__(self, start_from: Path | None, hook: Hook) -> None:
         self.manifest = checkpoints.read_manifest(start_from) if start_from else None
         self.trained: list[int] = []
         self.taught: list[list[str]] = []
+        self.settings: list[Any] = []
         self.reference_is: list[int] = []
         self._hook = hook
         if start_from:
@@ -51,11 +54,10 @@ class PaperRanks:
         self._hook("reset")
         self.reference_is = list(self.trained)
 
-    def step(
-        self, minibatches: list[list[TrainingSequence]], coefficients: tuple[float, float] | None = None
-    ) -> StepStats:
+    def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
         self._hook("train")
         sequences = [s for batch in minibatches for s in batch]
+        self.settings.append(asdict(settings) if settings else None)
         self.trained += dict.fromkeys(round(-float(s.behaviour[0]) * 1000) for s in sequences)
         return StepStats(sequences=len(sequences))
 
@@ -72,13 +74,15 @@ class PaperRanks:
     def save(self, folder: Path, manifest: Manifest) -> Path:
         path = checkpoints.folder_of(folder, manifest.step)
         (path / "state").mkdir(parents=True, exist_ok=True)
-        (path / "state" / "trained").write_text(json.dumps([self.trained, self.taught, self.reference_is]))
+        known = [self.trained, self.taught, self.settings, self.reference_is]
+        (path / "state" / "trained").write_text(json.dumps(known))
         self._hook("manifest")
         checkpoints.write_manifest(path, manifest)
         return path
 
     def load(self, path: Path) -> None:
-        self.trained, self.taught, self.reference_is = json.loads((path / "state" / "trained").read_text())
+        known = json.loads((path / "state" / "trained").read_text())
+        self.trained, self.taught, self.settings, self.reference_is = known
 
 
 class Hands:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from chorus.benchmarks.experiments import arms, interleaved, prorl, short
+from chorus.benchmarks.experiments import acereason, arms, crossthink, interleaved, prorl, short, sparkle, staged
 from chorus.benchmarks.experiments.arms import RECIPES, Settings, evaluated, finished, report, trained
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.folder import RunFolder
 
 EXPERIMENTS = {"short": short, "prorl": prorl, "interleaved": interleaved}
+EXPERIMENTS |= {"acereason": acereason, "crossthink": crossthink, "staged": staged, "sparkle": sparkle}
 
 
 def arm(name: str, of: str) -> RunConfig:
@@ -38,6 +39,10 @@ def test_the_arms_switch_what_they_say() -> None:
     assert not arm("prorl", "stalled").reference.resets
     assert [arm("prorl", of).reference.reset_optimizer for of in ("kept", "anew")] == [False, True]
     assert arm("interleaved", "think_then_answer").templates.names == ["deepseek-r1"]
+    assert [len(arm("acereason", of).curriculum.stages) for of in ("math_then_code", "mixed")] == [2, 0]
+    assert arm("crossthink", "choice_only").problems.train == ["arithmetic:choice?split=train"]
+    assert arm("staged", "one_stage").curriculum.stages == []
+    assert arm("sparkle", "behind_the_problem").curriculum.hints.place == "user"
 
 
 def run(folder: Path, name: str, steps: int, accuracy: float, records: list[dict[str, Any]]) -> RunFolder:
@@ -68,3 +73,18 @@ def test_the_longest_rise_of_the_kl_ends_at_a_reset(tmp_path: Path) -> None:
     assert prorl.longest_rise(run(tmp_path, "grows", 40, 0.0, grows)) == 30
     resets = [{"reference_k2": (k % 20) / 100} for k in range(40)]
     assert prorl.longest_rise(run(tmp_path, "resets", 40, 0.0, resets)) == 10
+
+
+def test_accuracy_by_kind_is_that_of_the_evaluations_and_of_the_first_validation(tmp_path: Path) -> None:
+    made = run(tmp_path, "a-seed-0-20260101", 5, 0.5, [])
+    made.evaluation("after").write_text(json.dumps({"accuracy": 0.5, "by_kind": {"math": 0.25, "code": 0.75}}))
+    lines = [{"step": 20, "by_kind": {"math": 0.5}}, {"step": 40, "by_kind": {"math": 0.9}}]
+    made.validations.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [acereason.of_kind("after", kind)(made) for kind in ("math", "code", "text")] == [0.25, 0.75, None]
+    assert acereason.half_way("math")(made) == 0.5
+
+
+def test_accuracy_by_what_was_given_is_of_the_groups_that_had_it(tmp_path: Path) -> None:
+    records = [{"by_hint": {"0": {"accuracy": 0.0}, "1": {"accuracy": a}}} for a in (0.5, 1.0)]
+    made = run(tmp_path, "a-seed-0-20260101", 2, 0.5, records)
+    assert [sparkle.given(share)(made) for share in ("0", "1", "0.5")] == [0.0, 0.75, None]

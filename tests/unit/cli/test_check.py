@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -152,3 +154,27 @@ def test_it_trains_only_where_nothing_is_missing_and_its_status_tells(
     assert main(["check", *arguments]) == status
     assert bool(calls) == ran
     assert ("install it" in capsys.readouterr().out) == (GONE in found)
+
+
+@pytest.mark.parametrize(("status", "state"), [(0, "ok"), (3, "missing")])
+def test_the_demo_is_run_on_a_policy_that_was_drawn_for_it_and_leaves_its_folder_only_where_it_failed(
+    status: int, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[str]] = []
+
+    def run(called: list[str], stdout: Any, **_: Any) -> SimpleNamespace:
+        calls.append(called)
+        stdout.write("built\n/the/policy\n" if len(calls) == 1 else "chorus run: no room\n")
+        return SimpleNamespace(returncode=0 if len(calls) == 1 else status)
+
+    monkeypatch.setattr(command.subprocess, "run", run)
+    monkeypatch.setattr(command.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+    found = command._demo()
+    assert (found.what, found.state) == ("demo", state)
+    _, trains = calls
+    assert trains[trains.index("run") + 1].endswith("demo.toml")
+    assert {"run.steps=5", "model.path=/the/policy", f"run.dir={tmp_path}", "evaluation.problems=0"} <= set(trains)
+    assert tmp_path.exists() == bool(status)
+    if status:
+        assert "status 3, chorus run: no room" in found.said
+        assert str(tmp_path) in found.mend

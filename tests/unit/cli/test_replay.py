@@ -16,6 +16,7 @@ from chorus.learner.training.control import Decisions
 from chorus.learner.training.distributed import DistributedTrainer
 from chorus.learner.training.experience import make_experience, minibatches
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.settings import StepSettings
 
 STEPS = 4
 # What a run may have decided, as its records say it: before step 3 the reference was reset, step 4 had a closed gate.
@@ -56,8 +57,8 @@ def test_the_replayed_loss_is_the_recorded_one(objective: dict[str, Any], tiny_m
             decided = Decisions.of_record(told, config.objective)
             if decided.reset:
                 crew.reset_reference(True)
-            parts = minibatches(make_experience(groups, config, n - 1, crew.reference, decided), 2, 1)
-            result = crew.step(parts, decided.coefficients)
+            parts = minibatches(make_experience(groups, config, n - 1, crew.reference, decided), 1)
+            result = crew.step(parts, StepSettings.of(config, decided.coefficients))
             record = {"step": n, "loss": result.loss, "grad_norm": max(result.grad_norms)} | told
             file.write(json.dumps(record) + "\n")
     torch.set_num_threads(threads)

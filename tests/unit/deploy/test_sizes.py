@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from chorus.deploy.memory import GIB, Verdict, verdict
+from chorus.deploy.memory import GIB, Verdict, learner_bytes, verdict
 from chorus.deploy.placement import place
 from chorus.deploy.shapes import Model, model_of, shape_of
+from chorus.deploy.sizes import planned
 from chorus.protocol.config.load import load_config
 
 FLAGSHIP = Path(__file__).parents[3] / "recipes" / "qwen2.5-math-1.5b.toml"
@@ -186,3 +187,16 @@ def test_a_reference_policy_takes_its_four_bytes_a_parameter() -> None:
 def test_a_sequence_longer_than_the_budget_is_a_micro_batch_by_itself() -> None:
     budget = judged("Math-1.5B", 8, 80, BUDGET.format(100)).needs.learner.bytes
     assert budget == judged("Math-1.5B", 8, 80, BUDGET.format(4096)).needs.learner.bytes
+
+
+def test_the_second_optimizer_of_relift_is_counted_in_memory_and_on_the_disk() -> None:
+    plain = load_config(FLAGSHIP, ["learner.keep_exports=newest"], environment={})
+    with_relift = load_config(FLAGSHIP, ["learner.keep_exports=newest", "relift.enabled=true"], environment={})
+    model, parameters = plain.model.path, 1_543_714_304
+    for ranks in (1, 4):
+        ours, without = (learner_bytes(config, model, ranks) for config in (with_relift, plain))
+        assert ours is not None
+        assert without is not None
+        assert ours - without == 8 * parameters / ranks
+    checkpoints = planned(with_relift).checkpoints / planned(plain).checkpoints
+    assert checkpoints == 24 / 16, "two more moments beside weights, moments and export"

@@ -18,6 +18,7 @@ from chorus.learner.objectives.objective import TOKEN_STATS
 from chorus.learner.training.batch import TrainingSequence, cut
 from chorus.learner.training.distributed import DistributedTrainer
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.settings import StepSettings
 from chorus.protocol.messages import Version
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.checkpoints import Manifest
@@ -300,7 +301,7 @@ def test_the_coefficients_of_a_step_take_the_place_of_the_configurations(model: 
     for crew in crews:
         crew.step(minibatches()[:1])  # away from the reference
     losses = [
-        crew.step(minibatches()[:1], told).loss
+        crew.step(minibatches()[:1], told and StepSettings.of(config, told)).loss
         for crew, told in zip(crews, [None, (0.1, 0.0), (0.5, 0.2)], strict=True)
     ]
     assert losses[0] == losses[1]

@@ -111,7 +111,7 @@ def test_a_cosine_falls_to_zero_over_the_updates() -> None:
 def test_weights_and_both_optimizers_go_through_a_checkpoint_bit_for_bit(tiny_model: Path, tmp_path: Path) -> None:
     config = config_of(tiny_model)
     groups = [group(0, TEMPLATE, [([4, 5], grade(1.0)), ([6, 7, 8], grade(0.0))])]
-    parts = minibatches(make_experience(groups, config), 2, 1)
+    parts = minibatches(make_experience(groups, config), 1)
     crew = crew_of(config)
     crew.step(parts)
     before_any = crew.save(tmp_path, Manifest(1, 1, {}))
@@ -143,7 +143,7 @@ def test_replay_trains_the_recorded_batch_at_its_place(tiny_model: Path, tmp_pat
     with (folder / "metrics.jsonl").open("w") as file:
         for n, groups in enumerate(steps, 1):
             version = n - 1 + (n > 2)
-            result = crew.step(minibatches(make_experience(groups, config, version), 2, 1))
+            result = crew.step(minibatches(make_experience(groups, config, version), 1))
             file.write(json.dumps({"step": n, "loss": result.loss, "grad_norm": max(result.grad_norms)}) + "\n")
             if n == 2:
                 crew.supervise(BATCH)

@@ -267,6 +267,13 @@ def test_names_that_nobody_knows_are_refused(published: Publisher, capsys: pytes
     assert "--only exam: not in this catalogue; give some of train, eval, valid" in capsys.readouterr().err
 
 
+def test_a_missing_file_of_a_recipe_names_the_command_that_brings_it() -> None:
+    with pytest.raises(ValueError, match=r"no such file; give the command `chorus fetch math`, which brings it"):
+        load_problems("data/math/eval_aime24.jsonl.gz")
+    with pytest.raises(ValueError, match=r"give the command `chorus fetch math --to elsewhere`, which brings it"):
+        load_problems("elsewhere/train_math_level3to5.jsonl.gz?rows=3")
+
+
 def test_the_list_names_every_file_checksum_and_address(
     published: Publisher, capsys: pytest.CaptureFixture[str]
 ) -> None:
