@@ -80,6 +80,17 @@ def test_the_weights_of_every_checkpoint_are_foreseen_on_the_disk(configure: Con
     assert "555.0 GiB of exports of all the others, 7.7 GiB of rollouts" in told
 
 
+def test_it_tells_what_a_stage_has_of_its_own_and_counts_with_the_largest_groups(configure: Configure) -> None:
+    own = {"group_size": 16, "temperature": 0.6, "lr": 5e-6, "entropy_coefficient": 0.0, "overlong_filter": True}
+    stages = [{"name": "one", "steps": 3}, {"name": "two", "drop_above": 0.9, "reset_optimizer": True, **own}]
+    config = configure(curriculum={"stages": stages}, learner={"groups_per_step": 4})
+    text = describe(config, place(config, [0, 1], []))
+    told = "after each pass without what is solved above 0.9; groups of 16; temperature 0.6; lr 5e-06; entropy "
+    told += "coefficient 0; cut-off samples out of the loss; a fresh optimizer; until the end\n"
+    assert f"curriculum  two: no hint; {told}" in text
+    assert "of 4 groups x 16 = 64 samples" in text
+
+
 def test_it_tells_a_curriculum_stage_by_stage(configure: Configure) -> None:
     stages = [
         {"name": "half", "hint_ratio": 0.5, "steps": 40, "entropy_fall": {"share": 0.25}},
