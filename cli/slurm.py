@@ -1,4 +1,4 @@
-"""Run a recipe as jobs of Slurm: a head, a learner, and generators in arrays that grow, shrink and may be taken away."""
+"""Run a recipe as jobs of Slurm: a head, a learner, and arrays of generators that grow and shrink."""
 
 from __future__ import annotations
 
