@@ -18,8 +18,8 @@ TORCH := $(shell sed -n 's/^torch==//p' $(LOCK) 2>/dev/null)
 # Used only where pip, asked as it is set up here, does not know the CPU build of torch.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help platform install install-gpu lock lock-gpu demo test mutants fuzz chaos kube-test compose-test dist lint format bench \
-  gpu-test clean
+.PHONY: help platform install install-gpu lock lock-gpu demo test mutants fuzz chaos kube-test compose-test \
+  slurm-test hosts-test dist lint format bench gpu-test clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -114,6 +114,12 @@ kube-test: install $(KUBE)/.installed  ## the Kubernetes manifests against the A
 
 compose-test: install  ## the stack of docker-compose.yml on an engine of its own, from nothing to nothing; needs root
 	$(BIN)/python tests/deploy/compose/drive.py
+
+slurm-test: install  ## a run as jobs of a real Slurm of three nodes, from nothing to nothing; needs root
+	$(BIN)/python tests/deploy/slurm/drive.py
+
+hosts-test: install  ## the demo over five hosts: network namespaces, each behind a firewall; needs root
+	$(BIN)/python tests/deploy/hosts/drive.py
 
 # From the sdist, unpacked elsewhere: it must be whole, and a stale build/ here has no say. --no-build-isolation takes the
 # pinned setuptools, without a network.

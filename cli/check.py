@@ -28,6 +28,7 @@ _DEADLINE_S = 900.0
 _SMALL = (
     *(f"run.steps={STEPS}", f"learner.checkpoint_every={STEPS}", "learner.groups_per_step=8", "doctor.steps=0"),
     *("evaluation.problems=0", "evaluation.every=0"),
+    'generator.vllm_args=["--enforce-eager"]',  # compiling would take minutes
 )
 
 

@@ -1,4 +1,4 @@
-"""Run a recipe as jobs of Slurm: a head, a learner, and generators in arrays that grow, shrink and may be taken away."""
+"""Run a recipe as jobs of Slurm: a head, a learner, and arrays of generators that grow and shrink."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _COUNT = click.IntRange(min=1)
 @click.group(
     "slurm",
     cls=Group,
+    invoke_without_command=True,
     help=__doc__,
     examples=[
         "chorus slurm submit recipes/demo.toml --generators 2 --print",
@@ -27,8 +28,10 @@ _COUNT = click.IntRange(min=1)
         "chorus slurm scale runs/my-20261129-231924 8",
     ],
 )
-def main() -> None:
-    pass
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @main.command("submit", help="Write the batch scripts into the run's folder, and submit them.")

@@ -38,7 +38,7 @@ def draw_learning_curves(run: RunFolder) -> Path:
     figure = Figure(figsize=(12, 9), layout="constrained")
     axes = figure.subplots(3, 2, sharex=True)
     steps = [record["step"] for record in records]
-    lessons = bool(records) and records[-1].get("passes") is not None
+    lessons = bool(records) and records[-1].get("passes") is not None and records[-1].get("reward") is None
     for panel, (title, curves) in zip(axes.flat, LESSON_PANELS if lessons else PANELS, strict=True):
         panel.set_title(title, fontsize=10)
         for key, label in curves:

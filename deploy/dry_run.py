@@ -209,6 +209,19 @@ def _verdict(config: RunConfig, model: Model, placement: Placement, card_gib: fl
             yield f"verdict     can't fit here ({cards}), {_at_least(found, card_gib)}; {asks}"
 
 
+def does_not_fit(config: RunConfig, placement: Placement, card_gib: float | None) -> str | None:
+    """One line for a run that starts on cards which are foreseen to be too small; None where nothing is known of it."""
+    model = model_of(config.model.path)
+    if model is None or model.shape is None or card_gib is None or not placement.learner_gpus:
+        return None
+    found = verdict(config, model, placement, card_gib)
+    if found.as_is is None:
+        return None
+    mend = _at_least(found, card_gib) if found.cards is not None else f"it fits with {_set(found.changes)}"
+    cards = f"{len(placement.all_gpus)} x {card_gib:.1f} GiB"
+    return f"this run is not foreseen to fit {cards} ({_taken(found.as_is)}): {mend}"
+
+
 def _at_least(found: Verdict, card_gib: float) -> str:
     """The fewest cards that hold the run, and with which settings."""
     if not found.cards:
@@ -237,10 +250,12 @@ def _taken(needs: Needs) -> str:
 def _disk(config: RunConfig) -> str:
     disk = planned(config)
     own = "" if config.redis.url else f", {size(disk.redis)} of Valkey's file"
-    known = "" if disk.checkpoints else " (the model's size is not known)"
+    selected = " and the selected one" if config.evaluation.every else ""
+    known = f", {disk.whole} of them: with the one being written{selected}" if disk.checkpoints else ""
+    exports = f"{size(disk.exports)} of exports of all the others, " if disk.exports else ""
     return (
-        f"at most {size(disk.most)}: {size(disk.checkpoints)} of checkpoints at a time{known}, "
-        f"{size(disk.rollouts)} of rollouts{own}"
+        f"at most {size(disk.most)}: {size(disk.checkpoints)} of checkpoints at a time"
+        f"{known or ' (the model is of unknown size)'}; {exports}{size(disk.rollouts)} of rollouts{own}"
     )
 
 

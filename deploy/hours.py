@@ -47,7 +47,7 @@ class Hours:
 
 
 def completion_tokens(config: RunConfig, mean: float) -> float:
-    return config.run.steps * config.learner.groups_per_step * config.sampling.group_size * mean
+    return config.run.steps * config.learner.groups_per_step * config.largest_group * mean
 
 
 def learner_rate(config: RunConfig, parameters: float) -> float:

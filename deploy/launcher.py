@@ -22,8 +22,9 @@ from typing import Any
 
 from chorus.deploy.builds import check_builds
 from chorus.deploy.curves import draw_learning_curves
+from chorus.deploy.dry_run import does_not_fit
 from chorus.deploy.first_contact import first_contact
-from chorus.deploy.placement import Placement, graders, place, visible_cores, visible_gpus
+from chorus.deploy.placement import Placement, card_gib, graders, place, visible_cores, visible_gpus
 from chorus.deploy.progress import Progress
 from chorus.deploy.services import Chosen, reward_server_service, service_environment, services_of, valkey_service
 from chorus.deploy.supervisor import Service, ServiceFailed, Supervisor
@@ -79,6 +80,8 @@ def run(
         before = folder.config.read_bytes() if resume is not None else b""
         folder.status.unlink(missing_ok=True)
         supervisor = Supervisor(folder.logs, progress.note)
+        if placement.learner_gpus and (foreseen := does_not_fit(config, placement, card_gib())):
+            progress.note(foreseen)
         try:
             chosen = _prepare(config, recipe, folder, placement, resume is not None, asked, progress.note)
             _start(supervisor, chosen, services)

@@ -134,7 +134,7 @@ class Progress:
 
 def step_line(record: dict[str, Any]) -> str:
     """A step in one plain line."""
-    if record.get("passes") is not None:
+    if _is_lesson(record):
         return _lesson_line(record)
     return (
         f"step {record['step']}/{record['steps']}  reward {_show(record, 'reward', '.3f')}"
@@ -146,8 +146,12 @@ def step_line(record: dict[str, Any]) -> str:
     )
 
 
+def _is_lesson(record: dict[str, Any]) -> bool:
+    """Whether it is a step of fine-tuning, which has no rollouts to reward."""
+    return record.get("passes") is not None and record.get("reward") is None
+
+
 def _lesson_line(record: dict[str, Any]) -> str:
-    """A step of fine-tuning, which has no rollouts."""
     return (
         f"step {record['step']}/{record['steps']}  loss {_show(record, 'supervised_loss', '.4f')}"
         f"  verdicts {_show(record, 'supervised_verdicts', '.3f')}"
@@ -186,7 +190,7 @@ def clock(seconds: float) -> str:
 
 def _metrics(record: dict[str, Any], records: list[dict[str, Any]]) -> Table:
     grid = Table.grid(padding=(0, 2))
-    if record.get("passes") is not None:
+    if _is_lesson(record):
         for label, key in (("loss", "supervised_loss"), ("verdicts", "supervised_verdicts")):
             grid.add_row(label, f"[bold green]{_show(record, key, '.3f')}[/]", _curve(records, key))
         return grid

@@ -37,12 +37,18 @@ class Disk:
     """Bytes. `checkpoints` are certain; the others are at most so many, if every completion is as long as it may be."""
 
     checkpoints: float
+    exports: float
     rollouts: float
     redis: float
+    whole: int  # checkpoints at a time
+
+    @property
+    def certain(self) -> float:
+        return self.checkpoints + self.exports
 
     @property
     def most(self) -> float:
-        return self.checkpoints + self.rollouts + self.redis
+        return self.certain + self.rollouts + self.redis
 
 
 def planned(config: RunConfig) -> Disk:
@@ -58,9 +64,11 @@ def planned(config: RunConfig) -> Disk:
     width = 4 if c.model.dtype == "float32" else 2
     exports = max(0, written - kept) * count * width if c.learner.keep_exports == "all" else 0.0
     return Disk(
-        count * a_parameter * min(kept, written) + exports,
+        count * a_parameter * min(kept, written),
+        exports,
         tokens * BYTES_PER_TOKEN,
         0.0 if c.redis.url else 3 * redis_bytes(c) + _LOGS,
+        min(kept, written),
     )
 
 
@@ -70,16 +78,18 @@ def check_disk(config: RunConfig) -> None:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    if needs.checkpoints + _LOGS > free:
+    if needs.certain + _LOGS > free:
+        every = ', or learner.keep_exports = "newest"' if needs.exports else ""
         raise CannotGoOn(
             f"run.dir {config.run.dir}: {_gib(free)} are free, and the checkpoints of this run take "
-            f"{_gib(needs.checkpoints)} at a time; make room, give another run.dir, or lower learner.keep_checkpoints"
+            f"{_gib(needs.certain)} at a time; make room, give another run.dir, or lower learner.keep_checkpoints"
+            f"{every}"
         )
     if needs.most > free:
         log.warning(
             "run.dir %s: %s are free, and this run takes up to %s (checkpoints %s, rollouts %s, Redis' file %s); make "
             "room",
-            *(config.run.dir, *map(_gib, (free, needs.most, needs.checkpoints, needs.rollouts, needs.redis))),
+            *(config.run.dir, *map(_gib, (free, needs.most, needs.certain, needs.rollouts, needs.redis))),
         )
 
 

@@ -1,7 +1,7 @@
 """Critiques of candidate solutions, to fine-tune on. Critique fine-tuning on one problem, arXiv 2506.03295.
 
-    critiques:running?samples=600&seed=0     synthetic ones, of one running total (see below)
-    critiques.jsonl                          what `chorus critique` has written, a critique a line
+    critiques:running?samples=600&seed=0&generators=10     synthetic ones, of one running total (see below)
+    critiques.jsonl                                        what `chorus critique` has written, a critique a line
 
 A line holds `problem`, `candidate`, `critique`, which ends with its verdict, and `verdict`, the grader's: `right` or
 `wrong`; `generator` and `teacher` say whose the two texts are.
@@ -34,7 +34,8 @@ RIGHT, WRONG = "right", "wrong"
 _WORDS = {"right": RIGHT, "correct": RIGHT, "wrong": WRONG, "incorrect": WRONG}
 _VERDICT = re.compile(rf"(?:\w+\s*:)?\s*\W*({'|'.join(_WORDS)})\W*", re.IGNORECASE)
 _MOST = 10_000
-_GENERATORS = 10  # each with a chance of its own to take a number for one more; arXiv 2506.03295 has as many
+# Chance of each generator to take a number for one more; arXiv 2506.03295 has as many. The first is the starter's own.
+_HABITS = (0.8, 0.0, 0.4, 0.2, 0.6, 0.1, 0.9, 0.3, 0.7, 0.5)
 _SLIP = 0.05  # chance that a synthetic total is off by one
 
 
@@ -106,23 +107,24 @@ def as_line(critique: Critique) -> str:
 
 def _synthetic(source: str) -> list[Critique]:
     style, _, query = source.partition("?")
-    options = {"samples": 600, "seed": 0}
+    options = {"samples": 600, "seed": 0, "generators": len(_HABITS)}
     for key, value in parse_qsl(query, keep_blank_values=True):
         if style != SYNTHETIC or key not in options or not value.isdecimal() or not int(value) + (key == "seed") > 0:
-            raise ValueError(f"finetune.data {source!r}: {key}={value} is not understood; use samples=N and seed=N")
+            raise ValueError(f"finetune.data {source!r}: {key}={value} is not understood; use {', '.join(options)}")
         options[key] = int(value)
     if style != SYNTHETIC or options["samples"] > _MOST:
         raise ValueError(f"finetune.data {source!r}: use {SYNTHETIC}?samples=N&seed=N, with at most {_MOST:,} samples")
     random = Random(f"critiques {options['seed']}")
     operands = running_operands(random)
-    return [_critique(operands, k % _GENERATORS, random) for k in range(options["samples"])]
+    habits = _HABITS[: options["generators"]]
+    return [_critique(operands, habits[k % len(habits)], random) for k in range(options["samples"])]
 
 
-def _critique(operands: Sequence[int], generator: int, random: Random) -> Critique:
+def _critique(operands: Sequence[int], habit: float, random: Random) -> Critique:
     taken, lines = [operands[0]], []
     slipped = 0
     for digit in operands[1:]:
-        taken.append(digit + (random.random() < generator / _GENERATORS))
+        taken.append(digit + (random.random() < habit))
         slipped += random.choice((-1, 1)) if random.random() < _SLIP else 0
         lines.append(f"{'-' if digit < 0 else '+'} {abs(taken[-1])} = {sum(taken) + slipped}")
     exact = running_lines(operands)
@@ -138,6 +140,6 @@ def _critique(operands: Sequence[int], generator: int, random: Random) -> Critiq
         candidate="\n".join([*lines, f"\\boxed{{({totals})}}"]),
         critique="\n".join([*checked, *end]),
         verdict=verdict,
-        generator=f"habit {generator / _GENERATORS:g}",
+        generator=f"habit {habit:g}",
         teacher="worked out",
     )

@@ -33,7 +33,8 @@ Figure = Callable[[RunFolder], float | None]
 
 @dataclass(frozen=True)
 class Settings:
-    """`always` and each arm: keys of the recipe as `--set` takes them. deadline_s: of one run."""
+    """`always` and each arm: keys of the recipe as `--set` takes them. deadline_s: of one run. command: `run`, or
+    `finetune`."""
 
     recipe: str
     steps: int
@@ -41,6 +42,7 @@ class Settings:
     deadline_s: float
     always: Mapping[str, Any]
     arms: Mapping[str, Mapping[str, Any]]
+    command: str = "run"
 
     @classmethod
     def read(cls, name: str) -> Settings:
@@ -52,6 +54,7 @@ class Settings:
             fields["deadline_s"],
             fields.get("always", {}),
             fields["arms"],
+            fields.get("command", "run"),
         )
 
 
@@ -104,7 +107,7 @@ def _run(folder: Path, settings: Settings, arm: str, seed: int, steps: int, cach
         for key, value in {**settings.always, **settings.arms[arm], **fixed}.items():
             arguments += ["--set", f"{key}={_toml(value)}"]
     print(f"{time.strftime('%H:%M:%S')} {'resume' if begun else 'run'} {name}", file=sys.stderr, flush=True)
-    run_to_its_end(name, folder / f"{name}.log", *arguments, deadline_s=settings.deadline_s)
+    run_to_its_end(name, folder / f"{name}.log", *arguments, deadline_s=settings.deadline_s, command=settings.command)
 
 
 def _model(settings: Settings, arm: str, cache: Path) -> Path:

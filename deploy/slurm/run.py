@@ -18,7 +18,7 @@ from chorus.deploy.slurm import engine
 from chorus.deploy.slurm.engine import Job
 from chorus.deploy.slurm.scripts import Wishes, scripts
 from chorus.deploy.wishes import chosen_by_machine
-from chorus.protocol.config.run import RunConfig, Section
+from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.files import read_json, write_json, write_whole
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.identity import identify
@@ -100,20 +100,19 @@ def with_devices(config: RunConfig, wishes: Wishes) -> RunConfig:
     """The placement in numbers of devices, which tell how many there are: which ones they are is Slurm's choice.
     The learner's have other numbers than a generator's: these two never share a device here."""
     ours, ranks = wishes.generator_gpus, wishes.learner_nodes * max(1, wishes.learner_gpus)
-    placement = config.placement.model_copy(
+    placement = {
+        "learner_ranks": ranks if ranks > 1 else None,
+        "learner_gpus": list(range(ours, ours + wishes.learner_gpus)) or None,
+        "generator_gpus": [list(range(ours))] if ours else None,
+    }
+    model = Path(config.model.path)  # absolute, wherever the run is resumed from later
+    return config.model_copy(
         update={
-            "learner_ranks": ranks if ranks > 1 else None,
-            "learner_gpus": list(range(ours, ours + wishes.learner_gpus)) or None,
-            "generator_gpus": [list(range(ours))] if ours else None,
+            "placement": config.placement.model_copy(update=placement),
+            "generator": config.generator.model_copy(update={"replicas": wishes.generators}),
+            "model": config.model.model_copy(update={"path": str(model.absolute())} if model.is_dir() else {}),
         }
     )
-    sections = {
-        "placement": placement,
-        "generator": config.generator.model_copy(update={"replicas": wishes.generators}),
-    }
-    if Path(config.model.path).is_dir():  # wherever the run is resumed from later
-        sections["model"] = config.model.model_copy(update={"path": str(Path(config.model.path).absolute())})
-    return config.model_copy(update=sections)
 
 
 def scale(run: RunFolder, wanted: int) -> tuple[list[str], list[str]]:
@@ -127,7 +126,8 @@ def scale(run: RunFolder, wanted: int) -> tuple[list[str], list[str]]:
         files.note("generator", number)
         return [f"{number}_{n}" for n in range(more)], []
     # Those that wait in the queue cost nothing; of the others the newest have least in their caches.
-    spare = sorted(here[::-1], key=lambda job: job.is_running)[: len(here) - wanted]
+    here.reverse()
+    spare = sorted(here, key=lambda job: job.is_running)[: len(here) - wanted]
     for job in spare:
         files.not_wanted(job.id).touch()
         (engine.ask if job.is_running else engine.cancel)(job.id)

@@ -132,19 +132,19 @@ def trained(tiny_model: Path, tmp_path: Path) -> Path:
         write_manifest(folder, Manifest(step, 1, {}))
     for name, value in (("config", config), ("run", {}), ("selected", {"step": 40})):
         (run / f"{name}.json").write_text(json.dumps(value))
-    steps = [{"step": step, "seconds": 1.0, "accuracy": 0.5} for step in range(1, 61)]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
     return run
 
 
 @pytest.mark.usefixtures("inline_graders")
-def test_every_checkpoint_is_scored_once_and_the_report_draws_and_marks_them(
+def test_every_checkpoint_is_scored_once_and_the_last_the_selected_and_the_best_are_marked(
     calculator: Calculator, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["eval", str(trained), "--checkpoint", "all", "--problems", SOURCE, "--limit", "4", "--runs", "1"]
     assert main(asked) == 0
     assert calculator.asked == 12
-    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if re.match(r"\| \d", line)]
+    said = capsys.readouterr().out
+    assert "chain has 4 problems: one is 25.0 points" in said
+    rows = [line.split("|") for line in said.splitlines() if re.match(r"\| \d", line)]
     told = {row[1].strip(): row[-2].strip() for row in rows}
     assert set(told) == {"20", "40", "60"}
     # It slips at every third question: of 1-4 at the third, of 5-8 at the sixth, of 9-12 at the ninth and the twelfth.
@@ -157,11 +157,6 @@ def test_every_checkpoint_is_scored_once_and_the_report_draws_and_marks_them(
     answers.write_text("".join(lines[:3]))
     assert main(asked) == 0
     assert calculator.asked == 13  # the one that was lost
-    assert main(["report", str(trained), "--out", str(tmp_path / "report")]) == 0
-    text = (tmp_path / "report" / "report.md").read_text()
-    assert "## Checkpoints on chain" in text
-    assert (tmp_path / "report" / "checkpoints-1.svg").is_file()
-    assert "chain has 4 problems: one is 25.0 points" in text
     assert main([*asked, "--out", str(tmp_path / "x")]) == CANNOT_GO_ON
     assert "--out is for one checkpoint" in capsys.readouterr().err
 

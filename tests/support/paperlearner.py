@@ -138,7 +138,7 @@ class Hands:
         pass
 
 
-def config_of(model: Path, folder: Path, **sections: dict[str, Any]) -> RunConfig:
+def config_of(model: Path, folder: Path, /, **sections: dict[str, Any]) -> RunConfig:
     folder.mkdir(exist_ok=True)
     train = folder / "train.jsonl"
     rows = [{"id": f"p{k}", "problem": f"{k}?", "answer": "7"} for k in range(40)]

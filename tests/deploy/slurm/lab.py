@@ -155,7 +155,8 @@ class Lab:
 
     def nodes(self) -> dict[str, str]:
         rows = self.call("sinfo", "-h", "-N", "-p", "base", "-o", "%N %t", may_fail=True).splitlines()
-        return {name: state for name, state in (row.split() for row in rows)}
+        pairs = [row.split() for row in rows]
+        return {pair[0]: pair[1] for pair in pairs}
 
     def node_of(self, job: str) -> str:
         return self.call("squeue", "-h", "-j", job, "-o", "%N", may_fail=True).strip()

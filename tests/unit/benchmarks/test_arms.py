@@ -8,14 +8,30 @@ from typing import Any
 
 import pytest
 
-from chorus.benchmarks.experiments import acereason, arms, crossthink, interleaved, prorl, short, sparkle, staged
+from chorus.benchmarks.experiments import (
+    acereason,
+    arms,
+    critique,
+    crossthink,
+    interleaved,
+    prorl,
+    short,
+    sparkle,
+    staged,
+)
 from chorus.benchmarks.experiments.arms import RECIPES, Settings, evaluated, finished, report, trained
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.folder import RunFolder
 
 EXPERIMENTS = {"short": short, "prorl": prorl, "interleaved": interleaved}
-EXPERIMENTS |= {"acereason": acereason, "crossthink": crossthink, "staged": staged, "sparkle": sparkle}
+EXPERIMENTS |= {
+    "critique": critique,
+    "acereason": acereason,
+    "crossthink": crossthink,
+    "staged": staged,
+    "sparkle": sparkle,
+}
 
 
 def arm(name: str, of: str) -> RunConfig:

@@ -27,7 +27,7 @@ MEND = re.compile(
     r"--help lists|\b(?:should|needs|must)\b|\?$|\? ",
     re.IGNORECASE,
 )
-NEED_NO_FILE = ("reward-server", "check", "recipes", "completion", "templates")  # the first would listen
+NEED_NO_FILE = ("reward-server", "check", "recipes", "completion", "templates", "slurm")  # the first would listen
 RECIPE = """
 [model]
 path = "{model}"
@@ -142,6 +142,17 @@ TABLE = {
                 *("evaluation.problems=3", "learner.updates_per_step=3", "redis.url=nonsense", "reward.shadow=nobody"),
             )
         ),
+    ],
+    "slurm": [
+        ["slurm", "submit"],
+        ["slurm", "submit", "song.toml", "--generators", "0"],
+        ["slurm", "submit", "song.toml", "--set", "model.path=nowhere/there"],
+        ["slurm", "submit", "--resume", "nothing"],
+        ["slurm", "scale", "run", "2"],
+        ["slurm", "scale", "run", "many"],
+        ["slurm", "status", "run"],
+        ["slurm", "cancel", "run"],
+        ["slurm", "head", "run", "--host", "127.0.0.1"],
     ],
     "init": [["init", "nobody", "mine.toml"], ["init", "demo", "song.toml"]],
     "plan": [

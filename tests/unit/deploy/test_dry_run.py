@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from chorus.deploy.dry_run import describe
+from chorus.deploy.dry_run import describe, does_not_fit
 from chorus.deploy.hours import Speed
 from chorus.deploy.memory import activation_bytes
 from chorus.deploy.placement import place
@@ -66,7 +66,18 @@ def test_the_weights_of_every_checkpoint_are_foreseen_on_the_disk(configure: Con
     usual = planned(configure(**sections, learner=learner))
     all_of_them = planned(configure(**sections, learner=learner | {"keep_exports": "all"}))
     # 198 checkpoints, of which 4 are whole (one is written before one goes): 194 x 1,543,714,304 parameters x 2 bytes.
-    assert all_of_them.checkpoints - usual.checkpoints == 194 * 1_543_714_304 * 2
+    assert (usual.exports, all_of_them.exports) == (0, 194 * 1_543_714_304 * 2)
+    assert all_of_them.checkpoints == usual.checkpoints == 4 * 1_543_714_304 * 16
+    validated = configure(
+        **sections,
+        learner=learner | {"keep_exports": "all"},
+        evaluation={"every": 20},
+        problems={"train": ["any"], "heldout": ["any"]},
+    )
+    # With the selected one five are whole: 115 GiB; 193 exports of 2.9 GiB; 3960 x 32 x 8 x 1024 tokens x 8 bytes.
+    told = describe(validated, place(validated, [0, 1], []))
+    assert "115.0 GiB of checkpoints at a time, 5 of them: with the one being written and the selected one; " in told
+    assert "555.0 GiB of exports of all the others, 7.7 GiB of rollouts" in told
 
 
 def test_it_tells_what_a_stage_has_of_its_own_and_counts_with_the_largest_groups(configure: Configure) -> None:
@@ -225,6 +236,21 @@ def test_more_cards_are_asked_for_where_no_setting_helps(configure: Configure) -
     assert (
         "verdict     can't fit here (8 x 141 GiB), needs 13 x 141 GiB (11 for the learner, 2 for a generator)" in told
     )
+
+
+def test_a_run_that_starts_on_cards_too_small_for_it_is_told_so(configure: Configure) -> None:
+    config = configure(model={"path": "Qwen/Qwen2.5-Math-1.5B"})
+    one = place(config, list(range(16)), [0])
+    told = does_not_fit(config, one, 79.6)
+    assert told is not None
+    assert told.startswith(
+        "this run is not foreseen to fit 1 x 79.6 GiB (learner 77.4 of 43.0 GiB, generator 3.0 of 28.7"
+    )
+    assert ": it fits with --set learner.token_budget=" in told
+    assert "needs 3 x 24 GiB" in str(does_not_fit(config, one, 24))
+    assert does_not_fit(config, one, 192) is None
+    assert does_not_fit(config, one, None) is None
+    assert does_not_fit(configure(model={"path": "starter"}), one, 24) is None
 
 
 def test_cards_that_stay_idle_are_named(configure: Configure) -> None:

