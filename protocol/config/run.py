@@ -344,7 +344,8 @@ class RunConfig(Section):
                 "or in problems.heldout"
             )
         for stage in self.curriculum.stages:
-            if text := refusal(stage, self):
+            punishes_length = self.reward_spec.overlong is not None
+            if text := refusal(stage, self.objective, s.max_tokens, bool(self.evaluation.every), punishes_length):
                 raise ValueError(f"curriculum.stages: {stage.name} {text}")
         return self
 
