@@ -168,6 +168,7 @@ def submit(run: Run, arguments: argparse.Namespace) -> None:
         settings.append(f"model.path={built.strip().splitlines()[-1]}")
     words = ["slurm", "submit", str(ROOT / "recipes" / "demo.toml"), "--generators", "2", "--chorus", str(wrapper)]
     words += ["--learner-nodes", str(arguments.learner_nodes), "--partition", "base"]
+    words += ["--generator-partition", "spot", "--preemptible"]
     print(run.chorus(*words, *(word for s in settings for word in ("--set", s))), end="")
     run.wait("three steps", lambda: run.step() >= 3, 120)
 
@@ -217,9 +218,9 @@ def preempt(run: Run) -> None:
     before, node = run.ready(), run.lab.node_of(element)
     urgent = run.lab.folder / "urgent.sbatch"
     urgent.write_text("#!/bin/bash\nsleep 600\n")
-    options = ("--parsable", "-p", "urgent", "-w", node, "--exclusive", "--output=/dev/null")
+    cpus = run.lab.idle_cpus(node) + 1  # one more than there is without taking the generator's
+    options = ("--parsable", "-p", "urgent", "-w", node, f"--cpus-per-task={cpus}", "--output=/dev/null")
     job = run.lab.call("sbatch", *options, str(urgent)).strip()
-    # All that is on that node has to go: --exclusive.
     run.wait("the urgent job runs", lambda: run.lab.state(job) == "RUNNING", 60)
     check(f"gen-{element}" in "".join(before), f"{element} had sampled on {node}")
     run.lab.call("scancel", job)
