@@ -74,7 +74,7 @@ class NoLabError(RuntimeError):
 class Lab:
     """`env` is what Slurm's commands need. Ends what it started, by id."""
 
-    def __init__(self, folder: Path, cpus: int = 2) -> None:
+    def __init__(self, folder: Path, cpus: int = 3) -> None:
         self.folder = folder
         self.env = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
         self._cpus = cpus
