@@ -119,6 +119,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", type=int, default=0, help="so many generators of each array are real ones")
     parser.add_argument("--model", type=Path, help="a model's folder in the starter's place")
+    parser.add_argument("--set", action="append", default=[], help="another value for a key of the recipe")
     parser.add_argument("--learner-nodes", type=int, default=2)
     parser.add_argument("--keep", action="store_true", help="leave the folder with all logs")
     arguments = parser.parse_args()
@@ -169,7 +170,7 @@ def submit(run: Run, arguments: argparse.Namespace) -> None:
     wrapper = run.lab.folder / "chorus"
     wrapper.write_text(WRAPPER.format(root=ROOT, python=sys.executable, real=arguments.real))
     wrapper.chmod(0o755)
-    settings = [*SETTINGS, f"run.dir={run.runs}"]
+    settings = [*SETTINGS, f"run.dir={run.runs}", *arguments.set]
     if arguments.model:
         settings.append(f"model.path={arguments.model}")
     else:
@@ -186,11 +187,10 @@ def submit(run: Run, arguments: argparse.Namespace) -> None:
 def look_around(run: Run) -> None:
     told = run.chorus("slurm", "status", str(run.folder))
     print("".join(f"slurm-test:           {line}\n" for line in told.splitlines()), end="")
-    nodes = set(re.findall(r"\bn[123]\b", told)) | {"n1"} * ("n[1" in told)
-    check(len(re.findall(r" RUNNING ", told)) == 4, f"a head, a learner and two generators run, on {sorted(nodes)}")
+    check(len(re.findall(r" RUNNING ", told)) == 4, "a head, a learner and two generators run")
     password = (run.folder / "slurm" / "redis-password").read_text().strip()
     token = (run.folder / "slurm" / "reward-token").read_text().strip()
-    holders = [p for p in run.folder.rglob("*") if p.is_file() and password.encode() in p.read_bytes()]
+    holders = [p for p in run.folder.rglob("*") if password in content(p)]
     named = sorted(str(p.relative_to(run.folder)) for p in holders)
     check(
         named == ["config.json", "slurm/redis-password", "slurm/redis.conf"]
@@ -199,6 +199,14 @@ def look_around(run: Run) -> None:
     )
     lines = [line for line in command_lines() if password in line or token in line]
     check(lines == [], "no secret is among any process's arguments")
+
+
+def content(path: Path) -> str:
+    """Nothing of what is no file, or is one no more."""
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def command_lines() -> Iterator[str]:

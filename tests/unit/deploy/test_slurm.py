@@ -226,6 +226,7 @@ def test_a_step_hears_of_it_when_its_job_is_told(run: Path, calls: Calls, tmp_pa
     """With the element's own name: the number of an array's last element is the whole array's."""
     told = STAND_IN.replace('exit "${', 'kill -TERM $PPID\n/bin/sleep 0.3\nexit "${')
     (tmp_path / "bin" / "srun").write_text(told)
+    (tmp_path / "srun.ends").write_text("0\n")
     played(run, "generator.sbatch", SLURM_JOB_ID="9", SLURM_ARRAY_JOB_ID="9", SLURM_ARRAY_TASK_ID="0")
     assert "scancel --quiet --signal=TERM 9_0" in calls()
     assert "scontrol requeue 9_0" in calls()
