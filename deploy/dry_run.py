@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chorus.deploy.placement import Placement
-from chorus.deploy.sizes import model_of, planned, redis_bytes
+from chorus.deploy.sizes import STORED_BYTES_PER_TOKEN, model_of, planned, redis_bytes
 from chorus.protocol.config.presets import PRESETS, explain
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.templates.load import choose_templates
@@ -243,7 +243,7 @@ def _disk(config: RunConfig) -> str:
     known = "" if disk.checkpoints else " (the model's size is not known)"
     return (
         f"at most {_size(disk.most)}: {_size(disk.checkpoints)} of checkpoints at a time{known}, "
-        f"{_size(disk.rollouts)} of rollouts{own}"
+        f"{_size(disk.rollouts)} of rollouts ({STORED_BYTES_PER_TOKEN} bytes a token){own}"
     )
 
 

@@ -91,6 +91,8 @@ class Progress:
         names = ("summary.json", "learning_curves.png", "metrics.jsonl", "checkpoints", "rollouts", "logs")
         there = [name for name in names if (self._run.path / name).exists()]
         self._console.print(f"{self._run.path}/  {'  '.join(there)}", markup=False, soft_wrap=True)
+        if self._run.rollouts.is_dir():
+            self._console.print(f"see every answer: chorus view {self._run.path}", markup=False, soft_wrap=True)
         if exit_status != 0 and self._run.note.exists():
             self._console.print(f"go on with: chorus run --resume {self._run.path}", markup=False, soft_wrap=True)
 

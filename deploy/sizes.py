@@ -17,6 +17,8 @@ from chorus.protocol.runtime.model_folder import tensors_of
 log = logging.getLogger("chorus.run")
 # A sampled token on Redis: id (int32) and log-probability (float32). Grades and versions are small beside.
 BYTES_PER_TOKEN = 8
+# A sampled token on the disk, compressed: its text comes to these (docs/rollouts.md).
+STORED_BYTES_PER_TOKEN = 10
 # The policy and AdamW's two moments in float32, and the export, in float32, too.
 CHECKPOINT_BYTES_PER_PARAMETER = 16
 _LOGS = 64 * 2**20
@@ -73,7 +75,7 @@ def planned(config: RunConfig) -> Disk:
     # An append-only file is rewritten when it has doubled.
     return Disk(
         count * CHECKPOINT_BYTES_PER_PARAMETER * min(kept, written),
-        tokens * BYTES_PER_TOKEN,
+        tokens * STORED_BYTES_PER_TOKEN,
         0.0 if c.redis.url else 3 * redis_bytes(c) + _LOGS,
     )
 

@@ -21,6 +21,7 @@ import redis
 from chorus.learner.interfaces import Groups, Ledger, Ranks, WeightSync
 from chorus.learner.metrics.alarms import FLAT
 from chorus.learner.metrics.recorder import Recorder
+from chorus.learner.metrics.rollout_writer import RolloutWriter, reading_of
 from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.metrics.trackers import Trackers
 from chorus.learner.rollouts.admission import Admission
@@ -37,6 +38,7 @@ from chorus.protocol.run_folder.files import write_json
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.identity import read_identity
 from chorus.protocol.run_folder.problem_set import fingerprint, note_problems
+from chorus.protocol.run_folder.rollouts import tidy
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import glance
@@ -65,6 +67,7 @@ class Parts:
     weights: WeightSync
     recorder: Recorder
     evaluations: Evaluations
+    store: RolloutWriter
     lineage: int = 1
     done: int = 0
     durable: int = 0
@@ -104,6 +107,7 @@ def assemble(
         ledger.durable(done, manifest.all_entries)
     ledger.rewind(done)
     run.rewind_records(done)
+    tidy(run, done)
     evaluations.rewind(done)
 
     admission.draw.restore(run, done)
@@ -115,7 +119,7 @@ def assemble(
     weights = weight_sync(metrics)
     durable = checkpoints.trained_in(run.checkpoints, lineage)
     parts = (config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations)
-    return Parts(*parts, lineage, done, durable)
+    return Parts(*parts, RolloutWriter(run, reading_of(config, admission)), lineage, done, durable)
 
 
 def _introduce(metrics: LearnerMetrics, config: RunConfig, run_id: str, fence: int, done: int) -> None:
@@ -171,6 +175,7 @@ class Lifecycle:
     def close(self) -> None:
         self.parts.weights.close()
         self.parts.recorder.close()
+        self.parts.store.close()
 
     def publish(self, prefixes: list[list[int]]) -> None:
         """Offer the weights as they are. `prefixes`: what the weight check asks about."""
@@ -191,11 +196,13 @@ class Lifecycle:
             at=time.time(),
         )
         with p.metrics.checkpoint_s.time():
+            p.store.flush()  # what is acknowledged is gone from Redis
             p.ranks.save(p.run.checkpoints, manifest)
         p.metrics.durable_step.set(p.done)
         p.ledger.durable(p.done, manifest.all_entries)
         p.untold = {}
         p.ledger.trim()
+        p.store.durable(p.done)
         self._prune()
 
     def collapsed(self, alarms: Mapping[str, str]) -> None:

@@ -1,9 +1,10 @@
 """The order of a step, and nothing else.
 
-    collect ─▶ store and record ─▶ experience ─▶ train ─▶ free credits, admit ─▶ publish ─▶ record its metrics
+    collect ─▶ experience ─▶ store and record ─▶ train ─▶ free credits, admit ─▶ publish ─▶ record its metrics
             ─▶ next stage? ─▶ collapsed? back, or the end ─▶ checkpoint? ─▶ validate?
 
-What is on disk and on the ledger before a step trains is all that a resumed learner needs to train it again. What comes
+What is on the ledger before a step trains is all that a resumed learner needs to train it again; its rollouts are
+written beside it (metrics/rollout_writer.py). What comes
 before the first step and after the last one, checkpoints and the way back stand in lifecycle.py.
 """
 
@@ -17,7 +18,6 @@ from chorus.learner.metrics.recorder import Around
 from chorus.learner.training.experience import make_experience, minibatches
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import WEIGHT_CHECKS, unpack_ids
-from chorus.protocol.run_folder.rollouts import write_step
 from chorus.protocol.runtime.stopping import StopAsked
 
 log = logging.getLogger("chorus.learner")
@@ -54,11 +54,12 @@ class Learner:
         ids = [rollout.entry.id for rollout in groups]
         experience = make_experience(groups, p.config, step - 1, p.ranks.reference)
         parts = minibatches(experience, p.config.sampling.group_size, p.config.learner.updates_per_step)
-        write_step(p.run, step, groups)
+        p.store.chosen(step, groups)
         p.ledger.record(step, ids)
 
         stats = p.ranks.step(parts)
 
+        p.store.trained(step, experience, stats)
         p.ledger.trained(step, ids)
         p.done, p.untold[step] = step, ids
         p.groups.trained(groups)

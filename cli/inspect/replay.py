@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,9 @@ from chorus.protocol.run_folder.checkpoints import STATE, read_manifest, whole
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
+
+if TYPE_CHECKING:
+    from chorus.protocol.run_folder.rollouts import StoredStep
 
 TOLERANCE = 1e-6  # float32 on CPU; the learner's own thread count gives it bit for bit
 DIFFERS = 1
@@ -62,11 +66,12 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
 
     from chorus.learner.training.distributed import DistributedTrainer
     from chorus.learner.training.experience import make_experience, minibatches
-    from chorus.protocol.run_folder.rollouts import read_step
+    from chorus.protocol.run_folder.rollouts import StoredStep, read_step, step_file, stored_steps
 
     records = {r["step"]: r for r in RunFolder(run_dir).records()}
     start, folder = _checkpoint_before(run_dir, step)
-    shards = {n: run_dir / "rollouts" / f"step-{n:06d}.msgpack.gz" for n in range(start + 1, step + 1)}
+    stored, wanted = dict(stored_steps(RunFolder(run_dir))), range(start + 1, step + 1)
+    shards = {n: stored.get(n, StoredStep(step_file(RunFolder(run_dir), n), n)) for n in wanted}
     _check(run_dir, step, records, shards)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -102,12 +107,12 @@ def _checkpoint_before(run_dir: Path, step: int) -> tuple[int, Path | None]:
     return start, folder
 
 
-def _check(run_dir: Path, step: int, records: dict[int, Any], shards: dict[int, Path]) -> None:
+def _check(run_dir: Path, step: int, records: dict[int, Any], shards: Mapping[int, StoredStep]) -> None:
     if step not in records:
         known = f"it has recorded steps 1 to {max(records)}: give one of these" if records else "give a run with steps"
         raise CannotGoOn(f"{run_dir}: step {step} is not in metrics.jsonl; {known}")
     for n, shard in shards.items():
-        if not shard.is_file() or n not in records:
+        if not shard.path.is_file() or n not in records:
             raise CannotGoOn(
                 f"{shard}: missing; step {step} can't be reached without step {n}: put it back, or give an earlier step"
             )
