@@ -37,6 +37,7 @@ from chorus.protocol.runtime.exits import CannotGoOn
 @lineage_option
 @take_over_option
 @option("--dry-run", is_flag=True, help="print what would be done and needed")
+@option("--view", is_flag=True, help="serve the run's page while it goes on, and print its address")
 @option("--gpus", type=int, metavar="N", help="with --dry-run: as if this machine had N GPUs")
 @option("--tokens-per-second", type=float, metavar="RATE", help="with --dry-run: how long it takes at this rate")
 def main(
@@ -46,6 +47,7 @@ def main(
     new_lineage: bool,
     take_over: bool,
     dry_run: bool,
+    view: bool,
     gpus: int | None,
     tokens_per_second: float | None,
 ) -> int:
@@ -72,4 +74,4 @@ def main(
         print(describe(config, place(config, visible_cores(), cards), tokens_per_second))
         return os.EX_OK
     check_inputs(config, resumed=resume is not None)
-    return run(config, str(source), resume=resume, asked=asked)
+    return run(config, str(source), resume=resume, asked=asked, view=view)

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from chorus.learner.metrics import curriculum, diversity
+from chorus.learner.metrics import curriculum, diversity, samples
 from chorus.learner.metrics.alarms import NAMES, Alarms
 from chorus.learner.metrics.doctor.visit import Doctor
 from chorus.learner.metrics.step_record import Surroundings, step_record
@@ -95,6 +95,9 @@ class Recorder:
         self._metrics.step_done(record, [(r.group, staleness(r.group, step - 1)) for r in groups])
         self._metrics.alarms(NAMES, self.alarms.active)
         self._trackers.write(record)
+        every = self.config.trackers.samples_every
+        if every and (step == 1 or step % every == 0):
+            self._trackers.write({"step": step, "shown": samples.shown(experience, self._decoder.decode_batch)})
 
     def _surroundings(self, around: Around) -> Surroundings:
         now = time.monotonic()

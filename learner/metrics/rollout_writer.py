@@ -111,4 +111,7 @@ def learned(experience: Experience, stats: StepStats) -> dict[str, list[Any]]:
     for name, stat in _MEANS.items():
         sums = stats.by_sequence.table[:, 1 + TOKEN_STATS.index(stat)]
         columns[name] = [float(total / n) if n else None for total, n in zip(sums, tokens, strict=True)]
+    for name, stat in (("token_entropies", "entropy"), ("token_ratios", "ratio")):
+        if (values := stats.by_token(stat)) is not None:
+            columns[name] = [each.tobytes() for each in values]
     return columns

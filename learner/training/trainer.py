@@ -50,7 +50,8 @@ class Trainer:
 
     def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
         """Train on each mini-batch in turn: one optimizer step each."""
-        stats = StepStats(sequences=sum(map(len, minibatches)))
+        lengths = [len(s.completion) for batch in minibatches for s in batch]
+        stats = StepStats(len(lengths), lengths=lengths if self.config.rollouts.token_stats else ())
         cuts = [cut(batch, self.config.learner.token_budget) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)
         if self._needs_proximal_pass(len(minibatches)):
