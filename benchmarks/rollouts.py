@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from chorus.protocol.ledger import Entry, Rollout
 from chorus.protocol.messages import Grade, RolloutGroup, Sample, Sampling, Task, Timing, pack_floats, pack_ids
-from chorus.protocol.rewards import RewardSpec
+from chorus.protocol.rewards import RewardSpec, compose_group
 from chorus.protocol.run_folder import rollouts
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollout_rows import Reading, Row, rows_of
@@ -79,15 +80,17 @@ def synthetic_run(folder: Path, samples: int) -> RunFolder:
     """Parts of 64 steps, as after merging: one is drawn, and comes again with other steps until there are enough."""
     run, random = RunFolder(folder), np.random.default_rng(0)
     run.rollouts.mkdir(parents=True)
-    reading = Reading(_texts, _texts, RewardSpec())
+    reading = Reading(_texts, _texts, partial(compose_group, RewardSpec()))
     rows: list[Row] = []
     for step in range(1, rollouts.MERGED_STEPS + 1):
         rows += rows_of(step, step_of(step, random), reading, float(step))
     rows[0] = rows[0] | {"text": "a needle"}
-    for first in range(0, -(-samples // (GROUP * GROUPS)), rollouts.MERGED_STEPS):
-        moved = [row | {"step": row["step"] + first, "oldest_step": row["oldest_step"] + first} for row in rows]
+    table, step_samples = rollouts.table_of(rows), GROUP * GROUPS
+    for first in range(0, -(-samples // step_samples), rollouts.MERGED_STEPS):
+        moved = {name: [row[name] + first for row in rows] for name in ("step", "oldest_step")}
+        part = rollouts.with_columns(table, moved).slice(0, samples - first * step_samples)
         name = f"steps-{first + 1:06d}-{first + rollouts.MERGED_STEPS:06d}.parquet"
-        rollouts.save_table(run.rollouts / name, rollouts.table_of(moved[: samples - first * GROUP * GROUPS]))
+        rollouts.save_table(run.rollouts / name, part)
     return run
 
 
@@ -115,7 +118,7 @@ def figures(run: RunFolder) -> dict[str, Any]:
 def storing() -> dict[str, float]:
     """Of one step: rows to a table, and the table to the disk."""
     groups = step_of(1, np.random.default_rng(1))
-    reading = Reading(_texts, _texts, RewardSpec())
+    reading = Reading(_texts, _texts, partial(compose_group, RewardSpec()))
     table = rollouts.table_of(rows_of(1, groups, reading, 0.0))
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))

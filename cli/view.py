@@ -48,7 +48,8 @@ def main(runs: tuple[Path, ...], host: str, port: int, workers: int) -> int:
 
     from chorus.viewer.app import LOOPBACK, create_app
 
-    app = create_app(folders, lambda: judging(workers), token, LOOPBACK if loopback else ("*",))
+    hosts = LOOPBACK if loopback else ("*",)
+    app = create_app(folders, lambda: judging(workers), live_lines, token, hosts)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
@@ -82,6 +83,21 @@ def find_runs(paths: tuple[Path, ...]) -> list[RunFolder]:
     return list(found.values())
 
 
+def live_lines(run: RunFolder) -> list[str]:
+    """Of a run that goes on: who waits for whom, the accounts, the members; of another, what its files say."""
+    from chorus.cli.inspect.live import find, format_accounts, from_files
+    from chorus.cli.inspect.status import format_members
+    from chorus.cli.inspect.why import explain
+    from chorus.protocol.runtime.redis import server_time
+
+    found, lines = find(str(run.path), None), []
+    for live in found.live:
+        lines += explain(live.client, live.run_id, live.accounts, server_time(live.client))
+        lines += [*format_accounts(live.run_id, live.accounts).splitlines()[1:]]
+        lines += format_members(live.client, live.run_id).splitlines()
+    return lines or from_files(run.path, found.why_not)
+
+
 @asynccontextmanager
 async def judging(workers: int) -> AsyncIterator[Any]:
     """Graders with each run's own settings, started when they are first asked for."""
@@ -89,7 +105,7 @@ async def judging(workers: int) -> AsyncIterator[Any]:
     from chorus.cli.inspect.regrade import settings_of
     from chorus.protocol.config.load import load_config
 
-    started: dict[Path, tuple[Grading, list[str]]] = {}
+    started: dict[Path, tuple[Grading, str, list[str]]] = {}
     async with AsyncExitStack() as stack:
 
         async def judge(run: RunFolder, sample: dict[str, Any]) -> dict[str, Any]:
@@ -97,16 +113,17 @@ async def judging(workers: int) -> AsyncIterator[Any]:
                 config = load_config(run.config, (), {})
                 settings = settings_of(config, workers)
                 grading = await stack.enter_async_context(local_grading(settings=settings))
-                started[run.path] = grading, [term.grader for term in settings.reward.terms]
-            grading, terms = started[run.path]
-            return await grading.explain(item_of(sample) | ({"terms": terms} if terms else {}))
+                started[run.path] = grading, config.reward.mode, [term.grader for term in settings.reward.terms]
+            grading, mode, terms = started[run.path]
+            return await grading.explain(item_of(sample, mode) | ({"terms": terms} if terms else {}))
 
         yield judge
 
 
-def item_of(sample: dict[str, Any]) -> dict[str, Any]:
+def item_of(sample: dict[str, Any], mode: str) -> dict[str, Any]:
     """A stored sample as the graders are asked about it."""
     from chorus.protocol.messages import grading_of
 
     given = grading_of(sample["kind"], sample["gold"], sample["tests"], sample["row"])
-    return {"completion": sample["text"], "template": sample["template"], "mode": "train"} | given
+    more = {name: sample[name] for name in ("options", "sub_answers") if sample[name]}
+    return {"completion": sample["text"], "template": sample["template"], "mode": mode} | given | more

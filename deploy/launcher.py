@@ -20,9 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from chorus.deploy.builds import check_builds
 from chorus.deploy.curves import draw_learning_curves
+from chorus.deploy.dry_run import does_not_fit
 from chorus.deploy.first_contact import first_contact
-from chorus.deploy.placement import Placement, place, visible_cores, visible_gpus
+from chorus.deploy.placement import Placement, card_gib, graders, place, visible_cores, visible_gpus
 from chorus.deploy.progress import Progress
 from chorus.deploy.services import Chosen, reward_server_service, service_environment, services_of, valkey_service
 from chorus.deploy.supervisor import Service, ServiceFailed, Supervisor
@@ -72,6 +74,7 @@ def run(
     if resume is not None:
         config = as_wished(config, RunFolder(resume))
     placement = place(config, visible_cores(), visible_gpus())
+    check_builds(placement)
     folder = RunFolder(resume or made or new_folder(config, recipe))
     with _signals_as_exceptions(), held(folder.path), Progress(folder) as progress:
         identify(folder.path, folder.path.resolve().name, asked)
@@ -79,6 +82,8 @@ def run(
         folder.status.unlink(missing_ok=True)
         supervisor = Supervisor(folder.logs, progress.note)
         page: Guarded | None = None
+        if placement.learner_gpus and (foreseen := does_not_fit(config, placement, card_gib())):
+            progress.note(foreseen)
         try:
             chosen = _prepare(config, recipe, folder, placement, resume is not None, asked, progress.note)
             page = _serve_page(folder, progress.note) if view else None
@@ -143,6 +148,7 @@ def _prepare(
         if resumed:
             look_ahead(client, run, asked)
     if own_reward:
+        changes["reward"]["workers"] = graders(config, placement)
         changes["reward"]["url"] = f"http://127.0.0.1:{free_port()}"
     changes["placement"] = {
         "learner_gpus": placement.learner_gpus or None,

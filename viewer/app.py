@@ -81,10 +81,14 @@ def _finite(value: Any) -> Any:
 def create_app(
     runs: Sequence[RunFolder],
     judging: Callable[[], AbstractAsyncContextManager[Judge]] | None = None,
+    looking: Callable[[RunFolder], list[str]] | None = None,
     token: str | None = None,
     hosts: Sequence[str] = LOOPBACK,
 ) -> FastAPI:
-    """Over these runs, of different names. judging: opened with the application; None: it can't judge again."""
+    """Over these runs, of different names. judging: opened with the application; None: it can't judge again.
+
+    looking: what the ledger of a run that goes on says of it, in lines.
+    """
     stores = {run.name: Rollouts(run) for run in runs}
 
     @asynccontextmanager
@@ -103,7 +107,7 @@ def create_app(
     app.add_middleware(Door, token=token, hosts=hosts)
     _add_page(app)
     _add_rollouts(app, stores)
-    _add_runs(app, stores)
+    _add_runs(app, stores, looking or (lambda run: []))
     return app
 
 
@@ -172,16 +176,16 @@ def _add_rollouts(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
         return {"rows": _store(stores, run).rows(sql, asked.parameters)}
 
     @app.get("/api/export")
-    def export(request: Request, run: str = "", format: str = "jsonl") -> Any:
+    def export(request: Request, run: str = "", file: str = "jsonl") -> Any:
         store, asked = _store(stores, run), _question(request)
-        if format == "parquet":
+        if file == "parquet":
             folder = tempfile.TemporaryDirectory(prefix="chorus-view-")
             target = Path(folder.name) / f"{store.run.name}.parquet"
             store.export(asked, target)
             name = target.name
             return FileResponse(target, filename=name, headers=HEADERS, background=BackgroundTask(folder.cleanup))
-        if format != "jsonl":
-            raise BadFilter(f"format: {format[:40]!r} is neither parquet nor jsonl")
+        if file != "jsonl":
+            raise BadFilter(f"file: {file[:40]!r} is neither parquet nor jsonl")
         page = store.page(asked, MOST_EXPORTED, 0)
         lines = "".join(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in page["rollouts"])
         named = {"Content-Disposition": 'attachment; filename="rollouts.jsonl"'}
@@ -209,7 +213,8 @@ def _add_rollouts(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
         if app.state.judge is None:
             raise HTTPException(409, "this server has no graders")
         store = _store(stores, str(asked.get("run", "")))
-        sql = """SELECT text, kind, gold, tests, "row", template, verdict, reward FROM rollouts
+        sql = """SELECT text, kind, gold, tests, "row", options, sub_answers, template, verdict, reward
+            FROM rollouts
             WHERE step = ? AND "group" = ? AND sample = ?"""
         rows = store.rows(sql, [int(asked["step"]), int(asked["group"]), int(asked["sample"])])
         if not rows:
@@ -218,7 +223,7 @@ def _add_rollouts(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
         return {"then": then, "now": await app.state.judge(store.run, rows[0])}
 
 
-def _add_runs(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
+def _add_runs(app: FastAPI, stores: Mapping[str, Rollouts], looking: Callable[[RunFolder], list[str]]) -> None:
     @app.get("/api/runs")
     def runs() -> Any:
         return {"runs": [overview.standing(store.run) for store in stores.values()]}
@@ -226,6 +231,10 @@ def _add_runs(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
     @app.get("/api/overview")
     def one(run: str = "", since: int = 0) -> Any:
         return overview.overview(_store(stores, run).run, since)
+
+    @app.get("/api/live")
+    def live(run: str = "") -> Any:
+        return {"lines": looking(_store(stores, run).run)}
 
     @app.get("/api/evaluations")
     def evaluations(run: str = "") -> Any:

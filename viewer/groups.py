@@ -8,7 +8,9 @@ from typing import Any
 
 from chorus.protocol.config.load import load_config
 from chorus.protocol.run_folder.checkpoints import read_manifest, whole
+from chorus.protocol.run_folder.files import read_json
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.hold import is_held
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.model_folder import load_tokenizer
 from chorus.viewer.queries import SHOWN
@@ -87,7 +89,14 @@ def group_of(rollouts: Rollouts, step: int, group: int) -> dict[str, Any] | None
         "prompt_pieces": [{"text": text, "special": id in words.special} for id, text in texts],
         "samples": [_sample(row, words) for row in rows],
         "timeline": timeline(rollouts.run, rows[0]),
+        "playground": _playground(rollouts.run),
     }
+
+
+def _playground(run: RunFolder) -> str:
+    """The address of the run's own verifier, whose page grades one completion; empty where the run is over."""
+    url = (read_json(run.config).get("reward") or {}).get("url") or ""
+    return url if url.startswith(("http://", "https://")) and is_held(run.path) else ""
 
 
 def _sample(row: dict[str, Any], words: Words) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +151,14 @@ def _convert(run: RunFolder) -> int:
     """Each shard goes only when what was written in its place reads the same."""
     from chorus.cli.inspect.regrade import decoder
     from chorus.protocol.config.load import load_config
+    from chorus.protocol.rewards import compose_group
     from chorus.protocol.run_folder.rollout_rows import Reading
     from chorus.protocol.run_folder.rollouts import UNREADABLE, parts, read_step, write_step
 
     config = load_config(run.config, (), {})
     try:
         completions, prompts = decoder(run.path, config)
-        reading = Reading(prompts, completions, config.reward_spec)
+        reading = Reading(prompts, completions, partial(compose_group, config.reward_spec))
     except CannotGoOn as error:
         print(f"without texts: {error}", file=sys.stderr)
         reading = None

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooSlow
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from chorus.learner.objectives.objective import TOKEN_STATS
@@ -24,6 +26,7 @@ from chorus.learner.training.experience import Experience
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
+from chorus.protocol.rewards import Gates, RewardSpec, compose_group
 from chorus.protocol.run_folder import rollouts
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollout_rows import Reading, rows_of
@@ -42,7 +45,7 @@ def reading_of(config: RunConfig, admission: Admission) -> Reading:
     return Reading(
         prompts=lambda batch: tokenizer.decode_batch(batch, skip_special_tokens=False),
         completions=decoder.decode_batch,
-        reward=config.reward_spec,
+        compose=partial(compose_group, config.reward_spec),
         level=lambda id: known[id].level if id in known else None,
         domain=lambda id: known[id].domain if id in known else None,
     )
@@ -51,16 +54,17 @@ def reading_of(config: RunConfig, admission: Admission) -> Reading:
 class RolloutWriter:
     """Calls return at once, but for `flush`."""
 
-    def __init__(self, run: RunFolder, reading: Reading) -> None:
+    def __init__(self, run: RunFolder, reading: Reading, spec: RewardSpec) -> None:
         self._run = run
         self._reading = reading
+        self._spec = spec
         self._thread = ThreadPoolExecutor(1, "rollouts")
         self._waiting: deque[Future[None]] = deque()
         self._newest: tuple[int, Any] = (0, None)  # (step, its table); of the thread alone
 
-    def chosen(self, step: int, groups: list[Rollout]) -> None:
-        """A step has its groups, and is about to train them."""
-        self._submit(self._write_chosen, step, groups, time.time())
+    def chosen(self, step: int, groups: list[Rollout], version: int, gates: Gates) -> None:
+        """A step has its groups, and is about to train weights of this `version` on them. gates: of its reward."""
+        self._submit(self._write_chosen, step, groups, version, gates, time.time())
 
     def trained(self, step: int, experience: Experience, stats: StepStats) -> None:
         self._submit(self._write_trained, step, learned(experience, stats))
@@ -90,15 +94,16 @@ class RolloutWriter:
                 f"{self._run.rollouts}: a write of rollouts was not done after {_DEADLINE_S:g} s; does its disk answer?"
             ) from None
 
-    def _write_chosen(self, step: int, groups: list[Rollout], at: float) -> None:
-        table = rollouts.table_of(rows_of(step, groups, self._reading, at))
+    def _write_chosen(self, step: int, groups: list[Rollout], version: int, gates: Gates, at: float) -> None:
+        reading = replace(self._reading, compose=partial(compose_group, self._spec, gates=gates))
+        table = rollouts.table_of(rows_of(step, groups, reading, at, version))
         rollouts.write_table(self._run, step, table)
         self._newest = (step, table)
 
     def _write_trained(self, step: int, columns: dict[str, list[Any]]) -> None:
         newest, table = self._newest
         if newest == step:
-            rollouts.write_table(self._run, step, rollouts.with_learned(table, columns))
+            rollouts.write_table(self._run, step, rollouts.with_columns(table, columns))
 
 
 def learned(experience: Experience, stats: StepStats) -> dict[str, list[Any]]:

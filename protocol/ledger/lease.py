@@ -4,8 +4,9 @@
                      ╰──── owner dead, and here: taken at once; elsewhere: LEASE_S later, by Redis' own time ────▶
 
 An owner that is here and lives, or one from elsewhere that prolongs its lease while we watch, keeps it: the second
-start is refused. The lease keeps learners apart before they touch anything; what a learner that was taken for dead
-still sends is refused by the fence.
+start is refused. An earlier start of the same job of Slurm is as good as dead, though it may live on unseen on a node
+that Slurm has lost: Slurm has started the job again, and knows of no other. The lease keeps learners apart before they
+touch anything; what a learner that was taken for dead still sends is refused by the fence.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +64,7 @@ def await_free(client: redis.Redis, run: str, me: str = "") -> None:
         raw, left_ms = held
         value = _read(raw)
         owner = Owner.read(value)
-        if owner is not None and owner.is_here and not owner.lives:
+        if _started_again(value) or (owner is not None and owner.is_here and not owner.lives):
             dead = raw
             continue
         if (owner is not None and owner.is_here) or left_ms > before or time.monotonic() > end:
@@ -84,7 +86,18 @@ def holder(client: redis.Redis, run: str) -> str:
 
 
 def _value(folder: Path) -> str:
-    return json.dumps(Owner.me().as_dict() | {"folder": str(folder.resolve())}, sort_keys=True)
+    return json.dumps(Owner.me().as_dict() | _job() | {"folder": str(folder.resolve())}, sort_keys=True)
+
+
+def _job() -> dict[str, Any]:
+    """Which start of which job of Slurm this process belongs to."""
+    number = os.environ.get("SLURM_JOB_ID")
+    return {"job": number, "start": int(os.environ.get("SLURM_RESTART_COUNT") or 0)} if number else {}
+
+
+def _started_again(holder: dict[str, Any]) -> bool:
+    mine = _job()
+    return bool(mine) and holder.get("job") == mine["job"] and holder.get("start", 0) < mine["start"]
 
 
 def _hold(client: Any, key: str, me: str, dead: bytes = b"") -> tuple[bytes, float] | None:

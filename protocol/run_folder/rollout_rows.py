@@ -6,44 +6,53 @@ beside `versions`. What is derived is never read back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from chorus.protocol.ledger import Entry, Rollout
 from chorus.protocol.messages import Grade, RolloutGroup, Sample, Sampling, Shadow, Task, Timing, unpack_ids
-from chorus.protocol.rewards import RewardSpec, compose
+from chorus.protocol.rewards import RewardParts
 
 Decode = Callable[[list[list[int]]], list[str]]
+Compose = Callable[[Sequence[Sample]], list[RewardParts]]
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What turns token ids into words and a grade into a reward.
+    """What turns token ids into words and grades into rewards.
 
-    prompts: shows special tokens; completions: the text that was graded. level, domain: of a problem's id.
+    prompts: shows special tokens; completions: the text that was graded. compose: the rewards of a group's samples.
+    level, domain: of a problem's id.
     """
 
     prompts: Decode
     completions: Decode
-    reward: RewardSpec
+    compose: Compose
     level: Callable[[str], int | None] = lambda id: None
     domain: Callable[[str], str | None] = lambda id: None
 
 
-def rows_of(step: int, groups: Sequence[Rollout], reading: Reading | None, chosen_at: float | None) -> list[Row]:
-    """The rows of one step. Arrays are the messages' own bytes; without a `reading`, what it would tell is None."""
-    rows = []
+def rows_of(
+    step: int, groups: Sequence[Rollout], reading: Reading | None, chosen_at: float | None, version: int | None = None
+) -> list[Row]:
+    """The rows of one step. Arrays are the messages' own bytes; without a `reading`, what it would tell is None.
+
+    version: of the weights that the step trains, from which staleness counts (None: each step made one).
+    """
+    rows, version = [], step - 1 if version is None else version
     for position, rollout in enumerate(groups):
         shared = _of_group(step, position, rollout, reading) | {"chosen_at": chosen_at}
         samples = rollout.group.samples
         texts: list[str | None] = [None] * len(samples)
         if reading:
-            texts = list(reading.completions([unpack_ids(s.token_ids).tolist() for s in samples]))
-        for k, (sample, text) in enumerate(zip(samples, texts, strict=True)):
-            rows.append(shared | {"sample": k, "text": text} | _of_sample(step, sample, reading))
+            decoded = reading.completions([unpack_ids(s.token_ids).tolist() for s in samples])
+            texts = [rollout.group.task.opened + text for text in decoded]
+        parts = reading.compose(samples) if reading else [None] * len(samples)
+        for k, (sample, text, paid) in enumerate(zip(samples, texts, parts, strict=True)):
+            rows.append(shared | {"sample": k, "text": text} | _of_sample(version, sample, paid))
     return rows
 
 
@@ -63,6 +72,9 @@ def _of_group(step: int, position: int, rollout: Rollout, reading: Reading | Non
         "gold": task.gold,
         "tests": task.tests,
         "row": task.row,
+        "opened": task.opened,
+        "options": task.options,
+        "sub_answers": task.sub_answers,
         "template": task.template,
         "hint_ratio": task.hint_ratio,
         "prompt": reading.prompts([unpack_ids(task.prompt_ids).tolist()])[0] if reading else None,
@@ -83,7 +95,7 @@ def _of_group(step: int, position: int, rollout: Rollout, reading: Reading | Non
     }
 
 
-def _of_sample(step: int, sample: Sample, reading: Reading | None) -> Row:
+def _of_sample(version: int, sample: Sample, paid: RewardParts | None) -> Row:
     grade, shadow = sample.grade, sample.grade.shadow
     oldest = min((version for _, version, _ in sample.versions), default=None)
     row = {
@@ -92,7 +104,7 @@ def _of_sample(step: int, sample: Sample, reading: Reading | None) -> Row:
         "versions": [{"fence": f, "step": s, "tokens": n} for f, s, n in sample.versions],
         "tokens": sample.n_tokens,
         "oldest_step": oldest,
-        "staleness": None if oldest is None else max(0, step - 1 - oldest),
+        "staleness": None if oldest is None else max(0, version - oldest),
         "finish_reason": sample.finish_reason,
         "truncated": sample.finish_reason == "length",
         "verdict": grade.verdict,
@@ -105,14 +117,15 @@ def _of_sample(step: int, sample: Sample, reading: Reading | None) -> Row:
         "scores": _listed(grade.scores, "score"),
         "shadow": shadow.model_dump() if shadow else None,
         "disputed": grade.disputed,
+        "sub_answers_found": grade.sub_answers,
     }
-    if reading is None:
+    if paid is None:
         return row
-    paid = compose(reading.reward, grade.accuracy, grade.format, sample.n_tokens, grade.scores)
-    return row | {"reward": paid.total, "overlong": paid.overlong, "terms": _listed(paid.terms or None, "paid")}
+    terms = {**paid.terms, **paid.paid}
+    return row | {"reward": paid.total, "overlong": paid.overlong, "terms": _listed(terms or None, "paid")}
 
 
-def _listed(scores: dict[str, float | None] | None, name: str) -> list[Row] | None:
+def _listed(scores: Mapping[str, float | None] | None, name: str) -> list[Row] | None:
     return None if scores is None else [{"grader": grader, name: score} for grader, score in scores.items()]
 
 
@@ -153,6 +166,7 @@ def _sample(row: Row) -> Sample:
         reason=row["reason"],
         scores=None if scores is None else {each["grader"]: each["score"] for each in scores},
         shadow=None if shadow is None else Shadow(**shadow),
+        sub_answers=row["sub_answers_found"],
     )
     versions = [(each["fence"], each["step"], each["tokens"]) for each in row["versions"]]
     arrays = {"token_ids": row["token_ids"], "logprobs": row["logprobs"]}

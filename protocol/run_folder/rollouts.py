@@ -45,7 +45,8 @@ _TYPES: dict[str, Any] = {
     "group": pa.int64(), "chosen_at": pa.float64(),
     # what was asked
     "epoch": pa.int64(), "problem_id": pa.string(), "level": pa.int64(), "domain": pa.string(), "kind": pa.string(),
-    "gold": pa.list_(pa.string()), "tests": pa.string(), "row": pa.string(), "template": pa.string(),
+    "gold": pa.list_(pa.string()), "tests": pa.string(), "row": pa.string(), "opened": pa.string(),
+    "options": pa.list_(pa.string()), "sub_answers": pa.list_(pa.string()), "template": pa.string(),
     "hint_ratio": pa.float64(), "prompt": pa.string(), "prompt_ids": _IDS, "group_size": pa.int32(),
     "temperature": pa.float64(), "max_tokens": pa.int64(), "top_p": pa.float64(), "stop": pa.list_(pa.int64()),
     "min_version": pa.int64(), "deadline_s": pa.float64(), "admitted_at": pa.float64(),
@@ -63,7 +64,7 @@ _TYPES: dict[str, Any] = {
     "scores": pa.list_(pa.struct({"grader": pa.string(), "score": pa.float64()})),
     "shadow": pa.struct({"grader": pa.string(), "verdict": pa.string(), "accuracy": pa.float64(),
                          "reason": pa.string()}),
-    "disputed": pa.bool_(),
+    "disputed": pa.bool_(), "sub_answers_found": pa.list_(pa.int64()),
     # its reward
     "reward": pa.float64(), "overlong": pa.float64(),
     "terms": pa.list_(pa.struct({"grader": pa.string(), "paid": pa.float64()})),
@@ -162,9 +163,9 @@ def _column(name: str, values: list[Any]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array([*offsets, total], pa.int32()), items)
 
 
-def with_learned(table: pa.Table, learned: dict[str, list[Any]]) -> pa.Table:
-    """The table with columns of what the learner computed, a value a row."""
-    for name, values in learned.items():
+def with_columns(table: pa.Table, columns: dict[str, list[Any]]) -> pa.Table:
+    """The table with other columns in the place of some, a value a row."""
+    for name, values in columns.items():
         table = table.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), _column(name, values))
     return table
 

@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -47,6 +48,12 @@ def _end(status: int) -> None:
     os._exit(status)
 
 
+def echo_s() -> float:
+    """For how long a second signal may be an echo of the first: torchrun hands on what it hears, and whoever stops it
+    may have told its ranks, too, as Slurm tells every process of a step."""
+    return 2.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
+
+
 @contextmanager
 def stopped_by_signals(grace_s: float, end: Callable[[int], None] = _end) -> Iterator[Stop]:
     """Within the block signals ask. From the main thread; `end` is called from another one."""
@@ -76,12 +83,16 @@ def _watch(reader: int, stop: Stop, grace_s: float, end: Callable[[int], None]) 
             "%s: a checkpoint after the step in progress, then the end; once more ends at once",
             signal.Signals(first).name,
         )
-        if not select.select([reader], [], [], grace_s)[0]:
-            log.warning("learner.grace_s = %g s is over: ending without a checkpoint of the newest steps", grace_s)
-            end(128 + first)
-        elif again := _next_signal(reader):
-            log.warning("%s again: ending at once", signal.Signals(again).name)
-            end(128 + again)
+        began, echo = time.monotonic(), echo_s()
+        while select.select([reader], [], [], max(0.0, began + grace_s - time.monotonic()))[0]:
+            if not (again := _next_signal(reader)):
+                return
+            if time.monotonic() - began >= echo:
+                log.warning("%s again: ending at once", signal.Signals(again).name)
+                end(128 + again)
+                return
+        log.warning("learner.grace_s = %g s is over: ending without a checkpoint of the newest steps", grace_s)
+        end(128 + first)
     finally:
         os.close(reader)
 

@@ -17,6 +17,7 @@ import uvicorn
 from browser import PATIENCE_S, Browser, Page, chromium
 from viewedrun import HOSTILE, TEXTS, viewed_run, write
 
+from chorus.benchmarks.rollouts import synthetic_run
 from chorus.deploy.launcher import _serve_page
 from chorus.protocol.run_folder.hold import held
 from chorus.viewer.app import create_app
@@ -181,6 +182,18 @@ def test_a_run_that_trains_is_followed(browser: Browser, tmp_path: Path) -> None
         page.until("document.querySelector('main').textContent.includes('Step 2 of 6')")
         answers(other, 8)
         assert "running" in page.text("#standing")
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_answers_are_searched_and_sorted(browser: Browser, tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "run", 100_000)
+    (run.path / "config.json").write_text("{}")
+    with served(create_app([run])) as url:
+        page = browser.open(f"{url}/?page=rollouts&sort=-staleness")
+        answers(page, 50)
+        assert "1 to 50 of 100,000" in page.text("#results")
+        page.type("#q", "needle")
+        assert set(answers(page, 7)) == {"a needle"}, "one in each of the parts"
 
 
 def test_a_run_serves_its_page_when_it_is_asked_to(tmp_path: Path) -> None:

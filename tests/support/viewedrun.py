@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from storedrun import grade, group
 
 from chorus.protocol.ledger import Rollout
-from chorus.protocol.rewards import RewardSpec
+from chorus.protocol.rewards import RewardSpec, compose_group
 from chorus.protocol.run_folder import rollouts
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollout_rows import Reading, rows_of
@@ -22,7 +23,7 @@ RIGHT, NO_BOX, WRONG, EVIL = range(4)
 READING = Reading(
     prompts=lambda batch: ["<|user|>What is 3 + 4?" for _ in batch],
     completions=lambda batch: [TEXTS[ids[0] - 100] for ids in batch],
-    reward=RewardSpec(),
+    compose=partial(compose_group, RewardSpec()),
     level=lambda id: 2,
 )
 STEPS = 6
@@ -47,7 +48,7 @@ def _aged(rollout: Rollout, problem: str, sampled: int) -> Rollout:
 def write(run: RunFolder, step: int) -> None:
     """One step, trained."""
     table = rollouts.table_of(rows_of(step, made(step), READING, 1000.0 + step))
-    rollouts.write_table(run, step, rollouts.with_learned(table, {"advantage": [1.0, -1.0, 0.5, -0.5]}))
+    rollouts.write_table(run, step, rollouts.with_columns(table, {"advantage": [1.0, -1.0, 0.5, -0.5]}))
     part = {"reward": 1.0, "accuracy": 0.5, "format": 0.9, "entropy": 0.3, "samples": 2}
     record = {"step": step, "steps": STEPS, "time": 2000.0 + step, "reward": 0.1 * step, "accuracy": 0.1 * step}
     record |= {"by_template": {"abel": part, "formal": part | {"format": 0.1}}, "stage": "one" if step < 3 else "two"}

@@ -56,7 +56,13 @@ function card(one, sample, mode, chosen) {
       ["Weights", versions(sample)], ["Learner's entropy", number(sample.entropy)], ["Learner / engine", number(sample.ratio)],
       ["Second opinion", shadow],
     ]),
-    tokens(sample, mode), el("p", { class: "row" }, one.can_judge ? link_ : null), judged);
+    tokens(sample, mode), el("p", { class: "row" }, one.can_judge ? link_ : null, one.playground ? playground(one, sample) : null), judged);
+}
+
+/** The same case in the verifier's own page. */
+function playground(one, sample) {
+  const asked = new URLSearchParams({ completion: sample.text ?? "", gold: one.gold.join("\n"), template: one.template, kind: one.kind });
+  return el("a", { href: `${one.playground}/#${asked}`, target: "_blank", rel: "noreferrer" }, "Open in the playground");
 }
 
 const versions = (sample) => `${sample.versions.map((v) => `step ${v.step} (${v.tokens} tokens)`).join(", ")}; staleness ${number(sample.staleness)}`;

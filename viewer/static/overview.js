@@ -14,8 +14,15 @@ export async function showOverview() {
   const [mine] = found;
   const standing = el("div", {});
   const nodes = [standing, choices(names), el("div", { class: "cards" }, cards(found, plots)), el("div", {})];
+  const lines = el("pre", { hidden: true, "aria-label": "Who waits for whom, accounts, members" });
+  const look = async () => {
+    if (found[0].state !== "running") return;
+    lines.textContent = (await ask("live", { run: names[0] }).catch((error) => ({ lines: [error.message] }))).lines.join("\n");
+    lines.hidden = !lines.textContent;
+  };
+  look();
   const refresh = () => {
-    standing.replaceChildren(head(found[0]));
+    standing.replaceChildren(head(found[0]), lines);
     nodes[3].replaceChildren(...below(found[0]));
     plots.forEach((plot) => plot());
   };
@@ -28,6 +35,7 @@ export async function showOverview() {
       if (news.last.step < since) return void (await go({})); // it went back to a checkpoint
       found[k] = { ...news, records: [...found[k].records, ...news.records] };
     }
+    look();
     refresh();
   };
   return { nodes, live };

@@ -121,7 +121,7 @@ function pager(total, offset) {
     el("button", { type: "button", disabled: offset === 0, onclick: () => go({ offset: Math.max(0, offset - PAGE) || "" }) }, "Newer"),
     el("span", {}, total ? `${offset + 1} to ${last} of ${total.toLocaleString("en")}` : "none"),
     el("button", { type: "button", disabled: last >= total, onclick: () => go({ offset: offset + PAGE }) }, "Older"),
-    el("button", { type: "button", onclick: () => download("export", { ...asked, format: "jsonl" }, "rollouts.jsonl") }, "JSONL"),
-    el("button", { type: "button", onclick: () => download("export", { ...asked, format: "parquet" }, "rollouts.parquet") }, "Parquet"),
+    el("button", { type: "button", onclick: () => download("export", { ...asked, file: "jsonl" }, "rollouts.jsonl") }, "JSONL"),
+    el("button", { type: "button", onclick: () => download("export", { ...asked, file: "parquet" }, "rollouts.parquet") }, "Parquet"),
     el("a", { href: address({}) }, "Link to this"));
 }

@@ -103,6 +103,17 @@ def test_a_stop_before_anything_is_trained_writes_no_checkpoint(
     assert RunFolder(tmp_path).evaluation("before").exists(), "what was cut short is asked again"
 
 
+def test_under_torchrun_an_echo_of_the_first_signal_is_not_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    ended: list[int] = []
+    with stopped_by_signals(0.3, ended.append) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        _until(lambda: stop.number == signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        _until(lambda: ended)
+    assert ended == [128 + signal.SIGTERM], "by the end of its grace alone"
+
+
 def test_a_signal_asks_and_a_second_one_ends_a_process_that_is_deep_in_a_step() -> None:
     ended: list[int] = []
     over = threading.Event()

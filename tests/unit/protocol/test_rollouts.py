@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import pytest
 from storedrun import grade, group
 
 from chorus.protocol.ledger import Rollout
-from chorus.protocol.messages import RolloutGroup, Shadow, Timing, pack_ids
-from chorus.protocol.rewards import OverlongSpec, RewardSpec, Term
+from chorus.protocol.messages import Grade, RolloutGroup, Sample, Sampling, Shadow, Task, Timing, pack_ids
+from chorus.protocol.rewards import OverlongSpec, RewardSpec, Term, compose_group
 from chorus.protocol.run_folder import rollouts
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollout_rows import Reading, rows_of
@@ -27,16 +28,17 @@ from chorus.protocol.run_folder.rollouts import (
     stored_steps,
     table_of,
     tidy,
-    with_learned,
+    with_columns,
     write_step,
     write_table,
 )
 
 ODD_NAN = np.array([0x7FC00001, 0xFF800000, 0x80000000], dtype="<u4").tobytes()  # a NaN with a payload, -inf, -0.0
+SPEC = RewardSpec(overlong=OverlongSpec(max_tokens=4, buffer_tokens=2), terms=(Term(grader="short", weight=0.5),))
 READING = Reading(
     prompts=lambda batch: [f"<{ids}>" for ids in batch],
     completions=lambda batch: [f"text {len(ids)}" for ids in batch],
-    reward=RewardSpec(overlong=OverlongSpec(max_tokens=4, buffer_tokens=2), terms=(Term(grader="short", weight=0.5),)),
+    compose=partial(compose_group, SPEC),
     level=lambda id: 3,
 )
 
@@ -47,15 +49,30 @@ EMPTY: dict[str, Any] = {"token_ids": b"", "logprobs": b"", "versions": []}
 def rich(index: int) -> Rollout:
     """A group in which nothing is as usual."""
     shadow = Shadow(grader="math-verify", verdict="wrong", accuracy=0.0)
-    facts = {"extracted": "⅓ \x00 <b>", "cluster": 2, "ms": 0.1, "scores": {"short": 1.0, "z": None}, "shadow": shadow}
+    facts: dict[str, Any] = {
+        "extracted": "⅓ \x00 <b>",
+        "cluster": 2,
+        "ms": 0.1,
+        "sub_answers": [2, 0],
+        "scores": {"short": 1.0, "z": None},
+        "shadow": shadow,
+    }
     made = group(index, "qwen-math", [([4, 5, 6], grade(1.0, 0.75, **facts)), ([9], grade(None, reason="gone"))])
     odd = made.group.samples[0].model_copy(update={"logprobs": ODD_NAN, "versions": [(1, 3, 1), (2, 7, 2)]})
     cut = made.group.samples[1].model_copy(update={"finish_reason": "length", **EMPTY})
     task = made.group.task.model_copy(update={"row": '{"a": 1}', "tests": "[1]", "hint_ratio": 0.1, "kind": "mine"})
+    task = task.model_copy(update={"opened": "<think>", "options": ["a", "b"], "sub_answers": ["1", "2"]})
     task = task.model_copy(update={"sampling": task.sampling.model_copy(update={"stop": [2, 9]})})
     timing = Timing(started=0.1, generated=0.2, graded=1 / 3)
     whole = made.group.model_copy(update={"samples": [odd, cut], "task": task, "timing": timing})
     return Rollout(replace(made.entry, payload=whole.encode()), whole)
+
+
+def test_nothing_that_a_message_can_hold_is_left_out() -> None:
+    """A new field of these needs a column, or replay and regrade would not see what was trained."""
+    other = {"run_id", "index", "sampling", "ms", "timing", "samples", "task", "grade", "generator_id", "sub_answers"}
+    for message in (Task, Sampling, RolloutGroup, Sample, Grade):
+        assert set(message.model_fields) <= {*rollouts.COLUMNS, *other}, message.__name__
 
 
 def plain(index: int) -> Rollout:
@@ -79,7 +96,7 @@ def test_a_row_says_what_people_ask_for(tmp_path: Path) -> None:
     first, second = pq.read_table(path).to_pylist()
     asked = ("step", "template", "problem_id", "prompt", "text", "verdict", "level", "tokens", "staleness", "truncated")
     assert [first[key] for key in asked] == [
-        *(9, "qwen-math", "math/3", "<[1]>", "text 3", "correct", 3, 3),
+        *(9, "qwen-math", "math/3", "<[1]>", "<think>text 3", "correct", 3, 3),
         *(5, False),  # the weights of step 8 are trained, and its oldest token is of step 3
     ]
     assert (second["truncated"], second["staleness"], second["reason"]) == (True, None, "gone")
@@ -96,7 +113,7 @@ def test_what_the_learner_computed_is_there_after_the_step(tmp_path: Path) -> No
     table = table_of(rows_of(1, [plain(1)], READING, 5.0))
     write_table(run, 1, table)
     floats = np.array([0.5, 0.25], dtype="<f4").tobytes()
-    write_table(run, 1, with_learned(table, {"advantage": [1.0, -1.0], "token_ratios": [floats, None]}))
+    write_table(run, 1, with_columns(table, {"advantage": [1.0, -1.0], "token_ratios": [floats, None]}))
     rows = pq.read_table(tmp_path / "rollouts").to_pylist()
     assert [(row["advantage"], row["token_ratios"]) for row in rows] == [(1.0, [0.5, 0.25]), (-1.0, None)]
     assert [row["chosen_at"] for row in rows] == [5.0, 5.0]

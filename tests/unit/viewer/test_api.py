@@ -141,8 +141,8 @@ async def test_two_ranges_of_steps_are_compared_on_the_same_problems(ask: Any) -
 async def test_what_is_shown_can_be_taken_along(run: RunFolder, tmp_path: Path) -> None:
     async with client(create_app([run])) as http:
         asked = {"step": "2", "template": "formal"}
-        lines = (await http.get("/api/export", params=asked | {"format": "jsonl"})).text.splitlines()
-        parquet = (await http.get("/api/export", params=asked | {"format": "parquet"})).content
+        lines = (await http.get("/api/export", params=asked | {"file": "jsonl"})).text.splitlines()
+        parquet = (await http.get("/api/export", params=asked | {"file": "parquet"})).content
     assert [json.loads(line)["text"] for line in lines] == [TEXTS[2], HOSTILE]
     (tmp_path / "taken.parquet").write_bytes(parquet)
     taken, whole = pq.read_table(tmp_path / "taken.parquet"), pq.read_table(run.rollouts)

@@ -1,0 +1,268 @@
+"""`make slurm-test`: a run as jobs of a real Slurm with three nodes, from nothing to nothing.
+
+    Slurm ─▶ submit ─▶ 3 steps ─▶ 2 generators ─▶ 4 ─▶ 1 ─▶ one preempted, back ─▶ the learner's node killed
+    ─▶ the head queued again, and the learner ─▶ the run finished, audited ─▶ Slurm gone
+
+The learner trains the demo's starter; engines are scripted unless --real 1 makes the first generator a real vLLM. Where
+no Slurm can be started it prints `slurm-test: SKIPPED` and why, and ends with 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab import Lab, LabError, NoLabError
+
+ROOT = Path(__file__).parents[3]
+STEPS = 1_000_000  # until the test has seen enough; then it sets how many there are
+SETTINGS = (
+    *("evaluation.problems=0", "learner.groups_per_step=4", "sampling.group_size=4", "learner.checkpoint_every=3"),
+    *("generator.lease_s=3.0", "learner.keep_checkpoints=2", "reward.workers=1", "alarms.flat_steps=0"),
+    *("learner.grace_s=20", f"run.steps={STEPS}", "trackers.tensorboard=false", "doctor.steps=0"),
+)
+# What the nodes call instead of `chorus`: a generator without vLLM, all else as it is.
+WRAPPER = """\
+#!/bin/bash
+if [ "$1" = generator ] && [ "$SLURM_ARRAY_TASK_ID" -ge {real} ]; then
+  CHORUS_TEST_DELAY_S=0.3 PYTHONPATH={root}/tests/support exec {python} {root}/tests/support/receiving.py "$@"
+fi
+exec {python} -P -m chorus.cli.main "$@"
+"""
+
+
+class Run:
+    """The run as its folder and `chorus` show it."""
+
+    def __init__(self, lab: Lab, runs: Path) -> None:
+        self.lab = lab
+        self.runs = runs
+
+    @property
+    def folder(self) -> Path:
+        return next(self.runs.glob("*/run.json")).parent
+
+    def chorus(self, *words: str, deadline_s: float = 120) -> str:
+        return self.lab.call(sys.executable, "-P", "-m", "chorus.cli.main", *words, deadline_s=deadline_s)
+
+    def jobs(self, role: str) -> list[str]:
+        rows = [line.split() for line in (self.folder / "slurm" / "jobs").read_text().splitlines()]
+        return [number for name, number in rows if name == role]
+
+    def step(self) -> int:
+        try:
+            lines = (self.folder / "metrics.jsonl").read_text().splitlines()
+        except OSError:
+            return 0
+        return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+    def ready(self) -> set[str]:
+        """Generators with verified weights, seen within the last seconds."""
+        told = self.lab.call(
+            *(sys.executable, "-P", "-m", "chorus.cli.main", "status", str(self.folder)), deadline_s=60, may_fail=True
+        )
+        found = re.findall(r"^  (\S+) +(\w+) +version.* seen ([\d.]+) s ago$", told, re.MULTILINE)
+        return {name for name, state, seen in found if state == "ready" and float(seen) < 5}
+
+    def further(self, n: int = 2, deadline_s: float = 60) -> None:
+        before = self.step()
+        self.wait(f"{n} further steps", lambda: self.step() >= before + n, deadline_s)
+
+    def log(self, name: str) -> str:
+        path = self.folder / "logs" / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def wait(self, what: str, ready: object, deadline_s: float) -> None:
+        try:
+            self.lab.wait(what, ready, deadline_s)  # type: ignore[arg-type]
+        except LabError as error:
+            logs = sorted((self.folder / "logs").glob("*.log")) if list(self.runs.glob("*/run.json")) else []
+            tail = "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
+            raise LabError(f"{error}\n{tail}") from None
+
+
+@contextlib.contextmanager
+def phase(name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    print(f"slurm-test: {time.monotonic() - began:6.1f} s  {name}", flush=True)
+
+
+def check(holds: bool, what: str) -> None:
+    if not holds:
+        raise LabError(f"it does not hold that {what}")
+    print(f"slurm-test:           {what}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", type=int, default=0, help="so many generators of each array are real ones")
+    parser.add_argument("--model", type=Path, help="a model's folder in the starter's place")
+    parser.add_argument("--learner-nodes", type=int, default=2)
+    parser.add_argument("--keep", action="store_true", help="leave the folder with all logs")
+    arguments = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(143))  # through every `finally`
+    began = time.monotonic()
+    scratch = Path(tempfile.mkdtemp(prefix="chorus-slurm-"))
+    lab = Lab(scratch)
+    try:
+        with phase("a Slurm of three nodes"):
+            lab.start()
+        drive(Run(lab, scratch / "runs"), arguments)
+        status = 0
+    except NoLabError as why:
+        print(f"slurm-test: SKIPPED: {why}")
+        status = 0
+    except LabError as error:
+        print(f"slurm-test: FAILED: {error}", file=sys.stderr)
+        status = 1
+    finally:
+        with phase("Slurm stopped"):
+            lab.stop()
+        if arguments.keep:
+            print(f"slurm-test: {scratch}")
+        else:
+            shutil.rmtree(scratch, ignore_errors=True)
+    print(f"slurm-test: {time.monotonic() - began:6.1f} s  in all")
+    return status
+
+
+def drive(run: Run, arguments: argparse.Namespace) -> None:
+    with phase("chorus slurm submit: three steps trained over the nodes"):
+        submit(run, arguments)
+    look_around(run)
+    with phase("generators 2 -> 4 by one more array, 4 -> 1 drained"):
+        resize(run)
+    with phase("a generator preempted by an urgent job; it drains, is queued again and samples"):
+        preempt(run)
+    with phase("the learner's node killed; the job is queued again, the old learner fenced"):
+        lose_the_learner(run)
+    with phase("the head's node taken away; Redis comes back elsewhere with all it held"):
+        move_the_head(run)
+    with phase("the run finished; nothing is left in the queue, accounts balanced"):
+        finish(run)
+
+
+def submit(run: Run, arguments: argparse.Namespace) -> None:
+    wrapper = run.lab.folder / "chorus"
+    wrapper.write_text(WRAPPER.format(root=ROOT, python=sys.executable, real=arguments.real))
+    wrapper.chmod(0o755)
+    settings = [*SETTINGS, f"run.dir={run.runs}"]
+    if arguments.model:
+        settings.append(f"model.path={arguments.model}")
+    else:
+        cache = ROOT / "runs" / ".cache"
+        built = run.chorus("starter", str(ROOT / "recipes" / "demo.toml"), "--cache", str(cache), deadline_s=400)
+        settings.append(f"model.path={built.strip().splitlines()[-1]}")
+    words = ["slurm", "submit", str(ROOT / "recipes" / "demo.toml"), "--generators", "2", "--chorus", str(wrapper)]
+    words += ["--learner-nodes", str(arguments.learner_nodes), "--partition", "base"]
+    print(run.chorus(*words, *(word for s in settings for word in ("--set", s))), end="")
+    run.wait("three steps", lambda: run.step() >= 3, 120)
+
+
+def look_around(run: Run) -> None:
+    told = run.chorus("slurm", "status", str(run.folder))
+    print("".join(f"slurm-test:           {line}\n" for line in told.splitlines()), end="")
+    nodes = set(re.findall(r"\bn[123]\b", told)) | {"n1"} * ("n[1" in told)
+    check(len(re.findall(r" RUNNING ", told)) == 4, f"a head, a learner and two generators run, on {sorted(nodes)}")
+    password = (run.folder / "slurm" / "redis-password").read_text().strip()
+    token = (run.folder / "slurm" / "reward-token").read_text().strip()
+    holders = [p for p in run.folder.rglob("*") if p.is_file() and password.encode() in p.read_bytes()]
+    named = sorted(str(p.relative_to(run.folder)) for p in holders)
+    check(
+        named == ["config.json", "slurm/redis-password", "slurm/redis.conf"]
+        and all(stat.S_IMODE(p.stat().st_mode) == 0o600 for p in holders),
+        f"the password stands in {', '.join(named)} alone, all of mode 600",
+    )
+    lines = [line for line in command_lines() if password in line or token in line]
+    check(lines == [], "no secret is among any process's arguments")
+
+
+def command_lines() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes().decode(errors="replace")
+
+
+def resize(run: Run) -> None:
+    print(run.chorus("slurm", "scale", str(run.folder), "4"), end="")
+    run.wait("four generators ready", lambda: len(run.ready()) == 4, 60)
+    print(run.chorus("slurm", "scale", str(run.folder), "1"), end="")
+    run.wait("one generator left", lambda: len(run.ready()) == 1, 60)
+    left = [job for array in run.jobs("generator") for job in elements(run, array)]
+    run.wait("one element left", lambda: len([j for a in run.jobs("generator") for j in elements(run, a)]) == 1, 30)
+    run.further()
+    check(len(left) >= 1, f"one element is in the queue: {left[0]}")
+
+
+def elements(run: Run, array: str) -> list[str]:
+    rows = run.lab.call("squeue", "-h", "-r", "-j", array, "-o", "%i %t", may_fail=True).splitlines()
+    return [name for name, state in (row.split() for row in rows) if state != "CG"]
+
+
+def preempt(run: Run) -> None:
+    element = elements(run, run.jobs("generator")[0])[0]
+    before, node = run.ready(), run.lab.node_of(element)
+    urgent = run.lab.folder / "urgent.sbatch"
+    urgent.write_text("#!/bin/bash\nsleep 600\n")
+    options = ("--parsable", "-p", "urgent", "-w", node, "--exclusive", "--output=/dev/null")
+    job = run.lab.call("sbatch", *options, str(urgent)).strip()
+    # All that is on that node has to go: --exclusive.
+    run.wait("the urgent job runs", lambda: run.lab.state(job) == "RUNNING", 60)
+    check(f"gen-{element}" in "".join(before), f"{element} had sampled on {node}")
+    run.lab.call("scancel", job)
+    run.wait("the generator samples again", lambda: len(run.ready() - before) == 1, 90)
+    check(run.lab.restarts(element) >= 1, f"{element} was queued again under its number")
+    run.further(deadline_s=90)
+
+
+def lose_the_learner(run: Run) -> None:
+    (job,) = run.jobs("learner")
+    restarts, before = run.lab.restarts(job), run.step()
+    node = re.findall(r"n\[?(\d)", run.lab.node_of(job))[0]
+    run.lab.kill_node(f"n{node}")
+    run.wait("the job queued again", lambda: run.lab.restarts(job) > restarts, 60)
+    run.wait("the learner at work elsewhere", lambda: run.lab.state(job) == "RUNNING", 60)
+    check(f"n{node}" != run.lab.node_of(job), f"the learner was on n{node} and is on {run.lab.node_of(job)}")
+    run.wait("steps beyond", lambda: run.step() > before + 3, 90)
+    run.lab.start_node(f"n{node}")
+
+
+def move_the_head(run: Run) -> None:
+    (job,) = run.jobs("head")
+    run.lab.call("scontrol", "requeue", job)
+    run.wait("the head at work again", lambda: run.lab.restarts(job) and run.lab.state(job) == "RUNNING", 60)
+    run.further(3, deadline_s=120)
+
+
+def finish(run: Run) -> None:
+    steps = run.step() + 4
+    path = run.folder / "config.json"
+    fields = json.loads(path.read_text())
+    fields["run"]["steps"] = steps
+    path.write_text(json.dumps(fields, indent=2))
+    (job,) = run.jobs("learner")
+    run.lab.call("scancel", "--batch", "--signal=TERM", job)  # as before the end of its time
+    run.wait("an empty queue", lambda: not run.lab.call("squeue", "-h", may_fail=True).strip(), 120)
+    over = (run.folder / "slurm" / "stop").read_text().strip()
+    check(over == "finished", "the run ended by itself, and all its jobs with it")
+    told = run.chorus("audit", str(run.folder))
+    check("balanced" in told and "OUT OF" not in told, told.strip().replace(str(run.folder), "audit"))
+    check(run.step() == steps, f"it ended after step {steps}")
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.exit(main())
