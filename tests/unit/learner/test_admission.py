@@ -150,9 +150,9 @@ def test_an_evaluation_renders_no_more_problems_than_it_asks(tiny_model: Path, m
     rendered: set[str] = set()
     ids = Renderer.ids
 
-    def counted(renderer: Renderer, template: Template, text: str) -> list[int]:
+    def counted(renderer: Renderer, template: Template, text: str, begun: str = "") -> list[int]:
         rendered.add(text)
-        return ids(renderer, template, text)
+        return ids(renderer, template, text, begun)
 
     monkeypatch.setattr(Renderer, "ids", counted)
     assert len(some.evaluation_tasks(0, 0)) == 6  # each sampled, then greedily

@@ -111,9 +111,9 @@ def test_the_check_changes_no_random_number(exported: Path, policy: Policy) -> N
 
 def test_a_checkpoint_of_a_model_whose_folder_is_gone_is_none(policy: Policy, source: Path, tmp_path: Path) -> None:
     shutil.rmtree(source)
-    optimizer = torch.optim.AdamW(policy.parameters())
+    optimizers = {"optimizer": torch.optim.AdamW(policy.parameters())}
     with pytest.raises(CannotGoOn, match=r"there is no such folder"):
-        save(tmp_path / "checkpoints", policy, optimizer, Manifest(1, 1, {}))
+        save(tmp_path / "checkpoints", policy, optimizers, Manifest(1, 1, {}))
     assert not list(tmp_path.rglob("manifest.json"))
 
 

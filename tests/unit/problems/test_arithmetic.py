@@ -56,7 +56,7 @@ def test_the_split_is_the_same_on_every_machine():
 @pytest.mark.parametrize(
     ("spec", "named"),
     [
-        ("arithmetic:fractions", "style 'fractions' is unknown; use one of chain, one-digit"),
+        ("arithmetic:fractions", "style 'fractions' is unknown; use one of chain, two-hop, one-digit, running"),
         ("arithmetic:chain?split=test", "split=test is not understood"),
         ("arithmetic:chain?max=many", "max=many is not understood"),
         ("arithmetic:chain?maximum=3", "maximum=3 is not understood"),

@@ -47,6 +47,7 @@ def test_rows_become_problems_in_order(tmp_path: Path, name: str):
         "domain": "Algebra",
         "source": "MATH",
         "row": None,
+        "sub_answers": None,
     }
     assert (second.problem, second.answers) == ("2?", ["2"])
     assert (third.problem, third.answers) == ("3?", ["3", "4"])
