@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from chorus.protocol.config.curriculum import Stage
+from chorus.protocol.config.objective import ObjectiveConfig
 
 if TYPE_CHECKING:
     from chorus.protocol.config.run import RunConfig
@@ -29,10 +30,10 @@ class StepSettings:
         return cls(config.learner.lr, entropy, kl)
 
 
-def refusal(stage: Stage, config: RunConfig) -> str | None:
-    """Why a stage can't be one of this run, with the mend."""
-    o, longest = config.objective, config.sampling.max_tokens
-    if stage.plateau and stage.plateau.figure == "validation_accuracy" and not config.evaluation.every:
+def refusal(stage: Stage, o: ObjectiveConfig, longest: int, validates: bool, punishes_length: bool) -> str | None:
+    """Why a stage can't be one of a run, with the mend. o, longest: the run's objective and sampling.max_tokens;
+    validates: it makes validations; punishes_length: its reward has an overlong penalty."""
+    if stage.plateau and stage.plateau.figure == "validation_accuracy" and not validates:
         return "waits for a plateau of validation_accuracy, and no validation is made: set evaluation.every"
     if stage.kl_coefficient is not None and not (o.kl_coefficient and o.kl_in == "loss"):
         return (
@@ -52,7 +53,7 @@ def refusal(stage: Stage, config: RunConfig) -> str | None:
             f"has max_tokens {stage.max_tokens}, above sampling.max_tokens ({longest}): raise sampling.max_tokens to "
             "the longest stage's"
         )
-    if config.reward_spec.overlong is not None:
+    if punishes_length:
         return (
             "has a max_tokens of its own, and the overlong penalty one length for the whole run: leave out one of them "
             '(objective.overlong_buffer = "none")'

@@ -98,7 +98,7 @@ async def train(model: Path, steps: int) -> list[dict[str, Any]]:
             scripted.texts = answers(admission.by_id[task.problem_id].problem)
             arguments = (scripted, scripted, decoder, "g", 1, GeneratorMetrics(), lambda tokens: None)
             rollout = Rollout(Entry(f"{step}-0", step - 1, b""), await produce(task, *arguments))
-            made = make_experience([rollout], settled, step - 1, None, admission.stages.filters_overlong)
+            made = make_experience([rollout], settled, step - 1)
             stats = ranks.step(minibatches(made, 1), admission.stages.settings([step - 1]))
             [batch] = cut(made.sequences, 4096)
             with torch.no_grad():

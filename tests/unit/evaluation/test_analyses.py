@@ -144,7 +144,7 @@ def store(folder: Path, rights: dict[str, Sequence[float | None]]) -> None:
 
 
 def right(count: int, n: int = 16) -> list[float | None]:
-    return [1.0] * count + [0.0] * (n - count)
+    return [*[1.0] * count, *[0.0] * (n - count)]
 
 
 def test_from_graded_answers_the_specification_s_numbers_come_out_and_stand_on_the_page(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from rollouts import ready, sample
@@ -40,7 +41,7 @@ def task(opened: str) -> Task:
 
 @pytest.mark.parametrize("opened", ["", "<think>\n"])
 def test_a_generator_has_the_marker_graded_with_what_follows_it(opened: str) -> None:
-    says = Says("so 7\n</think>\n")
+    says: Any = Says("so 7\n</think>\n")
     group = asyncio.run(produce(task(opened), says, says, says, "g", 1, GeneratorMetrics(), lambda n: None))
     assert says.graded == [f"{opened}so 7\n</think>\n"]
     assert Task.decode(group.task.encode()).opened == opened

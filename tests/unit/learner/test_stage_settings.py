@@ -113,7 +113,7 @@ def test_advantages_of_uneven_groups_are_those_of_each_group_alone(rewards: list
     flat = np.array([r for row in rewards for r in row])
     batch = Batch(flat, np.ones(len(flat)), [len(row) for row in rewards], np.full(len(flat), -1))
     found = batch.by_group(lambda row: grpo(row, 1e-6))
-    assert np.array_equal(found, np.concatenate([grpo(np.array(row), 1e-6) for row in rewards]))
+    assert np.array_equal(np.array(found), np.concatenate([grpo(np.array(row), 1e-6) for row in rewards]))
 
 
 def test_truncated_samples_leave_the_loss_in_the_stage_that_says_so() -> None:
