@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted import ScriptedEngine
 
 from chorus.cli.evaluate import devices
 from chorus.cli.evaluate.engine import RestartingEngine, Spread
+from chorus.cli.evaluate.eval import _entered
 from chorus.generator.engine import Completion, EngineError, EngineGone
 from chorus.protocol.run_folder.files import write_json
 from chorus.protocol.run_folder.hold import held
@@ -96,6 +100,26 @@ async def test_several_engines_share_the_questions_and_the_idle_one_is_asked() -
     done.set()
     await slow
     assert asked == ["slow", "quick", "quick", "quick"]
+
+
+async def test_engines_that_started_beside_one_that_did_not_are_stopped() -> None:
+    running: set[str] = set()
+
+    @asynccontextmanager
+    async def engine(name: str, delay_s: float, starts: bool = True) -> AsyncIterator[Any]:
+        await asyncio.sleep(delay_s)
+        if not starts:
+            raise EngineError("no memory")
+        running.add(name)
+        try:
+            yield name
+        finally:
+            running.remove(name)
+
+    with pytest.raises(EngineError, match="no memory"):
+        async with AsyncExitStack() as stack:
+            await _entered(stack, [engine("quick", 0.0), engine("fails", 0.01, starts=False), engine("slow", 0.03)])
+    assert running == set()
 
 
 @pytest.fixture
