@@ -36,6 +36,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Look at runs": {
         "runs": ("chorus.cli.inspect.runs", "list the runs in a folder, and how far each of them is"),
+        "view": ("chorus.cli.view", "look at runs in a browser: curves, every answer, every token"),
+        "rollouts": ("chorus.cli.inspect.rollouts", "a run's answers in the terminal: filters, or SQL"),
         "status": ("chorus.cli.inspect.status", "the accounts of a run, and the state of every member"),
         "why": ("chorus.cli.inspect.why", "who waits for whom, since when and until when"),
         "audit": ("chorus.cli.inspect.audit", "balance the accounts of a run"),
@@ -76,7 +78,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "This command": {"completion": ("chorus.cli.completion", "what makes a shell complete commands and options")},
 }
 # What goes on when nobody reads its output; the others list something, and end.
-_WORK = {"run", "finetune", "check", "doctor", "starter", "fetch", "critique", "eval", "measure-difficulty"}
+_WORK = {"run", "finetune", "check", "doctor", "starter", "fetch", "critique", "eval", "measure-difficulty", "view"}
 _WORK |= SECTIONS["Services, each by itself"].keys()
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 

@@ -38,6 +38,7 @@ from chorus.protocol.runtime.exits import CannotGoOn
 @lineage_option
 @take_over_option
 @option("--dry-run", is_flag=True, help="print what would be done and needed")
+@option("--view", is_flag=True, help="serve the run's page while it goes on, and print its address")
 @option("--gpus", type=int, metavar="N", help="with --dry-run: as if this machine had N GPUs")
 @option("--gpu-gib", type=float, metavar="G", help="with --dry-run: and each of them G GiB of memory")
 @option("--mean-tokens", type=float, metavar="N", help="with --dry-run: completions have so many tokens on average")
@@ -51,6 +52,7 @@ def main(
     new_lineage: bool,
     take_over: bool,
     dry_run: bool,
+    view: bool,
     gpus: int | None,
     gpu_gib: float | None,
     mean_tokens: float | None,
@@ -100,7 +102,7 @@ def main(
         print(describe(config, place(config, visible_cores(), cards), speed, gpu_gib or card_gib()))
         return os.EX_OK
     check_inputs(config, resumed=resume is not None)
-    return run(config, str(source), resume=resume, asked=asked)
+    return run(config, str(source), resume=resume, asked=asked, view=view)
 
 
 def _check_positive(options: dict[str, float | None]) -> None:

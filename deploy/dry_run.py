@@ -26,7 +26,7 @@ from chorus.deploy.memory import (
 )
 from chorus.deploy.placement import Placement, graders
 from chorus.deploy.shapes import Model, model_of
-from chorus.deploy.sizes import planned, redis_bytes, size
+from chorus.deploy.sizes import STORED_BYTES_PER_TOKEN, planned, redis_bytes, size
 from chorus.protocol.config.presets import PRESETS, explain, in_words
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.rewards import GATED
@@ -255,7 +255,8 @@ def _disk(config: RunConfig) -> str:
     exports = f"{size(disk.exports)} of exports of all the others, " if disk.exports else ""
     return (
         f"at most {size(disk.most)}: {size(disk.checkpoints)} of checkpoints at a time"
-        f"{known or ' (the model is of unknown size)'}; {exports}{size(disk.rollouts)} of rollouts{own}"
+        f"{known or ' (the model is of unknown size)'}; {exports}{size(disk.rollouts)} of rollouts "
+        f"({STORED_BYTES_PER_TOKEN} bytes a token){own}"
     )
 
 

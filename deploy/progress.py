@@ -5,8 +5,11 @@ Everything shown is read from the files that the learner writes: metrics.jsonl, 
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -91,6 +94,8 @@ class Progress:
         names = ("summary.json", "learning_curves.png", "metrics.jsonl", "checkpoints", "rollouts", "logs")
         there = [name for name in names if (self._run.path / name).exists()]
         self._console.print(f"{self._run.path}/  {'  '.join(there)}", markup=False, soft_wrap=True)
+        if self._run.rollouts.is_dir():
+            self._console.print(f"see every answer: {_command()} view {self._run.path}", markup=False, soft_wrap=True)
         if exit_status != 0 and self._run.note.exists():
             self._console.print(f"go on with: chorus run --resume {self._run.path}", markup=False, soft_wrap=True)
 
@@ -130,6 +135,12 @@ class Progress:
         )
         body = [head, _metrics(record, self._records), Text(who_waits(record)), _templates(record), phase]
         return Panel(Group(*body), title=title, title_align="left")
+
+
+def _command() -> str:
+    """`chorus` as this process was called, so that a line can be copied from the terminal."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "chorus" and shutil.which("chorus") != str(called.absolute()) else "chorus"
 
 
 def step_line(record: dict[str, Any]) -> str:

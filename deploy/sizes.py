@@ -16,6 +16,8 @@ from chorus.protocol.runtime.exits import CannotGoOn
 log = logging.getLogger("chorus.run")
 # A sampled token on Redis: id (int32) and log-probability (float32). Grades and versions are small beside.
 BYTES_PER_TOKEN = 8
+# A sampled token on the disk, compressed: its text comes to these (docs/rollouts.md).
+STORED_BYTES_PER_TOKEN = 10
 # The policy and AdamW's two moments in float32, and the export, in float32, too.
 CHECKPOINT_BYTES_PER_PARAMETER = 16
 REFERENCE_BYTES_PER_PARAMETER = 4  # of a checkpoint, where the reference policy is reset
@@ -66,7 +68,7 @@ def planned(config: RunConfig) -> Disk:
     return Disk(
         count * a_parameter * min(kept, written),
         exports,
-        tokens * BYTES_PER_TOKEN,
+        tokens * STORED_BYTES_PER_TOKEN,
         0.0 if c.redis.url else 3 * redis_bytes(c) + _LOGS,
         min(kept, written),
     )

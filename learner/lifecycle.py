@@ -22,6 +22,7 @@ import redis
 from chorus.learner.interfaces import Groups, Ledger, Ranks, WeightSync
 from chorus.learner.metrics.alarms import FLAT
 from chorus.learner.metrics.recorder import Recorder
+from chorus.learner.metrics.rollout_writer import RolloutWriter, reading_of
 from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.metrics.trackers import Trackers
 from chorus.learner.rollouts.admission import Admission
@@ -42,6 +43,7 @@ from chorus.protocol.run_folder.files import write_json
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.identity import read_identity
 from chorus.protocol.run_folder.problem_set import fingerprint, note_problems
+from chorus.protocol.run_folder.rollouts import tidy
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import glance
@@ -72,6 +74,7 @@ class Parts:
     evaluations: Evaluations
     control: Control
     relift: Relift
+    store: RolloutWriter
     lessons: Lessons | None = None
     lineage: int = 1
     done: int = 0
@@ -119,6 +122,7 @@ def assemble(
         ledger.durable(done, manifest.all_entries)
     ledger.rewind(done)
     run.rewind_records(done)
+    tidy(run, done)
     evaluations.rewind(done)
 
     admission.draw.restore(run, done)
@@ -133,7 +137,8 @@ def assemble(
     control = Control(config, evaluations.validations)
     control.restore(manifest.methods.get("control", {}) if manifest else {})
     parts = (config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations)
-    return Parts(*parts, control, relift, lessons, lineage, done, durable)
+    store = RolloutWriter(run, reading_of(config, admission), config.reward_spec)
+    return Parts(*parts, control, relift, store, lessons, lineage, done, durable)
 
 
 def _introduce(metrics: LearnerMetrics, config: RunConfig, run_id: str, fence: int, done: int) -> None:
@@ -189,6 +194,7 @@ class Lifecycle:
     def close(self) -> None:
         self.parts.weights.close()
         self.parts.recorder.close()
+        self.parts.store.close()
 
     def publish(self, prefixes: list[list[int]]) -> None:
         """Offer the weights as they are. `prefixes`: what the weight check asks about."""
@@ -210,11 +216,13 @@ class Lifecycle:
             methods={"relift": p.relift.kept(), "control": p.control.kept()},
         )
         with p.metrics.checkpoint_s.time():
+            p.store.flush()  # what is acknowledged is gone from Redis
             p.ranks.save(p.run.checkpoints, manifest)
         p.metrics.durable_step.set(p.done)
         p.ledger.durable(p.done, manifest.all_entries)
         p.untold = {}
         p.ledger.trim()
+        p.store.durable(p.done)
         self._prune()
 
     def collapsed(self, alarms: Mapping[str, str]) -> None:

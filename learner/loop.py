@@ -3,8 +3,9 @@
     collect ─▶ decide ─▶ experience ─▶ store and record ─▶ train ─▶ supervised update? ─▶ free credits, admit ─▶ publish
             ─▶ record its metrics ─▶ next stage? ─▶ collapsed? back, or the end ─▶ checkpoint? ─▶ validate?
 
-What is on disk and on the ledger before a step trains is all that a resumed learner needs to train it again. What comes
-before the first step and after the last one, checkpoints and the way back stand in lifecycle.py.
+What is on the ledger before a step trains is all that a resumed learner needs to train it again; its rollouts are
+written beside it (metrics/rollout_writer.py). What comes before the first step and after the last one, checkpoints and
+the way back stand in lifecycle.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from chorus.learner.training.experience import make_experience, minibatches
 from chorus.protocol.config.settings import StepSettings
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import WEIGHT_CHECKS, unpack_ids
-from chorus.protocol.run_folder.rollouts import write_step
 from chorus.protocol.runtime.stopping import StopAsked
 
 log = logging.getLogger("chorus.learner")
@@ -59,13 +59,14 @@ class Learner:
         left_out = p.admission.stages.filters_overlong
         experience = make_experience(groups, p.config, p.version, p.ranks.reference, decisions, left_out)
         parts = minibatches(experience, p.config.learner.updates_per_step)
-        write_step(p.run, step, groups)
+        p.store.chosen(step, groups, p.version, decisions.gates)
         p.ledger.record(step, ids)
 
         stats = p.ranks.step(parts, settings)
         batch = p.relift.due(step, groups)  # recorded by now, as the step's groups are
         supervised = p.ranks.supervise(batch).figures() if batch else {}
 
+        p.store.trained(step, experience, stats)
         p.ledger.trained(step, ids)
         p.done, p.untold[step] = step, ids
         p.groups.trained(groups)

@@ -108,7 +108,8 @@ def _short(text: object) -> str:
     return str(text)[:200]
 
 
-def _grading(kind: str, golds: list[str], tests: str | None, row: str | None) -> dict[str, Any]:
+def grading_of(kind: str, golds: list[str], tests: str | None, row: str | None) -> dict[str, Any]:
+    """What a grader is told of a problem."""
     given: dict[str, Any] = {"kind": kind}
     if tests is not None:
         given["tests"] = json.loads(tests)
@@ -149,7 +150,7 @@ class Problem(BaseModel):
 
     def grading(self) -> dict[str, Any]:
         """What a grader is told of it."""
-        return _grading(self.kind, self.answers, self.tests, self.row)
+        return grading_of(self.kind, self.answers, self.tests, self.row)
 
 
 class Version(BaseModel):
@@ -230,7 +231,7 @@ class Task(Message):
 
     def grading(self) -> dict[str, Any]:
         """What a grader is told of it, beside a completion."""
-        asked = _grading(self.kind, self.gold, self.tests, self.row) | {"template": self.template}
+        asked = grading_of(self.kind, self.gold, self.tests, self.row) | {"template": self.template}
         more = {"options": self.options, "sub_answers": self.sub_answers}
         return asked | {key: value for key, value in more.items() if value}
 

@@ -272,11 +272,20 @@ async def _one(args: SimpleNamespace, model: Model, asked: _Asked, groups: list[
             if len(store.done) < wanted:
                 if engine is None:
                     starts = [_started(args, model, spec, folder, k, group) for k, group in enumerate(groups)]
-                    engines = await asyncio.gather(*(stack.enter_async_context(start) for start in starts))
-                    engine = engines[0] if len(engines) == 1 else Spread(engines)
+                    engine = await _entered(stack, starts)
                 await _ask(args, spec, questions, store, engine, model, len(groups))
             (folder / "table.md").write_text(table(summarize(folder)), encoding="utf-8")
     return folder
+
+
+async def _entered(stack: AsyncExitStack, starts: list[AbstractAsyncContextManager[Engine]]) -> Engine:
+    """All of them at once, as one engine. Where one does not start, the others have, so that the stack stops them."""
+    tried = await asyncio.gather(*map(stack.enter_async_context, starts), return_exceptions=True)
+    for failed in tried:
+        if isinstance(failed, BaseException):
+            raise failed
+    engines = [engine for engine in tried if not isinstance(engine, BaseException)]
+    return engines[0] if len(engines) == 1 else Spread(engines)
 
 
 def _started(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from chorus.protocol.graders import KINDS
 from chorus.protocol.messages import Grade, Sample, Task, unpack_ids
 from chorus.protocol.rewards import OPEN, Gates, RewardSpec, compose_group
 from chorus.protocol.run_folder.folder import RunFolder
-from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.run_folder.rollouts import UNREADABLE, StoredStep, read_step, stored_steps
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.templates.decoding import CompletionDecoder
@@ -54,7 +53,7 @@ def main(run: Path, steps: str | None, mode: str | None, examples: int, workers:
     mode = mode or config.reward.mode
     workers = workers or len(os.sched_getaffinity(0))
     gates = {record["step"]: Gates.of_record(record) for record in RunFolder(run).records()}
-    outcome = asyncio.run(_regrade(config, chosen, gates, _decoder(run, config), mode, examples, workers))
+    outcome = asyncio.run(_regrade(config, chosen, gates, decoder(run, config)[0], mode, examples, workers))
     print(json.dumps(outcome.as_dict(), indent=2) if as_json else outcome.text(run))
     return os.EX_OK
 
@@ -198,7 +197,7 @@ class Outcome:
 
 async def _regrade(
     config: RunConfig,
-    steps: list[tuple[int, Path]],
+    steps: list[tuple[int, StoredStep]],
     gates: Mapping[int, Gates],
     decode: Decode,
     mode: str,
@@ -206,15 +205,8 @@ async def _regrade(
     workers: int,
 ) -> Outcome:
     outcome = Outcome()
-    spec = RewardSpec(**config.reward_spec.model_dump(include=set(RewardSpec.model_fields)))
-    templates = [Path(file) for file in config.templates.files]
-    settings = Settings(
-        workers=workers,
-        timeout_s=config.reward.timeout_s,
-        templates=tuple(templates),
-        reward=spec,
-        **config.reward.model_dump(include=OF_RECIPE - {"workers", "timeout_s", "shadow", "shadow_share"}),
-    )
+    settings = settings_of(config, workers)
+    spec = settings.reward
     async with local_grading(settings=settings) as grading:
         for step, path in steps:
             rows = list(_samples(path, decode))
@@ -234,6 +226,17 @@ async def _regrade(
     return outcome
 
 
+def settings_of(config: RunConfig, workers: int) -> Settings:
+    """Of graders that judge a run's answers again, as the run had them but for the second opinion."""
+    return Settings(
+        workers=workers,
+        timeout_s=config.reward.timeout_s,
+        templates=tuple(Path(file) for file in config.templates.files),
+        reward=RewardSpec(**config.reward_spec.model_dump(include=set(RewardSpec.model_fields))),
+        **config.reward.model_dump(include=OF_RECIPE - {"workers", "timeout_s", "shadow", "shadow_share"}),
+    )
+
+
 def _groups(rows: Sequence[tuple[Task, Sample, str]], grades: Sequence[dict[str, Any]]) -> list[Graded]:
     found: list[Graded] = []
     for k, ((task, sample, _), grade) in enumerate(zip(rows, grades, strict=True)):
@@ -244,10 +247,10 @@ def _groups(rows: Sequence[tuple[Task, Sample, str]], grades: Sequence[dict[str,
     return found
 
 
-def _samples(path: Path, decode: Decode) -> Iterator[tuple[Task, Sample, str]]:
+def _samples(path: StoredStep, decode: Decode) -> Iterator[tuple[Task, Sample, str]]:
     try:
         rows = read_step(path)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except UNREADABLE as error:
         raise CannotGoOn(f"{path}: can't be read ({error}); leave its step out with --steps") from None
     for ready in rows:
         samples = ready.group.samples
@@ -315,10 +318,12 @@ def _within(step: int, span: str | None) -> bool:
     return low <= step <= high
 
 
-def _decoder(run: Path, config: RunConfig) -> Decode:
-    """The run's tokenizer: of its newest export, which moves with the folder, or else of the model it began with."""
+def decoder(run: Path, config: RunConfig) -> tuple[Decode, Decode]:
+    """(completions, prompts) as text, by the tokenizer of the run's newest export, which moves with the folder, or else
+    of the model it began with."""
     from chorus.protocol.runtime.model_folder import load_tokenizer
 
     exports = sorted(run.glob("checkpoints/step-*/huggingface/tokenizer.json"))
     tokenizer = load_tokenizer(str(exports[-1].parent) if exports else config.model.path)
-    return CompletionDecoder(tokenizer, config.choose_templates().values()).decode_batch
+    completions = CompletionDecoder(tokenizer, config.choose_templates().values()).decode_batch
+    return completions, lambda batch: tokenizer.decode_batch(batch, skip_special_tokens=False)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +22,9 @@ from chorus.protocol.run_folder.checkpoints import STATE, read_manifest, whole
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
+
+if TYPE_CHECKING:
+    from chorus.protocol.run_folder.rollouts import StoredStep
 
 TOLERANCE = 1e-6  # float32 on CPU; the learner's own thread count gives it bit for bit
 DIFFERS = 1
@@ -67,13 +71,16 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     from chorus.learner.training.distributed import DistributedTrainer
     from chorus.learner.training.experience import make_experience, minibatches
     from chorus.protocol.run_folder.demonstrations import batch_file, read_batch, recorded_steps
-    from chorus.protocol.run_folder.rollouts import read_step, step_file
+    from chorus.protocol.run_folder.rollouts import StoredStep, read_step, step_file, stored_steps
 
     run = RunFolder(run_dir)
     records = {r["step"]: r for r in run.records()}
     start, folder = _checkpoint_before(run_dir, step)
-    file = batch_file if config.finetune.data else step_file
-    shards = {n: file(RunFolder(run_dir), n) for n in range(start + 1, step + 1)}
+    stored, wanted = dict(stored_steps(run)), range(start + 1, step + 1)
+    if config.finetune.data:
+        shards = {n: StoredStep(batch_file(run, n), n) for n in wanted}
+    else:
+        shards = {n: stored.get(n, StoredStep(step_file(run, n), n)) for n in wanted}
     _check(run_dir, step, records, shards)
     supervised = recorded_steps(RunFolder(run_dir))
     before = torch.get_num_threads()
@@ -123,12 +130,12 @@ def _checkpoint_before(run_dir: Path, step: int) -> tuple[int, Path | None]:
     return start, folder
 
 
-def _check(run_dir: Path, step: int, records: dict[int, Any], shards: dict[int, Path]) -> None:
+def _check(run_dir: Path, step: int, records: dict[int, Any], shards: Mapping[int, StoredStep]) -> None:
     if step not in records:
         known = f"it has recorded steps 1 to {max(records)}: give one of these" if records else "give a run with steps"
         raise CannotGoOn(f"{run_dir}: step {step} is not in metrics.jsonl; {known}")
     for n, shard in shards.items():
-        if not shard.is_file() or n not in records:
+        if not shard.path.is_file() or n not in records:
             raise CannotGoOn(
                 f"{shard}: missing; step {step} can't be reached without step {n}: put it back, or give an earlier step"
             )

@@ -46,16 +46,12 @@ REDIS_DEADLINE_S = 300.0  # a long append-only file is read first
 def serve(run: RunFolder, host: str, start: str) -> int:
     """Until the run is over (0), or the job is asked to leave its node (143). Raises CannotGoOn."""
     files = Files(run)
-    claim = files.folder / "claim-head"
-    asked: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: asked.append(number))
-    with _alone(run.path, asked):
+    with _signals() as asked, _alone(run.path, asked):
         supervisor = Supervisor(run.logs, log.warning)
         try:
-            url = _start(supervisor, files, host)
-            over_since = 0.0
-            while not asked and claim.read_text().strip() == start:
+            url, over_since = "", 0.0
+            while not asked and (files.folder / "claim-head").read_text().strip() == start:
+                url = url or _start(supervisor, files, host)
                 supervisor.tick()
                 if files.stop.exists():
                     over_since = over_since or time.monotonic()
@@ -68,6 +64,19 @@ def serve(run: RunFolder, host: str, start: str) -> int:
             supervisor.stop()
     log.warning("the head leaves %s: %s", host, "it is asked to" if asked else "a newer start of its job is there")
     return 128 + asked[0] if asked else os.EX_OK
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Those that have come."""
+    came: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -79,7 +79,14 @@ class Files:
 
 def submit(config: RunConfig, recipe: Path, run: RunFolder, wishes: Wishes, resumed: bool) -> list[tuple[str, str]]:
     """Make the run ready and put its jobs into the queue: (role, number) of each. Raises CannotGoOn."""
-    os.umask(0o077)
+    before = os.umask(0o077)
+    try:
+        return _submit(config, recipe, run, wishes, resumed)
+    finally:
+        os.umask(before)
+
+
+def _submit(config: RunConfig, recipe: Path, run: RunFolder, wishes: Wishes, resumed: bool) -> list[tuple[str, str]]:
     files = Files(run)
     if resumed and files.jobs.is_file() and (left := engine.queued(files.numbers(*ROLES))):
         raise CannotGoOn(f"{run.path}: its job {left[0].id} is in the queue still; `chorus slurm cancel` ends it first")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chorus.learner.metrics import curriculum, diversity, interleaved
+from chorus.learner.metrics import curriculum, diversity, interleaved, samples
 from chorus.learner.metrics.alarms import NAMES, Alarms
 from chorus.learner.metrics.doctor.visit import Doctor
 from chorus.learner.metrics.step_record import Surroundings, step_record
@@ -97,6 +97,9 @@ class Recorder:
             log.warning("%s", text)
         self._admission.stages.take(record)
         self._keep(record, [(r.group, staleness(r.group, experience.version)) for r in groups])
+        every = self.config.trackers.samples_every
+        if every and (step == 1 or step % every == 0):
+            self._trackers.write({"step": step, "shown": samples.shown(experience, self._decoder.decode_batch)})
         return record
 
     def record_lesson(self, step: int, stats: SupervisedStats, started: float, passes: float) -> None:

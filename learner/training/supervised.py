@@ -14,8 +14,7 @@ whatever temperature the run samples at.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,6 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut
-from chorus.learner.training.policy import Policy
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.supervised import Supervision
 from chorus.protocol.run_folder.demonstrations import Demonstration
@@ -83,17 +81,17 @@ class Supervised:
     def step(self, batch: Sequence[Demonstration]) -> SupervisedStats:
         """One update on all of them. A collective: all ranks call it with the same batch."""
         t, s = self._trainer, self._settings
-        sequences = [_sequence(d) for d in batch]
+        plain = None if t.policy.temperature == 1.0 else 1.0
+        sequences = [_sequence(d, plain) for d in batch]
         tokens = sum(len(d.target) for d in batch)
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(4, dtype=torch.float64)
-        with at_temperature(t.policy, 1.0):
-            for b, weight in zip(*t.share(cut(sequences, t.config.learner.token_budget)), strict=True):
-                logp, entropy = t.forward(t.policy, b, s.entropy_coefficient != 0)
-                terms = supervised_loss(logp, entropy, tokens, s.entropy_coefficient)
-                (terms[0] * weight * t.world).backward()  # FSDP averages over ranks; the loss is a sum over them
-                right = torch.tensor(_likely_verdicts(batch, b, logp))
-                sums += weight * torch.stack([term.detach().double().cpu() for term in (*terms, right)])
+        for b, weight in zip(*t.share(cut(sequences, t.config.learner.token_budget)), strict=True):
+            logp, entropy = t.forward(t.policy, b, s.entropy_coefficient != 0)
+            terms = supervised_loss(logp, entropy, tokens, s.entropy_coefficient)
+            (terms[0] * weight * t.world).backward()  # FSDP averages over ranks; the loss is a sum over them
+            right = torch.tensor(_likely_verdicts(batch, b, logp))
+            sums += weight * torch.stack([term.detach().double().cpu() for term in (*terms, right)])
         norm = torch.nn.utils.clip_grad_norm_(t.policy.parameters(), s.grad_clip)
         norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if t.world > 1:
@@ -129,17 +127,8 @@ def _likely_verdicts(batch: Sequence[Demonstration], b: MicroBatch, logp: torch.
     return float(sum(float(logp[first:last].detach().sum()) > math.log(0.5) for first, last in spans))
 
 
-@contextmanager
-def at_temperature(policy: Policy, temperature: float) -> Iterator[None]:
-    """Until the block ends; the backward pass computes parts of the forward pass again, so it belongs into it."""
-    before, policy.temperature = policy.temperature, temperature
-    try:
-        yield
-    finally:
-        policy.temperature = before
-
-
-def _sequence(d: Demonstration) -> TrainingSequence:
+def _sequence(d: Demonstration, temperature: float | None) -> TrainingSequence:
     """As the policy's forward pass takes it; nobody has sampled it, so it has no behaviour and no advantage."""
     nothing = np.zeros(len(d.target), dtype=np.float32)
-    return TrainingSequence(np.array(d.prompt, dtype=np.int32), np.array(d.target, dtype=np.int32), nothing, 0.0)
+    prompt, target = np.array(d.prompt, dtype=np.int32), np.array(d.target, dtype=np.int32)
+    return TrainingSequence(prompt, target, nothing, 0.0, temperature=temperature)

@@ -59,7 +59,8 @@ class Trainer:
         self._lr = settings.lr
         if settings.reset_optimizer:
             self._forget()
-        stats = StepStats(sequences=sum(map(len, minibatches)))
+        lengths = [len(s.completion) for batch in minibatches for s in batch]
+        stats = StepStats(len(lengths), lengths=lengths if self.config.rollouts.token_stats else ())
         cuts = [cut(batch, self.config.learner.token_budget) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)
         if self._needs_proximal_pass(len(minibatches)):

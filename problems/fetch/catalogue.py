@@ -6,7 +6,7 @@ title = "..."
 name = "eval_aime24"              its file is eval_aime24.jsonl.gz
 licence = "..."
 rows = 30                         that a mirror must have
-usable = 30                       of them (default: all)
+usable = 30                       of them (default: all); what is lost beyond a hundredth is refused, the rest is said
 
 [[set.mirror]]                    tried in this order
 hub = "owner/name"                a data set on the Hugging Face hub, or

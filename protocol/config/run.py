@@ -145,6 +145,15 @@ class TrackersSection(Section):
 
     tensorboard: bool = Field(default=True, description="event files in the run's folder, under tensorboard/")
     wandb: str = Field(default="", description="Weights & Biases project; empty: none. Needs chorus-rl[wandb]")
+    samples_every: int = Field(default=10, ge=0, description="steps between texts of samples, too; 0: none")
+
+
+class RolloutsSection(Section):
+    """What of every sample is kept in rollouts/, beside what is always there."""
+
+    token_stats: bool = Field(
+        default=False, description="the learner's entropy and its ratio to the engine for every token: 8 bytes each"
+    )
 
 
 class GeneratorSection(Section):
@@ -274,6 +283,7 @@ class RunConfig(Section):
     alarms: AlarmsSection = AlarmsSection()
     doctor: DoctorSection = DoctorSection()
     trackers: TrackersSection = TrackersSection()
+    rollouts: RolloutsSection = RolloutsSection()
     generator: GeneratorSection = GeneratorSection()
     reward: RewardSection = RewardSection()
     redis: RedisSection = RedisSection()

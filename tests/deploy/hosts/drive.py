@@ -70,7 +70,7 @@ class NoHostsError(RuntimeError):
 class Hosts:
     """The network and the run on it. Ends what it started."""
 
-    def __init__(self, scratch: Path, model: str, real: int) -> None:
+    def __init__(self, scratch: Path, model: str, real: int, further: list[str]) -> None:
         self.lan = Lan((*HOSTS, "outsider"))
         self.folder = scratch / RUN
         self.real = real
@@ -80,7 +80,7 @@ class Hosts:
         self.url = f"redis://:{self._secret}@{self.lan.address('redis')}:{REDIS}/0"
         settings = [f"redis.url={self.url}", f"reward.url=http://{self.lan.address('redis')}:{REWARD}"]
         settings += [f"learner.host={self.lan.address('learner-0')}", f"model.path={model}"]
-        config = load_config(ROOT / "recipes" / "demo.toml", (*SETTINGS, *settings), {})
+        config = load_config(ROOT / "recipes" / "demo.toml", (*SETTINGS, *settings, *further), {})
         self.config = self.folder / "config.json"
         self.config.touch(mode=0o600)
         self.config.write_text(json.dumps(config.model_dump(mode="json")))
@@ -225,12 +225,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", type=int, default=0, help="so many generators are real ones")
     parser.add_argument("--model", type=Path, help="a model's folder in the starter's place")
+    parser.add_argument("--set", action="append", default=[], help="another value for a key of the recipe")
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))  # through every `finally`
     began = time.monotonic()
     scratch = Path(tempfile.mkdtemp(prefix="chorus-hosts-"))
-    hosts = Hosts(scratch, str(arguments.model or starter()), arguments.real)
+    hosts = Hosts(scratch, str(arguments.model or starter()), arguments.real, arguments.set)
     try:
         with phase("five hosts behind firewalls, and one outside"):
             hosts.build()

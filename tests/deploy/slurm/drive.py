@@ -22,8 +22,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lab import Lab, LabError, NoLabError
+from redis import RedisError
+
+from chorus.protocol.ledger import Keys
+from chorus.protocol.messages import Member
+from chorus.protocol.runtime.redis import glance, server_time
 
 ROOT = Path(__file__).parents[3]
 STEPS = 1_000_000  # until the test has seen enough; then it sets how many there are
@@ -69,11 +75,15 @@ class Run:
 
     def ready(self) -> set[str]:
         """Generators with verified weights, seen within the last seconds."""
-        told = self.lab.call(
-            *(sys.executable, "-P", "-m", "chorus.cli.main", "status", str(self.folder)), deadline_s=60, may_fail=True
-        )
-        found = re.findall(r"^  (\S+) +(\w+) +version.* seen ([\d.]+) s ago$", told, re.MULTILINE)
-        return {name for name, state, seen in found if state == "ready" and float(seen) < 5}
+        url = json.loads((self.folder / "config.json").read_text())["redis"]["url"]
+        try:
+            with glance(url) as client:
+                now = server_time(client)
+                found: Any = client.hgetall(Keys(self.folder.name).members)
+        except RedisError:
+            return set()
+        members = map(Member.decode, found.values())
+        return {m.generator_id for m in members if m.state == "ready" and now - m.last_seen < 5}
 
     def further(self, n: int = 2, deadline_s: float = 60) -> None:
         before = self.step()
@@ -109,6 +119,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", type=int, default=0, help="so many generators of each array are real ones")
     parser.add_argument("--model", type=Path, help="a model's folder in the starter's place")
+    parser.add_argument("--set", action="append", default=[], help="another value for a key of the recipe")
     parser.add_argument("--learner-nodes", type=int, default=2)
     parser.add_argument("--keep", action="store_true", help="leave the folder with all logs")
     arguments = parser.parse_args()
@@ -149,7 +160,7 @@ def drive(run: Run, arguments: argparse.Namespace) -> None:
         preempt(run)
     with phase("the learner's node killed; the job is queued again, the old learner fenced"):
         lose_the_learner(run)
-    with phase("the head's node taken away; Redis comes back elsewhere with all it held"):
+    with phase("the head queued again; its Redis comes back with all that it held"):
         move_the_head(run)
     with phase("the run finished; nothing is left in the queue, accounts balanced"):
         finish(run)
@@ -159,7 +170,7 @@ def submit(run: Run, arguments: argparse.Namespace) -> None:
     wrapper = run.lab.folder / "chorus"
     wrapper.write_text(WRAPPER.format(root=ROOT, python=sys.executable, real=arguments.real))
     wrapper.chmod(0o755)
-    settings = [*SETTINGS, f"run.dir={run.runs}"]
+    settings = [*SETTINGS, f"run.dir={run.runs}", *arguments.set]
     if arguments.model:
         settings.append(f"model.path={arguments.model}")
     else:
@@ -168,6 +179,7 @@ def submit(run: Run, arguments: argparse.Namespace) -> None:
         settings.append(f"model.path={built.strip().splitlines()[-1]}")
     words = ["slurm", "submit", str(ROOT / "recipes" / "demo.toml"), "--generators", "2", "--chorus", str(wrapper)]
     words += ["--learner-nodes", str(arguments.learner_nodes), "--partition", "base"]
+    words += ["--generator-partition", "spot", "--preemptible"]
     print(run.chorus(*words, *(word for s in settings for word in ("--set", s))), end="")
     run.wait("three steps", lambda: run.step() >= 3, 120)
 
@@ -175,11 +187,10 @@ def submit(run: Run, arguments: argparse.Namespace) -> None:
 def look_around(run: Run) -> None:
     told = run.chorus("slurm", "status", str(run.folder))
     print("".join(f"slurm-test:           {line}\n" for line in told.splitlines()), end="")
-    nodes = set(re.findall(r"\bn[123]\b", told)) | {"n1"} * ("n[1" in told)
-    check(len(re.findall(r" RUNNING ", told)) == 4, f"a head, a learner and two generators run, on {sorted(nodes)}")
+    check(len(re.findall(r" RUNNING ", told)) == 4, "a head, a learner and two generators run")
     password = (run.folder / "slurm" / "redis-password").read_text().strip()
     token = (run.folder / "slurm" / "reward-token").read_text().strip()
-    holders = [p for p in run.folder.rglob("*") if p.is_file() and password.encode() in p.read_bytes()]
+    holders = [p for p in run.folder.rglob("*") if password in content(p)]
     named = sorted(str(p.relative_to(run.folder)) for p in holders)
     check(
         named == ["config.json", "slurm/redis-password", "slurm/redis.conf"]
@@ -188,6 +199,14 @@ def look_around(run: Run) -> None:
     )
     lines = [line for line in command_lines() if password in line or token in line]
     check(lines == [], "no secret is among any process's arguments")
+
+
+def content(path: Path) -> str:
+    """Nothing of what is no file, or is one no more."""
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def command_lines() -> Iterator[str]:
@@ -217,9 +236,9 @@ def preempt(run: Run) -> None:
     before, node = run.ready(), run.lab.node_of(element)
     urgent = run.lab.folder / "urgent.sbatch"
     urgent.write_text("#!/bin/bash\nsleep 600\n")
-    options = ("--parsable", "-p", "urgent", "-w", node, "--exclusive", "--output=/dev/null")
+    cpus = run.lab.idle_cpus(node) + 1  # one more than there is without taking the generator's
+    options = ("--parsable", "-p", "urgent", "-w", node, f"--cpus-per-task={cpus}", "--output=/dev/null")
     job = run.lab.call("sbatch", *options, str(urgent)).strip()
-    # All that is on that node has to go: --exclusive.
     run.wait("the urgent job runs", lambda: run.lab.state(job) == "RUNNING", 60)
     check(f"gen-{element}" in "".join(before), f"{element} had sampled on {node}")
     run.lab.call("scancel", job)
@@ -235,7 +254,8 @@ def lose_the_learner(run: Run) -> None:
     run.lab.kill_node(f"n{node}")
     run.wait("the job queued again", lambda: run.lab.restarts(job) > restarts, 60)
     run.wait("the learner at work elsewhere", lambda: run.lab.state(job) == "RUNNING", 60)
-    check(f"n{node}" != run.lab.node_of(job), f"the learner was on n{node} and is on {run.lab.node_of(job)}")
+    now = run.lab.node_of(job)
+    check(node not in now, f"the learner was on n{node} and is on {now}")
     run.wait("steps beyond", lambda: run.step() > before + 3, 90)
     run.lab.start_node(f"n{node}")
 

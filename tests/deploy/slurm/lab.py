@@ -8,6 +8,7 @@ accounting: squeue and scontrol tell what there is to know.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -56,7 +57,8 @@ SlurmdTimeout=10
 KillWait=15
 InactiveLimit=0
 {nodes}
-PartitionName=base Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=15
+PartitionName=base Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=5 PreemptMode=OFF
+PartitionName=spot Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=15
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 
@@ -72,7 +74,7 @@ class NoLabError(RuntimeError):
 class Lab:
     """`env` is what Slurm's commands need. Ends what it started, by id."""
 
-    def __init__(self, folder: Path, cpus: int = 2) -> None:
+    def __init__(self, folder: Path, cpus: int = 3) -> None:
         self.folder = folder
         self.env = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
         self._cpus = cpus
@@ -135,6 +137,15 @@ class Lab:
                 except subprocess.TimeoutExpired:
                     daemon.kill()
                     daemon.wait()
+        self._kill_what_is_left()
+
+    def _kill_what_is_left(self) -> None:
+        """Steps of a slurmd that was killed: known by the configuration in their environment."""
+        mark = f"SLURM_CONF={self.folder}/".encode()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
 
     def _queue(self) -> list[str]:
         return self.call("squeue", "-h", "-o", "%A", may_fail=True).split() if "slurmctld" in self._daemons else []
@@ -157,6 +168,10 @@ class Lab:
         rows = self.call("sinfo", "-h", "-N", "-p", "base", "-o", "%N %t", may_fail=True).splitlines()
         pairs = [row.split() for row in rows]
         return {pair[0]: pair[1] for pair in pairs}
+
+    def idle_cpus(self, node: str) -> int:
+        told = self.call("sinfo", "-h", "-N", "-p", "base", "-n", node, "-o", "%C")  # allocated/idle/other/total
+        return int(told.split("/")[1])
 
     def node_of(self, job: str) -> str:
         return self.call("squeue", "-h", "-j", job, "-o", "%N", may_fail=True).strip()

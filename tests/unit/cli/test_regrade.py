@@ -106,7 +106,7 @@ def test_what_cannot_be_regraded_is_said_in_one_line(
 def test_a_group_that_cannot_be_graded_today_is_an_error_and_not_wrong(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = run / "rollouts" / "step-000002.msgpack.gz"
+    path = run / "rollouts" / "step-000002.parquet"
     [stored] = read_step(path)
     gone = under(stored, "gone")
     both = run_folder(run.parent / "both", load_config(run / "config.json"), [[stored, gone]])
@@ -127,10 +127,10 @@ def under(ready: Rollout, template: str) -> Rollout:
 
 
 def test_rollouts_that_cannot_be_read_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = run / "rollouts" / "step-000002.msgpack.gz"
+    path = run / "rollouts" / "step-000002.parquet"
     path.write_bytes(path.read_bytes()[:20])
     assert main(["regrade", str(run), "--workers", "1", "--steps", "2"]) == CANNOT_GO_ON
-    assert "step-000002.msgpack.gz: can't be read" in capsys.readouterr().err
+    assert "step-000002.parquet: can't be read" in capsys.readouterr().err
 
 
 def test_what_the_second_opinion_disputes_is_counted_and_listed(

@@ -290,7 +290,7 @@ def test_a_run_that_is_still_on_tells_its_syncs_from_redis(run: Path, redis_url:
 
 def test_the_pause_before_a_group_s_first_token_is_no_time_of_the_engine(run: Path) -> None:
     """Admitted and leased at the end of step 3, and yet sampled by its weights: the sync came between."""
-    shard = run / "rollouts" / "step-000002.msgpack.gz"
+    shard = run / "rollouts" / "step-000002.parquet"
     shard.unlink()
     ready = storedrun.group(90, "qwen-math", [([7] * 10, storedrun.grade(1.0))] * 2)
     task = ready.group.task.model_copy(update={"admitted_at": 2002.9})

@@ -197,7 +197,7 @@ def test_a_record_and_each_of_its_parts_has_the_keys_of_the_table() -> None:
 
 def test_every_exported_number_of_the_samples_and_tokens_is_measured() -> None:
     r = record()
-    elsewhere = ("curriculum", "diversity", "template_weights", "control")  # other modules measure these
+    elsewhere = ("curriculum", "diversity", "template_weights", "control", "supervised", "difficulty")  # other modules
     unmeasured = {"overlong_penalty", "kl_reward", "shadow_disagreement", "answers", "first_answer"} | {
         *("short_reward", "cosine_reward", "interleaved_reward", "sub_answers_found")
     }

@@ -232,6 +232,16 @@ def test_a_mirror_with_another_number_of_problems_is_refused(
     assert "has 8 rows, where 7 are published" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(("counted", "status"), [(2, 0), (4, CANNOT_GO_ON)])
+def test_usable_problems_that_were_lost_are_refused_and_more_than_were_counted_are_said(
+    published: Publisher, tmp_path: Path, capsys: pytest.CaptureFixture[str], counted: int, status: int
+) -> None:
+    text = (tmp_path / "mine.toml").read_text().replace("usable = 3", f"usable = {counted}")
+    (tmp_path / "mine.toml").write_text(text)
+    assert main(["fetch", "mine.toml", "--to", "d", "--only", "train"]) == status
+    assert f"3 usable problems, where {counted} were counted" in capsys.readouterr().err
+
+
 def test_a_file_that_was_changed_here_is_named(
     published: Publisher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
