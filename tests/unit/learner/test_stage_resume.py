@@ -9,10 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from paperlearner import RUN, config_of, start
-
-from chorus.protocol.run_folder.folder import RunFolder
-from chorus.protocol.run_folder.start import take_up
+from paperlearner import config_of, start
 
 STAGES = [
     {"name": "math", "steps": 2, "lr": 1e-6},
@@ -34,7 +31,6 @@ def run(client: redis.Redis, model: Path, folder: Path, stop_at: int | None = No
             raise Killed(name)
 
     config = config_of(model, folder, run={"steps": 7}, curriculum={"stages": STAGES})
-    take_up(client, RunFolder(folder), RUN, resume=True)
     learner, parts = start(client, config, folder, hook)
     try:
         learner.run()
