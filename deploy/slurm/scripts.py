@@ -240,7 +240,13 @@ end_run() {
 
 # claim ROLE: of two starts of a job, whose older one lives on where Slurm can't see it, the younger counts.
 claim() { echo "$start" > "$run/slurm/claim-$1"; }
-claimed() { [ "$(< "$run/slurm/claim-$1")" = "$start" ]; }
+# And only while Slurm knows of it: srun ends with 0, too, when its node is taken for lost.
+claimed() {
+  local told
+  told=$(scontrol show job "$me") || return 1
+  [[ $told == *JobState=RUNNING* && $told == *"Restarts=${SLURM_RESTART_COUNT:-0} "* ]] || return 1
+  [ "$(< "$run/slurm/claim-$1")" = "$start" ]
+}
 """
 
 _HEAD = r"""#!/bin/bash

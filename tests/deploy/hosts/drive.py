@@ -30,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from lan import Lan  # noqa: E402
+from lan import HERE, Lan  # noqa: E402
 
 from chorus.deploy.services import valkey_binary  # noqa: E402
 from chorus.protocol.config.load import load_config  # noqa: E402
@@ -91,22 +91,26 @@ class Hosts:
                 raise NoHostsError(f"no `{tool}` here (Debian: iproute2, nftables)")
         try:
             self.lan.build()
-            for host in HOSTS:
-                self._wall(host)
         except subprocess.CalledProcessError as error:
             raise NoHostsError(f"network namespaces need more rights: {error.stderr.decode().strip()}") from None
+        for host in HOSTS:
+            self._wall(host)
 
     def _wall(self, host: str) -> None:
-        """Nobody but the other hosts, on the documented ports alone."""
-        others = ", ".join(self.lan.address(name) for name in HOSTS if name != host)
+        """Nobody but the other hosts, on the documented ports alone; and this process, which asks Redis."""
+        known = [self.lan.address(name) for name in HOSTS if name != host]
+        others = ", ".join([*known, HERE] if host == "redis" else known)
         ports = ", ".join(map(str, OPEN[host]))
         rules = f"""
-        table inet wall {{ chain input {{
-          type filter hook input priority 0; policy drop;
-          iif lo accept
-          ct state established,related accept
-          ip saddr {{ {others} }} tcp dport {{ {ports} }} accept
-        }} }}"""
+        table inet wall {{
+          chain input {{
+            type filter hook input priority 0; policy drop;
+            iif lo accept
+            ct state established,related accept
+            ip saddr {{ {others} }} tcp dport {{ {ports} }} accept
+          }}
+        }}
+        """
         inside = ["ip", "netns", "exec", self.lan.space(host)]
         subprocess.run([*inside, "nft", "-f", "-"], input=rules.encode(), check=True, capture_output=True)
         low_high = TRANSFER.replace("-", " ")
