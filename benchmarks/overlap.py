@@ -65,7 +65,7 @@ def _learner_alone(run_dir: Path) -> float:
         crew = DistributedTrainer(config, torch.device("cpu"), None)
         for _, path in stored_steps(RunFolder(run_dir)):
             prepared = make_experience(read_step(path), config)
-            parts = minibatches(prepared, config.sampling.group_size, config.learner.updates_per_step)
+            parts = minibatches(prepared, config.learner.updates_per_step)
             started = time.monotonic()
             crew.step(parts)
             seconds.append(time.monotonic() - started)

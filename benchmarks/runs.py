@@ -13,9 +13,10 @@ from chorus.protocol.runtime.processes import spawn_guarded
 _GRACE_S = 60.0
 
 
-def run_to_its_end(name: str, log: Path, *arguments: str, deadline_s: float = 3600.0) -> None:
-    """`chorus run ARGUMENTS` in a process of its own, stopped at the deadline. Raises RuntimeError."""
-    argv = [sys.executable, "-m", "chorus.cli.main", "run", *arguments]
+def run_to_its_end(name: str, log: Path, *arguments: str, deadline_s: float = 3600.0, command: str = "run") -> None:
+    """`chorus run ARGUMENTS`, or another command, in a process of its own, stopped at the deadline. Raises
+    RuntimeError."""
+    argv = [sys.executable, "-m", "chorus.cli.main", command, *arguments]
     process = spawn_guarded(argv, name=name, log=log, grace_s=_GRACE_S)
     try:
         status = process.wait(deadline_s)

@@ -15,6 +15,7 @@ import click
 from pydantic import BaseModel
 
 from chorus.cli.recipes import recipe_named
+from chorus.problems.fetch.catalogue import fetched_by
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.runtime.command_line import command
@@ -70,9 +71,15 @@ def main(names: tuple[str, ...]) -> int:
     except OSError as error:
         raise CannotGoOn(f"{target}: {error.strerror}; give a file in a folder that can be written") from None
     print(f"{target}: written, from the recipe {source.stem}")
-    if absent := _absent(load_config(source, environment={})):
-        print(f"it names files that are yours to bring, or to replace by others: {', '.join(absent)}")
-    print(f"next:\n    chorus run {target} --dry-run\n    chorus run {target}")
+    config = load_config(source, environment={})
+    if absent := _absent(config):
+        print(f"it names files that are not here: {', '.join(absent)}")
+        mends = dict.fromkeys(fetched_by(Path(name)) or "bring the others, or name files of yours" for name in absent)
+        print("".join(f"    {mend}\n" for mend in mends), end="")
+    if config.finetune.data:
+        print(f"next:\n    chorus finetune {target}")
+    else:
+        print(f"next:\n    chorus run {target} --dry-run\n    chorus run {target}")
     return os.EX_OK
 
 
@@ -113,5 +120,13 @@ def _meaning(section: type[BaseModel], key: str) -> str:
 def _absent(config: RunConfig) -> list[str]:
     """Files that the recipe names and that are not here."""
     p = config.problems
-    named = [*p.train, *p.heldout, *p.validation, *config.curriculum.pass_rates, *config.templates.files]
+    named = [
+        *p.train,
+        *p.heldout,
+        *p.validation,
+        *p.exclude_overlap,
+        *config.curriculum.pass_rates,
+        *config.templates.files,
+        *config.finetune.data,
+    ]
     return [name for name in dict.fromkeys(named) if ":" not in name and not Path(name).exists()]

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Train": {
         "run": ("chorus.cli.run", "run a recipe on this machine: starts everything, shows progress, stops everything"),
+        "finetune": ("chorus.cli.finetune", "fine-tune a model on critiques, with a run's folder, progress and curves"),
         "slurm": ("chorus.cli.slurm", "run a recipe as jobs of Slurm, and resize it while it trains"),
         "recipes": ("chorus.cli.recipes", "list the recipes that come with Chorus"),
+        "check": ("chorus.cli.check", "what this machine has of what a run needs; then five steps of the demo on it"),
         "init": ("chorus.cli.init", "write one of these recipes into a file of yours, with comments"),
         "doctor": (
             "chorus.cli.data.doctor",
@@ -34,6 +36,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Look at runs": {
         "runs": ("chorus.cli.inspect.runs", "list the runs in a folder, and how far each of them is"),
+        "view": ("chorus.cli.view", "look at runs in a browser: curves, every answer, every token"),
+        "rollouts": ("chorus.cli.inspect.rollouts", "a run's answers in the terminal: filters, or SQL"),
         "status": ("chorus.cli.inspect.status", "the accounts of a run, and the state of every member"),
         "why": ("chorus.cli.inspect.why", "who waits for whom, since when and until when"),
         "audit": ("chorus.cli.inspect.audit", "balance the accounts of a run"),
@@ -51,12 +55,18 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
             "chorus.cli.evaluate.eval",
             "what a model can do on benchmarks: accuracy, pass@k, majority votes, intervals",
         ),
+        "analyse": (
+            "chorus.cli.evaluate.analyse",
+            "two models on the same problems: is the trained one sharper, or does it solve more?",
+        ),
         "measure-difficulty": ("chorus.cli.evaluate.measure_difficulty", "how often a model solves each problem"),
         "levels": ("chorus.cli.data.levels", "difficulty levels from such measurements"),
+        "fetch": ("chorus.cli.data.fetch", "public problems and benchmarks, from where they are published to files"),
         "data": (
             "chorus.cli.data.source",
             "what would be trained on: rows, unusable ones by reason, lengths, examples",
         ),
+        "critique": ("chorus.cli.data.critique", "make critiques of a problem's candidate solutions, to fine-tune on"),
         "check-data": ("chorus.cli.data.check_data", "find problems that training shares with a test set"),
     },
     "Services, each by itself": {
@@ -68,7 +78,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "This command": {"completion": ("chorus.cli.completion", "what makes a shell complete commands and options")},
 }
 # What goes on when nobody reads its output; the others list something, and end.
-_WORK = {"run", "doctor", "starter", "eval", "measure-difficulty", *SECTIONS["Services, each by itself"]}
+_WORK = {"run", "finetune", "check", "doctor", "starter", "fetch", "critique", "eval", "measure-difficulty", "view"}
+_WORK |= SECTIONS["Services, each by itself"].keys()
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 

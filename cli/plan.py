@@ -38,7 +38,8 @@ _MOST_GENERATORS = 1024
     examples=[
         "chorus plan runs/demo-20261122-041622 --generators 1..8",
         "chorus plan recipes/demo.toml --run runs/demo-20261122-041622 --generators 1..8",
-        "chorus plan recipes/big.toml --lengths lengths.txt --rates 1:90,32:2100,256:9000 --learner-rate 20000",
+        "chorus plan recipes/qwen2.5-math-1.5b_async.toml --lengths lengths.txt --rates 1:150,64:5000,256:10000 \\\n"
+        "      --learner-rate 33000 --generators 1..7      # 8 GPUs, of which two learn",
     ],
 )
 @click.argument("recipe", type=PATH, help="a recipe; or a run's folder: then --run is that folder too")

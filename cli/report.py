@@ -22,7 +22,7 @@ from chorus.protocol.runtime.exits import CannotGoOn
 @option("--title", default="Runs compared")
 def main(folders: tuple[Path, ...], evals: tuple[Path, ...], out: Path, title: str) -> int:
     from chorus.evaluation.report import plots
-    from chorus.evaluation.report.comparisons import evaluation_tables
+    from chorus.evaluation.report.comparisons import by_condition, evaluation_tables
     from chorus.evaluation.report.pages import write
     from chorus.evaluation.report.runs import arms_of, read_evaluation, read_run
     from chorus.evaluation.report.tables import run_tables
@@ -31,14 +31,17 @@ def main(folders: tuple[Path, ...], evals: tuple[Path, ...], out: Path, title: s
         raise CannotGoOn("give the folder of a run, or --eval with the folder of an evaluation")
     runs = [read_run(folder) for folder in folders]
     arms = arms_of(runs)
-    found = run_tables(arms) + evaluation_tables(runs, [read_evaluation(folder) for folder in evals])
+    tables = run_tables(arms) + evaluation_tables(runs, [read_evaluation(folder) for folder in evals])
     drawn = {}
     if arms:
         drawn["curves"] = ("Training", plots.curves(arms))
         if (by_template := plots.by_template(arms)) is not None:
             drawn["templates"] = ("By template", by_template)
+    for number, found in enumerate(by_condition(runs, []), 1):
+        if (svg := plots.checkpoints(found)) is not None:
+            drawn[f"checkpoints-{number}"] = (f"Checkpoints on {found[0][1]['spec']['suite']}", svg)
     try:
-        page, text = write(out, title, found, drawn)
+        page, text = write(out, title, tables, drawn)
     except OSError as error:
         raise CannotGoOn(f"--out {out}: {error.strerror}; give a folder that can be written") from None
     print(f"{page}\n{text}")

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from chorus.protocol.runtime.command_line import PATH, Group, option
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.protocol.templates.load import choose_templates, load_templates
+from chorus.protocol.templates.load import choose_templates, known_templates
 from chorus.protocol.templates.score import contract_faults, format_score, marker_counts
-from chorus.protocol.templates.template import Template, render_chatml
+from chorus.protocol.templates.template import Template, as_jinja, render_chatml
 
 FAULTS = 1  # exit status of `try` for a text that the contract does not pay in full
 
@@ -61,6 +61,17 @@ def _show_command(above: tuple[Path, ...], name: str, problem: str, model: str |
     return os.EX_OK
 
 
+@main.command("jinja")
+@name_argument
+@files_option
+@click.pass_obj
+def _jinja_command(above: tuple[Path, ...], name: str, files: tuple[Path, ...]) -> int:
+    """Print the template as a chat template (ChatML), to serve a policy with: `vllm serve ... --chat-template FILE`."""
+    template, _ = _find(name, (*above, *files))
+    _write(as_jinja(template))
+    return os.EX_OK
+
+
 @main.command("try")
 @name_argument
 @option("--completion", required=True, metavar="FILE", help="the text after the prompt; - reads stdin")
@@ -75,7 +86,7 @@ def _try_command(above: tuple[Path, ...], name: str, completion: str, gold: str 
 
 def _known(files: Sequence[Path]) -> dict[str, Template]:
     try:
-        return load_templates(files)
+        return known_templates(files)
     except (OSError, ValueError) as error:
         raise CannotGoOn(str(error)) from None
 
@@ -128,17 +139,17 @@ def _try(template: Template, places: list[Path], completion: str, gold: str | No
             "completion; it is graded as it stands",
             file=sys.stderr,
         )
-    counts = marker_counts(template, completion)
+    counts = {} if template.contract == "interleaved" else marker_counts(template, completion)
     for marker, n in counts.items():
         print(f"{'ok    ' if n == 1 else 'missed'}  {_visible(marker)}  {_times(n)}")
-    if not counts:
+    if not template.markers:
         print("no markers: every text has the full format score")
-    elif template.contract == "strict":
+    elif template.contract != "count":
         for fault in [] if any(n != 1 for n in counts.values()) else contract_faults(template, completion):
             print(f"missed  {fault}")
     score = format_score(template, completion)
-    paid = sum(n == 1 for n in counts.values())
-    print(f"format  {score:.4g}  ({paid} of {len(counts)} markers occur exactly once, contract {template.contract})")
+    paid = f"{sum(n == 1 for n in counts.values())} of {len(counts)} markers occur exactly once, " if counts else ""
+    print(f"format  {score:.4g}  ({paid}contract {template.contract})")
     if gold is not None:
         asyncio.run(_grade(template, places, completion, gold))
     return os.EX_OK if score == 1.0 else FAULTS

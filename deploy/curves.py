@@ -17,6 +17,15 @@ PANELS: list[tuple[str, list[tuple[str, str]]]] = [
     ("Answer length [tokens]", [("response_tokens_mean", "mean")]),
     ("Speed [trained tokens/s]", [("tokens_per_second", "tokens/s")]),
 ]
+# Of a run of `chorus finetune`, which has no rollouts.
+LESSON_PANELS: list[tuple[str, list[tuple[str, str]]]] = [
+    ("Verdicts that are likelier than not", [("supervised_verdicts", "verdicts")]),
+    ("Loss [nats a token]", [("supervised_loss", "loss")]),
+    ("Entropy of the policy at the targets [nats a token]", [("supervised_entropy", "entropy")]),
+    ("Gradient norm", [("supervised_grad_norm", "norm")]),
+    ("Learning rate", [("supervised_lr", "rate")]),
+    ("Speed [target tokens/s]", [("tokens_per_second", "tokens/s")]),
+]
 
 
 def draw_learning_curves(run: RunFolder) -> Path:
@@ -29,7 +38,8 @@ def draw_learning_curves(run: RunFolder) -> Path:
     figure = Figure(figsize=(12, 9), layout="constrained")
     axes = figure.subplots(3, 2, sharex=True)
     steps = [record["step"] for record in records]
-    for panel, (title, curves) in zip(axes.flat, PANELS, strict=True):
+    lessons = bool(records) and records[-1].get("passes") is not None and records[-1].get("reward") is None
+    for panel, (title, curves) in zip(axes.flat, LESSON_PANELS if lessons else PANELS, strict=True):
         panel.set_title(title, fontsize=10)
         for key, label in curves:
             values = [float("nan") if record.get(key) is None else record[key] for record in records]

@@ -3,73 +3,70 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from chorus.deploy.placement import Placement
-from chorus.deploy.sizes import model_of, planned, redis_bytes
-from chorus.protocol.config.presets import PRESETS, explain
+from pydantic import BaseModel
+
+from chorus.deploy.hours import Speed, told_time
+from chorus.deploy.memory import (
+    GIB,
+    LEARNER_BYTES_PER_PARAMETER,
+    RELIFT_BYTES_PER_PARAMETER,
+    USUAL_CARD_GIB,
+    Needs,
+    Verdict,
+    activation_bytes,
+    fewest,
+    host_bytes,
+    sequences_at_once,
+    share_of,
+    verdict,
+    weight_bytes,
+)
+from chorus.deploy.placement import Placement, graders
+from chorus.deploy.shapes import Model, model_of
+from chorus.deploy.sizes import STORED_BYTES_PER_TOKEN, planned, redis_bytes, size
+from chorus.protocol.config.presets import PRESETS, explain, in_words
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.rewards import GATED
 from chorus.protocol.templates.load import choose_templates
 from chorus.protocol.templates.sampling import base_weights
 
-# Weights and AdamW's two moments in float32, and the gradient: the learner's state.
-LEARNER_BYTES_PER_PARAMETER = 16
-TOKENS_PER_SECOND = (1_000, 10_000, 50_000)  # for a run whose speed nobody has told
-GPU_GIB = 80  # the card that the estimate speaks of
-# What backward needs of one token in one layer of the Llama family, in bytes: for each of its hidden, intermediate
-# and key-value widths. Counted from the tensors that autograd keeps (a test counts them again); in bfloat16 the
-# norms stay in float32, and a bfloat16 copy of the weights is kept beside.
-_KEPT_BYTES = {"float32": (32, 16, 8), "bfloat16": (30, 8, 4)}
-# Shapes of published models, as their config.json has them, for a name that is not here yet.
-_QWEN_1_5B = {
-    "num_hidden_layers": 28, "hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12,
-    "num_key_value_heads": 2, "vocab_size": 151_936,
-}  # fmt: skip
-_QWEN_7B = {
-    "num_hidden_layers": 28, "hidden_size": 3584, "intermediate_size": 18_944, "num_attention_heads": 28,
-    "num_key_value_heads": 4, "vocab_size": 152_064,
-}  # fmt: skip
-_SHAPES = (
-    (re.compile(r"Qwen2\.5(-Math)?-1\.5B|OpenMath-Nemotron-1\.5B|R1-Distill-Qwen-1\.5B"), _QWEN_1_5B),
-    (re.compile(r"Qwen2\.5(-Math)?-7B|OpenMath-Nemotron-7B|R1-Distill-Qwen-7B"), _QWEN_7B),
-)
-# The head works in chunks of at most so many logits, of which about four float32 copies exist at a time.
-_HEAD_CHUNK_ELEMENTS = 2**25
-_HEAD_BYTES_PER_ELEMENT = 16
+_UNKNOWN = Speed()
 
 
-def describe(config: RunConfig, placement: Placement, tokens_per_second: float | None = None) -> str:
+def describe(config: RunConfig, placement: Placement, speed: Speed = _UNKNOWN, card_gib: float | None = None) -> str:
     """The resolved configuration as JSON, then what it means, for people.
 
-    tokens_per_second: of the whole run, sampled and trained; without it the time is given for several rates.
+    speed: what is known of the run's; without it the time is given for several rates. card_gib: of one GPU.
     """
-    c = config
-    samples = c.learner.groups_per_step * c.sampling.group_size
+    c, model = config, model_of(config.model.path)
+    samples = c.learner.groups_per_step * c.largest_group
     longest = c.problems.max_prompt_tokens + c.sampling.max_tokens
     updates = c.run.steps * c.learner.updates_per_step
     lines = [
         f"placement   {placement.describe()}",
-        f"steps       {c.run.steps}, of {c.learner.groups_per_step} groups x {c.sampling.group_size} = "
+        f"steps       {c.run.steps}, of {c.learner.groups_per_step} groups x {c.largest_group} = "
         f"{samples} samples; {updates} optimizer updates",
         f"templates   {_templates(config)}",
         *(f"curriculum  {line}" for line in _curriculum(config)),
         f"tokens      at most {c.run.steps * samples * c.sampling.max_tokens:,} generated; at most "
         f"{longest:,} a sequence (context {c.model.context:,})",
-        f"time        {_time(c.run.steps * samples * c.sampling.max_tokens, tokens_per_second)}",
+        *(f"time        {line}" for line in told_time(c, model, placement, speed)),
         f"staleness   {_staleness(config)}",
-        f"redis       at most {_size(redis_bytes(c))} of rollouts at a time"
+        f"redis       at most {size(redis_bytes(c))} of rollouts at a time"
         + ("" if c.redis.url else ", in an embedded Valkey"),
         f"disk        {_disk(config)}",
-        f"memory      {_memory(config, placement)}",
+        *_memory(config, model, placement, card_gib or USUAL_CARD_GIB),
         f"objective   {c.objective.name} ({PRESETS[c.objective.name].source})",
+        f"              {in_words(lambda key: getattr(c.objective, key))}",
         *(f"              {line}" for line in explain(c.objective)),
+        *([f"reference   {_reference(config)}"] if c.reference.resets else []),
         *(f"reward      {line}" for line in _reward(config)),
+        f"graders     {'those of ' + c.reward.url if c.reward.url else graders(c, placement)}",
         f"evaluation  {_evaluation(config)}",
     ]
-    if needed := _needed_gpus(config, placement):
-        lines.insert(1, f"needs       {needed}")
     return json.dumps(c.model_dump(mode="json"), indent=2) + "\n\n" + "\n".join(lines)
 
 
@@ -119,6 +116,14 @@ def _curriculum(config: RunConfig) -> list[str]:
             parts.append(f"{shares}, {'exactly' if stage.stratified else 'on average'}")
         if stage.max_tokens:
             parts.append(f"at most {stage.max_tokens:,} tokens")
+        if stage.drop_above is not None:
+            parts.append(f"after each pass without what is solved above {stage.drop_above:g}")
+        own = {"group_size": "groups of {}", "temperature": "temperature {:g}", "lr": "lr {:g}"}
+        own |= {"entropy_coefficient": "entropy coefficient {:g}", "kl_coefficient": "KL coefficient {:g}"}
+        parts += [text.format(value) for key, text in own.items() if (value := getattr(stage, key)) is not None]
+        if stage.overlong_filter is not None:
+            parts.append(f"cut-off samples {'out of' if stage.overlong_filter else 'in'} the loss")
+        parts += ["a fresh optimizer"] if stage.reset_optimizer else []
         ends = [f"{stage.steps} steps"] if stage.steps else []
         ends += [f"a plateau of {stage.plateau.figure}"] if stage.plateau else []
         ends += [f"a fall of entropy by {stage.entropy_fall.share:.0%}"] if stage.entropy_fall else []
@@ -137,113 +142,121 @@ def _reward(config: RunConfig) -> list[str]:
         lines.append(f"{grader.name} ({grader.function}{given}): {'; '.join(does)}")
     if section.shadow:
         lines.append(f"{section.shadow} gives a second opinion on {section.shadow_share:.0%} of the samples, unpaid")
-    return lines
+    return lines + [f"{name}: {_told(getattr(section, name))}" for name in ("points", *GATED) if getattr(section, name)]
 
 
-def _time(tokens: int, rate: float | None) -> str:
-    """Of the longest run there can be: completions that end earlier take less."""
-    parts = [f"{_duration(tokens / each)} at {each:,.0f} tokens/s" for each in ((rate,) if rate else TOKENS_PER_SECOND)]
-    return "at most " + ", ".join(parts) + ", if every completion is as long as it may be"
+def _told(part: BaseModel) -> str:
+    return ", ".join(f"{key} {value}" for key, value in part.model_dump().items() if value is not None)
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds / 60:,.1f} min"
+def _reference(config: RunConfig) -> str:
+    """When the reference policy is reset, and what becomes of the optimizer then."""
+    r = config.reference
+    triggers = [f"every {r.every} steps"] if r.every else []
+    triggers += [f"at a KL of {r.kl_spike:g} times its median over {r.kl_window} steps"] if r.kl_spike else []
+    triggers += [f"after {r.stall} validations without a gain"] if r.stall else []
+    triggers += [f"when validation falls by {r.degrade:g}"] if r.degrade else []
+    then = "begins anew" if r.reset_optimizer else "goes on"
+    return f"reset {', or '.join(triggers)}, not within {r.cooldown_steps} steps; the optimizer {then}"
 
 
-def _memory(config: RunConfig, placement: Placement) -> str:
-    model = model_of(config.model.path)
+def _memory(config: RunConfig, model: Model | None, placement: Placement, card_gib: float) -> Iterator[str]:
+    """What is taken, then whether it fits; on CPUs there is no card that it could fit into."""
     cache = f"each generator's KV cache takes {config.generator.kv_cache_gib:g} GiB"
     if model is None:
-        return f"the model {config.model.path!r} is not here yet, so its size is not known" + (
+        yield f"memory      the model {config.model.path!r} is not here yet, so its size is not known" + (
             "" if placement.learner_gpus else f"; {cache}"
         )
+        return
     tensor_parallel = len(placement.generator_gpus[0]) if placement.generator_gpus else 1
-    weights = model.count * _width(config) / tensor_parallel
-    learner = model.count * LEARNER_BYTES_PER_PARAMETER / placement.learner_ranks
-    activations = activation_bytes(config, config.model.path, model.count)
-    known = "an unknown amount" if activations is None else f"about {_size(activations)}"
+    each = LEARNER_BYTES_PER_PARAMETER + (RELIFT_BYTES_PER_PARAMETER if config.relift.enabled else 0)
+    learner = model.count * each / placement.learner_ranks
+    known = "an unknown amount"
+    if model.shape:
+        known = f"about {size(activation_bytes(config, model.shape, model.count, placement.learner_ranks))}"
     text = (
-        f"{model.count / 1e6:,.1f} M parameters{model.known}: learner {_size(learner)} a rank and {known} of "
-        f"activations, weights {_size(weights)} a generator{' GPU' if tensor_parallel > 1 else ''}"
+        f"{model.count / 1e6:,.1f} M parameters{model.known}: learner {size(learner)} a rank and {known} of "
+        f"activations, weights {size(weight_bytes(config, model, tensor_parallel))} a generator"
+        f"{' GPU' if tensor_parallel > 1 else ''}"
     )
     if config.objective.needs_reference:
-        text += f", reference policy {_size(model.count * 4 / placement.learner_ranks)} a rank"
+        text += f", reference policy {size(model.count * 4 / placement.learner_ranks)} a rank"
     if not placement.learner_gpus:
-        return f"{text}; {cache}"
-    shared = set(placement.learner_gpus) & {gpu for replica in placement.generator_gpus for gpu in replica}
-    room = GPU_GIB * (1 - (config.generator.gpu_memory or 0.4) if shared else 1)
-    if learner + (activations or 0.0) > room * 2**30:
-        text += (
-            f". The learner has {room:.0f} GiB of a card of {GPU_GIB}: lower learner.token_budget, set "
-            "learner.gradient_checkpointing, or give it more GPUs"
-        )
-    return text
+        yield f"memory      {text}; {cache}"
+        if config.model.dtype != "float32":
+            enough = _at_least(fewest(config, model, card_gib), card_gib)
+            yield f"verdict     can't fit here, where there is no GPU: {enough}"
+        return
+    at_once = sequences_at_once(config, model, tensor_parallel, card_gib, share_of(config, placement))
+    text += f", and KV cache for {at_once:,.0f} sequences of {config.model.context:,} tokens" if model.shape else ""
+    yield f"memory      {text}"
+    yield f"host        {size(host_bytes(config, model, placement.learner_ranks))} of the machine's memory at the start"
+    yield from _verdict(config, model, placement, card_gib)
 
 
-def _needed_gpus(config: RunConfig, placement: Placement) -> str | None:
-    """For a model too large for CPUs, where no GPU is given."""
+def _verdict(config: RunConfig, model: Model, placement: Placement, card_gib: float) -> Iterator[str]:
+    found = verdict(config, model, placement, card_gib)
+    cards = f"{len(placement.all_gpus)} x {card_gib:g} GiB"
+    if model.shape is None:
+        yield f"verdict     unknown: no config.json tells the model's shape; without activations it takes {_of(found)}"
+    elif found.as_is is None:
+        yield f"verdict     fits {cards}: {_of(found)}"
+    else:
+        asks = f"as it is it would take {_taken(found.as_is)}"
+        if found.cards is None:
+            yield f"verdict     fits {cards} with {_set(found.changes)}: {_of(found)}; {asks}"
+        else:
+            yield f"verdict     can't fit here ({cards}), {_at_least(found, card_gib)}; {asks}"
+
+
+def does_not_fit(config: RunConfig, placement: Placement, card_gib: float | None) -> str | None:
+    """One line for a run that starts on cards which are foreseen to be too small; None where nothing is known of it."""
     model = model_of(config.model.path)
-    if placement.learner_gpus or model is None or config.model.dtype == "float32":
+    if model is None or model.shape is None or card_gib is None or not placement.learner_gpus:
         return None
-    # A third of a card is left to activations and logits, or to the KV cache.
-    room = GPU_GIB * 2**30 * 2 / 3
-    learner = -(-model.count * LEARNER_BYTES_PER_PARAMETER // room)
-    generator = -(-model.count * _width(config) // room)
-    return (
-        f"GPUs, and there are none here. By memory alone, cards of {GPU_GIB} GiB: {learner:.0f} for the learner, "
-        f"{generator:.0f} for each generator; more make it faster (see a placement with --gpus N)"
-    )
-
-
-def _width(config: RunConfig) -> int:
-    return 4 if config.model.dtype == "float32" else 2
-
-
-def activation_bytes(config: RunConfig, path: str, parameters: float) -> float | None:
-    """What one micro-batch of learner.token_budget tokens keeps for backward; None: no shape is known.
-
-    An estimate for decoders like Llama and Qwen with an attention that does not keep its scores: on an H100 the peak
-    was 1 % above it (docs/results.md).
-    """
-    try:
-        shape = _shape(path)
-        layers, hidden, wide = (shape[k] for k in ("num_hidden_layers", "hidden_size", "intermediate_size"))
-        heads, vocabulary = shape["num_attention_heads"], shape["vocab_size"]
-    except (OSError, ValueError, KeyError):
+    found = verdict(config, model, placement, card_gib)
+    if found.as_is is None:
         return None
-    key_value = (shape.get("num_key_value_heads") or heads) * (shape.get("head_dim") or hidden // heads)
-    tokens = config.learner.token_budget
-    widths = zip(_KEPT_BYTES[config.model.dtype], (hidden, wide, key_value), strict=True)
-    layer = tokens * sum(count * width for count, width in widths)
-    kept = layer + tokens * layers * hidden * 4 if config.learner.gradient_checkpointing else layer * layers
-    copies = 2 * parameters if config.model.dtype == "bfloat16" else 0
-    kept += tokens * hidden * 12  # the last norm, and the hidden states that the head is given
-    return kept + copies + _HEAD_BYTES_PER_ELEMENT * min(_HEAD_CHUNK_ELEMENTS, tokens * vocabulary)
+    mend = _at_least(found, card_gib) if found.cards is not None else f"it fits with {_set(found.changes)}"
+    cards = f"{len(placement.all_gpus)} x {card_gib:.1f} GiB"
+    return f"this run is not foreseen to fit {cards} ({_taken(found.as_is)}): {mend}"
 
 
-def learner_bytes(config: RunConfig, path: str) -> float | None:
-    """What one learner of the model in `path` is foreseen to take, its libraries apart; None: its size is not known."""
-    model = model_of(path)
-    if model is None:
-        return None
-    return model.count * LEARNER_BYTES_PER_PARAMETER + (activation_bytes(config, path, model.count) or 0.0)
+def _at_least(found: Verdict, card_gib: float) -> str:
+    """The fewest cards that hold the run, and with which settings."""
+    if not found.cards:
+        return f"no number of cards of {card_gib:g} GiB holds it"
+    text = f"needs {found.cards} x {card_gib:g} GiB"
+    if found.cards > 1:
+        learner, generator = found.split
+        text += f" ({learner} for the learner, {generator} for a generator)"
+    settings = [change for change in found.changes if not change.startswith("placement.")]
+    return f"{text} with {_set(settings)}" if settings else text
 
 
-def _shape(path: str) -> dict[str, Any]:
-    """A folder's config.json, or what is known of a published model."""
-    published = next((shape for name, shape in _SHAPES if name.search(path)), None)
-    if published is not None and not Path(path).exists():
-        return published
-    return json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+def _set(changes: Sequence[str]) -> str:
+    return " ".join(f"--set {change}" for change in changes)
+
+
+def _of(found: Verdict) -> str:
+    return f"{_taken(found.needs)} (a tenth left free)"
+
+
+def _taken(needs: Needs) -> str:
+    parts = (("learner", needs.learner), ("generator", needs.generator))
+    return ", ".join(f"{who} {need.bytes / GIB:,.1f} of {need.room / GIB:,.1f} GiB" for who, need in parts)
 
 
 def _disk(config: RunConfig) -> str:
     disk = planned(config)
-    own = "" if config.redis.url else f", {_size(disk.redis)} of Valkey's file"
-    known = "" if disk.checkpoints else " (the model's size is not known)"
+    own = "" if config.redis.url else f", {size(disk.redis)} of Valkey's file"
+    selected = " and the selected one" if config.evaluation.every else ""
+    known = f", {disk.whole} of them: with the one being written{selected}" if disk.checkpoints else ""
+    exports = f"{size(disk.exports)} of exports of all the others, " if disk.exports else ""
     return (
-        f"at most {_size(disk.most)}: {_size(disk.checkpoints)} of checkpoints at a time{known}, "
-        f"{_size(disk.rollouts)} of rollouts{own}"
+        f"at most {size(disk.most)}: {size(disk.checkpoints)} of checkpoints at a time"
+        f"{known or ' (the model is of unknown size)'}; {exports}{size(disk.rollouts)} of rollouts "
+        f"({STORED_BYTES_PER_TOKEN} bytes a token){own}"
     )
 
 
@@ -259,11 +272,3 @@ def _evaluation(config: RunConfig) -> str:
             f"{e.validation_problems} validation problems under {config.validation_template} every {e.every} steps"
         )
     return "; ".join(parts) or "none"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} TiB"

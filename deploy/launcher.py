@@ -20,9 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from chorus.deploy.builds import check_builds
 from chorus.deploy.curves import draw_learning_curves
+from chorus.deploy.dry_run import does_not_fit
 from chorus.deploy.first_contact import first_contact
-from chorus.deploy.placement import Placement, place, visible_cores, visible_gpus
+from chorus.deploy.placement import Placement, card_gib, graders, place, visible_cores, visible_gpus
 from chorus.deploy.progress import Progress
 from chorus.deploy.services import Chosen, reward_server_service, service_environment, services_of, valkey_service
 from chorus.deploy.supervisor import Service, ServiceFailed, Supervisor
@@ -36,7 +38,7 @@ from chorus.protocol.run_folder.identity import Asked, identify
 from chorus.protocol.run_folder.start import look_ahead
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CANNOT_GO_ON, CannotGoOn
-from chorus.protocol.runtime.processes import free_port, spawn_guarded
+from chorus.protocol.runtime.processes import Guarded, free_port, spawn_guarded
 from chorus.protocol.runtime.redis import await_redis, connect
 from chorus.starter.resolve import BUILT
 
@@ -60,25 +62,31 @@ def run(
     resume: Path | None = None,
     made: Path | None = None,
     asked: Asked = "",
+    view: bool = False,
     services: Callable[[Chosen], list[Service]] = services_of,
 ) -> int:
     """Carry out a run in the foreground; returns the exit status. Call it from the main thread.
 
     `resume` is the folder of a run that was cut short; `config` is then that of its config.json, and `asked` what shall
-    become of a copy or of a run whose ledger is lost. `made` is a folder that `new_folder` made. `services` exists so
-    that tests can supervise scripted processes. Raises CannotGoOn.
+    become of a copy or of a run whose ledger is lost. `view`: serve the run's page meanwhile. `made` is a folder that
+    `new_folder` made. `services` exists so that tests can supervise scripted processes. Raises CannotGoOn.
     """
     if resume is not None:
         config = as_wished(config, RunFolder(resume))
     placement = place(config, visible_cores(), visible_gpus())
+    check_builds(placement)
     folder = RunFolder(resume or made or new_folder(config, recipe))
     with _signals_as_exceptions(), held(folder.path), Progress(folder) as progress:
         identify(folder.path, folder.path.resolve().name, asked)
         before = folder.config.read_bytes() if resume is not None else b""
         folder.status.unlink(missing_ok=True)
         supervisor = Supervisor(folder.logs, progress.note)
+        page: Guarded | None = None
+        if placement.learner_gpus and (foreseen := does_not_fit(config, placement, card_gib())):
+            progress.note(foreseen)
         try:
             chosen = _prepare(config, recipe, folder, placement, resume is not None, asked, progress.note)
+            page = _serve_page(folder, progress.note) if view else None
             _start(supervisor, chosen, services)
             while not supervisor.tick():
                 progress.update()
@@ -97,6 +105,8 @@ def run(
             status = os.EX_OK
         finally:
             _stop(supervisor)
+            if page is not None:
+                page.kill()
     _finish(folder, progress, status)
     return status
 
@@ -138,6 +148,7 @@ def _prepare(
         if resumed:
             look_ahead(client, run, asked)
     if own_reward:
+        changes["reward"]["workers"] = graders(config, placement)
         changes["reward"]["url"] = f"http://127.0.0.1:{free_port()}"
     changes["placement"] = {
         "learner_gpus": placement.learner_gpus or None,
@@ -195,6 +206,15 @@ def _build_starter(run: RunFolder, cache: Path, note: Callable[[str], None]) -> 
     if status != 0:
         raise CannotGoOn(f"the starter policy could not be built: {logs.message_of(words[-1].strip())}; see {log}")
     return Path(words[-1].strip())
+
+
+def _serve_page(run: RunFolder, note: Callable[[str], None]) -> Guarded:
+    """Beside the run, which does not depend on it."""
+    port = free_port()
+    argv = [sys.executable, "-P", "-m", "chorus.cli.main", "view", str(run.path), "--port", str(port)]
+    page = spawn_guarded(argv, name="view", log=run.logs / "view.log", env=service_environment())
+    note(f"its page: http://127.0.0.1:{port}/")
+    return page
 
 
 def _start(supervisor: Supervisor, chosen: Chosen, services: Callable[[Chosen], list[Service]]) -> None:

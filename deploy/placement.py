@@ -12,29 +12,42 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from chorus.protocol.config.run import Gpu, RunConfig
 from chorus.protocol.runtime.exits import CannotGoOn
 
+_MOST_GRADERS = 16
 _UUID = re.compile(r"\(UUID: ([^)]+)\)")
 _TRACES = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg", "/dev/kfd")  # of a GPU's driver
 
 
 @dataclass(frozen=True)
 class Placement:
-    """One entry a generator replica in the `generator_` lists. Without GPUs the `_gpus` are empty."""
+    """One entry a generator replica in the `generator_` lists. Without GPUs the `_gpus` are empty; `all_gpus` are those
+    that there are, used or not."""
 
     learner_cpus: list[int]
     generator_cpus: list[list[int]]
     learner_gpus: list[Gpu]
     generator_gpus: list[list[Gpu]]
     learner_ranks: int
+    all_gpus: list[Gpu] = field(default_factory=list)
 
     @property
     def replicas(self) -> int:
         return len(self.generator_cpus)
+
+    @property
+    def shares_gpus(self) -> bool:
+        """Whether the learner and a generator are on one device."""
+        return bool(set(self.learner_gpus) & {gpu for gpus in self.generator_gpus for gpu in gpus})
+
+    @property
+    def idle_gpus(self) -> list[Gpu]:
+        used = {*self.learner_gpus, *(gpu for gpus in self.generator_gpus for gpu in gpus)}
+        return [gpu for gpu in self.all_gpus if gpu not in used]
 
     def describe(self) -> str:
         """One line for people."""
@@ -42,8 +55,8 @@ class Placement:
             text = f"learner on GPU {_listed(self.learner_gpus)}, generators on GPU " + " | ".join(
                 _listed(gpus) for gpus in self.generator_gpus
             )
-            shared = set(self.learner_gpus) & {gpu for gpus in self.generator_gpus for gpu in gpus}
-            return text + ("; they share a device, so weights go through host memory (gloo)" if shared else "")
+            text += "; they share a device, so weights go through host memory (gloo)" if self.shares_gpus else ""
+            return text + (f"; GPU {_listed(self.idle_gpus)} stays idle" if self.idle_gpus else "")
         return f"learner on core {_listed(self.learner_cpus)}, generators on core " + " | ".join(
             _listed(cpus) for cpus in self.generator_cpus
         )
@@ -68,7 +81,15 @@ def place(config: RunConfig, cores: list[int], gpus: Sequence[Gpu]) -> Placement
             f"placement.generator_cpus has {len(generator_cpus)} lists for {replicas} replicas; give one each"
         )
     ranks = wanted.learner_ranks or max(1, len(learner_gpus))
-    return Placement(learner_cpus, generator_cpus, learner_gpus, generator_gpus, ranks)
+    return Placement(learner_cpus, generator_cpus, learner_gpus, generator_gpus, ranks, list(gpus))
+
+
+def graders(config: RunConfig, placement: Placement) -> int:
+    """Grader processes: the recipe's, else one on CPUs, and beside GPUs one for eight cores. A step's samples come at
+    once when it ends with the slowest, and whoever grades them fast keeps no card waiting."""
+    if "workers" in config.reward.model_fields_set or not placement.learner_gpus:
+        return config.reward.workers
+    return max(1, min(_MOST_GRADERS, len(placement.learner_cpus) // 8))
 
 
 def visible_cores() -> list[int]:
@@ -97,6 +118,16 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     if wanted:
         _check_visible(text, wanted)
     return wanted
+
+
+def card_gib() -> float | None:
+    """Memory of the smallest card here; None where no tool tells."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        return min(float(line) for line in told.stdout.split()) / 1024
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
 
 
 def _check_visible(text: str, wanted: list[Gpu]) -> None:

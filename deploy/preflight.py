@@ -8,6 +8,7 @@ from pathlib import Path
 from chorus.deploy.first_contact import first_contact
 from chorus.learner.curriculum.sampler import PassRates
 from chorus.learner.rollouts.template_sampler import TemplateDraw
+from chorus.problems.critiques import load_critiques
 from chorus.problems.rendering import read_chat_template
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
@@ -37,10 +38,15 @@ def check_inputs(config: RunConfig, resumed: bool = False) -> None:
     # A server that runs already has loaded its own; here the file need not even be.
     if not config.reward.url and (why := unusable(config.reward.graders)) is not None:
         raise CannotGoOn(why)
-    for key in ("train", "heldout", "validation"):
+    for key in ("train", "heldout", "validation", "exclude_overlap"):
         for source in getattr(config.problems, key):
             if not source.startswith("hub:"):
                 _check_source(f"problems.{key}", source, config.reward.row_needs)
+    try:
+        for source in config.finetune.data:
+            load_critiques(source)
+    except (OSError, ValueError) as error:
+        raise CannotGoOn(f"finetune.data: {error}") from None
     if config.model.path not in BUILT:
         first_contact(config, resumed)
 

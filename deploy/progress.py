@@ -5,8 +5,11 @@ Everything shown is read from the files that the learner writes: metrics.jsonl, 
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -91,6 +94,8 @@ class Progress:
         names = ("summary.json", "learning_curves.png", "metrics.jsonl", "checkpoints", "rollouts", "logs")
         there = [name for name in names if (self._run.path / name).exists()]
         self._console.print(f"{self._run.path}/  {'  '.join(there)}", markup=False, soft_wrap=True)
+        if self._run.rollouts.is_dir():
+            self._console.print(f"see every answer: {_command()} view {self._run.path}", markup=False, soft_wrap=True)
         if exit_status != 0 and self._run.note.exists():
             self._console.print(f"go on with: chorus run --resume {self._run.path}", markup=False, soft_wrap=True)
 
@@ -132,8 +137,16 @@ class Progress:
         return Panel(Group(*body), title=title, title_align="left")
 
 
+def _command() -> str:
+    """`chorus` as this process was called, so that a line can be copied from the terminal."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "chorus" and shutil.which("chorus") != str(called.absolute()) else "chorus"
+
+
 def step_line(record: dict[str, Any]) -> str:
     """A step in one plain line."""
+    if _is_lesson(record):
+        return _lesson_line(record)
     return (
         f"step {record['step']}/{record['steps']}  reward {_show(record, 'reward', '.3f')}"
         f"  accuracy {_show(record, 'accuracy', '.3f')}  format {_show(record, 'format', '.3f')}"
@@ -141,6 +154,21 @@ def step_line(record: dict[str, Any]) -> str:
         f" (max {_show(record, 'staleness_max', '.0f')})"
         f"  {_show(record, 'tokens_per_second', ',.0f')} tokens/s  {_show(record, 'seconds', '.1f')} s"
         f"  {who_waits(record)}"
+    )
+
+
+def _is_lesson(record: dict[str, Any]) -> bool:
+    """Whether it is a step of fine-tuning, which has no rollouts to reward."""
+    return record.get("passes") is not None and record.get("reward") is None
+
+
+def _lesson_line(record: dict[str, Any]) -> str:
+    return (
+        f"step {record['step']}/{record['steps']}  loss {_show(record, 'supervised_loss', '.4f')}"
+        f"  verdicts {_show(record, 'supervised_verdicts', '.3f')}"
+        f"  gradient {_show(record, 'supervised_grad_norm', '.3f')}"
+        f"  lr {_show(record, 'supervised_lr', '.2e')}  {_show(record, 'passes', '.2f')} passes"
+        f"  {_show(record, 'tokens_per_second', ',.0f')} tokens/s  {_show(record, 'seconds', '.1f')} s"
     )
 
 
@@ -173,6 +201,10 @@ def clock(seconds: float) -> str:
 
 def _metrics(record: dict[str, Any], records: list[dict[str, Any]]) -> Table:
     grid = Table.grid(padding=(0, 2))
+    if _is_lesson(record):
+        for label, key in (("loss", "supervised_loss"), ("verdicts", "supervised_verdicts")):
+            grid.add_row(label, f"[bold green]{_show(record, key, '.3f')}[/]", _curve(records, key))
+        return grid
     grid.add_row("accuracy", f"[bold green]{_show(record, 'accuracy', '.3f')}[/]", _curve(records, "accuracy"))
     grid.add_row("reward", _show(record, "reward", ".3f"), _curve(records, "reward"))
     grid.add_row("format", _show(record, "format", ".3f"), _curve(records, "format"))

@@ -19,6 +19,7 @@ def chosen_by_machine(config: RunConfig) -> list[str]:
         "reward.url": not config.reward.url,
         "placement.learner_gpus": config.placement.learner_gpus is None,
         "placement.generator_gpus": config.placement.generator_gpus is None,
+        "reward.workers": not config.reward.url and "workers" not in config.reward.model_fields_set,
         "generator.replicas": "replicas" not in config.generator.model_fields_set,
     }
     return [key for key, is_open in open_keys.items() if is_open]

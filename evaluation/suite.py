@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from chorus.problems.fetch.catalogue import fetched_by
 from chorus.problems.sources import load_problems
 from chorus.protocol.messages import Problem
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -36,9 +37,10 @@ class Benchmark(BaseModel):
         """Where its problems are: in the folder `data`, or on the hub. Raises CannotGoOn."""
         if data is not None:
             if not self.file or not (data / self.file).is_file():
+                mend = (fetched_by(data / self.file) if self.file else "") or "put it there"
                 raise CannotGoOn(
-                    f"--data {data}: benchmark {self.name} has no {self.file or 'file'} there; put it there, leave "
-                    "--data out to read the benchmark from the hub, or choose others with --benchmarks"
+                    f"--data {data}: benchmark {self.name} has no {self.file or 'file'} there; {mend}, leave --data "
+                    "out to read the benchmark from the hub, or choose others with --benchmarks"
                 )
             return str(data / self.file)
         if not self.hub:

@@ -66,7 +66,8 @@ def main(config: Path, run_id: str, name: str, log: Path, cpus: set[int] | None,
 async def _run(config: RunConfig, run_id: str, name: str, log: Path, cpus: set[int] | None) -> int:
     decoder = CompletionDecoder(load_tokenizer(config.model.path), config.choose_templates().values())
     terms = [term.grader for term in config.reward.terms]
-    grader = RewardServer(config.reward.url, config.reward.deadline_s, config.objective.needs_clusters, terms)
+    clusters = config.objective.needs_clusters
+    grader = RewardServer(config.reward.url, config.reward.deadline_s, clusters, terms, config.reward.mode)
     await grader.wait_ready(_REWARD_SERVER_DEADLINE_S)
     client = connect_async(config.redis.url)
     generator_id = f"{name}-{secrets.token_hex(2)}"

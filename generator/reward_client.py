@@ -31,14 +31,18 @@ class RewardServer:
 
     `clusters`: a second call says which samples of a group give the same answer, where the objective needs that.
     `terms`: the users' own graders whose scores the learner adds up; the server is asked for each by its name.
+    `mode`: how answers are read and compared.
     """
 
-    def __init__(self, url: str, deadline_s: float, clusters: bool = False, terms: Sequence[str] = ()) -> None:
+    def __init__(
+        self, url: str, deadline_s: float, clusters: bool = False, terms: Sequence[str] = (), mode: str = "train"
+    ) -> None:
         self._base = url.rstrip("/")
         self._url = self._base + "/v1/grade/batch"
         self._deadline_s = deadline_s
         self._clusters = clusters
-        self._asked = {"terms": list(terms)} if terms else {}
+        self._mode = {"mode": mode} if mode != "train" else {}  # a verifier of one's own need not know the word
+        self._asked = ({"terms": list(terms)} if terms else {}) | self._mode
         token = os.environ.get("CHORUS_REWARD_TOKEN")
         self._http = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {token}"} if token else None,
@@ -86,7 +90,7 @@ class RewardServer:
         The server puts all samples without an answer into one cluster. They do not agree with each other, so each
         gets one of its own.
         """
-        body, timeout = {"completions": texts, "kind": task.kind}, aiohttp.ClientTimeout(left_s)
+        body, timeout = {"completions": texts, "kind": task.kind} | self._mode, aiohttp.ClientTimeout(left_s)
         try:
             async with self._http.post(self._base + "/v1/cluster", json=body, timeout=timeout) as answer:
                 answer.raise_for_status()

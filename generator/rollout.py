@@ -52,7 +52,7 @@ async def produce(
         generated = time.time()
         on_tokens(sum(len(c.token_ids) for c in completions))
         metrics.sampled((len(c.token_ids), c.finish_reason) for c in completions)
-        texts = decoder.decode_batch([c.token_ids for c in completions])
+        texts = [task.opened + text for text in decoder.decode_batch([c.token_ids for c in completions])]
         left_s = task.deadline_s - (generated - started)
         with metrics.waits.on("grades", "reward server", left_s, f"group {task.index}"):
             grades = await grader.grade(task, texts)

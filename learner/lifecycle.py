@@ -15,16 +15,22 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import redis
 
 from chorus.learner.interfaces import Groups, Ledger, Ranks, WeightSync
 from chorus.learner.metrics.alarms import FLAT
 from chorus.learner.metrics.recorder import Recorder
+from chorus.learner.metrics.rollout_writer import RolloutWriter, reading_of
 from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.metrics.trackers import Trackers
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
+from chorus.learner.rollouts.lessons import Lessons
+from chorus.learner.rollouts.relift import Relift
+from chorus.learner.training.control import Control
+from chorus.learner.training.export import to_dtype
 from chorus.learner.validation import Evaluations
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
@@ -37,6 +43,7 @@ from chorus.protocol.run_folder.files import write_json
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.identity import read_identity
 from chorus.protocol.run_folder.problem_set import fingerprint, note_problems
+from chorus.protocol.run_folder.rollouts import tidy
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import glance
@@ -65,11 +72,20 @@ class Parts:
     weights: WeightSync
     recorder: Recorder
     evaluations: Evaluations
+    control: Control
+    relift: Relift
+    store: RolloutWriter
+    lessons: Lessons | None = None
     lineage: int = 1
     done: int = 0
     durable: int = 0
     untold: dict[int, list[str]] = field(default_factory=dict)
     stop: Stop = field(default_factory=Stop)
+
+    @property
+    def version(self) -> int:
+        """Of the weights as they are: how often they were trained."""
+        return self.done + self.relift.updates
 
 
 def assemble(
@@ -88,6 +104,8 @@ def assemble(
     """
     metrics = LearnerMetrics(config.learner.metrics_port)
     admission = Admission(config, run_id)
+    relift = Relift(config, admission, run)
+    lessons = Lessons(config, admission, run) if config.finetune.data else None
     ledger = LearnerLedger(client, run_id)
     manifest = ranks.manifest
     done = manifest.step if manifest else 0
@@ -104,6 +122,7 @@ def assemble(
         ledger.durable(done, manifest.all_entries)
     ledger.rewind(done)
     run.rewind_records(done)
+    tidy(run, done)
     evaluations.rewind(done)
 
     admission.draw.restore(run, done)
@@ -112,10 +131,14 @@ def assemble(
     evaluations.restore()
     groups = Collector(config, ledger, admission, metrics)
     groups.restore(done)
+    relift.restore(manifest.methods.get("relift", {}) if manifest else {}, done, groups.coming_again(done))
     weights = weight_sync(metrics)
     durable = checkpoints.trained_in(run.checkpoints, lineage)
+    control = Control(config, evaluations.validations)
+    control.restore(manifest.methods.get("control", {}) if manifest else {})
     parts = (config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations)
-    return Parts(*parts, lineage, done, durable)
+    store = RolloutWriter(run, reading_of(config, admission), config.reward_spec)
+    return Parts(*parts, control, relift, store, lessons, lineage, done, durable)
 
 
 def _introduce(metrics: LearnerMetrics, config: RunConfig, run_id: str, fence: int, done: int) -> None:
@@ -171,10 +194,11 @@ class Lifecycle:
     def close(self) -> None:
         self.parts.weights.close()
         self.parts.recorder.close()
+        self.parts.store.close()
 
     def publish(self, prefixes: list[list[int]]) -> None:
         """Offer the weights as they are. `prefixes`: what the weight check asks about."""
-        version = Version(fence=self.parts.ledger.fence, step=self.parts.done)
+        version = Version(fence=self.parts.ledger.fence, step=self.parts.version)
         logs.tell(version=str(version))
         self.parts.weights.publish(self.parts.ranks.snapshot(version, prefixes))
 
@@ -189,13 +213,16 @@ class Lifecycle:
             admitted=p.groups.next_index,
             problems=fingerprint(p.admission.digests),
             at=time.time(),
+            methods={"relift": p.relift.kept(), "control": p.control.kept()},
         )
         with p.metrics.checkpoint_s.time():
+            p.store.flush()  # what is acknowledged is gone from Redis
             p.ranks.save(p.run.checkpoints, manifest)
         p.metrics.durable_step.set(p.done)
         p.ledger.durable(p.done, manifest.all_entries)
         p.untold = {}
         p.ledger.trim()
+        p.store.durable(p.done)
         self._prune()
 
     def collapsed(self, alarms: Mapping[str, str]) -> None:
@@ -221,6 +248,7 @@ class Lifecycle:
         target = checkpoints.read_manifest(back).step
         log.warning("step %d: back to the weights and the optimizer of step %d: %s", p.done, target, why)
         p.ranks.load(back)
+        p.control.restore(checkpoints.read_manifest(back).methods.get("control", {}), gone_back_at=p.done)
         p.evaluations.ledger.fence = p.ledger.advance()
         p.metrics.fence.set(p.ledger.fence)
         self.checkpoint(rolled_back_to=target)
@@ -233,7 +261,7 @@ class Lifecycle:
         if not p.evaluations.due(p.done) or p.evaluations.known(p.done):
             return
         started = time.monotonic()
-        result = p.evaluations.validate(p.done, self._progress(f"validating step {p.done}"))
+        result = p.evaluations.validate(p.done, p.version, self._progress(f"validating step {p.done}"))
         self._prune()  # of the one that was selected until now
         p.recorder.evaluated(p.done, "validation", result)
         p.recorder.leave_out(time.monotonic() - started)
@@ -254,7 +282,7 @@ class Lifecycle:
     def _evaluate(self, name: str) -> None:
         p = self.parts
         if p.evaluations.asked(name):
-            result = p.evaluations.evaluate(p.done, name, self._progress(f"evaluating {name}"))
+            result = p.evaluations.evaluate(p.done, p.version, name, self._progress(f"evaluating {name}"))
             p.recorder.evaluated(p.done, name, result)
 
     def _first_prefixes(self) -> list[list[int]]:
@@ -263,4 +291,6 @@ class Lifecycle:
     def _prune(self) -> None:
         p = self.parts
         steps = {p.evaluations.selected_step(), *checkpoints.before(p.run.checkpoints, p.recorder.alarms.began)}
-        checkpoints.prune(p.run.checkpoints, p.config.learner.keep_checkpoints, steps)
+        learner, dtype = p.config.learner, p.config.model.dtype
+        thin = partial(to_dtype, dtype=dtype) if learner.keep_exports == "all" else None
+        checkpoints.prune(p.run.checkpoints, learner.keep_checkpoints, steps, thin)

@@ -130,7 +130,7 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
     import torch.distributed as dist
 
     from chorus.learner.lifecycle import assemble
-    from chorus.learner.loop import Learner
+    from chorus.learner.loop import FineTuning, Learner
     from chorus.learner.training import distributed
     from chorus.learner.weight_sync import Broadcaster
 
@@ -155,7 +155,7 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
                 partial(Broadcaster, config, client, run_id, backend, device),
             )
             with stopped_by_signals(config.learner.grace_s) as parts.stop:
-                status = _status_of(Learner(parts))
+                status = _status_of(FineTuning(parts) if config.finetune.data else Learner(parts))
             ranks.stop()
         else:
             status = os.EX_OK

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
 from chorus.learner.rollouts.admission import Admission
@@ -71,9 +72,9 @@ class Evaluations:
         """Whether the held-out problems are still to be asked, `before` or `after`."""
         return bool(self.config.evaluation.problems) and not self.run.evaluation(name).exists()
 
-    def evaluate(self, step: int, name: str, progress: Progress) -> dict[str, Any]:
-        """On the held-out problems, at the weights of `step`."""
-        result = self._ask("evaluation", name, step, self.admission.evaluation_tasks, progress).as_dict()
+    def evaluate(self, step: int, version: int, name: str, progress: Progress) -> dict[str, Any]:
+        """On the held-out problems, at the weights after `step`, which are of this version."""
+        result = self._ask("evaluation", name, step, version, self.admission.evaluation_tasks, progress).as_dict()
         write_json(self.run.evaluation(name), result)
         return result
 
@@ -85,9 +86,10 @@ class Evaluations:
     def known(self, step: int) -> bool:
         return any(r["step"] == step for r in self.validations())
 
-    def validate(self, step: int, progress: Progress) -> dict[str, Any]:
-        """On the validation problems, at the weights of `step`; may select another checkpoint."""
-        result = self._ask("validation", f"step {step}", step, self.admission.validation_tasks, progress).as_dict()
+    def validate(self, step: int, version: int, progress: Progress) -> dict[str, Any]:
+        """On the validation problems, at the weights after `step`; may select another checkpoint."""
+        ask = self.admission.validation_tasks
+        result = self._ask("validation", f"step {step}", step, version, ask, progress).as_dict()
         best = self.record(result)
         self.admission.stages.take_validation(step, result["accuracy"])
         log.info("validation at step %d: accuracy %.3f; selected: step %d", step, result["accuracy"], best)
@@ -111,14 +113,15 @@ class Evaluations:
         write_json(self.run.selected, {"step": best["step"], "by": "validation accuracy, sampled", **best})
         return best["step"]
 
-    def _ask(self, wait: str, detail: str, step: int, ask: Ask, progress: Progress) -> Evaluation:
+    def _ask(self, wait: str, detail: str, step: int, version: int, ask: Ask, progress: Progress) -> Evaluation:
         with self._metrics.waits.on(wait, "generators", self.config.learner.collect_deadline_s, detail):
-            return evaluate(self.admission, self.ledger, step, ask, progress)
+            return evaluate(self.admission, self.ledger, step, version, ask, progress)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`accuracy`: mean over the samples at the training temperature; `greedy`: at temperature 0."""
+    """`accuracy`: mean over the samples at the training temperature, and `by_kind` of each kind of problem where there
+    are several; `greedy`: at temperature 0."""
 
     step: int
     problems: int
@@ -130,21 +133,22 @@ class Evaluation:
     truncated: float
     ungraded: int
     seconds: float
+    by_kind: dict[str, float] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def evaluate(
-    admission: Admission, ledger: LearnerLedger, step: int, ask: Ask, progress: Callable[[str], None]
+    admission: Admission, ledger: LearnerLedger, step: int, version: int, ask: Ask, progress: Callable[[str], None]
 ) -> Evaluation:
-    """Sample and grade what `ask` asks at the weights of `step`, which must not change meanwhile.
+    """Sample and grade what `ask` asks at the weights after `step`, of this version, which must not change meanwhile.
 
     `ask` is one of the admission's: `evaluation_tasks` (held out) or `validation_tasks`. Raises CannotGoOn when
     nothing arrives for learner.collect_deadline_s.
     """
     started = time.monotonic()
-    first, tasks = _admit(ledger, ask, step)
+    first, tasks = _admit(ledger, ask, version)
     groups = _collect(admission, ledger, first, len(tasks), progress)
     samples = [s for g in groups if g.task.sampling.temperature > 0 for s in g.samples]
     sampled = [s.grade for s in samples]
@@ -167,14 +171,24 @@ def evaluate(
         truncated=mean(s.finish_reason == "length" for s in samples) or 0.0,
         ungraded=len(sampled) - len(graded),
         seconds=time.monotonic() - started,
+        by_kind=_by_kind(groups),
     )
 
 
-def _admit(ledger: LearnerLedger, ask: Ask, step: int) -> tuple[int, list[Task]]:
+def _by_kind(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for group in groups:
+        if group.task.sampling.temperature > 0:
+            known = [s.grade.accuracy for s in group.samples if s.grade.accuracy is not None]
+            found.setdefault(group.task.kind, []).extend(known)
+    return {kind: fmean(known) for kind, known in sorted(found.items()) if known} if len(found) > 1 else {}
+
+
+def _admit(ledger: LearnerLedger, ask: Ask, version: int) -> tuple[int, list[Task]]:
     """`chorus eval --running` may ask on the same queue between our look at its count and our questions."""
     while True:
         first = ledger.admitted()
-        tasks = ask(first, step)
+        tasks = ask(first, version)
         with suppress(IndexTakenError):
             ledger.admit(first, [t.encode() for t in tasks], _UNBOUNDED)
             return first, tasks

@@ -5,8 +5,11 @@
     prefix     'Add 3 and 4: 7. Th'                           the first half of its characters, rounded down
     prompt     problem, a blank line, '## Hint.', the prefix
 
-Its code cuts by characters and its text speaks of tokens; `steps` cuts between steps. A prefix of under 10 characters
-is not given, and only the blank line is appended. At ratio 0 the problem stays as it is.
+Its code cuts by characters and its text speaks of tokens; `steps` cuts between steps, `parts` into SPARKLE's four
+(arXiv 2506.04723). A prefix of under 10 characters is not given, and only the blank line is appended. At ratio 0 the
+problem stays as it is.
+
+SPARKLE gives the prefix as the beginning of the assistant's answer, inside its reasoning: there every length is given.
 """
 
 from __future__ import annotations
@@ -16,15 +19,18 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 from chorus.protocol.messages import Problem
 
-HintUnit = Literal["characters", "tokens", "steps"]
+HintUnit = Literal["characters", "tokens", "steps", "parts"]
 Refusal = Literal["no_solution", "answer_not_in_solution", "answer_in_hint"]
 TokenEnds = Callable[[str], Sequence[int]]  # of a text: the place after each token, in characters
 HEADING = "## Hint."
 LEAST_CHARACTERS = 10
+PARTS = 4  # of a solution; SPARKLE
+_NUMBERED = re.compile(r"(?m)^(?=[ \t]*(?:(?:Step|STEP|step)\s+)?\(?\d{1,2}[.):])")
 _SENTENCE = re.compile(r".+?(?:[.!?]\s+|\Z)", re.DOTALL)
 
 
@@ -50,6 +56,8 @@ def hint_prefix(problem: Problem, ratio: float, unit: HintUnit = "characters", e
     if unit == "steps":
         steps = solution_steps(block)
         return "".join(steps[: math.floor(ratio * len(steps))])
+    if unit == "parts":
+        return "".join(solution_parts(block)[: math.floor(ratio * PARTS)])
     if ends is None:
         raise ValueError("hints by tokens need the tokenizer's `ends`")
     places = ends(block)
@@ -69,12 +77,45 @@ def solution_steps(block: str) -> list[str]:
     return lines if len(lines) > 1 else _SENTENCE.findall(block)
 
 
+def solution_parts(block: str) -> list[str]:
+    """Four parts that join to the block: its paragraphs in even groups; where it has fewer than four, its numbered
+    items, or else its sentences; its lines where all these are too few. The first k parts hold no more than k quarters
+    of them: those of a short one may be empty."""
+    pieces = paragraphs = _paragraphs(block)
+    if len(paragraphs) < PARTS:
+        numbered = [piece for piece in _NUMBERED.split(block) if piece]
+        pieces = numbered if len(numbered) >= PARTS else _SENTENCE.findall(block)
+    if len(pieces) < PARTS:
+        pieces = max((paragraphs, solution_steps(block)), key=len)
+    ends = [k * len(pieces) // PARTS for k in range(PARTS + 1)]
+    return ["".join(pieces[first:end]) for first, end in pairwise(ends)]
+
+
+def _paragraphs(block: str) -> list[str]:
+    """Each with the blank lines behind it."""
+    found: list[str] = []
+    for line in block.splitlines(keepends=True):
+        if found and not (line.strip() and _ends_blank(found[-1])):
+            found[-1] += line
+        else:
+            found.append(line)
+    return found
+
+
+def _ends_blank(text: str) -> bool:
+    """Whether its last line says nothing, behind one that does."""
+    lines = text.splitlines()
+    return len(lines) > 1 and not lines[-1].strip() and bool(text.strip())
+
+
 def with_hint(problem: str, prefix: str) -> str:
     """The problem's text as the user's turn holds it."""
     return f"{problem}\n\n" + (HEADING + prefix if len(prefix) >= LEAST_CHARACTERS else "")
 
 
-def hint_refusal(problem: Problem, prefix: str, reject_if_answer_in_hint: bool = True) -> Refusal | None:
+def hint_refusal(
+    problem: Problem, prefix: str, reject_if_answer_in_hint: bool = True, least: int = LEAST_CHARACTERS
+) -> Refusal | None:
     """Why this prefix of the problem's solution is no hint to give; None where it is one.
 
     QuestA drops problems whose answer, as written, does not occur in the solution block. It does not look for the
@@ -85,14 +126,17 @@ def hint_refusal(problem: Problem, prefix: str, reject_if_answer_in_hint: bool =
         return "no_solution"
     if not any(answer in block for answer in problem.answers):
         return "answer_not_in_solution"
-    if reject_if_answer_in_hint and answer_in_hint(problem.answers, prefix):
+    if reject_if_answer_in_hint and answer_in_hint(problem.answers, prefix, least):
         return "answer_in_hint"
     return None
 
 
-def answer_in_hint(answers: Sequence[str], prefix: str) -> bool:
-    """Whether one of the answers stands in a hint that is given, as a word or number of its own: 2 is not in 12."""
-    return len(prefix) >= LEAST_CHARACTERS and any(_stands_in(answer, prefix) for answer in answers)
+def answer_in_hint(answers: Sequence[str], prefix: str, least: int = LEAST_CHARACTERS) -> bool:
+    """Whether one of the answers stands in a hint that is given, as a word or number of its own: 2 is not in 12.
+
+    least: characters, below which a prefix is not given.
+    """
+    return len(prefix) >= least and any(_stands_in(answer, prefix) for answer in answers)
 
 
 def _stands_in(answer: str, text: str) -> bool:

@@ -1,28 +1,32 @@
-"""Difficulty levels from measured pass rates: arXiv 2504.00829, with the choices that its dataset card leaves open.
+"""Difficulty levels from measured pass rates: arXiv 2504.00829, with the choices that it leaves open.
 
-    small    medium     large     level
-    1        any        any       none: too easy, nothing is left to learn
-    partial  partial    any       L2 (`both_partial`), or L1 where the recipe says so
-    partial  any other  any       L1
-    0        above 0    any       L2
-    0        0 or none  0         L3
-    0        0 or none  above 0   L3 for one half of them, none for the other
-    0        0 or none  none      none: not measured with a model that could tell
+    strongest  small    medium     large     level
+    0          any      any        any       none: nobody has shown that it can be solved
+    any other  1        any        any       none: too easy, nothing is left to learn
+    any other  partial  partial    any       L2 (`both_partial`), or L1 where the recipe says so
+    any other  partial  any other  any       L1
+    any other  0        above 0    any       L2
+    any other  0        0 or none  0         L3
+    any other  0        0 or none  above 0   L3 for a share of them, half of the math and a tenth of the code; none for
+                                             the others
+    any other  0        0 or none  none      none: not measured with a model that could tell
 
-Read from top to bottom, the first line that fits decides. The paper's models are of 1.5B, 7B and 32B. A rate of n
-samples is known to 1/n: `0` means none of n, `1` all of n. Which half of the last kind stays depends on the seed and
-the problem's id alone: the same measurements give the same levels on every machine, in whatever order they come.
+Read from top to bottom, the first line that fits decides. The paper's models are of 1.5B, 7B and 32B, the strongest is
+R1. A rate of n samples is known to 1/n: `0` means none of n, `1` all of n. Which ones of the last kind but one stay
+depends on the seed and the problem's id alone: the same measurements give the same levels on every machine, in whatever
+order they come.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["L1", "L2", "L3"]
-KEPT_SHARE = 0.5  # of the problems that only the large model solves
+KEPT_SHARE = 0.5  # of the problems that only the large model solves; arXiv 2504.00829
+KEPT_CODE_SHARE = 0.1  # of programs
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,14 @@ def assign_level(
     small: Rate,
     medium: Rate | None = None,
     large: Rate | None = None,
+    strongest: Rate | None = None,
     seed: int = 0,
     both_partial: Literal["L1", "L2"] = "L2",
+    kept_share: float = KEPT_SHARE,
 ) -> Assigned:
     """The level of one problem; a function of its arguments alone."""
+    if strongest is not None and not strongest.correct:
+        return Assigned(problem_id, None, "the strongest never solves it")
     if small.correct == small.samples:
         return Assigned(problem_id, None, "always solved")
     if small.partial:
@@ -74,21 +82,29 @@ def assign_level(
         return Assigned(problem_id, None, "never solved, and not measured with a large model")
     if not large.correct:
         return Assigned(problem_id, "L3", "never solved")
-    if _is_kept(problem_id, seed):
-        return Assigned(problem_id, "L3", "only large solves it; of the half that stays")
-    return Assigned(problem_id, None, "only large solves it; of the half that goes")
+    if _number(problem_id, seed) < kept_share:
+        return Assigned(problem_id, "L3", f"only large solves it; of the {kept_share:.0%} that stay")
+    return Assigned(problem_id, None, f"only large solves it; of the {1 - kept_share:.0%} that go")
 
 
 def assign_levels(
     small: Mapping[str, Rate],
     medium: Mapping[str, Rate],
     large: Mapping[str, Rate],
+    strongest: Mapping[str, Rate] | None = None,
     seed: int = 0,
     both_partial: Literal["L1", "L2"] = "L2",
+    code: Collection[str] = (),
 ) -> list[Assigned]:
-    """All problems that the small model was asked, sorted by id."""
+    """All problems that the small model was asked, sorted by id. code: the ids of those whose answer is a program."""
+    rates = (medium, large, strongest or {})
     return [
-        assign_level(problem_id, small[problem_id], medium.get(problem_id), large.get(problem_id), seed, both_partial)
+        assign_level(
+            *(problem_id, small[problem_id], *(of.get(problem_id) for of in rates)),
+            seed=seed,
+            both_partial=both_partial,
+            kept_share=KEPT_CODE_SHARE if problem_id in code else KEPT_SHARE,
+        )
         for problem_id in sorted(small)
     ]
 
@@ -101,6 +117,7 @@ def total(rates: Iterable[tuple[str, Rate]]) -> dict[str, Rate]:
     return found
 
 
-def _is_kept(problem_id: str, seed: int) -> bool:
-    number = int.from_bytes(hashlib.blake2b(f"{seed}/{problem_id}".encode(), digest_size=8).digest(), "little")
-    return number < KEPT_SHARE * 2**64
+def _number(problem_id: str, seed: int) -> float:
+    """From 0 to 1, the same on every machine."""
+    digest = hashlib.blake2b(f"{seed}/{problem_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64

@@ -89,6 +89,12 @@ def find_overlaps(left: Sequence[Placed], right: Sequence[Placed] | None = None,
     return found
 
 
+def sharing(problems: Iterable[Problem], others: Iterable[Problem]) -> set[str]:
+    """The ids of the problems that are among the others, equal or nearly equal; variants are other problems."""
+    left, right = ([Placed(p.id, p, {}) for p in each] for each in (problems, others))
+    return {overlap.left.problem.id for overlap in find_overlaps(left, right) if overlap.kind != "variant"}
+
+
 def _shingled(texts: Sequence[Sequence[str]]) -> list[set[str]]:
     """Every SHINGLE tokens in a row; of a shorter text, all its tokens as one."""
     return [{" ".join(words[k : k + SHINGLE]) for k in range(max(1, len(words) - SHINGLE + 1))} for words in texts]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from chorus.problems.fetch.catalogue import fetched_by
 from chorus.problems.folders import chosen_files, saved_files
 from chorus.protocol.reasoning_gym import PREFIX as GYM
 from chorus.protocol.runtime.exits import first_line
@@ -48,7 +49,8 @@ def open_rows(source: str, options: dict[str, str]) -> tuple[Iterator[Row], tupl
             f"a folder, hub:NAME[:SPLIT], {GYM}TASK, or arithmetic:STYLE"
         )
     if not path.is_file():
-        raise ValueError(f"problems {source!r}: no such file; give a path that begins in the working directory")
+        mend = fetched_by(path) or "give a path that begins in the working directory"
+        raise ValueError(f"problems {source!r}: no such file; {mend}")
     return _of_files([path]), ()
 
 

@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.runtime.model_folder import tokenizer_file
-from chorus.protocol.templates.template import Template, messages, render_chatml
+from chorus.protocol.templates.template import Template, messages, opening, render_chatml
 
 if TYPE_CHECKING:  # it takes seconds, and who only asks for help needs none
     from transformers import PreTrainedTokenizerFast
@@ -58,13 +58,15 @@ class Renderer:
                     "nothing: remove it, or mend its name"
                 )
 
-    def ids(self, template: Template, problem: str) -> list[int]:
+    def ids(self, template: Template, problem: str, begun: str = "") -> list[int]:
         """The prompt's token ids, prefill included; special tokens are those that the chat format wrote.
 
-        Raises CannotGoOn for a problem that can't be written so.
+        begun: of the answer's reasoning; it follows the tag that opens it. Raises CannotGoOn for a problem that can't
+        be written so.
         """
         try:
-            return self.tokenizer.encode(self.text(template, problem), add_special_tokens=False)
+            given = opening(template) + begun if begun else ""
+            return self.tokenizer.encode(self.text(template, problem) + given, add_special_tokens=False)
         except (TypeError, ValueError, TemplateError) as error:
             raise CannotGoOn(
                 f"the problem {problem!r:.60} can't be made a prompt under template {template.name} "

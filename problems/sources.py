@@ -115,7 +115,8 @@ def _generated(problems: list[Problem], spec: str, needs: RowNeeds) -> list[Plac
     placed = []
     for number, problem in enumerate(problems, 1):
         where, row = f"{spec} number {number}", problem.model_dump(exclude_none=True)
-        columns = _columns(where, needs, problem.kind, {"answer": problem.answers[0], **row})
+        answer = {"answer": problem.answers[0]} if problem.answers else {}
+        columns = _columns(where, needs, problem.kind, answer | row)
         placed.append(Placed(where, problem.model_copy(update={"row": columns}) if columns else problem, row))
     return placed
 

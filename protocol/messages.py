@@ -108,7 +108,8 @@ def _short(text: object) -> str:
     return str(text)[:200]
 
 
-def _grading(kind: str, golds: list[str], tests: str | None, row: str | None) -> dict[str, Any]:
+def grading_of(kind: str, golds: list[str], tests: str | None, row: str | None) -> dict[str, Any]:
+    """What a grader is told of a problem."""
     given: dict[str, Any] = {"kind": kind}
     if tests is not None:
         given["tests"] = json.loads(tests)
@@ -136,6 +137,7 @@ class Problem(BaseModel):
     domain: str | None = None
     source: str | None = None
     row: JsonText | None = None
+    sub_answers: list[str] | None = None  # on the way to the answer, in order
 
     @model_validator(mode="after")
     def _has_an_answer(self) -> Self:
@@ -148,11 +150,12 @@ class Problem(BaseModel):
 
     def grading(self) -> dict[str, Any]:
         """What a grader is told of it."""
-        return _grading(self.kind, self.answers, self.tests, self.row)
+        return grading_of(self.kind, self.answers, self.tests, self.row)
 
 
 class Version(BaseModel):
-    """A policy's version: learner start (`fence`, grows at every start) and optimizer step count.
+    """A policy's version: learner start (`fence`, grows at every start), and how often its weights were trained: steps
+    and supervised updates together.
 
     Written `fence.step`. The fence orders lineages: whoever holds an older fence is ignored.
     """
@@ -216,18 +219,24 @@ class Task(Message):
     deadline_s: float = Field(gt=0)  # from lease to commit
     admitted_at: float  # unix seconds
     row: JsonText | None = None  # the columns that users' own graders asked for
+    opened: str = ""  # the template's marker that the prompt has written already: it counts as the completion's
+    options: list[str] = []  # of multiple choice, in order: the text of one is as good as its letter
+    sub_answers: list[str] = []
 
     @model_serializer(mode="wrap")
     def _without_what_it_has_not(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A task without a row is written as tasks were before there were any: the ledger keeps their digests."""
         fields = plain(self)
-        if self.row is None:
-            del fields["row"]
-        return fields
+        return {key: value for key, value in fields.items() if value or key not in _RARE_IN_TASKS}
 
     def grading(self) -> dict[str, Any]:
         """What a grader is told of it, beside a completion."""
-        return _grading(self.kind, self.gold, self.tests, self.row) | {"template": self.template}
+        asked = grading_of(self.kind, self.gold, self.tests, self.row) | {"template": self.template}
+        more = {"options": self.options, "sub_answers": self.sub_answers}
+        return asked | {key: value for key, value in more.items() if value}
+
+
+_RARE_IN_TASKS = frozenset({"row", "opened", "options", "sub_answers"})
 
 
 class Shadow(BaseModel):
@@ -245,7 +254,8 @@ class Grade(BaseModel):
     """The verifier's facts about one sample. `accuracy` None: the verifier failed, the answer did not.
 
     scores: of users' own graders, and of their parts as `grader.part`; None where a grader failed. reason: of a
-    failure, or of a verdict that its grader explains.
+    failure, or of a verdict that its grader explains. sub_answers: for each of the task's, its place among the
+    completion's own, from 1; 0: it is not among them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -259,6 +269,7 @@ class Grade(BaseModel):
     reason: str | None = None
     scores: dict[str, float | None] | None = None
     shadow: Shadow | None = None
+    sub_answers: list[int] | None = None
 
     @property
     def disputed(self) -> bool | None:
@@ -274,7 +285,7 @@ class Grade(BaseModel):
         return {key: value for key, value in fields.items() if value is not None or key not in _RARE}
 
 
-_RARE = frozenset({"reason", "scores", "shadow"})
+_RARE = frozenset({"reason", "scores", "shadow", "sub_answers"})
 
 
 class Sample(BaseModel):
@@ -424,5 +435,6 @@ class SyncReport(Message):
 
 
 def staleness(group: RolloutGroup, step: int) -> int:
-    """Steps between the weights of the group's oldest token and the weights it trains (never below 0)."""
+    """Versions between the weights of the group's oldest token and those it trains, whose step is given (never below
+    0)."""
     return max(0, step - min(s.oldest_step(step) for s in group.samples))

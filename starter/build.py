@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from chorus.problems import arithmetic, hints
-from chorus.protocol.templates.load import load_templates
+from chorus.protocol.templates.load import known_templates
 from chorus.protocol.templates.template import Template, render_chatml
 from chorus.starter import courses, solutions, tokenizer
 from chorus.starter.courses import CHAINS, Course
@@ -193,7 +193,7 @@ def _make_readable(folder: Path) -> None:
 
 
 def _chosen(names: Sequence[str], extra: Sequence[Path]) -> list[Template]:
-    known = load_templates(extra)
+    known = known_templates(extra)
     unknown = sorted(set(names) - set(known))
     if unknown or not names:
         raise ValueError(

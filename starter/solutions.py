@@ -18,12 +18,10 @@ from chorus.protocol.templates.template import Template
 
 SLIP = 0.35  # chance that a step's result is off by 1 or 2
 GARBLE = 0.3  # chance that one piece of the layout is left out or doubled
+AGAIN = ". Once more: "
 WORDS = ("What is ", " + ", " - ", " = ", ", so ", "\\boxed{")  # of the problems and the worked steps
-FIRST, LAST, BOX = (
-    "first",
-    "last",
-    "box",
-)  # places in a layout: both steps, the last step again, the boxed answer
+# Places in a layout: both steps, the last step again, the boxed answer; of blocks in turn, the first step, its result.
+FIRST, LAST, BOX, HOP, SUB = "first", "last", "box", "hop", "sub"
 
 Piece = tuple[str, bool]  # the text, and whether it belongs to the layout (it may be garbled) or to the reasoning
 
@@ -34,7 +32,10 @@ def layout(template: Template) -> list[str]:
     Derived from the markers and the prefill, so that a template of one's own gets the nearest layout.
     """
     marked = "".join(template.markers)
-    if "</check>" in marked:
+    if template.contract == "interleaved":
+        form = ["<think>", HOP, "</think>", "<answer>", SUB, "</answer>", "<think>", LAST, "</think>", "<answer>", BOX]
+        form.append("</answer>")
+    elif "</check>" in marked:
         check = "<check>\nLet's verify step by step"
         form = ["<solution>\n", FIRST, "\n</solution>\n", check, ": ", LAST, "\n</check>", "\n", BOX]
     elif "\n</think>\n" in marked:
@@ -54,20 +55,36 @@ def layout(template: Template) -> list[str]:
 
 def layout_pieces(template: Template) -> list[str]:
     """The literal pieces of a template's layout."""
-    return [piece for piece in layout(template) if piece not in (FIRST, LAST, BOX)]
+    return [piece for piece in layout(template) if piece not in (FIRST, LAST, BOX, HOP, SUB)]
 
 
-def sloppy_solution(template: Template, operands: Sequence[int], random: Random, slip: float, garble: float) -> str:
-    """A completion for `a + b - c` (operands a, b, c), slipping and garbling at the given chances."""
+def sloppy_solution(
+    template: Template,
+    operands: Sequence[int],
+    random: Random,
+    slip: float,
+    garble: float,
+    form: Sequence[str] | None = None,
+    repeats: int = 0,
+) -> str:
+    """A completion for `a + b - c` (operands a, b, c), slipping and garbling at the given chances.
+
+    form: another layout than the template's. repeats: how often both steps are said again.
+    """
     a, b, c = operands
-    total = _step(a + b, random, slip)
-    result = _step(total - c, random, slip)
+    total = slipped(a + b, random, slip)
+    result = slipped(total - c, random, slip)
     pieces: list[Piece] = []
-    for place in layout(template):
+    for place in form or layout(template):
         if place == FIRST:
-            pieces.append((f"{a} + {b} = {total}, so {total} - {c} = {result}", False))
+            steps = f"{a} + {b} = {total}, so {total} - {c} = {result}"
+            pieces.append((AGAIN.join([steps] * (1 + repeats)), False))
+        elif place == HOP:
+            pieces.append((f"{a} + {b} = {total}", False))
+        elif place == SUB:
+            pieces.append((str(total), False))
         elif place == LAST:  # worked afresh: the check may find another result than the solution
-            result = _step(total - c, random, slip)
+            result = slipped(total - c, random, slip)
             pieces.append((f"{total} - {c} = {result}", False))
         elif place == BOX:
             pieces.extend([("\\boxed{", True), (str(result), False), ("}", True)])
@@ -78,7 +95,7 @@ def sloppy_solution(template: Template, operands: Sequence[int], random: Random,
     return "".join(text for text, _ in pieces)
 
 
-def _step(exact: int, random: Random, slip: float) -> int:
+def slipped(exact: int, random: Random, slip: float) -> int:
     """The exact result, or one that is off by 1 or 2; never negative."""
     return max(0, exact + (random.choice((-2, -1, 1, 2)) if random.random() < slip else 0))
 

@@ -59,37 +59,37 @@ def main() -> int:
     steps = args.steps or config.run.steps
     folder = args.dir / "questa" / f"{steps}-steps"
     folder.mkdir(parents=True, exist_ok=True)
-    starter = _starter(args.dir / ".cache", config.templates.names)
-    start = _start(folder, starter)
+    starter = starting_policy(args.dir / ".cache", config.templates.names)
+    start = measure_start(folder, starter)
     for seed in args.seeds:
         for arm in args.arms:
-            run_dir = _finished(folder, arm, seed) or _run(folder, arm, seed, steps, starter)
-            _measure_run(run_dir, start)
+            run_dir = finished(folder, arm, seed) or _run(folder, arm, seed, steps, starter)
+            measure_run(run_dir, start)
     table = report(folder, start, args.arms, args.seeds)
     (folder / "report.md").write_text(table, encoding="utf-8")
     print(table)
     return os.EX_OK
 
 
-def _starter(cache: Path, names: Sequence[str]) -> Path:
+def starting_policy(cache: Path, names: Sequence[str]) -> Path:
     from chorus.starter.build import build_starter
     from chorus.starter.courses import RUNNING
 
-    return build_starter(cache, names, log=_say, course=RUNNING)
+    return build_starter(cache, names, log=say, course=RUNNING)
 
 
-def _side(split: str) -> list[Problem]:
+def problems_of(split: str) -> list[Problem]:
     problems = load_problems(f"arithmetic:running?split={split}")
     return sorted(problems, key=lambda p: hashlib.blake2b(p.id.encode()).digest())[:CANDIDATES]
 
 
-def _start(folder: Path, starter: Path) -> dict[str, Any]:
+def measure_start(folder: Path, starter: Path) -> dict[str, Any]:
     """The starting policy's counts, and the pass rates as a file for the runs."""
     path = folder / "start.json"
     if not path.is_file():
-        _say("measuring the starting policy")
-        found: dict[str, Any] = {side: measure(starter, _side(side)) for side in ("train", "heldout")}
-        found["hinted"] = measure(starter, _side("train"), HINTED)
+        say("measuring the starting policy")
+        found: dict[str, Any] = {side: measure(starter, problems_of(side)) for side in ("train", "heldout")}
+        found["hinted"] = measure(starter, problems_of("train"), HINTED)
         lines = [
             {"id": id, "model": "starter-running", "hint_ratio": 0.0, "samples": SAMPLES, "correct": right}
             for id, (right, _) in found["train"].items()
@@ -99,7 +99,7 @@ def _start(folder: Path, starter: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def _hard(counts: Counts) -> list[str]:
+def never_solved(counts: Counts) -> list[str]:
     """The problems that were never solved."""
     return [id for id, (right, _) in counts.items() if right == 0]
 
@@ -161,11 +161,11 @@ def _folders(folder: Path, arm: str, seed: int) -> list[Path]:
     return sorted(folder.glob(f"{arm}-seed-{seed}-*/"), reverse=True)
 
 
-def _finished(folder: Path, arm: str, seed: int) -> Path | None:
+def finished(folder: Path, arm: str, seed: int) -> Path | None:
     return next((f for f in _folders(folder, arm, seed) if (f / "summary.json").is_file()), None)
 
 
-def _stages(arm: str, steps: int) -> str:
+def stages_of(arm: str, steps: int) -> str:
     """The arm's stages, as --set takes them; the recipe's own lengths, scaled to `steps`."""
     config = load_config(RECIPE)
     fields = {
@@ -196,38 +196,38 @@ def _run(folder: Path, arm: str, seed: int, steps: int, starter: Path) -> Path:
         "run.seed": seed,
         "model.path": starter,
         "curriculum.pass_rates": json.dumps([str(folder / "pass_rates.jsonl")]),
-        "curriculum.stages": _stages(arm, steps),
+        "curriculum.stages": stages_of(arm, steps),
         "evaluation.problems": 0,
         # Patience, since the machine may be busy with something else.
         "learner.sync_deadline_s": 300,
         "generator.lease_s": 60,
     }
     parts = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    _say(f"run {name}")
+    say(f"run {name}")
     run_to_its_end(name, folder / f"{name}.log", str(RECIPE), *parts)
-    run_dir = _finished(folder, arm, seed)
+    run_dir = finished(folder, arm, seed)
     assert run_dir is not None, f"{name} left no summary in {folder}"
     return run_dir
 
 
-def _measure_run(run_dir: Path, start: dict[str, Any]) -> None:
+def measure_run(run_dir: Path, start: dict[str, Any]) -> None:
     """Counts of the last checkpoint, on the problems that were never solved at the start."""
     path = run_dir / "counts.json"
     if path.is_file():
         return
-    _say(f"measuring {run_dir.name}")
+    say(f"measuring {run_dir.name}")
     last = checkpoints.latest(run_dir / "checkpoints")
     assert last is not None, f"{run_dir} has no checkpoint"
     counts = {}
     for side in ("train", "heldout"):
-        hard = set(_hard(start[side]))
-        counts[side] = measure(last / "huggingface", [p for p in _side(side) if p.id in hard])
+        hard = set(never_solved(start[side]))
+        counts[side] = measure(last / "huggingface", [p for p in problems_of(side) if p.id in hard])
     path.write_text(json.dumps(counts) + "\n")
 
 
 def report(folder: Path, start: dict[str, Any], arms: Sequence[str], seeds: Sequence[int]) -> str:
     """Mean over the seeds, their range in brackets."""
-    runs = {arm: [f for seed in seeds if (f := _finished(folder, arm, seed))] for arm in arms}
+    runs = {arm: [f for seed in seeds if (f := finished(folder, arm, seed))] for arm in arms}
     ended = {arm: [json.loads((f / "counts.json").read_text()) for f in found] for arm, found in runs.items()}
     about = ", ".join(f"{key} {value}" for key, value in machine.describe().items())
     hinted = [right for right, _ in start["hinted"].values()]
@@ -239,16 +239,16 @@ def report(folder: Path, start: dict[str, Any], arms: Sequence[str], seeds: Sequ
         f"| --- | --- |{' --- |' * len(arms)}",
     ]
     for side, said in (("train", "trained on"), ("heldout", "held out")):
-        hard = {id: start[side][id] for id in _hard(start[side])}
+        hard = {id: start[side][id] for id in never_solved(start[side])}
         lines.append(
             f"| **{said}**: problems with 0 of {SAMPLES} at the start | {len(hard)} of {CANDIDATES} |{' |' * len(arms)}"
         )
         for label, of in FIGURES.items():
-            cells = [_cell([of(counts[side]) for counts in ended[arm]]) for arm in arms]
+            cells = [cell([of(counts[side]) for counts in ended[arm]]) for arm in arms]
             lines.append(f"| {said}: {label} | {of(hard):.3f} | {' | '.join(cells)} |")
-    cells = [_cell([json.loads((f / "summary.json").read_text())["wall_seconds"] / 60 for f in runs[a]]) for a in arms]
+    cells = [cell([json.loads((f / "summary.json").read_text())["wall_seconds"] / 60 for f in runs[a]]) for a in arms]
     lines.append(f"| minutes | | {' | '.join(cells)} |")
-    cells = [_cell([float(_rights(f)) for f in runs[a]], 0) for a in arms]
+    cells = [cell([float(_rights(f)) for f in runs[a]], 0) for a in arms]
     lines.append(f"| right samples trained on | | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -274,14 +274,14 @@ def _greedy(counts: Counts) -> float:
 FIGURES = {"right samples": _share, f"solved at least once of {SAMPLES}": _solved, "greedy right": _greedy}
 
 
-def _cell(values: Sequence[float], digits: int = 3) -> str:
+def cell(values: Sequence[float], digits: int = 3) -> str:
     if not values:
         return "-"
     text = f"{fmean(values):.{digits}f}"
     return f"{text} ({min(values):.{digits}f}-{max(values):.{digits}f})" if len(values) > 1 else text
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 

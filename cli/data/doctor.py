@@ -98,19 +98,22 @@ def diagnose(run: RunFolder, steps: int | None = None, planned: int | None = Non
 
     Raises CannotGoOn where it has trained none.
     """
-    from chorus.deploy.dry_run import learner_bytes
+    from chorus.deploy.memory import learner_bytes
     from chorus.learner.metrics.doctor.examine import MIN_GROUPS, Look, examine
     from chorus.problems.rendering import load_tokenizer
+    from chorus.protocol.rewards import OPEN, Gates
     from chorus.protocol.run_folder.rollouts import read_step, stored_steps
     from chorus.protocol.templates.load import choose_templates
 
     config = load_config(run.config, (), {})
     last = steps or config.doctor.steps or 1
-    groups = []
+    groups, gates = [], []
+    held = {record["step"]: Gates.of_record(record) for record in run.records()}
     for step, path in stored_steps(run):
         if step > last and (steps or len(groups) >= MIN_GROUPS):
             break
         groups += [rollout.group for rollout in read_step(path)]
+        gates += [held.get(step, OPEN)] * (len(groups) - len(gates))
         last = max(last, step)
     if not groups:
         raise CannotGoOn(f"{run.path}: it has no rollouts of its first {last} steps yet; try it when a step is trained")
@@ -124,7 +127,8 @@ def diagnose(run: RunFolder, steps: int | None = None, planned: int | None = Non
     exports = sorted(run.checkpoints.glob("step-*/huggingface/tokenizer.json"))
     model = str(exports[0].parent) if exports else config.model.path  # the first model may be gone, or elsewhere
     tokenizer = load_tokenizer(model)
-    look = Look(config, groups, tokenizer, templates, filtered, max(peaks, default=None), max(limits, default=None))
+    memory = max(peaks, default=None), max(limits, default=None)
+    look = Look(config, groups, tokenizer, templates, filtered, *memory, gates)
     return Diagnosis(run, look, examine(look), records, planned or config.run.steps, learner_bytes(config, model))
 
 

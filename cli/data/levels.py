@@ -17,7 +17,7 @@ import click
 
 from chorus.problems.levels import Assigned, Rate, assign_levels, total
 from chorus.problems.pass_rates import read_measured
-from chorus.problems.sources import load_placed
+from chorus.problems.sources import Placed, load_placed
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -35,38 +35,40 @@ rates_of = partial(
     "levels",
     help=__doc__,
     examples=[
-        "chorus levels --small 1.5b.jsonl --medium 7b.jsonl --large 32b.jsonl --out levels.jsonl",
+        "chorus levels --small 1.5b.jsonl --medium 7b.jsonl --large 32b.jsonl --strongest r1.jsonl --out levels.jsonl",
         "chorus levels --small 1.5b.jsonl --out levels.jsonl --problems my_train.jsonl --write levelled.jsonl",
     ],
 )
 @rates_of("--small", required=True, help="of the model to be trained")
 @rates_of("--medium", help="of a larger one")
-@rates_of("--large", help="of the largest")
+@rates_of("--large", help="of a still larger one")
+@rates_of("--strongest", help="of the strongest there is: what it never solves is left out")
 @option("--both-partial", type=click.Choice(["L1", "L2"]), default="L2", help="small and medium solve it in part")
-@option("--seed", type=int, default=0, help="which half of what only the large model solves stays")
+@option("--seed", type=int, default=0, help="which of what only the large model solves stay")
 @option("--out", type=PATH, required=True, metavar="FILE", help="a line a problem, also those left out")
-@option("--problems", metavar="SPEC", help="with --write: the source that was measured")
+@option("--problems", metavar="SPEC", help="the source that was measured; of its programs fewer stay")
 @option("--write", type=PATH, metavar="FILE", help="the problems that have a level, with it as `level`")
 def main(
     small: tuple[Path, ...],
     medium: tuple[Path, ...],
     large: tuple[Path, ...],
+    strongest: tuple[Path, ...],
     both_partial: Literal["L1", "L2"],
     seed: int,
     out: Path,
     problems: str | None,
     write: Path | None,
 ) -> int:
-    if (write is None) != (problems is None):
-        raise CannotGoOn(
-            "--write and --problems belong together, the file to write and the source of its problems; give both"
-        )
-    rates = (_rates(small), _rates(medium), _rates(large))
-    assigned = assign_levels(*rates, seed, both_partial)
+    if write is not None and problems is None:
+        raise CannotGoOn("--write needs the source of the problems that it writes; give it with --problems")
+    placed = _placed(problems) if problems is not None else []
+    code = {p.problem.id for p in placed if p.problem.kind == "code"}
+    rates = (_rates(small), _rates(medium), _rates(large), _rates(strongest))
+    assigned = assign_levels(*rates, seed=seed, both_partial=both_partial, code=code)
     _write(out, [_line(a, *rates) for a in assigned])
     print(_table(assigned))
-    if write is not None and problems is not None:
-        _write(write, _problems(problems, assigned))
+    if write is not None:
+        _write(write, _problems(problems or "", placed, assigned))
     return os.EX_OK
 
 
@@ -85,19 +87,22 @@ def _rates(files: Sequence[Path]) -> Rates:
 
 def _line(assigned: Assigned, *rates: Rates) -> dict[str, Any]:
     line: dict[str, Any] = {"id": assigned.id, "level": assigned.level, "reason": assigned.reason}
-    for name, of_model in zip(("small", "medium", "large"), rates, strict=True):
+    for name, of_model in zip(("small", "medium", "large", "strongest"), rates, strict=True):
         if (rate := of_model.get(assigned.id)) is not None:
             line[name] = {"samples": rate.samples, "correct": rate.correct}
     return line
 
 
-def _problems(spec: str, assigned: list[Assigned]) -> list[dict[str, Any]]:
-    """Rows of the source, in its order, whose problem has a level: 1, 2 or 3 in the column `level`."""
-    levels = {a.id: int(a.level.removeprefix("L")) for a in assigned if a.level is not None}
+def _placed(spec: str) -> list[Placed]:
     try:
-        placed = load_placed(spec)
+        return load_placed(spec)
     except (OSError, ValueError, ImportError) as error:
         raise CannotGoOn(f"--problems {spec}: {error}") from None
+
+
+def _problems(spec: str, placed: Sequence[Placed], assigned: list[Assigned]) -> list[dict[str, Any]]:
+    """Rows of the source, in its order, whose problem has a level: 1, 2 or 3 in the column `level`."""
+    levels = {a.id: int(a.level.removeprefix("L")) for a in assigned if a.level is not None}
     chosen = {p.problem.id: p for p in placed if p.problem.id in levels}  # rows that repeat another one count once
     if not chosen:
         raise CannotGoOn(f"--problems {spec}: none of its problems has a level; is it the source that was measured?")

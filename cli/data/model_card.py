@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from chorus.evaluation import summary as benchmarks
+from chorus.protocol.config.presets import in_words
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.files import read_json
 from chorus.protocol.run_folder.folder import RunFolder
@@ -81,9 +82,10 @@ def _what(of: Card) -> str:
     sources = ", ".join(f"`{published(source)}`" for source in c.problems.train)
     samples = f"{c.learner.groups_per_step} groups of {c.sampling.group_size} samples a step"
     steps = f"{of.step} step{'s' * (of.step != 1)}"
+    trained = in_words(lambda key: getattr(c.objective, key))
     return (
         f"`{base_model(c.model.path)}` after {steps} of reinforcement learning from verifiable rewards with "
-        f"Chorus: objective `{c.objective.name}`, {samples}, problems of {sources}, asked under "
+        f"Chorus: objective `{c.objective.name}` ({trained}), {samples}, problems of {sources}, asked under "
         f"{', '.join(c.templates.names)}."
     )
 

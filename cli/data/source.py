@@ -1,7 +1,8 @@
 """What would be trained on: a source's rows, what can't be used, and three problems as the model will see them.
 
 SOURCE is written as in a recipe, and needs no model. --recipe or --model add lengths in tokens and whole prompts,
---against or --data what a test set shares with it. Exit status: 0, or 3 where the source is refused.
+--against or --data what a test set shares with it. --filter, --open and --shuffle change what is shown, and what
+--write writes. Exit status: 0, or 3 where the source is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 
 import click
 
+from chorus.cli.data.reshape import Reshaped, Wishes, reshape, write
 from chorus.problems.adapters.mending import instructions
+from chorus.problems.filters import FILTERS
 from chorus.problems.overlap import find_overlaps
 from chorus.problems.sources import Loaded, Placed, Refused, load_placed, load_source
 from chorus.protocol.graders import NO_ROWS
@@ -36,6 +39,7 @@ MOST_LETTERS = 1500  # of a problem that is shown
         "chorus data 'gsm8k.parquet?preset=gsm8k'",
         "chorus data 'my.jsonl?problem=question&answer=answer|after:####' --recipe my.toml",
         "chorus data 'hub:openai/gsm8k?config=main&preset=gsm8k' --data FOLDER --json",
+        "chorus data 'mmlu.parquet?preset=mmlu' --filter all --open --write mmlu_open.jsonl",
     ],
 )
 @click.argument("source", metavar="SOURCE")
@@ -48,6 +52,10 @@ MOST_LETTERS = 1500  # of a problem that is shown
 @option("--recipe", type=PATH, metavar="FILE", help="count tokens with its model, under its templates")
 @option("--model", metavar="FOLDER", help="count tokens with this model: a folder, or a name on the hub")
 @option("--templates", several=True, metavar="NAME...", help="with --model: under these templates (default: qwen-math)")
+@option("--filter", "filters", several=True, metavar="NAME...", help=f"leave out: {', '.join(FILTERS)}, or all")
+@option("--open", "opened", is_flag=True, help="multiple choice as open questions, where the question allows it")
+@option("--shuffle", type=int, metavar="SEED", help="the options of multiple choice in another order")
+@option("--write", "written", type=PATH, metavar="FILE", help="write these problems (.jsonl or .jsonl.gz)")
 def main(
     source: str,
     as_json: bool,
@@ -57,12 +65,16 @@ def main(
     recipe: Path | None,
     model: str | None,
     templates: tuple[str, ...],
+    filters: tuple[str, ...],
+    opened: bool,
+    shuffle: int | None,
+    written: Path | None,
 ) -> int:
     if recipe is not None and model is not None:
         raise CannotGoOn("--recipe and --model both name a model; give one of them")
-    prompts = _prompts(recipe, model, templates)
+    prompts, wishes = _prompts(recipe, model, templates), Wishes.of(filters, opened, shuffle)
     try:
-        loaded = load_source(source, prompts.needs if prompts else NO_ROWS, keep_rows=False)
+        loaded = load_source(wishes.spec(source), prompts.needs if prompts else NO_ROWS, keep_rows=False)
     except Refused as refused:
         if as_json:
             print(json.dumps(_facts(refused.loaded), ensure_ascii=False, indent=2))
@@ -70,8 +82,9 @@ def main(
         return CANNOT_GO_ON
     except (OSError, ValueError, ImportError) as error:
         raise CannotGoOn(str(error)) from None
+    done = reshape(loaded, wishes)
     tests = _load([*against, *_suite(suite, data)])
-    facts = _facts(loaded)
+    facts = _facts(loaded) | _changes(loaded, wishes, done)
     texts = [placed.problem.problem for placed in loaded.placed]
     if prompts:
         facts["tokens"] = prompts.lengths(texts)
@@ -80,7 +93,15 @@ def main(
     for note in _notes(loaded):
         print(f"note: {note}", file=sys.stderr)
     print(json.dumps(facts, ensure_ascii=False, indent=2) if as_json else _text(source, loaded, facts, prompts))
+    if written is not None:
+        write(written, loaded.placed, done)
     return os.EX_OK
+
+
+def _changes(loaded: Loaded, wishes: Wishes, done: Reshaped) -> dict[str, Any]:
+    if wishes == Wishes():
+        return {}
+    return {"filtered": dict(done.left_out), "opened": done.opened, "left": len(loaded.placed)}
 
 
 def _facts(loaded: Loaded) -> dict[str, Any]:
@@ -180,6 +201,9 @@ def _text(source: str, loaded: Loaded, facts: dict[str, Any], prompts: Prompts |
     repeated = f", {different:,} of them different" if different < loaded.usable else ""
     lines = [source, "", f"{loaded.rows:,} rows, {loaded.usable:,} usable{repeated}"]
     lines += [f"  {n:>9,}  {reason}" for reason, n in loaded.unusable.most_common()]
+    if "left" in facts:
+        lines.append(f"{facts['left']:,} problems left, {facts['opened']:,} of them made open questions")
+        lines += [f"  {n:>9,}  left out by {name}" for name, n in facts["filtered"].items()]
     lines += _counted("kinds", [problem.kind for problem in problems])
     lines += _counted("levels", [problem.level for problem in problems])
     lines += _counted("domains", [problem.domain for problem in problems])

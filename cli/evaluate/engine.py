@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from chorus.evaluation.records import Spec
+from chorus.evaluation.runner import Completion as Answered
+from chorus.evaluation.runner import Engine as Asked
 from chorus.generator.engine import Completion, Engine, EngineGone
 from chorus.generator.vllm_engine import VllmEngine
 from chorus.protocol.config.run import Gpu, RunConfig
@@ -63,6 +65,24 @@ class RestartingEngine:
             if start > RESTARTS:
                 raise CannotGoOn(f"vLLM died {start} times (log: {self._log}); mend what it says there")
             await self.engine.start()
+
+
+class Spread:
+    """Several engines of the same weights as one: each question goes to whichever has the fewest."""
+
+    def __init__(self, engines: Sequence[Asked]) -> None:
+        self._engines = engines
+        self._open = [0] * len(engines)
+
+    async def generate(
+        self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float, top_p: float = 1.0
+    ) -> Sequence[Answered]:
+        k = min(range(len(self._engines)), key=self._open.__getitem__)
+        self._open[k] += 1
+        try:
+            return await self._engines[k].generate(prompt, n, temperature, max_tokens, deadline_s, top_p)
+        finally:
+            self._open[k] -= 1
 
 
 @asynccontextmanager

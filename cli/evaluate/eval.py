@@ -12,19 +12,23 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import click
 
-from chorus.cli.evaluate.engine import engine_config, started_vllm
+from chorus.cli.evaluate.devices import device_groups
+from chorus.cli.evaluate.engine import Spread, engine_config, started_vllm
 from chorus.cli.evaluate.grading import local_grading
-from chorus.cli.evaluate.model import Model, find_model
+from chorus.cli.evaluate.model import Model, find_models
 from chorus.cli.evaluate.options import answers, model_options, problems
-from chorus.deploy.placement import visible_cores, visible_gpus
+from chorus.deploy.placement import visible_cores
+from chorus.evaluation.curve import curve_table
 from chorus.evaluation.fleet import Fleet, open_fleet
 from chorus.evaluation.records import Spec, Store
 from chorus.evaluation.runner import Engine, Progress, Question, answer_all, check_room, digests
@@ -35,6 +39,9 @@ from chorus.problems.hints import hinted
 from chorus.problems.rendering import Renderer, load_tokenizer
 from chorus.protocol.config.run import Gpu
 from chorus.protocol.ledger import FencedError, LedgerLostError
+from chorus.protocol.run_folder.demonstrations import step_of
+from chorus.protocol.run_folder.files import read_json
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.identity import name_of
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -53,6 +60,7 @@ _SAY_EVERY_S = 10.0
         "chorus eval Qwen/Qwen2.5-Math-1.5B --suite math --data FOLDER",
         'chorus eval runs/my-run --problems "arithmetic:chain?split=heldout" --samples 16',
         "chorus eval runs/my-run --checkpoint selected --suite math --data FOLDER",
+        "chorus eval runs/my-run --checkpoint all --suite math --data data/math",
     ],
 )
 @model_options
@@ -69,9 +77,11 @@ def main(**options: Any) -> int:
 
 def evaluate(args: SimpleNamespace) -> int:
     _check(args)
-    model = find_model(args.model, "start" if args.running else args.checkpoint, args.template)
+    models = find_models(args.model, "start" if args.running else args.checkpoint, args.template)
+    if len(models) > 1 and args.out is not None:
+        raise CannotGoOn("--out is for one checkpoint; leave it out, or name a step with --checkpoint")
     try:
-        return asyncio.run(_evaluate(args, model))
+        return asyncio.run(_evaluate(args, models))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("chorus eval: stopped; the same command goes on where it was", file=sys.stderr)
         return STOPPED
@@ -194,19 +204,65 @@ def _folder(args: SimpleNamespace, model: Model, spec: Spec) -> Path:
     return model.run / "evals" / f"{spec.suite}-{how}-step-{spec.step or 0:06d}{'-running' if args.running else ''}"
 
 
-async def _evaluate(args: SimpleNamespace, model: Model) -> int:
+@dataclass(frozen=True)
+class _Asked:
+    """What every checkpoint is asked."""
+
+    name: str
+    suite: Suite
+    questions: list[Question]
+
+
+async def _evaluate(args: SimpleNamespace, models: list[Model]) -> int:
     task = asyncio.current_task()
     assert task
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     name, suite, sources = _suite(args)
-    questions = _questions(args, model, suite, sources)
-    gpus = [] if args.running else visible_gpus()[: args.tensor_parallel]
+    run = models[0].run
+    asked = _Asked(name, suite, _questions(args, models[0], suite, sources))
+    groups = [[]] if args.running else device_groups(args.devices, args.tensor_parallel, (run or Path("runs/_")).parent)
+    if len(models) == 1:
+        folder = await _one(args, models[0], asked, groups)
+        summary = read_json(folder / "summary.json")
+        print(f"{table(summary)}\n{folder}/  {summary['answers']} answers in {summary['seconds']:.0f} s")
+        return os.EX_OK
+    assert run
+    folders = await _each(args, models, asked, groups)
+    print(curve_table(run, [read_json(folder / "summary.json") for folder in folders]))
+    print(f"`chorus report {run}` draws it")
+    return os.EX_OK
+
+
+async def _each(args: SimpleNamespace, models: list[Model], asked: _Asked, groups: list[list[Gpu]]) -> list[Path]:
+    """Every checkpoint, one after the other on each group of devices. What one raises ends all."""
+    left, folders = deque(models), dict[int, Path]()
+
+    async def work(group: list[Gpu]) -> None:
+        while left:
+            model = left.popleft()
+            folders[model.step or 0] = await _one(args, model, asked, [group])
+            _say(f"step {model.step}: {len(folders)} of {len(models)} checkpoints are scored")
+
+    workers = [asyncio.create_task(work(group)) for group in groups]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return [folders[step] for step in sorted(folders)]
+
+
+async def _one(args: SimpleNamespace, model: Model, asked: _Asked, groups: list[list[Gpu]]) -> Path:
+    """One model on all of these groups of devices; what was answered before is not asked again. Returns its folder."""
+    questions = asked.questions
     async with AsyncExitStack() as stack:
-        spec, engine = _spec(args, model, name, suite, questions, gpus), None
+        spec, engine = _spec(args, model, asked.name, asked.suite, questions, groups[0]), None
         if args.running:
             engine = await stack.enter_async_context(_fleet(args, model))
-            held = {"weights": str(engine.version), "step": engine.version.step}
+            assert model.run
+            held = {"weights": str(engine.version), "step": step_of(RunFolder(model.run), engine.version.step)}
             spec = spec.model_copy(update=held)
         check_room(questions, spec.context)
         folder = _folder(args, model, spec)
@@ -215,15 +271,29 @@ async def _evaluate(args: SimpleNamespace, model: Model) -> int:
             _say(f"{folder}: {wanted - len(store.done)} of {wanted} answers to ask for")
             if len(store.done) < wanted:
                 if engine is None:
-                    log = folder / "vllm.log"
-                    config = engine_config(model.path, spec, args.at_once, args.kv_cache_gib, gpus, args.vllm_arg)
-                    engine = await stack.enter_async_context(started_vllm(config, log, _cores(args)))
-                await _ask(args, spec, questions, store, engine, model)
-            summary = summarize(folder)
-    text = table(summary)
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    print(f"{text}\n{folder}/  {summary['answers']} answers in {summary['seconds']:.0f} s")
-    return os.EX_OK
+                    starts = [_started(args, model, spec, folder, k, group) for k, group in enumerate(groups)]
+                    engine = await _entered(stack, starts)
+                await _ask(args, spec, questions, store, engine, model, len(groups))
+            (folder / "table.md").write_text(table(summarize(folder)), encoding="utf-8")
+    return folder
+
+
+async def _entered(stack: AsyncExitStack, starts: list[AbstractAsyncContextManager[Engine]]) -> Engine:
+    """All of them at once, as one engine. Where one does not start, the others have, so that the stack stops them."""
+    tried = await asyncio.gather(*map(stack.enter_async_context, starts), return_exceptions=True)
+    for failed in tried:
+        if isinstance(failed, BaseException):
+            raise failed
+    engines = [engine for engine in tried if not isinstance(engine, BaseException)]
+    return engines[0] if len(engines) == 1 else Spread(engines)
+
+
+def _started(
+    args: SimpleNamespace, model: Model, spec: Spec, folder: Path, number: int, gpus: list[Gpu]
+) -> AbstractAsyncContextManager[Engine]:
+    log = folder / ("vllm.log" if number == 0 else f"vllm-{number}.log")
+    config = engine_config(model.path, spec, args.at_once, args.kv_cache_gib, gpus, args.vllm_arg)
+    return started_vllm(config, log, _cores(args))
 
 
 @asynccontextmanager
@@ -236,7 +306,13 @@ async def _fleet(args: SimpleNamespace, model: Model) -> AsyncIterator[Fleet]:
 
 
 async def _ask(
-    args: SimpleNamespace, spec: Spec, questions: list[Question], store: Store, engine: Engine, model: Model
+    args: SimpleNamespace,
+    spec: Spec,
+    questions: list[Question],
+    store: Store,
+    engine: Engine,
+    model: Model,
+    engines: int,
 ) -> None:
     """Ask for what is missing, and write down how long that took."""
     files = _template_files(args, model)
@@ -252,7 +328,7 @@ async def _ask(
                 engine,
                 grading,
                 decoder.decode_batch,
-                at_once=max(1, args.at_once // spec.samples),
+                at_once=engines * max(1, args.at_once // spec.samples),
                 deadline_s=args.deadline,
                 on_progress=_Speaker(),
             )

@@ -35,6 +35,8 @@ SAMPLES = 8  # a problem; QuestA, arXiv 2507.13266
 @option("--name", help="of the model, as FILE shall say it (default: MODEL)")
 @option("--out", type=PATH, required=True, metavar="FILE", help="a line a problem, .jsonl")
 def main(out: Path, name: str | None, **options: Any) -> int:
+    if options["checkpoint"] == "all":
+        raise CannotGoOn("--checkpoint all is for `chorus eval`; give one checkpoint")
     answers = out.with_name(out.name + ".answers")
     asked = SimpleNamespace(**options, out=answers, mode="train", suite="", benchmarks=None, runs=None)
     if (status := evaluate(asked)) != os.EX_OK:

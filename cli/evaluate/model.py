@@ -28,8 +28,11 @@ class Model:
 
     @property
     def weights(self) -> str:
-        """A digest of the folder's files by name, size and time; the hub's names stand for themselves."""
+        """A digest of the folder's files by name, size and time, or of a checkpoint's manifest; the hub's names stand
+        for themselves."""
         folder = Path(self.path)
+        if self.run is not None and self.step:  # whatever dtype its export is kept in
+            return hashlib.blake2b((folder.parent / "manifest.json").read_bytes(), digest_size=12).hexdigest()
         if not folder.is_dir():
             return self.path
         facts = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(folder.iterdir()) if f.is_file()]
@@ -68,10 +71,17 @@ def find_model(named: str, checkpoint: str, template: str) -> Model:
     return Model(named, folder.name)
 
 
-def _of_run(folder: Path, checkpoint: str) -> Model:
+def find_models(named: str, checkpoint: str, template: str) -> list[Model]:
+    """As `find_model`; of `all`, every checkpoint of the run that has weights, in order."""
+    folder = Path(named)
+    if checkpoint != "all" or not (folder / "run.json").is_file():
+        return [find_model(named, checkpoint, template)]
     config = load_config(folder / "config.json")
-    if checkpoint == "start":
-        return Model(config.model.path, folder.name, folder, 0, config)
+    return [Model(str(path), folder.name, folder, step, config) for step, path in _exports(folder).items()]
+
+
+def _exports(folder: Path) -> dict[int, Path]:
+    """Step to the weights of its checkpoint. Raises CannotGoOn where there are none."""
     exports = {
         int(path.parent.name.removeprefix("step-")): path
         for path in sorted(folder.glob("checkpoints/step-*/huggingface"))
@@ -79,11 +89,20 @@ def _of_run(folder: Path, checkpoint: str) -> Model:
     }
     if not exports:
         raise CannotGoOn(f"{folder} has no checkpoint with weights; evaluate its start with --checkpoint start")
+    return exports
+
+
+def _of_run(folder: Path, checkpoint: str) -> Model:
+    config = load_config(folder / "config.json")
+    if checkpoint == "start":
+        return Model(config.model.path, folder.name, folder, 0, config)
+    exports = _exports(folder)
     step = _step(folder, checkpoint, max(exports))
     if step not in exports:
         raise CannotGoOn(
             f"--checkpoint {checkpoint}: {folder} has no weights of step {step}; there are those of "
-            f"{', '.join(map(str, exports))} (learner.keep_checkpoints says how many are kept): give one of these"
+            f"{', '.join(map(str, exports))} (learner.keep_checkpoints and keep_exports say which are kept): give one "
+            "of these"
         )
     return Model(str(exports[step]), folder.name, folder, step, config)
 
@@ -100,5 +119,5 @@ def _step(folder: Path, checkpoint: str, last: int) -> int:
                 "last or a step"
             ) from None
     if not checkpoint.isdecimal():
-        raise CannotGoOn(f"--checkpoint {checkpoint}: give last, selected, start or a step")
+        raise CannotGoOn(f"--checkpoint {checkpoint}: give last, selected, start, a step, or of `chorus eval` all")
     return int(checkpoint)

@@ -14,7 +14,7 @@ from chorus.protocol.runtime.command_line import PATH, option
 problems, answers, machine = (partial(option, section=section) for section in ("Problems", "Answers", "Machine"))
 _DECLARED = (
     click.argument("model", help="a Hugging Face folder or hub name, a run's folder, `smollm2` or `starter`"),
-    option("--checkpoint", default="last", help="of a run's folder: last, selected (on validation), start, or a step"),
+    option("--checkpoint", default="last", help="of a run's folder: last, selected, start, a step, or (eval) all"),
     problems("--data", type=PATH, metavar="FOLDER", help="the benchmarks' files; without it, the hub is asked"),
     problems("--limit", type=int, metavar="N", help="the first N problems of each benchmark"),
     problems("--hint-ratio", type=float, default=0.0, metavar="P", help="ask with the first P of the solution"),
@@ -42,7 +42,8 @@ _DECLARED = (
     machine("--at-once", type=int, default=64, metavar="N", help="answers that vLLM works on at once"),
     machine("--kv-cache-gib", type=float, default=1.0, metavar="GIB", help="memory for keys and values on CPUs"),
     machine("--cpus", metavar="0,1", help="cores for vLLM where there is no GPU (default: all)"),
-    machine("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs for vLLM"),
+    machine("--devices", metavar="0,1", help="GPUs, an engine each (default: all that no run in progress has)"),
+    machine("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs of one engine"),
     machine("--workers", type=int, default=1, help="grader processes"),
     machine("--deadline", type=float, default=3600.0, metavar="S", help="for one problem's answers"),
     machine("--vllm-arg", multiple=True, metavar="ARG", help="a further argument for vLLM's server"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from chorus.protocol.run_folder.checkpoints import read_manifest, whole
 from chorus.protocol.run_folder.files import read_json
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.hold import is_held
-from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.run_folder.rollouts import UNREADABLE, read_step, stored_steps
 from chorus.protocol.runtime.command_line import command
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -58,7 +57,7 @@ def audit_folder(run_dir: Path) -> int:
     for step, path in stored_steps(RunFolder(run_dir)):
         try:
             rows = read_step(path)
-        except (OSError, EOFError, ValueError, zlib.error) as error:
+        except UNREADABLE as error:
             raise CannotGoOn(
                 f"{path}: can't be read ({error}); put it back from a copy, since without it there is no audit"
             ) from None

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -24,34 +23,37 @@ from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.graders import KINDS
 from chorus.protocol.messages import Grade, Sample, Task, unpack_ids
-from chorus.protocol.rewards import RewardSpec, compose
+from chorus.protocol.rewards import OPEN, Gates, RewardSpec, compose_group
 from chorus.protocol.run_folder.folder import RunFolder
-from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.run_folder.rollouts import UNREADABLE, StoredStep, read_step, stored_steps
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.templates.decoding import CompletionDecoder
 from chorus.reward_server.api.settings import OF_RECIPE, Settings
 
 Decode = Callable[[list[list[int]]], list[str]]
+Graded = tuple[list[Sample], list[dict[str, Any]]]  # a group's samples, and what they are graded as today
 TOLERANCE = 1e-6
 
 
 @command("regrade", help=__doc__, examples=["chorus regrade runs/demo-20261121-231924 --steps 10:20 --mode strict"])
 @click.argument("run", type=PATH, help="a run's folder")
 @option("--steps", metavar="FIRST:LAST", help="only these steps, both included; either may be left out")
-@option("--mode", type=click.Choice(["train", "paper", "strict"]), default="train", help="of the grader")
+@option("--mode", type=click.Choice(["train", "paper", "strict"]), help="of the grader (default: the run's)")
 @option("--examples", type=int, default=5, help="changed samples to explain")
 @option("--workers", type=int, help="grader processes (default: one a core)")
 @option("--json", "as_json", is_flag=True, help="print the outcome as JSON")
-def main(run: Path, steps: str | None, mode: str, examples: int, workers: int | None, as_json: bool) -> int:
+def main(run: Path, steps: str | None, mode: str | None, examples: int, workers: int | None, as_json: bool) -> int:
     config = load_config(RunFolder(run).existing().config)
     chosen = [(step, path) for step, path in stored_steps(RunFolder(run)) if _within(step, steps)]
     if not chosen:
         raise CannotGoOn(
             f"{run}: no stored rollouts{f' in steps {steps}' if steps else ''}; give a run that has trained a step"
         )
+    mode = mode or config.reward.mode
     workers = workers or len(os.sched_getaffinity(0))
-    outcome = asyncio.run(_regrade(config, chosen, _decoder(run, config), mode, examples, workers))
+    gates = {record["step"]: Gates.of_record(record) for record in RunFolder(run).records()}
+    outcome = asyncio.run(_regrade(config, chosen, gates, decoder(run, config)[0], mode, examples, workers))
     print(json.dumps(outcome.as_dict(), indent=2) if as_json else outcome.text(run))
     return os.EX_OK
 
@@ -194,26 +196,25 @@ class Outcome:
 
 
 async def _regrade(
-    config: RunConfig, steps: list[tuple[int, Path]], decode: Decode, mode: str, examples: int, workers: int
+    config: RunConfig,
+    steps: list[tuple[int, StoredStep]],
+    gates: Mapping[int, Gates],
+    decode: Decode,
+    mode: str,
+    examples: int,
+    workers: int,
 ) -> Outcome:
     outcome = Outcome()
-    spec = RewardSpec(**config.reward_spec.model_dump(include=set(RewardSpec.model_fields)))
-    templates = [Path(file) for file in config.templates.files]
-    settings = Settings(
-        workers=workers,
-        timeout_s=config.reward.timeout_s,
-        templates=tuple(templates),
-        reward=spec,
-        **config.reward.model_dump(include=OF_RECIPE - {"workers", "timeout_s", "shadow", "shadow_share"}),
-    )
+    settings = settings_of(config, workers)
+    spec = settings.reward
     async with local_grading(settings=settings) as grading:
         for step, path in steps:
             rows = list(_samples(path, decode))
             items = [_item(task, text, mode, spec) for task, _, text in rows]
             grades = await grading.grade(items)
+            _compare_rewards(outcome, spec, _groups(rows, grades), gates.get(step, OPEN))
             for (task, sample, text), item, grade in zip(rows, items, grades, strict=True):
                 outcome.samples += 1
-                _compare_rewards(outcome, spec, sample, grade)
                 outcome.look_at_shadow(Dispute(step, task, sample.grade, text), examples)
                 change = Change(step, task, sample.grade, grade, text)
                 if not _same(sample.grade, grade):
@@ -225,15 +226,37 @@ async def _regrade(
     return outcome
 
 
-def _samples(path: Path, decode: Decode) -> Iterator[tuple[Task, Sample, str]]:
+def settings_of(config: RunConfig, workers: int) -> Settings:
+    """Of graders that judge a run's answers again, as the run had them but for the second opinion."""
+    return Settings(
+        workers=workers,
+        timeout_s=config.reward.timeout_s,
+        templates=tuple(Path(file) for file in config.templates.files),
+        reward=RewardSpec(**config.reward_spec.model_dump(include=set(RewardSpec.model_fields))),
+        **config.reward.model_dump(include=OF_RECIPE - {"workers", "timeout_s", "shadow", "shadow_share"}),
+    )
+
+
+def _groups(rows: Sequence[tuple[Task, Sample, str]], grades: Sequence[dict[str, Any]]) -> list[Graded]:
+    found: list[Graded] = []
+    for k, ((task, sample, _), grade) in enumerate(zip(rows, grades, strict=True)):
+        if not k or task is not rows[k - 1][0]:
+            found.append(([], []))
+        found[-1][0].append(sample)
+        found[-1][1].append(grade)
+    return found
+
+
+def _samples(path: StoredStep, decode: Decode) -> Iterator[tuple[Task, Sample, str]]:
     try:
         rows = read_step(path)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except UNREADABLE as error:
         raise CannotGoOn(f"{path}: can't be read ({error}); leave its step out with --steps") from None
     for ready in rows:
         samples = ready.group.samples
         texts = decode([unpack_ids(sample.token_ids).tolist() for sample in samples])
-        yield from ((ready.group.task, sample, text) for sample, text in zip(samples, texts, strict=True))
+        task = ready.group.task
+        yield from ((task, sample, task.opened + text) for sample, text in zip(samples, texts, strict=True))
 
 
 def _item(task: Task, text: str, mode: str, spec: RewardSpec) -> dict[str, Any]:
@@ -254,12 +277,13 @@ def _same_number(then: float | None, now: float | None) -> bool:
     return abs((then or 0.0) - (now or 0.0)) < TOLERANCE
 
 
-def _compare_rewards(outcome: Outcome, spec: RewardSpec, sample: Sample, after: dict[str, Any]) -> None:
-    """As the learner composes them, with the lengths."""
-    then = compose(spec, sample.grade.accuracy, sample.grade.format, sample.n_tokens, sample.grade.scores).total
-    now = compose(spec, after["accuracy"], after["format"], sample.n_tokens, after.get("scores")).total
-    if then is not None and now is not None:
-        outcome.rewards.append((then, now))
+def _compare_rewards(outcome: Outcome, spec: RewardSpec, groups: Sequence[Graded], gates: Gates) -> None:
+    """As the learner composes them, a group at a time, with the gates that the step had."""
+    for before, grades in groups:
+        after = [s.model_copy(update={"grade": Grade.model_validate(g)}) for s, g in zip(before, grades, strict=True)]
+        for then, now in zip(compose_group(spec, before, gates), compose_group(spec, after, gates), strict=True):
+            if then.total is not None and now.total is not None:
+                outcome.rewards.append((then.total, now.total))
 
 
 async def _why(grading: Grading, item: dict[str, Any], change: Change) -> str:
@@ -294,10 +318,12 @@ def _within(step: int, span: str | None) -> bool:
     return low <= step <= high
 
 
-def _decoder(run: Path, config: RunConfig) -> Decode:
-    """The run's tokenizer: of its newest export, which moves with the folder, or else of the model it began with."""
+def decoder(run: Path, config: RunConfig) -> tuple[Decode, Decode]:
+    """(completions, prompts) as text, by the tokenizer of the run's newest export, which moves with the folder, or else
+    of the model it began with."""
     from chorus.protocol.runtime.model_folder import load_tokenizer
 
     exports = sorted(run.glob("checkpoints/step-*/huggingface/tokenizer.json"))
     tokenizer = load_tokenizer(str(exports[-1].parent) if exports else config.model.path)
-    return CompletionDecoder(tokenizer, config.choose_templates().values()).decode_batch
+    completions = CompletionDecoder(tokenizer, config.choose_templates().values()).decode_batch
+    return completions, lambda batch: tokenizer.decode_batch(batch, skip_special_tokens=False)

@@ -1,16 +1,19 @@
 """Train a step again, offline, from its stored rollouts, and compare the loss.
 
 It starts from the newest checkpoint before the step (or from the run's start weights), trains the steps between
-from their stored rollouts, and compares each with what the run recorded. Nothing in the folder is changed.
+from their stored rollouts, with the supervised updates between them, and compares each with what the run recorded. What
+the run had decided (gates of the reward, coefficients, resets of the reference) is taken from its records. Nothing in
+the folder is changed.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +22,9 @@ from chorus.protocol.run_folder.checkpoints import STATE, read_manifest, whole
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
+
+if TYPE_CHECKING:
+    from chorus.protocol.run_folder.rollouts import StoredStep
 
 TOLERANCE = 1e-6  # float32 on CPU; the learner's own thread count gives it bit for bit
 DIFFERS = 1
@@ -60,28 +66,50 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     config = load_config(RunFolder(run_dir).existing().config)
     import torch
 
+    from chorus.learner.curriculum.stages import Schedule
+    from chorus.learner.training.control import Decisions
     from chorus.learner.training.distributed import DistributedTrainer
     from chorus.learner.training.experience import make_experience, minibatches
-    from chorus.protocol.run_folder.rollouts import read_step
+    from chorus.protocol.run_folder.demonstrations import batch_file, read_batch, recorded_steps
+    from chorus.protocol.run_folder.rollouts import StoredStep, read_step, step_file, stored_steps
 
-    records = {r["step"]: r for r in RunFolder(run_dir).records()}
+    run = RunFolder(run_dir)
+    records = {r["step"]: r for r in run.records()}
     start, folder = _checkpoint_before(run_dir, step)
-    shards = {n: run_dir / "rollouts" / f"step-{n:06d}.msgpack.gz" for n in range(start + 1, step + 1)}
+    stored, wanted = dict(stored_steps(run)), range(start + 1, step + 1)
+    if config.finetune.data:
+        shards = {n: StoredStep(batch_file(run, n), n) for n in wanted}
+    else:
+        shards = {n: stored.get(n, StoredStep(step_file(run, n), n)) for n in wanted}
     _check(run_dir, step, records, shards)
+    supervised = recorded_steps(RunFolder(run_dir))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         torch.manual_seed(config.run.seed)
         crew = DistributedTrainer(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"), folder)
+        schedule = Schedule(config)
+        schedule.open(run.stages)
         done = []
         for n, shard in shards.items():
-            groups = read_step(shard)
-            prepared = make_experience(groups, config, n - 1, crew.reference)
-            parts = minibatches(prepared, config.sampling.group_size, config.learner.updates_per_step)
-            result = crew.step(parts)
-            grad_norm = max(result.grad_norms, default=0.0)
-            recorded = (math.nan if (value := records[n][key]) is None else value for key in ("loss", "grad_norm"))
-            done.append(Replayed(n, result.loss, next(recorded), grad_norm, next(recorded)))
+            found: list[tuple[float, float]] = []  # loss and gradient norm of the step's own update, the first one
+            if not config.finetune.data:
+                decisions = Decisions.of_record(records[n], config.objective)
+                if decisions.reset is not None:
+                    crew.reset_reference(config.reference.reset_optimizer)
+                groups, version = read_step(shard), n - 1 + sum(step < n for step in supervised)
+                left_out = schedule.filters_overlong
+                prepared = make_experience(groups, config, version, crew.reference, decisions, left_out)
+                parts = minibatches(prepared, config.learner.updates_per_step)
+                indices = [rollout.group.task.index for rollout in groups]
+                schedule.trained = records[n - 1].get("stage_number") if n > 1 else None
+                result = crew.step(parts, schedule.settings(indices, decisions.coefficients))
+                found.append((result.loss, max(result.grad_norms, default=0.0)))
+            if n in supervised:
+                lesson = crew.supervise(read_batch(RunFolder(run_dir), n))
+                found.append((lesson.loss, lesson.grad_norm))
+            loss, norm = (math.nan if (value := records[n][key]) is None else value for key in ("loss", "grad_norm"))
+            done.append(Replayed(n, found[0][0], loss, found[0][1], norm))
         return done
     finally:
         torch.set_num_threads(before)
@@ -102,12 +130,12 @@ def _checkpoint_before(run_dir: Path, step: int) -> tuple[int, Path | None]:
     return start, folder
 
 
-def _check(run_dir: Path, step: int, records: dict[int, Any], shards: dict[int, Path]) -> None:
+def _check(run_dir: Path, step: int, records: dict[int, Any], shards: Mapping[int, StoredStep]) -> None:
     if step not in records:
         known = f"it has recorded steps 1 to {max(records)}: give one of these" if records else "give a run with steps"
         raise CannotGoOn(f"{run_dir}: step {step} is not in metrics.jsonl; {known}")
     for n, shard in shards.items():
-        if not shard.is_file() or n not in records:
+        if not shard.path.is_file() or n not in records:
             raise CannotGoOn(
                 f"{shard}: missing; step {step} can't be reached without step {n}: put it back, or give an earlier step"
             )

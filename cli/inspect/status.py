@@ -23,13 +23,14 @@ def main(run: str | None, url: str | None) -> int:
     found = find(run, url)
     for live in found.live:
         print(format_accounts(live.run_id, live.accounts))
-        print(_format_members(live.client, live.run_id))
+        print(format_members(live.client, live.run_id))
     if found.folder and not found.live:
         print("\n".join(from_files(found.folder, found.why_not)))
     return os.EX_OK
 
 
-def _format_members(client: redis.Redis, run_id: str) -> str:
+def format_members(client: redis.Redis, run_id: str) -> str:
+    """A line a generator."""
     lines = []
     now = server_time(client)
     members: dict[bytes, bytes] = client.hgetall(Keys(run_id).members)  # type: ignore[assignment]

@@ -22,7 +22,7 @@ from chorus.protocol.messages import MessageError, RolloutGroup, Task
 from chorus.protocol.run_folder.checkpoints import read_manifest, whole
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.identity import name_of
-from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.run_folder.rollouts import chosen_at, read_step, stored_steps
 from chorus.protocol.runtime.command_line import command
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import connect, server_time
@@ -124,7 +124,7 @@ def from_folder(run_dir: Path, index: int) -> list[Event]:
         for ready in read_step(path):
             if ready.group.task.index == index:
                 events = _of_group(ready.group, ready.entry.id)
-                events.append(Event(path.stat().st_mtime, "learner", f"chosen for step {step}"))
+                events.append(Event(chosen_at(path), "learner", f"chosen for step {step}"))
                 return events + _training_of(run_dir, step, ready.entry.id)
     return []
 

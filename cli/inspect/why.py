@@ -1,4 +1,7 @@
-"""Who waits for whom, since when and until which deadline, from a run's Redis; without that, what its files say."""
+"""Who waits for whom, since when and until which deadline, from a run's Redis; without that, what its files say.
+
+Of a run's folder also what its newest step was told: why the reference policy was reset, which rewards were not paid.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,16 @@ from chorus.protocol.ledger import Accounts, Keys
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.messages import Member, MessageError
 from chorus.protocol.metrics.waits import Wait, WaitReport
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.command_line import command
 from chorus.protocol.runtime.redis import server_time
 
 SILENT_S = 5.0  # every process tells its waits once a second
+_CLOSED = {
+    "short": "short answers: accuracy is {accuracy:.3f}, and has been {accuracy_best:.3f}",
+    "interleaved": "sub-answers: accuracy, {accuracy:.3f}, had fallen from the step before",
+    "cosine": "few tokens: the cosine term is off for now",
+}
 _SHOWN = 5  # waits of one kind in one process
 
 
@@ -27,7 +36,25 @@ def main(run: str | None, url: str | None) -> int:
         print("\n".join(explain(live.client, live.run_id, live.accounts, server_time(live.client))))
     if found.folder and not found.live:
         print("\n".join(from_files(found.folder, found.why_not)))
+    if found.folder:
+        print("".join(f"  {line}\n" for line in decided(RunFolder(found.folder))), end="")
     return os.EX_OK
+
+
+def decided(run: RunFolder) -> list[str]:
+    """What the newest step was told by the steps before it: resets of the reference, parts of the reward not paid."""
+    records = run.records()
+    if not records:
+        return []
+    last, lines = records[-1], []
+    if reset := next((r for r in reversed(records) if r.get("reference_reset")), None):
+        n, step = last["reference_resets"], reset["step"]
+        times = f"{n} time{'s' * (n != 1)}, last before step {step}"
+        lines.append(f"the reference policy was reset {times} ({reset['reference_reset']})")
+    for gate, why in _CLOSED.items():
+        if last.get(f"{gate}_gate") == 0:
+            lines.append(f"step {last['step']} paid nothing for {why.format(**last)}")
+    return lines
 
 
 def explain(client: redis.Redis, run_id: str, accounts: Accounts, now: float) -> list[str]:

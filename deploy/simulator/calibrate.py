@@ -8,9 +8,7 @@ version inside it, is taken off first; so is that of a pause which came before t
 
 from __future__ import annotations
 
-import gzip
 import statistics
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import RolloutGroup
 from chorus.protocol.run_folder.files import read_json
 from chorus.protocol.run_folder.folder import RunFolder
-from chorus.protocol.run_folder.rollouts import read_step, stored_steps
+from chorus.protocol.run_folder.rollouts import UNREADABLE, read_step, stored_steps
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import glance
 
@@ -212,7 +210,7 @@ def _read_rollouts(run: RunFolder) -> list[list[RolloutGroup]]:
     for _, path in list(stored_steps(run))[-_STEPS_READ:]:
         try:
             found.append([ready.group for ready in read_step(path)])
-        except (OSError, EOFError, zlib.error, gzip.BadGzipFile, ValueError):
+        except UNREADABLE:
             continue
     return [step for step in found if step]
 

@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from chorus.evaluation.curve import OPTIMISTIC, best, roles, what_one_seed_can_say
 from chorus.evaluation.records import Spec
 from chorus.evaluation.report.runs import Run
 from chorus.evaluation.report.tables import Table
 
 PAPER = Path(__file__).parent.parent / "paper.toml"
-OPTIMISTIC = "best of {} on these very problems: optimistic, not a result"
+MOST_ROWS = 8  # of one run; of more checkpoints those that are something, the others in the picture
 _CONDITION = (
     "suite",
     "problems",
@@ -39,25 +40,34 @@ _DEFAULTS = {name: field.default for name, field in Spec.model_fields.items() if
 
 def evaluation_tables(runs: Sequence[Run], others: Sequence[Mapping[str, Any]]) -> list[Table]:
     """One table a condition; `others` are evaluations of no run. The paper's whole suite has the paper's rows, too."""
-    conditions: dict[str, list[tuple[Run | None, Mapping[str, Any]]]] = {}
+    return [_condition(found) for found in by_condition(runs, others)]
+
+
+Evaluated = tuple[Run | None, Mapping[str, Any]]
+
+
+def by_condition(runs: Sequence[Run], others: Sequence[Mapping[str, Any]]) -> list[list[Evaluated]]:
+    """What was asked alike, together, a run's checkpoints in the order of their steps."""
+    conditions: dict[str, list[Evaluated]] = {}
     pairs = [(run, e) for run in runs for e in run.evaluations] + [(None, e) for e in others]
     for run, e in pairs:
         if not e.get("benchmarks"):
             continue  # nothing answered yet
         key = json.dumps([(_DEFAULTS | e["spec"]).get(name) for name in _CONDITION], sort_keys=True)
         conditions.setdefault(key, []).append((run, e))
-    return [_condition(found) for found in conditions.values()]
+    return list(conditions.values())
 
 
-def _condition(found: Sequence[tuple[Run | None, Mapping[str, Any]]]) -> Table:
+def _condition(found: Sequence[Evaluated]) -> Table:
     spec = _DEFAULTS | found[0][1]["spec"]
     names = list(spec["problems"])
     averaged = len(names) > 1
     titles = [spec["titles"][name] for name in names]
     header = ["model", "checkpoint", *titles, *(["macro", "micro"] if averaged else [])]
+    shown = [(run, e) for run, e in found if run is None or _is_shown(run, e, found)]
     rows = [
         [run.name if run else e["spec"]["model"], _role(run, e, found), *_percent(e, names, averaged)]
-        for run, e in found
+        for run, e in shown
     ]
     if spec["decoding"] == "greedy":
         how = f"greedy, mean of {spec['n']} runs"
@@ -67,7 +77,10 @@ def _condition(found: Sequence[tuple[Run | None, Mapping[str, Any]]]) -> Table:
         f"Percent, with 95 % bootstrap intervals over problems. {how}, template {spec['template']}, at most "
         f"{spec['max_tokens']} tokens, grader {spec['mode']}."
     ]
-    notes += _shortfalls(found)
+    if len(shown) < len(found):
+        notes.append(f"{len(found) - len(shown)} more checkpoints were measured; the picture has all of them.")
+    notes += what_one_seed_can_say(found[-1][1])
+    notes += _shortfalls(shown)
     paper = tomllib.loads(PAPER.read_text(encoding="utf-8"))
     if spec["suite"] == paper["suite"] and names == paper["benchmarks"]:
         for row in paper["row"]:
@@ -77,7 +90,12 @@ def _condition(found: Sequence[tuple[Run | None, Mapping[str, Any]]]) -> Table:
     return Table(f"Evaluation on {spec['suite']}", header, rows, notes)
 
 
-def _shortfalls(found: Sequence[tuple[Run | None, Mapping[str, Any]]]) -> list[str]:
+def _is_shown(run: Run, e: Mapping[str, Any], found: Sequence[Evaluated]) -> bool:
+    mine = [other for other_run, other in found if other_run is run]
+    return len(mine) <= MOST_ROWS or e is best(mine) or bool(roles(e["spec"].get("step"), run.last, run.selected))
+
+
+def _shortfalls(found: Sequence[Evaluated]) -> list[str]:
     limit = found[0][1]["spec"].get("limit")
     notes = (
         [] if limit is None else [f"Only the first {limit} problems of each benchmark: not the published benchmark."]
@@ -98,16 +116,15 @@ def _shortfalls(found: Sequence[tuple[Run | None, Mapping[str, Any]]]) -> list[s
     return notes
 
 
-def _role(run: Run | None, e: Mapping[str, Any], found: Sequence[tuple[Run | None, Mapping[str, Any]]]) -> str:
+def _role(run: Run | None, e: Mapping[str, Any], found: Sequence[Evaluated]) -> str:
     step = e["spec"].get("step")
     if run is None or step is None:
         return "-"
-    roles = ["last"] * (step == run.last) + ["selected on validation"] * (step == run.selected)
-    roles += ["start"] * (step == 0)
+    told = roles(step, run.last, run.selected)
     mine = [other for other_run, other in found if other_run is run]
-    if len(mine) > 1 and e is max(mine, key=lambda other: other["micro"]["accuracy"]):
-        roles.append(OPTIMISTIC.format(len(mine)))
-    return f"step {step}" + (f": {', '.join(roles)}" if roles else "")
+    if len(mine) > 1 and e is best(mine):
+        told.append(OPTIMISTIC.format(len(mine)))
+    return f"step {step}" + (f": {', '.join(told)}" if told else "")
 
 
 def _percent(e: Mapping[str, Any], names: Sequence[str], averaged: bool) -> list[str]:

@@ -28,24 +28,28 @@ figure { margin: 1rem 0; } img { width: 100%; background: #fff; border-radius: 6
 """
 CAPTION = (
     "A line is the mean of a recipe's runs, a band reaches from the lowest to the highest; running means over 2 % of "
-    "the steps."
+    "the steps. Of checkpoints a line is a run, and a band the 95 % interval over problems: a square is the last, a "
+    "diamond the one that validation selected, a hollow circle the best on these very problems, which is no result."
 )
 
 
-def write(folder: Path, title: str, tables: Sequence[Table], plots: Mapping[str, tuple[str, str]]) -> tuple[Path, Path]:
+def write(
+    folder: Path, title: str, tables: Sequence[Table], plots: Mapping[str, tuple[str, str]], caption: str = CAPTION
+) -> tuple[Path, Path]:
     """Write report.html and report.md. `plots`: file stem to (title, SVG). Returns both paths."""
     folder.mkdir(parents=True, exist_ok=True)
     page, text = folder / "report.html", folder / "report.md"
     for stem, (_, svg) in plots.items():
         (folder / f"{stem}.svg").write_text(svg, encoding="utf-8")
-    page.write_text(as_html(title, tables, list(plots.values())), encoding="utf-8")
-    text.write_text(as_markdown(title, tables, {stem: name for stem, (name, _) in plots.items()}), encoding="utf-8")
+    page.write_text(as_html(title, tables, list(plots.values()), caption), encoding="utf-8")
+    names = {stem: name for stem, (name, _) in plots.items()}
+    text.write_text(as_markdown(title, tables, names, caption), encoding="utf-8")
     return page, text
 
 
-def as_html(title: str, tables: Sequence[Table], plots: Sequence[tuple[str, str]]) -> str:
+def as_html(title: str, tables: Sequence[Table], plots: Sequence[tuple[str, str]], caption: str = CAPTION) -> str:
     first, *rest = [_html_table(t) for t in tables] or [""]
-    figures = [_html_figure(name, svg) for name, svg in plots]
+    figures = [_html_figure(name, svg, caption) for name, svg in plots]
     return "\n".join(
         [
             "<!doctype html>",
@@ -68,15 +72,15 @@ def _html_table(table: Table) -> str:
     return f"<h2>{html.escape(table.title)}</h2>\n{body}\n{notes}"
 
 
-def _html_figure(name: str, svg: str) -> str:
+def _html_figure(name: str, svg: str, caption: str) -> str:
     data = base64.b64encode(svg.encode()).decode()
     image = f'<img alt="{html.escape(name)}" src="data:image/svg+xml;base64,{data}">'
-    return f"<h2>{html.escape(name)}</h2>\n<figure>{image}<figcaption>{html.escape(CAPTION)}</figcaption></figure>"
+    return f"<h2>{html.escape(name)}</h2>\n<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
-def as_markdown(title: str, tables: Sequence[Table], plots: Mapping[str, str]) -> str:
+def as_markdown(title: str, tables: Sequence[Table], plots: Mapping[str, str], caption: str = CAPTION) -> str:
     first, *rest = [_markdown_table(t) for t in tables] or [""]
-    figures = [f"## {_plain(name)}\n\n![{_plain(name)}]({stem}.svg)\n\n{CAPTION}" for stem, name in plots.items()]
+    figures = [f"## {_plain(name)}\n\n![{_plain(name)}]({stem}.svg)\n\n{caption}" for stem, name in plots.items()]
     return "\n\n".join([f"# {_plain(title)}", first, *figures, *rest]).rstrip() + "\n"
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from chorus.evaluation.curve import best
+from chorus.evaluation.report.comparisons import Evaluated
 from chorus.evaluation.report.runs import Arm, Run, dig, templates_of
 
 Curve = Callable[[Run], list[tuple[int, float]]]
@@ -49,6 +51,55 @@ def by_template(arms: Sequence[Arm]) -> str | None:
     return _draw(panels, arms) if len(names) > 1 else None
 
 
+def checkpoints(found: Sequence[Evaluated]) -> str | None:
+    """Each benchmark and both averages over a run's checkpoints, with their 95 % intervals; None below two of one run.
+
+    A square is the last, a diamond the one that validation selected, a hollow circle the best on these very problems.
+    """
+    by_run: dict[str, tuple[Run, list[Mapping[str, Any]]]] = {}
+    for run, e in found:
+        if run is not None and e["spec"].get("step") is not None:
+            by_run.setdefault(run.name, (run, []))[1].append(e)
+    runs = [(run, sorted(mine, key=lambda e: e["spec"]["step"])) for run, mine in by_run.values() if len(mine) > 1]
+    if not runs:
+        return None
+    first = runs[0][1][0]
+    names = [("benchmarks", name) for name in first["benchmarks"]]
+    titles = [b["title"] for b in first["benchmarks"].values()]
+    if len(names) > 1:
+        names, titles = [*names, ("macro",), ("micro",)], [*titles, "macro average", "micro average"]
+    figure, axes = _panels(len(names))
+    lines: list[Any] = []
+    for panel, title, path in zip(axes, titles, names, strict=False):
+        _frame(panel, title)
+        lines = [_measured(panel, run, mine, path, number) for number, (run, mine) in enumerate(runs)]
+    return _finished(figure, lines, [run.name for run, _ in runs])
+
+
+def _measured(panel: Any, run: Run, mine: Sequence[Mapping[str, Any]], path: tuple[str, ...], number: int) -> Any:
+    points = [(e["spec"]["step"], part) for e in mine if (part := _part(e, path)) is not None]
+    steps, values = [step for step, _ in points], [part["accuracy"] for _, part in points]
+    colour = COLOURS[number % len(COLOURS)]
+    (line,) = panel.plot(steps, values, color=colour, linestyle=STYLES[number // len(COLOURS) % len(STYLES)])
+    low, high = ([part["interval"][end] for _, part in points] for end in (0, 1))
+    panel.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    at = dict(zip(steps, values, strict=True))
+    top = best(mine)["spec"]["step"]
+    for step, marker, face in ((run.last, "s", colour), (run.selected, "D", colour), (top, "o", "none")):
+        if step in at:
+            panel.plot(
+                [step], [at[step]], marker=marker, color=colour, markerfacecolor=face, markersize=7, linestyle=""
+            )
+    return line
+
+
+def _part(e: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any] | None:
+    value: Any = e
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
 def smoothed(*path: str) -> Curve:
     """A metric of metrics.jsonl as running means over a fiftieth of the run."""
 
@@ -75,16 +126,24 @@ def _validation(run: Run) -> list[tuple[int, float]]:
 
 
 def _draw(panels: Sequence[tuple[str, Curve]], arms: Sequence[Arm]) -> str:
-    rows = -(-len(panels) // COLUMNS)
+    figure, axes = _panels(len(panels))
+    lines: list[Any] = []
+    for panel, (title, curve) in zip(axes, panels, strict=False):
+        lines = _panel(panel, title, curve, arms)
+    return _finished(figure, lines, [arm.label for arm in arms])
+
+
+def _panels(count: int) -> tuple[Figure, list[Any]]:
+    rows = -(-count // COLUMNS)
     figure = Figure(figsize=(13, 3.2 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, COLUMNS, squeeze=False)
-    lines: list[Any] = []
-    for panel, (title, curve) in zip(axes.flat, panels, strict=False):
-        lines = _panel(panel, title, curve, arms)
-    for panel in axes.flat[len(panels) :]:
+    for panel in axes.flat[count:]:
         panel.set_axis_off()
-    labels = [arm.label for arm in arms]
-    columns = max(1, min(len(arms), _LINE_CHARACTERS // (8 + max(map(len, labels)))))
+    return figure, list(axes.flat)
+
+
+def _finished(figure: Figure, lines: Sequence[Any], labels: Sequence[str]) -> str:
+    columns = max(1, min(len(labels), _LINE_CHARACTERS // (8 + max(map(len, labels)))))
     legend = figure.legend(lines, labels, loc="outside upper left", ncols=columns)
     for text in legend.get_texts():
         text.set_parse_math(False)
@@ -93,11 +152,15 @@ def _draw(panels: Sequence[tuple[str, Curve]], arms: Sequence[Arm]) -> str:
     return out.getvalue()
 
 
-def _panel(panel: Any, title: str, curve: Curve, arms: Sequence[Arm]) -> list[Any]:
+def _frame(panel: Any, title: str) -> None:
     panel.set_title(title, fontsize=10, parse_math=False)
     panel.grid(alpha=0.3)
     panel.margins(x=0.02)
     panel.set_xlabel("step", fontsize=9)
+
+
+def _panel(panel: Any, title: str, curve: Curve, arms: Sequence[Arm]) -> list[Any]:
+    _frame(panel, title)
     lines = []
     for number, arm in enumerate(arms):
         points = band([curve(run) for run in arm.runs])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from chorus.evaluation.report.runs import Arm, Run, differences, dig, shown_value, templates_of
+from chorus.protocol.config.presets import in_words
 from chorus.protocol.metrics.step import mean
 
 
@@ -21,6 +22,8 @@ class Table:
 def run_tables(arms: Sequence[Arm]) -> list[Table]:
     """All that the runs have something for."""
     found = [_runs(arms)] if arms else []
+    if any(arm.recipe.get("objective.loss") for arm in arms):
+        found.append(_trained(arms))
     if len(arms) > 1:
         found.append(_differences(arms))
     if templates_of(arms):
@@ -63,6 +66,16 @@ def _run(run: Run) -> list[str]:
 def _change(run: Run, key: str) -> str:
     before, after = dig(run.summary, (key, "before")), dig(run.summary, (key, "after"))
     return "-" if before is None or after is None else f"{before:.3f} → {after:.3f}"
+
+
+def _trained(arms: Sequence[Arm]) -> Table:
+    """The objectives by their numbers: a name may stand beside another one's."""
+    rows = [[arm.label, shown_value(arm.recipe.get("objective.name")), _in_words(arm)] for arm in arms]
+    return Table("What was trained", ["recipe", "objective", "its numbers"], rows)
+
+
+def _in_words(arm: Arm) -> str:
+    return in_words(lambda key: arm.recipe.get(f"objective.{key}")) if arm.recipe.get("objective.loss") else "-"
 
 
 def _differences(arms: Sequence[Arm]) -> Table:

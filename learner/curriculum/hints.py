@@ -30,7 +30,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from chorus.problems.hints import answer_in_hint, hint_prefix, hint_refusal, token_ends, with_hint
+from chorus.problems.hints import (
+    LEAST_CHARACTERS,
+    answer_in_hint,
+    hint_prefix,
+    hint_refusal,
+    token_ends,
+    with_hint,
+)
 from chorus.protocol.config.curriculum import OnlineHints, Stage
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import Problem
@@ -40,11 +47,11 @@ from chorus.protocol.runtime.exits import CannotGoOn
 if TYPE_CHECKING:  # seconds, which `chorus run` and its dry run would wait for nothing
     from transformers import PreTrainedTokenizerFast
 
-Fits = Callable[[str], bool]  # whether the prompt is short enough, with this text as the problem's
+Fits = Callable[[str, str], bool]  # whether the prompt is short enough: the problem's text, the answer's beginning
 
 
 class Hints:
-    """`fits` looks at a text under all of the run's templates."""
+    """`fits` looks at both under all of the run's templates."""
 
     def __init__(self, config: RunConfig, tokenizer: PreTrainedTokenizerFast, fits: Fits) -> None:
         self.config = config.curriculum.hints
@@ -53,6 +60,7 @@ class Hints:
         self.fits = fits
         self._tried = self._held = 0  # online ratios above 0 since the last `take`; with the answer in their hint
         self._lowered: Counter[str] = Counter()  # what could not be given, by reason
+        self._least = 1 if self.config.place == "assistant" else LEAST_CHARACTERS
 
     def prefix(self, problem: Problem, ratio: float) -> str:
         """What of the solution is given; empty at ratio 0."""
@@ -60,10 +68,15 @@ class Hints:
 
     def text(self, problem: Problem, ratio: float) -> str:
         """What the user says."""
-        return with_hint(problem.problem, self.prefix(problem, ratio)) if ratio else problem.problem
+        given = ratio and self.config.place == "user"
+        return with_hint(problem.problem, self.prefix(problem, ratio)) if given else problem.problem
+
+    def begun(self, problem: Problem, ratio: float) -> str:
+        """What stands in the assistant's reasoning before it goes on."""
+        return self.prefix(problem, ratio) if self.config.place == "assistant" else ""
 
     def holds_answer(self, problem: Problem, ratio: float) -> bool:
-        return answer_in_hint(problem.answers, self.prefix(problem, ratio))
+        return answer_in_hint(problem.answers, self.prefix(problem, ratio), self._least)
 
     def unusable(self, problem: Problem, stage: Stage) -> str | None:
         """Why a stage that gives hints can give none of a problem, at whatever ratio."""
@@ -71,8 +84,10 @@ class Hints:
 
     def refusal(self, problem: Problem, ratio: float) -> str | None:
         """Why this hint is not given to a problem that has a usable solution."""
-        reason = hint_refusal(problem, self.prefix(problem, ratio), self.config.reject_if_answer_in_hint)
-        return reason or (None if self.fits(self.text(problem, ratio)) else "too_long")
+        guard = self.config.reject_if_answer_in_hint
+        reason = hint_refusal(problem, self.prefix(problem, ratio), guard, self._least)
+        fits = reason or self.fits(self.text(problem, ratio), self.begun(problem, ratio))
+        return reason or (None if fits else "too_long")
 
     def lower(self, problem: Problem, ratio: float, move: float) -> float:
         """The largest of ratio, ratio - move, ... that can be given; 0 where none can."""

@@ -19,8 +19,8 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
@@ -116,30 +116,38 @@ class PassRates:
 
 @dataclass(frozen=True)
 class Chosen:
-    """left_out: how many problems by reason. answer_in_hint: the share of those with a hint whose hint holds the
-    answer, rejected or not; None where the stage gives no fixed one."""
+    """left_out: how many problems by reason; of a stage with several ratios, how many pairs of problem and ratio.
+    answer_in_hint: the share of those with a hint whose hint holds the answer, rejected or not; None where the stage
+    gives no fixed one. ratios: of the hint of each problem; empty: the stage has one for all, or an online one."""
 
     problems: list[Problem]
     left_out: Counter[str] = field(default_factory=Counter)
     answer_in_hint: float | None = None
+    ratios: list[float] = field(default_factory=list)
 
 
 def choose(problems: Sequence[Problem], stage: Stage, rates: PassRates, hints: Hints) -> Chosen:
     """Raises CannotGoOn where nothing is left, or nothing of a domain that the stage blends in."""
-    ratio = stage.hint_ratio if isinstance(stage.hint_ratio, float) else 0.0
-    passed = rates.rates(stage.pass_rate, ratio) if stage.pass_rate else {}
+    several = isinstance(stage.hint_ratio, list)
+    measured_at = 0.0 if several else (stage.hint_ratios or [0.0])[0]
+    passed = rates.rates(stage.pass_rate, measured_at) if stage.pass_rate else {}
     left_out: Counter[str] = Counter()
     chosen: list[Problem] = []
+    ratios: list[float] = []
     held: list[bool] = []
     for problem in problems:
-        reason = _unwanted(problem, stage, passed) or hints.unusable(problem, stage)
-        if reason is None and ratio:
-            held.append(hints.holds_answer(problem, ratio))
-            reason = hints.refusal(problem, ratio)
-        if reason:
-            left_out[reason] += 1
-        else:
-            chosen.append(problem)
+        unwanted = _unwanted(problem, stage, passed) or hints.unusable(problem, stage)
+        asked = [0.0] if several and hints.is_probe(problem.id) else stage.hint_ratios or [0.0]
+        for ratio in asked[:1] if unwanted else asked:
+            reason = unwanted
+            if reason is None and ratio:
+                held.append(hints.holds_answer(problem, ratio))
+                reason = hints.refusal(problem, ratio)
+            if reason:
+                left_out[reason] += 1
+            else:
+                chosen.append(problem)
+                ratios.append(ratio)
     told = ", ".join(f"{n} {reason}" for reason, n in left_out.most_common()) or "none"
     if not chosen:
         raise CannotGoOn(
@@ -151,7 +159,7 @@ def choose(problems: Sequence[Problem], stage: Stage, rates: PassRates, hints: H
             f"curriculum.stages: {stage.name}: no problem of the domain {', '.join(missing)} is left ({told}); there "
             f"are {', '.join(sorted(filter(None, there))) or 'none with a domain'}; name these"
         )
-    return Chosen(chosen, left_out, sum(held) / len(held) if held else None)
+    return Chosen(chosen, left_out, sum(held) / len(held) if held else None, ratios if several else [])
 
 
 def _unwanted(problem: Problem, stage: Stage, passed: Mapping[str, float]) -> str | None:
@@ -171,21 +179,42 @@ class Pool:
 
     def __init__(self, chosen: Chosen, stage: Stage, seed: int, groups_per_step: int) -> None:
         self.chosen = chosen
+        self._of = stage, seed, groups_per_step
         self._seed = seed
-        self._strata: dict[str, list[Problem]] = {"": chosen.problems}
+        places = range(len(chosen.problems))
+        self._strata: dict[str, Sequence[int]] = {"": places}
         self._blend: Blend | None = None
         if stage.domains:
-            self._strata = {name: [p for p in chosen.problems if p.domain == name] for name in stage.domains}
+            domains = [p.domain for p in chosen.problems]
+            self._strata = {name: [k for k in places if domains[k] == name] for name in stage.domains}
             self._blend = Blend(f"{seed}/{stage.name}", stage.domains, groups_per_step, stage.stratified)
+
+    def without(self, ids: Collection[str]) -> Pool | None:
+        """The same without these problems; None where nothing would be left of one of its domains."""
+        gone, ratios = set(ids), self.chosen.ratios
+        kept = [k for k, problem in enumerate(self.chosen.problems) if problem.id not in gone]
+        problems = [self.chosen.problems[k] for k in kept]
+        if not problems or {p.domain for p in self.chosen.problems} != {p.domain for p in problems}:
+            return None
+        chosen = replace(self.chosen, problems=problems, ratios=[ratios[k] for k in kept] if ratios else [])
+        return Pool(chosen, *self._of)
 
     def at(self, n: int, first_epoch: int) -> tuple[int, Problem]:
         """(epoch, problem) of the stage's n-th admission; epochs count from `first_epoch`, each domain's for itself."""
+        epoch, place = self._place(n, first_epoch)
+        return epoch, self.chosen.problems[place]
+
+    def ratio(self, n: int, first_epoch: int) -> float | None:
+        """The hint's, where the stage has several."""
+        return self.chosen.ratios[self._place(n, first_epoch)[1]] if self.chosen.ratios else None
+
+    def _place(self, n: int, first_epoch: int) -> tuple[int, int]:
         domain, nth = self._blend.at(n) if self._blend else ("", n)
-        problems = self._strata[domain]
-        passes, position = divmod(nth, len(problems))
+        places = self._strata[domain]
+        passes, position = divmod(nth, len(places))
         epoch = first_epoch + passes
         key = f"{self._seed}/{domain}/{epoch}" if self._blend else f"{self._seed}/{epoch}"
-        return epoch, problems[_permutation(key, len(problems))[position]]
+        return epoch, places[_permutation(key, len(places))[position]]
 
     def epochs(self, n: int) -> int:
         """Passes begun, over any domain, by the first n admissions."""

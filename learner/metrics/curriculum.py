@@ -27,6 +27,8 @@ def labels(admission: Admission) -> Labels:
         return None if known is None else str(known)
 
     found: dict[str, Any] = {}
+    if len(admission.stages.stages) > 1:
+        found["by_stage"] = lambda task: admission.stages.of(task.index).name
     if admission.config.curriculum.gives_hints:
         found["by_hint"] = lambda task: f"{task.hint_ratio:g}"
     if len({p.domain for p in problems.values()} - {None}) > 1:

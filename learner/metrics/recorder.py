@@ -6,10 +6,11 @@ import json
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from chorus.learner.metrics import curriculum, diversity
+from chorus.learner.metrics import curriculum, diversity, interleaved, samples
 from chorus.learner.metrics.alarms import NAMES, Alarms
 from chorus.learner.metrics.doctor.visit import Doctor
 from chorus.learner.metrics.step_record import Surroundings, step_record
@@ -18,17 +19,18 @@ from chorus.learner.metrics.trackers import Trackers
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.training.experience import Experience
 from chorus.learner.training.memory import peak_memory
+from chorus.learner.training.supervised import SupervisedStats
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
-from chorus.protocol.messages import Member, staleness
+from chorus.protocol.messages import Member, RolloutGroup, staleness
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.metrics.step import fill
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.templates.decoding import CompletionDecoder
 
 log = logging.getLogger("chorus.learner")
-_SHOWN = ("reward", "accuracy", "format", "entropy", "staleness_mean", "seconds", "learner_wait_ratio")
+_SHOWN = ("loss", "reward", "accuracy", "format", "entropy", "staleness_mean", "seconds", "learner_wait_ratio")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Around:
     """What the loop knows of a step beside its tokens.
 
     started: monotonic seconds. waited_s: of the step, for its groups. waiting: finished groups that the next step can
-    take. filtered: groups that dynamic sampling replaced, by why. members: the generators' newest heartbeats.
+    take. filtered: groups that dynamic sampling replaced, by why. members: the generators' newest heartbeats. methods:
+    what methods beside the objective have done, as the record says it.
     """
 
     started: float
@@ -44,6 +47,7 @@ class Around:
     waiting: int
     filtered: Counter[str]
     members: list[Member]
+    methods: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Recorder:
@@ -77,11 +81,13 @@ class Recorder:
 
     def record(
         self, step: int, groups: list[Rollout], experience: Experience, stats: StepStats, around: Around
-    ) -> None:
-        """Before the checkpoint, so that a step which a checkpoint holds has its line."""
+    ) -> dict[str, Any]:
+        """Before the checkpoint, so that a step which a checkpoint holds has its line. Returns the record."""
         values = step_record(step, self.config, groups, experience, stats, self._surroundings(around), self._labels)
         values |= curriculum.step_metrics(groups, self._admission)
+        values |= interleaved.step_metrics(groups, self._admission.templates, self._decoder.decode_batch)
         values |= diversity.step_metrics(groups, self._admission.templates, self._decoder.decode_batch)
+        values |= around.methods
         if self.config.templates.adaptive:
             values["template_weights"] = self._admission.draw.weights(step + 1)
         record = fill("step", values)
@@ -90,9 +96,47 @@ class Recorder:
         for text in (*record["alarms"], *record["findings"]):
             log.warning("%s", text)
         self._admission.stages.take(record)
+        self._keep(record, [(r.group, staleness(r.group, experience.version)) for r in groups])
+        every = self.config.trackers.samples_every
+        if every and (step == 1 or step % every == 0):
+            self._trackers.write({"step": step, "shown": samples.shown(experience, self._decoder.decode_batch)})
+        return record
+
+    def record_lesson(self, step: int, stats: SupervisedStats, started: float, passes: float) -> None:
+        """A step of fine-tuning: an update without rollouts, so nothing that is measured on those is known of it."""
+        now = time.monotonic()
+        seconds = now - (self._recorded_at or started)
+        self._recorded_at = now
+        values = {
+            "step": step,
+            "steps": self.config.run.steps,
+            "time": time.time(),
+            "version": step,
+            "loss": stats.loss,
+            "lr": stats.lr,
+            "grad_norm": stats.grad_norm,
+            "updates": 1,
+            "updates_skipped": int(stats.skipped),
+            "passes": passes,
+            "seconds": seconds,
+            "wait_seconds": 0.0,
+            "learner_wait_ratio": 0.0,
+            "tokens_per_second": stats.tokens / seconds,
+            "memory_peak": (memory := peak_memory())[0],
+            "memory_limit": memory[1],
+            **stats.figures(),
+        }
+        record = fill("step", values)
+        record["alarms"] = self.alarms.look(record)
+        for text in record["alarms"]:
+            log.warning("%s", text)
+        self._keep(record, [])
+
+    def _keep(self, record: dict[str, Any], groups: list[tuple[RolloutGroup, int]]) -> None:
+        """Write a step's record down and show it everywhere; groups: with their staleness."""
         self.run.append_record(record)
-        log.info("step %d of %d: %s", step, self.config.run.steps, _in_words(record))
-        self._metrics.step_done(record, [(r.group, staleness(r.group, step - 1)) for r in groups])
+        log.info("step %d of %d: %s", record["step"], self.config.run.steps, _in_words(record))
+        self._metrics.step_done(record, groups)
         self._metrics.alarms(NAMES, self.alarms.active)
         self._trackers.write(record)
 

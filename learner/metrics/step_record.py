@@ -65,9 +65,10 @@ def step_record(
         **_policy_stats(config, stats),
         **_weight_stats(stats.by_sequence),
         "w_p99": stats.w_quantile(0.99),
-        **_group_stats(experience, config.sampling.group_size, around.filtered or Counter()),
-        **_staleness_stats(groups, experience, stats, step),
+        **_group_stats(experience, around.filtered or Counter()),
+        **_staleness_stats(groups, experience),
         **_flow_stats(groups, experience, stats, around),
+        **_right_lengths(groups),
         **{name: _parts(label, experience, stats, config) for name, label in breakdowns.items()},
         "by_staleness": {name: _by_age(stats, age) for age, name in enumerate(AGES) if stats.by_age.tokens([age])},
     }
@@ -88,6 +89,8 @@ def _sample_stats(rows: Sequence[int], experience: Experience, stats: StepStats,
         "overlong_penalty": mean(float(experience.penalties[k]) for k in rows)
         if experience.penalties is not None
         else None,
+        **{f"{name}_reward": mean(float(values[k]) for k in rows) for name, values in experience.paid.items()},
+        "sub_answers_found": mean(float(place > 0) for s in samples for place in s.grade.sub_answers or ()),
         "format_full": mean(float(f == 1.0) for f in formats),
         "no_answer": mean(float(s.grade.verdict == "no_answer") for s in samples),
         "entropy": stats.by_sequence.mean("entropy", rows),
@@ -186,11 +189,12 @@ def _by_age(stats: StepStats, age: int) -> dict[str, Any]:
     return fill("age", values)
 
 
-def _group_stats(experience: Experience, group_size: int, filtered: Counter[str]) -> dict[str, Any]:
+def _group_stats(experience: Experience, filtered: Counter[str]) -> dict[str, Any]:
     """Of the groups that were trained; those that dynamic sampling replaced count in zero_spread alone."""
     accuracy = np.array([np.nan if s.grade.accuracy is None else s.grade.accuracy for _, s in experience.samples])
-    means = [float(np.nanmean(g)) for g in accuracy.reshape(-1, group_size) if np.isfinite(g).any()]
-    rewards = experience.rewards.reshape(-1, group_size)
+    ends = np.cumsum(experience.sizes)[:-1]
+    means = [float(np.nanmean(g)) for g in np.split(accuracy, ends) if np.isfinite(g).any()]
+    rewards = np.split(experience.rewards, ends)
     equal = sum(bool(np.isfinite(g).any() and np.nanmax(g) == np.nanmin(g)) for g in rewards)
     seed = experience.disagreement
     counts, _ = np.histogram(means, bins=_HISTOGRAM_BINS, range=(0, 1))
@@ -210,8 +214,17 @@ def _group_stats(experience: Experience, group_size: int, filtered: Counter[str]
     }
 
 
-def _staleness_stats(groups: list[Rollout], experience: Experience, stats: StepStats, step: int) -> dict[str, Any]:
-    ages = [staleness(r.group, step - 1) for r in groups]
+def _right_lengths(groups: list[Rollout]) -> dict[str, Any]:
+    """The shortest and the longest right answer of a group, means over the groups that have one."""
+    lengths = [[s.n_tokens for s in r.group.samples if (s.grade.accuracy or 0.0) >= 1.0] for r in groups]
+    return {
+        "right_tokens_min": mean(min(group) for group in lengths if group),
+        "right_tokens_max": mean(max(group) for group in lengths if group),
+    }
+
+
+def _staleness_stats(groups: list[Rollout], experience: Experience) -> dict[str, Any]:
+    ages = [staleness(r.group, experience.version) for r in groups]
     tokens = [np.broadcast_to(s.age, len(s.completion)) for s in experience.sequences]
     lag = np.concatenate(tokens) if tokens else np.empty(0)
     mixed = [float(len({run[:2] for run in s.versions}) > 1) for _, s in experience.samples]
@@ -221,6 +234,7 @@ def _staleness_stats(groups: list[Rollout], experience: Experience, stats: StepS
         "token_lag_mean": float(lag.mean()) if lag.size else None,
         "token_lag_max": int(lag.max()) if lag.size else None,
         "mixed_version_samples": mean(mixed),
+        "version": experience.version,
     }
 
 

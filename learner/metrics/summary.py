@@ -51,7 +51,7 @@ def summarize(
         "staleness": {
             "target": config.staleness.target,
             "mean": mean(r["staleness_mean"] for r in records),
-            "max": max((r["staleness_max"] for r in records), default=0),
+            "max": max((r["staleness_max"] for r in records if r["staleness_max"] is not None), default=0),
         },
         "weights": {
             "syncs": len(reports),
@@ -60,14 +60,14 @@ def summarize(
             "logprob_gap_mean": mean(r.gap_mean for r in reports),
             "logprob_gap_max": max((r.gap_max for r in reports), default=None),
         },
-        "tokens": {"generated": generated_tokens, "trained": sum(r["trained_tokens"] for r in records)},
+        "tokens": {"generated": generated_tokens, "trained": sum(r["trained_tokens"] or 0 for r in records)},
         "learner_wait_ratio": sum(r["wait_seconds"] for r in records) / seconds if seconds else None,
         "generator_wait_ratio": mean(r["generator_wait_ratio"] for r in records),
         "step_seconds": seconds,
         "evaluation": {"before": before, "after": after},
-        "samples_masked": sum(r["samples_masked"] for r in records),
+        "samples_masked": sum(r["samples_masked"] or 0 for r in records),
         "alarms": [text for r in records for text in r.get("alarms", ())],
-        "ratio_off_max": max((r["ratio_off_max"] for r in records), default=None),
+        "ratio_off_max": max((r["ratio_off_max"] for r in records if r["ratio_off_max"] is not None), default=None),
         "diversity": summary_metrics(records),
     }
 

@@ -1,6 +1,6 @@
 """Experiment trackers: every step's record to TensorBoard and Weights & Biases, as `[trackers]` of the recipe asks.
 
-    step ─▶ write(record) ─▶ queue ─▶ thread: scalars ─▶ TensorBoard (<run>/tensorboard/), W & B
+    step ─▶ write(record) ─▶ queue ─▶ thread: scalars, texts ─▶ TensorBoard (<run>/tensorboard/), W & B
 
 A step only puts its record into the queue; importing (10 seconds), writing and uploading are the thread's, since any of
 them may hang: wandb.init waits for a network, a flush for a disk. A tracker that fails is left out from then on, with
@@ -15,8 +15,9 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +32,8 @@ _QUEUE_RECORDS = 1000
 
 class Tracker(Protocol):
     def write(self, step: int, at: float, values: Mapping[str, float]) -> None: ...
+
+    def show(self, step: int, at: float, rows: Sequence[Mapping[str, Any]]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -53,7 +56,7 @@ class Trackers:
             self._thread.start()
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Returns at once. `record` has `step`, and is not changed afterwards."""
+        """Returns at once. `record` has `step`, and is not changed afterwards; `shown`: samples, as rows of a table."""
         if self._thread.is_alive():
             try:
                 self._queue.put_nowait(record)
@@ -80,7 +83,11 @@ class Trackers:
             values, still = dict(scalars(record)), []
             for name, tracker in trackers:
                 with _left_out_if_it_fails(name):
-                    tracker.write(record["step"], record.get("time", time.time()), values)
+                    at = record.get("time", time.time())
+                    if rows := record.get("shown"):
+                        tracker.show(record["step"], at, rows)
+                    else:
+                        tracker.write(record["step"], at, values)
                     still.append((name, tracker))
             trackers = still
         for name, tracker in trackers:
@@ -104,6 +111,13 @@ class TensorBoard:
         self._writer.file_writer.add_summary(self._summary(value=numbers), step, at)
         self._writer.flush()
 
+    def show(self, step: int, at: float, rows: Sequence[Mapping[str, Any]]) -> None:
+        """As indented text, which Markdown leaves as it is."""
+        for sort, same in groupby(rows, key=lambda row: row["sort"]):
+            lines = [line for row in same for line in (*_facts(row), "", *row["text"].splitlines(), "")]
+            self._writer.add_text(f"samples/{sort}", "\n".join(f"    {line}" for line in lines), step, at)
+        self._writer.flush()
+
     def close(self) -> None:
         self._writer.close()
 
@@ -114,6 +128,7 @@ class WeightsAndBiases:
     def __init__(self, config: RunConfig, run_dir: Path, run_id: str) -> None:
         import wandb  # type: ignore[import-not-found]  # an extra
 
+        self._table: Any = wandb.Table
         self._run = wandb.init(
             project=config.trackers.wandb,
             name=run_id,
@@ -126,8 +141,17 @@ class WeightsAndBiases:
     def write(self, step: int, at: float, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
 
+    def show(self, step: int, at: float, rows: Sequence[Mapping[str, Any]]) -> None:
+        columns = list(rows[0])
+        self._run.log({"samples": self._table(columns=columns, data=[list(row.values()) for row in rows])}, step=step)
+
     def close(self) -> None:
         self._run.finish()
+
+
+def _facts(row: Mapping[str, Any]) -> list[str]:
+    reward = f"reward {row['reward']:.4g}, advantage {row['advantage']:.4g}, {row['tokens']} tokens"
+    return [f"{row['problem_id']} under {row['template']}: {row['verdict']}, {reward}"]
 
 
 def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

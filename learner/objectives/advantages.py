@@ -7,7 +7,7 @@ where the verifier failed: such a sample moves no baseline and has no advantage.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ Advantage = float | np.ndarray  # of a sample, or of each of its tokens
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's samples, groups in order and of equal size.
+    """One step's samples, groups in order, of `group_size` samples each, or of these sizes.
 
     rewards [samples], NaN: not graded; lengths [samples]: completion tokens that reach the loss, 0 for masked ones;
     clusters [samples]: equal numbers within a group are equal answers, -1: not known; penalties: a
@@ -28,7 +28,7 @@ class Batch:
 
     rewards: np.ndarray
     lengths: np.ndarray
-    group_size: int
+    group_size: int | Sequence[int]
     clusters: np.ndarray
     penalties: list[np.ndarray] | None = None
 
@@ -38,9 +38,20 @@ class Batch:
             return self.rewards
         return self.rewards - np.array([float(p.sum()) for p in self.penalties])
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """[groups]: samples of each."""
+        if isinstance(self.group_size, int):
+            return np.full(len(self.rewards) // self.group_size, self.group_size)
+        return np.array(self.group_size, dtype=np.int64)
+
+    def groups(self, values: np.ndarray) -> list[np.ndarray]:
+        """Values [samples] of each group."""
+        return np.split(values, np.cumsum(self.sizes)[:-1]) if len(values) else []
+
     def by_group(self, advantage: Callable[[np.ndarray], np.ndarray]) -> list[Advantage]:
-        groups = self.totals().reshape(-1, self.group_size)
-        return list(np.concatenate([advantage(g) for g in groups])) if len(groups) else []
+        groups = self.groups(self.totals())
+        return list(np.concatenate([advantage(g) for g in groups])) if groups else []
 
 
 def _graded(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -152,9 +163,9 @@ def reinforce_pp_baseline(batch: Batch) -> list[Advantage]:
     centred = batch.by_group(dr_grpo)
     use = np.isfinite(batch.rewards) & (batch.lengths > 0)
     values = [np.full(n, a) for n, a in zip(batch.lengths, centred, strict=True)]
-    differs = [_graded(g) is not None for g in batch.totals().reshape(-1, batch.group_size)]
+    differs = np.repeat([_graded(g) is not None for g in batch.groups(batch.totals())], batch.sizes)
     whitened = whiten(values, use, unbiased=True, epsilon=1e-8)
-    return [a if differs[k // batch.group_size] else np.zeros(len(a)) for k, a in enumerate(whitened)]
+    return [a if differ else np.zeros(len(a)) for a, differ in zip(whitened, differs, strict=True)]
 
 
 def batch_normalised(
@@ -184,8 +195,8 @@ class Disagreement:
 
 def disagreement(batch: Batch, c: ObjectiveConfig) -> Disagreement:
     """Of samples with a grade and a cluster."""
-    usable = (np.isfinite(batch.rewards) & (batch.clusters >= 0)).reshape(-1, batch.group_size)
-    clusters = [row[used] for row, used in zip(batch.clusters.reshape(usable.shape), usable, strict=True)]
+    usable = batch.groups(np.isfinite(batch.rewards) & (batch.clusters >= 0))
+    clusters = [row[used] for row, used in zip(batch.groups(batch.clusters), usable, strict=True)]
     factors = [seed_factor(answers, c.seed_alpha) for answers in clusters]
     return Disagreement(np.array(factors), np.array([len(np.unique(answers)) for answers in clusters]))
 
@@ -193,7 +204,7 @@ def disagreement(batch: Batch, c: ObjectiveConfig) -> Disagreement:
 def seed_grpo(batch: Batch, c: ObjectiveConfig) -> list[Advantage]:
     """Dr. GRPO's advantages times the factor of each group."""
     plain = np.array(batch.by_group(dr_grpo))
-    return list(plain * np.repeat(disagreement(batch, c).factors, batch.group_size))
+    return list(plain * np.repeat(disagreement(batch, c).factors, batch.sizes))
 
 
 ADVANTAGES: dict[str, Callable[[Batch, ObjectiveConfig], list[Advantage]]] = {

@@ -18,7 +18,7 @@ _MAX_LOG_WEIGHT = 20.0
 
 @dataclass(frozen=True)
 class Importance:
-    """weight [tokens]; truncated [tokens]: above the cap and brought down to it; dropped [tokens]: above and now 0."""
+    """weight [tokens]; truncated [tokens]: above the cap, brought down to it; dropped [tokens]: out of bounds, so 0."""
 
     weight: torch.Tensor
     truncated: torch.Tensor
@@ -33,7 +33,12 @@ def log_weight(proximal: torch.Tensor, behaviour: torch.Tensor) -> tuple[torch.T
 
 
 def importance(
-    log_w: torch.Tensor, lengths: torch.Tensor, level: str, cap: float | None = None, mode: str = "truncate"
+    log_w: torch.Tensor,
+    lengths: torch.Tensor,
+    level: str,
+    cap: float | None = None,
+    mode: str = "truncate",
+    low: float | None = None,
 ) -> Importance:
     """The weight of each token.
 
@@ -42,7 +47,7 @@ def importance(
         level: `token`: w itself (decoupled PPO, arXiv 2110.00641). `sequence`: the product over the sequence's
             tokens. `geometric`: its geometric mean, for losses with one ratio a sequence.
         cap: None: none. mode: what happens above it: `truncate` (TIS: min(w, cap)) or `mask` (0; AReaL's, arXiv
-            2505.24298, and MIS).
+            2505.24298, and MIS). low: with `mask`, what is below it becomes 0 too (IcePop).
     """
     if level == "sequence":
         log_w = over_tokens(segment_sum(log_w, lengths), lengths).clamp(-_MAX_LOG_WEIGHT, _MAX_LOG_WEIGHT)
@@ -51,7 +56,8 @@ def importance(
     weight = log_w.exp()
     above = torch.zeros_like(weight, dtype=torch.bool) if cap is None else weight > cap
     if mode == "mask":
-        return Importance(torch.where(above, 0.0, weight), torch.zeros_like(above), above)
+        outside = above if low is None else above | (weight < low)
+        return Importance(torch.where(outside, 0.0, weight), torch.zeros_like(above), outside)
     return Importance(weight.clamp(max=cap) if cap is not None else weight, above, torch.zeros_like(above))
 
 

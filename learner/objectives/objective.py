@@ -82,7 +82,7 @@ def correct(log_w: torch.Tensor, lengths: torch.Tensor, c: ObjectiveConfig) -> C
     none = torch.zeros_like(log_w, dtype=torch.bool)
     weight, truncated, dropped, refused = None, none, none, none
     if c.weight != "none":
-        made = importance(log_w, lengths, c.weight, c.weight_cap, c.weight_mode)
+        made = importance(log_w, lengths, c.weight, c.weight_cap, c.weight_mode, c.weight_low)
         weight, truncated, dropped = made.weight, made.truncated, made.dropped
     if c.reject != "none":
         refused = over_tokens(rejected(log_w, lengths, c.reject, c.reject_low, c.reject_high), lengths)
@@ -104,7 +104,7 @@ def combine(x: Inputs, c: ObjectiveConfig, weight_mean: float = 1.0) -> Outcome:
     correction = correct(log_w, x.lengths, c)
     loss = token.loss if correction.weight is None else token.loss * (correction.weight / weight_mean)
     if x.reference is not None and c.kl_in == "loss":
-        loss = loss + c.kl_coefficient * kl(x.logp, x.reference, c.kl_estimator)
+        loss = loss + c.kl_coefficient * kl(x.logp, x.reference, c.kl_estimator, c.kl_clamp)
     if c.entropy_coefficient:
         loss = loss - c.entropy_coefficient * x.entropy
     with torch.no_grad():

@@ -22,16 +22,19 @@ from chorus.learner.curriculum.hints import Hints, OnlineRatios, Probe
 from chorus.learner.curriculum.sampler import PassRates, Pool, choose
 from chorus.learner.curriculum.stages import Stages
 from chorus.learner.rollouts.template_sampler import TemplateDraw
+from chorus.problems.choice_forms import split_options
 from chorus.problems.identity import content, gather
+from chorus.problems.overlap import sharing
 from chorus.problems.rendering import Renderer, load_tokenizer, stop_tokens
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
 from chorus.protocol.messages import Problem, RolloutGroup, Sampling, Task, pack_ids
+from chorus.protocol.rewards import OPEN, Gates
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.templates.load import choose_templates
-from chorus.protocol.templates.template import Template
+from chorus.protocol.templates.template import Template, opening
 
 log = logging.getLogger("chorus.learner")
 
@@ -64,7 +67,7 @@ class Admission:
         asked = choose_templates(config.evaluation.templates, files, "evaluation.templates")
         self.evaluation_templates = asked or self.templates
         self.draw = TemplateDraw(config, self.templates)
-        problems = self._load(config.problems.train)
+        problems = self._without_overlap(self._load(config.problems.train))
         self.digests = {p.id: content(p) for p in problems}
         self.problems = [p for p in problems if self._fits(p.problem, self.templates)]
         self.too_long = len(problems) - len(self.problems)
@@ -75,8 +78,9 @@ class Admission:
             )
         if self.too_long:
             log.warning("%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long)
+        self._check_sub_answers()
         self.by_id = {problem.id: problem for problem in self.problems}
-        self.hints = Hints(config, self.tokenizer, lambda text: self._fits(text, self.templates))
+        self.hints = Hints(config, self.tokenizer, lambda text, begun: self._fits(text, self.templates, begun))
         self.online = OnlineRatios(config.curriculum.hints.online, config.run.steps)
         self.probe = Probe()
         self.stages = self._stages()
@@ -89,6 +93,31 @@ class Admission:
         except (OSError, ValueError, ImportError) as error:
             raise CannotGoOn(f"problems: {error}") from None
 
+    def _check_sub_answers(self) -> None:
+        """Raises CannotGoOn where they are paid and could never be found."""
+        if self.config.reward.interleaved is None:
+            return
+        missing = []
+        if not any(template.contract == "interleaved" for template in self.templates.values()):
+            missing.append("no template of templates.names asks for blocks in turn (`interleaved` does)")
+        if not any(problem.sub_answers for problem in self.problems):
+            missing.append("no problem of problems.train has `sub_answers`")
+        if missing:
+            raise CannotGoOn(
+                f"reward.interleaved pays sub-answers, and {', and '.join(missing)}: mend that, or set "
+                "reward.interleaved = none"
+            )
+
+    def _without_overlap(self, problems: list[Problem]) -> list[Problem]:
+        sources = self.config.problems.exclude_overlap
+        if not sources:
+            return problems
+        shared = sharing(problems, self._load(sources))
+        if len(shared) == len(problems):
+            raise CannotGoOn("problems.exclude_overlap leaves no problem to train on; name the sources of tests there")
+        log.warning("%d problems are left out: they stand in problems.exclude_overlap too", len(shared))
+        return [p for p in problems if p.id not in shared]
+
     def _stages(self) -> Stages:
         """Every stage's problems, so that one that has none is refused before the run begins."""
         config = self.config
@@ -100,22 +129,29 @@ class Admission:
                 reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(chosen.left_out.items()))
                 log.warning("stage %s: %d problems, without %s", stage.name, len(chosen.problems), reasons)
             pools.append(Pool(chosen, stage, config.run.seed, config.learner.groups_per_step))
-        return Stages(config.curriculum.all_stages, pools)
+        return Stages(config, pools)
 
     def open(self, run: RunFolder) -> None:
         """Take up what earlier learners of this run have left; before anything is admitted."""
+        self.stages.solved.open(run.solved)
         self.stages.open(run.stages)
         self.online.open(run.hints)
 
-    def _fits(self, text: str, templates: Mapping[str, Template]) -> bool:
-        """Whether a problem's text fits under each of these templates."""
+    def _fits(self, text: str, templates: Mapping[str, Template], begun: str = "") -> bool:
+        """Whether a problem's text, and an answer's beginning, fit under each of these templates."""
         limit = self.config.problems.max_prompt_tokens
-        return all(len(self._renderer.ids(t, text)) <= limit for t in templates.values())
+        return all(len(self._renderer.ids(t, text, begun)) <= limit for t in templates.values())
+
+    def ids(self, template: Template, text: str) -> list[int]:
+        """The prompt's token ids for what a user says, in the run's chat format."""
+        return self._renderer.ids(template, text)
 
     def render(self, problem: Problem, template: Template, hint_ratio: float = 0.0) -> list[int]:
         """The prompt's token ids, hint and prefill included."""
-        text = self.hints.text(problem, hint_ratio) if hint_ratio else problem.problem
-        return self._renderer.ids(template, text)
+        if not hint_ratio:
+            return self._renderer.ids(template, problem.problem)
+        begun = self.hints.begun(problem, hint_ratio)
+        return self._renderer.ids(template, self.hints.text(problem, hint_ratio), begun)
 
     def at(self, index: int, step: int | None = None) -> tuple[int, Prompted]:
         """(epoch, prompt) of an admission index; `step` that it is admitted for, from 1 (by default the one that it
@@ -126,8 +162,11 @@ class Admission:
         return epoch, Prompted(problem, name, self.render(problem, self.templates[name], ratio), ratio)
 
     def _hint_ratio(self, index: int, problem: Problem, step: int) -> float:
+        several = self.stages.ratio(index)
+        if several is not None:
+            return several
         ratio = self.stages.of(index).hint_ratio
-        if not ratio or self.hints.is_probe(problem.id):
+        if not ratio or isinstance(ratio, list) or self.hints.is_probe(problem.id):
             return 0.0
         if ratio == "online":
             return self.hints.lower(problem, self.online.wanted(problem.id, step), self.online.config.move)
@@ -135,25 +174,34 @@ class Admission:
 
     def task(self, index: int, min_version: int, step: int | None = None) -> Task:
         epoch, prompted = self.at(index, step)
-        s = self.config.sampling
-        longest = self.stages.of(index).max_tokens or s.max_tokens
-        sampling = Sampling(temperature=s.temperature, max_tokens=longest, stop=self.stop)
-        return self._task(index, epoch, prompted, s.group_size, sampling, min_version)
+        s, stage = self.config.sampling, self.stages.of(index)
+        sampling = Sampling(
+            temperature=stage.temperature or s.temperature, max_tokens=stage.max_tokens or s.max_tokens, stop=self.stop
+        )
+        return self._task(index, epoch, prompted, self.stages.group_size(index), sampling, min_version)
+
+    def _opened(self, prompted: Prompted) -> str:
+        """The marker that the prompt has written because the answer's beginning stands behind it."""
+        begun = self.hints.begun(prompted.problem, prompted.hint_ratio) if prompted.hint_ratio else ""
+        return opening(self.templates[prompted.template]) if begun else ""
 
     def observe(self, group: RolloutGroup) -> None:
         """A graded group came back, whether it will be trained or not: the probe and online hints learn from it."""
         task = group.task
         known = [s.grade.accuracy for s in group.samples if s.grade.accuracy is not None]
-        if not known or not self.config.curriculum.gives_hints:
+        if not known:
+            return
+        self.stages.observe(task.index, task.problem_id, statistics.fmean(known))
+        if not self.config.curriculum.gives_hints:
             return
         if self.hints.is_probe(task.problem_id):
             self.probe.add(known)
         elif self.stages.of(task.index).hint_ratio == "online":
             self.online.observe(task.index, task.problem_id, task.hint_ratio, statistics.fmean(known))
 
-    def observe_step(self, groups: list[Rollout]) -> None:
-        """A step was trained: adaptive weights of templates follow it."""
-        self.draw.observe(groups)
+    def observe_step(self, groups: list[Rollout], gates: Gates = OPEN) -> None:
+        """A step was trained: adaptive weights of templates follow it. gates: of its reward."""
+        self.draw.observe(groups, gates)
 
     def evaluation_tasks(self, first_index: int, min_version: int) -> list[Task]:
         """Held-out problems, templates in equal shares: each `samples` times sampled, then once greedily."""
@@ -217,8 +265,11 @@ class Admission:
             gold=prompted.problem.answers,
             tests=prompted.problem.tests,
             row=prompted.problem.row,
+            sub_answers=prompted.problem.sub_answers or [],
             template=prompted.template,
             hint_ratio=prompted.hint_ratio,
+            opened=self._opened(prompted),
+            options=split_options(prompted.problem.problem)[1] if prompted.problem.kind == "choice" else [],
             prompt_ids=pack_ids(prompted.ids),
             group_size=size,
             sampling=sampling,

@@ -79,6 +79,10 @@ class Collector:
             if (ready := self._check(entry)) and self._informative(ready):
                 self.window.add(ready, durable_step)
 
+    def coming_again(self, durable_step: int) -> range:
+        """The steps that a crash undid and that are trained next, as they were recorded."""
+        return range(durable_step + 1, durable_step + 1 + len(self.forced))
+
     def _whole(self, step: int, entries: list[Entry]) -> list[Rollout]:
         """A recorded step's groups, if every one of them can be trained again."""
         found = [self._judge(entry) for entry in entries]
@@ -92,21 +96,28 @@ class Collector:
             )
         return [rollout for rollout in found if isinstance(rollout, Rollout)]
 
-    def admit(self, step: int, steps_left: int) -> None:
-        """Fill the free slots, but never with more groups than the rest of the run can train."""
+    def admit(self, step: int, steps_left: int, version: int | None = None) -> None:
+        """Fill the free slots, but never with more groups than the rest of the run can train.
+
+        version: of the weights after `step`; None: nothing but steps has trained them.
+        """
         wanted = steps_left * self.config.learner.groups_per_step - len(self.window.outstanding)
         room = min(self.config.capacity - len(self.window.outstanding), wanted)
         if room <= 0:
             return
-        min_version = step if self.config.staleness.target == 0 else 0
+        newest = step if version is None else version
+        min_version = newest if self.config.staleness.target == 0 else 0
         first = self.next_index
         tasks = [self.admission.task(first + k, min_version, step + 1) for k in range(room)]
         taken = self.ledger.admit(first, [t.encode() for t in tasks], self.config.capacity)
         self.window.outstanding |= dict.fromkeys(range(first, first + taken), step)
         self.next_index += taken
 
-    def next_step(self, step: int, steps_left: int, check: Callable[[], None]) -> list[Rollout]:
-        """Block until a step's groups are there; `check` raises when waiting has become pointless.
+    def next_step(
+        self, step: int, steps_left: int, check: Callable[[], None], version: int | None = None
+    ) -> list[Rollout]:
+        """Block until a step's groups are there; `check` raises when waiting has become pointless. `version` as for
+        `admit`.
 
         Raises CannotGoOn after learner.collect_deadline_s of nothing.
         """
@@ -116,9 +127,9 @@ class Collector:
         last_news = time.monotonic()
         while True:
             check()
-            self.admit(step, steps_left)
+            self.admit(step, steps_left, version)
             if (groups := self.window.take(step)) is not None:
-                if fresh := self._not_stale(groups, step):
+                if fresh := self._not_stale(groups, step, step if version is None else version):
                     return fresh
                 continue
             entries = self.ledger.read(self.config.capacity, _BLOCK_S)
@@ -142,8 +153,8 @@ class Collector:
         if self.ledger.accounts().outstanding != len(self.window.outstanding):
             self.window.recount(self.ledger.outstanding_indices(), step)
 
-    def _not_stale(self, groups: list[Rollout], step: int) -> list[Rollout] | None:
-        stale = [r for r in groups if staleness(r.group, step) > self.config.staleness.max]
+    def _not_stale(self, groups: list[Rollout], step: int, version: int) -> list[Rollout] | None:
+        stale = [r for r in groups if staleness(r.group, version) > self.config.staleness.max]
         if not stale:
             return groups
         self._drop("stale", [r.entry for r in stale])
@@ -171,8 +182,8 @@ class Collector:
         """Whether a group can be trained; changes nothing."""
         try:
             group = read_group(entry, self.admission)
-            if group.task.group_size != self.config.sampling.group_size:
-                raise MessageError(f"{group.task.group_size} samples, not sampling.group_size")
+            if group.task.group_size != self.admission.stages.group_size(group.task.index):
+                raise MessageError(f"{group.task.group_size} samples, not sampling.group_size or its stage's own")
         except MessageError as error:
             return _Fault("corrupt", str(error))
         spec = self.config.reward_spec

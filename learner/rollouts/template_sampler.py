@@ -18,7 +18,7 @@ import numpy as np
 
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
-from chorus.protocol.rewards import compose
+from chorus.protocol.rewards import OPEN, Gates, compose_group
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.templates.sampling import adapted, base_weights, draw
@@ -62,17 +62,14 @@ class TemplateDraw:
                 found.setdefault(name, []).extend(values)
         return {name: float(np.mean(values)) for name, values in found.items() if len(values) >= MIN_GROUPS}
 
-    def observe(self, groups: list[Rollout]) -> None:
-        """Take in the groups of one step, in the order of steps."""
+    def observe(self, groups: list[Rollout], gates: Gates = OPEN) -> None:
+        """Take in the groups of one step, in the order of steps. gates: of its reward."""
         if not self._window:
             return
         step: dict[str, list[float]] = {}
         for ready in sorted(groups, key=lambda r: r.group.task.index):
-            rewards = [
-                compose(self.config.reward_spec, s.grade.accuracy, s.grade.format, s.n_tokens, s.grade.scores).total
-                for s in ready.group.samples
-            ]
-            known = [reward for reward in rewards if reward is not None]
+            parts = compose_group(self.config.reward_spec, ready.group.samples, gates)
+            known = [part.total for part in parts if part.total is not None]
             if len(known) > 1:
                 step.setdefault(ready.group.task.template, []).append(float(np.var(known)))
         self._seen.append(step)
@@ -80,6 +77,9 @@ class TemplateDraw:
     def restore(self, run: RunFolder, step: int) -> None:
         """Observe again what the run had observed after `step`."""
         self._seen.clear()
+        if not self._window:
+            return
+        gates = {record["step"]: Gates.of_record(record) for record in run.records()}
         for number, path in stored_steps(run):
             if step - self._window < number <= step:
-                self.observe(read_step(path))
+                self.observe(read_step(path), gates.get(number, OPEN))

@@ -19,6 +19,7 @@ class TrainingSequence:
 
     behaviour [completion tokens]: the engine's log-probabilities; advantage: of the sample, or [completion tokens];
     age [completion tokens], or one for all: steps between the weights that sampled a token and the step's first ones.
+    temperature: that the sample was drawn at; None, for all of a step: the run's.
     """
 
     prompt: np.ndarray
@@ -26,6 +27,7 @@ class TrainingSequence:
     behaviour: np.ndarray
     advantage: float | np.ndarray
     age: int | np.ndarray = 0
+    temperature: float | None = None
 
     @property
     def length(self) -> int:
@@ -37,8 +39,8 @@ class MicroBatch:
     """One forward pass. `n` is the number of completion tokens in it.
 
     input_ids [rows, width]; index [n]: flat positions whose next token is predicted; target [n], behaviour [n],
-    advantage [n], age [n]; lengths [sequences]: completion tokens of each; origin: which sequences, and where each
-    one's tokens lie among the n.
+    advantage [n], age [n]; temperature [n], or None: the run's; lengths [sequences]: completion tokens of each; origin:
+    which sequences, and where each one's tokens lie among the n.
     """
 
     input_ids: torch.Tensor
@@ -47,6 +49,7 @@ class MicroBatch:
     behaviour: torch.Tensor
     advantage: torch.Tensor
     age: torch.Tensor
+    temperature: torch.Tensor | None
     lengths: torch.Tensor
     origin: list[tuple[int, slice]]
 
@@ -58,6 +61,7 @@ class MicroBatch:
             behaviour=self.behaviour.to(device),
             advantage=self.advantage.to(device),
             age=self.age.to(device),
+            temperature=None if self.temperature is None else self.temperature.to(device),
             lengths=self.lengths.to(device),
             origin=self.origin,
         )
@@ -103,9 +107,15 @@ def _tensors(sequences: Sequence[TrainingSequence], members: list[int]) -> Micro
         behaviour=torch.from_numpy(np.concatenate([s.behaviour for s in chosen]).astype(np.float32)),
         advantage=torch.from_numpy(_per_token([s.advantage for s in chosen], chosen).astype(np.float32)),
         age=torch.from_numpy(_per_token([s.age for s in chosen], chosen).astype(np.int64)),
+        temperature=_temperature(chosen),
         lengths=torch.tensor([len(s.completion) for s in chosen]),
         origin=origin,
     )
+
+
+def _temperature(sequences: Sequence[TrainingSequence]) -> torch.Tensor | None:
+    known = [s.temperature for s in sequences if s.temperature is not None]
+    return torch.from_numpy(_per_token(known, sequences).astype(np.float32)) if known else None
 
 
 def _per_token(values: Sequence[float | np.ndarray], sequences: Sequence[TrainingSequence]) -> np.ndarray:

@@ -1,26 +1,49 @@
-"""Checkpoints written and loaded: collectives of all ranks. Their layout is protocol/run_folder/checkpoints.py's."""
+"""Checkpoints written and loaded: collectives of all ranks. Their layout is protocol/run_folder/checkpoints.py's.
+
+`optimizers`: by the name under which the checkpoint has them. One that has never stepped is not in it, and one that is
+not in it begins anew.
+"""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
 
 from chorus.learner.training.export import check_export, export
 from chorus.learner.training.policy import Policy
 from chorus.protocol.run_folder.checkpoints import EXPORT, STATE, Manifest, folder_of, read_manifest, write_manifest
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 
+Optimizers = Mapping[str, torch.optim.Optimizer]
+_REFERENCE = "reference"
+
 
 def save(
-    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, manifest: Manifest, check: bool = False
+    folder: Path,
+    policy: Policy,
+    optimizers: Optimizers,
+    manifest: Manifest,
+    check: bool = False,
+    reference: Policy | None = None,
 ) -> Path:
-    """Write a checkpoint; a collective, all ranks call it. Returns its folder. `check`: look at its export, too."""
+    """Write a checkpoint; a collective, all ranks call it. Returns its folder. `check`: look at its export, too.
+    `reference`: where it must be in it, since it is not the policy that the run began with."""
     path = folder_of(folder, manifest.step)
     rank = dist.get_rank() if dist.is_initialized() else 0
     if rank == 0:
@@ -28,9 +51,10 @@ def save(
         path.mkdir(parents=True)
     if dist.is_initialized():
         dist.barrier()
-    model_state, optimizer_state = get_state_dict(policy, optimizer)
+    stepped = {name: optimizer for name, optimizer in optimizers.items() if optimizer.state}
+    state = _state_of(policy, stepped, reference)
     try:
-        state_dict_saver.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=str(path / STATE))
+        state_dict_saver.save(state, checkpoint_id=str(path / STATE))
     except CheckpointException as error:  # a BaseException, which nobody expects
         rank, (cause, _) = next(iter(error.failures.items()))
         raise RuntimeError(f"{path}: rank {rank} can't write it: {cause}") from cause
@@ -43,14 +67,29 @@ def save(
     return path
 
 
-def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manifest:
-    """Restore policy and optimizer in place; a collective. The optimizer's settings stay those of the configuration.
+def has_reference(path: Path) -> bool:
+    """Whether the checkpoint holds a reference policy."""
+    return any(name.startswith(f"{_REFERENCE}.") for name in _stored(path))
+
+
+def _stored(path: Path) -> Iterable[str]:
+    """The names of all that the checkpoint holds."""
+    return FileSystemReader(path / STATE).read_metadata().state_dict_metadata
+
+
+def load(path: Path, policy: Policy, optimizers: Optimizers, reference: Policy | None = None) -> Manifest:
+    """Restore policy, optimizers and, where it is given, the reference in place; a collective. The optimizers' settings
+    stay those of the configuration.
 
     Raises CannotGoOn for the state of a model of other shapes.
     """
-    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    model_state, optimizer_state = get_state_dict(policy, optimizer)
-    state = {"model": model_state, "optimizer": optimizer_state}
+    stored = _stored(path)
+    known = {name: o for name, o in optimizers.items() if any(key.startswith(f"{name}.") for key in stored)}
+    for name, optimizer in optimizers.items():
+        optimizer.zero_grad(set_to_none=True)
+        if name not in known:
+            optimizer.state.clear()
+    state = _state_of(policy, known, reference)
     try:
         state_dict_loader.load(state, checkpoint_id=str(path / STATE))
     except CheckpointException as error:
@@ -59,7 +98,19 @@ def load(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Manife
             f"{path}: it can't be loaded into the model of model.path ({first_line(cause)}); resume with the model "
             "that the run began with"
         ) from None
-    set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-    for group, wanted in zip(optimizer.param_groups, settings, strict=True):
-        group.update(wanted)
+    for name, optimizer in known.items():
+        settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state[name])
+        for group, wanted in zip(optimizer.param_groups, settings, strict=True):
+            group.update(wanted)
+    if reference is not None:
+        set_model_state_dict(reference, state[_REFERENCE])
     return read_manifest(path)
+
+
+def _state_of(policy: Policy, optimizers: Optimizers, reference: Policy | None) -> dict[str, Any]:
+    """What torch.distributed.checkpoint writes, and reads into."""
+    state: dict[str, Any] = {"model": get_model_state_dict(policy)}
+    if reference is not None:
+        state[_REFERENCE] = get_model_state_dict(reference)
+    return state | {name: get_optimizer_state_dict(policy, optimizer) for name, optimizer in optimizers.items()}

@@ -1,6 +1,6 @@
 """More than one learner rank: rank 0 decides, all ranks carry out the same calls in the same order.
 
-    rank 0      reference(...)      step(...)      snapshot(...)      save(...)      load(...)      stop()
+    rank 0      reset_reference   reference   step   supervise   snapshot   save   load   stop
     others      follow(): receive the call, make it, wait for the next
 
 A call is one msgpack message broadcast over gloo (never pickled). Rank 0 returns the result; the others
@@ -10,7 +10,8 @@ only take part in its collectives. All ranks gather weights before rank 0 sends 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
@@ -27,9 +28,11 @@ from torch.distributed.tensor import DTensor
 from chorus.learner.training import checkpoint
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.policy import Policy, freeze, load_policy, wire_names
+from chorus.learner.training.supervised import Supervised, SupervisedStats
 from chorus.learner.training.token_stats import StepStats
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.settings import StepSettings
 from chorus.protocol.messages import (
     Version,
     WeightCheck,
@@ -38,6 +41,7 @@ from chorus.protocol.messages import (
     unpack_floats,
     unpack_ids,
 )
+from chorus.protocol.run_folder.demonstrations import Demonstration
 from chorus.protocol.weights import (
     BucketPlan,
     describe,
@@ -87,13 +91,11 @@ class DistributedTrainer:
     ) -> None:
         self.config = config
         self.device = device
-        policy = load_policy(config, device)
-        reference = freeze(load_policy(config, device)) if config.objective.needs_reference else None
-        if dist.is_initialized():
-            for model in filter(None, (policy, reference)):
-                _shard(model, config, device)
-        self.trainer = Trainer(policy, config, device, reference)
-        self.manifest = checkpoint.load(start_from, policy, self.trainer.optimizer) if start_from is not None else None
+        policy = _sharded(load_policy(config, device), config, device)
+        self.trainer = Trainer(policy, config, device, self._first_reference())
+        self.supervised = Supervised(self.trainer, config.supervision, config.run.steps)
+        self._reference_is_first = True
+        self.manifest = None if start_from is None else self._load(start_from)
         parameters = wire_names(policy)
         self._parameters = [p for _, p in parameters]
         self._check_exports = self._check_next = check_exports
@@ -106,10 +108,21 @@ class DistributedTrainer:
         self._tell("reference", [_flatten(s) for s in sequences])
         return self.trainer.reference_log_probabilities(sequences)
 
-    def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
+    def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
         """One training step on all ranks."""
-        self._tell("step", [[_flatten(s) for s in batch] for batch in minibatches])
-        return self.trainer.step(minibatches)
+        settings = settings or StepSettings.of(self.config)
+        self._tell("step", [[[_flatten(s) for s in batch] for batch in minibatches], asdict(settings)])
+        return self.trainer.step(minibatches, settings)
+
+    def reset_reference(self, reset_optimizer: bool) -> None:
+        """The current policy becomes the reference policy on all ranks."""
+        self._tell("reset_reference", reset_optimizer)
+        self._reset_reference(reset_optimizer)
+
+    def supervise(self, batch: Sequence[Demonstration]) -> SupervisedStats:
+        """One supervised update on all ranks."""
+        self._tell("supervise", [[d.problem_id, d.template, d.prompt, d.target, d.verdict] for d in batch])
+        return self.supervised.step(batch)
 
     def snapshot(self, version: Version, prefixes: list[list[int]]) -> Snapshot:
         """Copy the weights to host memory, with what the learner predicts after each prefix."""
@@ -120,13 +133,13 @@ class DistributedTrainer:
     def save(self, folder: Path, manifest: checkpoint.Manifest) -> Path:
         self._tell("save", [str(folder), manifest.step])
         check, self._check_next = self._check_next, False
-        return checkpoint.save(folder, self.trainer.policy, self.trainer.optimizer, manifest, check)
+        return self._save(folder, manifest, check)
 
     def load(self, path: Path) -> None:
         """Policy and optimizer as this checkpoint holds them."""
         self._tell("load", str(path))
         self._check_next = self._check_exports
-        checkpoint.load(path, self.trainer.policy, self.trainer.optimizer)
+        self._load(path)
 
     def stop(self) -> None:
         self._tell("stop", None)
@@ -148,7 +161,12 @@ class DistributedTrainer:
             dist.broadcast(data, 0)
             call, argument = msgpack.unpackb(data.numpy().tobytes())
             if call == "step":
-                self.trainer.step([[_restore(s) for s in batch] for batch in argument])
+                batches, settings = argument
+                self.trainer.step([[_restore(s) for s in batch] for batch in batches], StepSettings(**settings))
+            elif call == "reset_reference":
+                self._reset_reference(argument)
+            elif call == "supervise":
+                self.supervised.step([Demonstration(*fields) for fields in argument])
             elif call == "reference":
                 self.trainer.reference_log_probabilities([_restore(s) for s in argument])
             elif call == "snapshot":
@@ -157,13 +175,42 @@ class DistributedTrainer:
             elif call == "save":
                 folder, step = argument
                 placeholder = checkpoint.Manifest(step, 0, {})  # rank 0 writes the manifest
-                checkpoint.save(Path(folder), self.trainer.policy, self.trainer.optimizer, placeholder)
+                self._save(Path(folder), placeholder)
             elif call == "load":
-                checkpoint.load(Path(argument), self.trainer.policy, self.trainer.optimizer)
+                self._load(Path(argument))
             else:
                 return
 
     # -- all ranks --------------------------------------------------------------------------------------
+
+    @property
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"optimizer": self.trainer.optimizer, "supervised": self.supervised.optimizer}
+
+    def _first_reference(self) -> Policy | None:
+        """The policy that the run began with, where the objective needs one."""
+        if not self.config.objective.needs_reference:
+            return None
+        return _sharded(freeze(load_policy(self.config, self.device)), self.config, self.device)
+
+    def _save(self, folder: Path, manifest: checkpoint.Manifest, check: bool = False) -> Path:
+        """With the reference where it may be another one than the first."""
+        t = self.trainer
+        reference = t.reference if self.config.reference.resets else None
+        return checkpoint.save(folder, t.policy, self._optimizers, manifest, check, reference)
+
+    def _load(self, path: Path) -> checkpoint.Manifest:
+        """Policy, optimizers and reference as this checkpoint holds them; without a reference in it, the first one."""
+        t = self.trainer
+        stored = t.reference is not None and checkpoint.has_reference(path)
+        if not stored and not self._reference_is_first:
+            t.reference = self._first_reference()
+        self._reference_is_first = not stored
+        return checkpoint.load(path, t.policy, self._optimizers, t.reference if stored else None)
+
+    def _reset_reference(self, reset_optimizer: bool) -> None:
+        self._reference_is_first = False
+        self.trainer.reset_reference(reset_optimizer)
 
     @torch.no_grad()
     def _gather(self, to_host: bool) -> list[torch.Tensor]:
@@ -198,7 +245,10 @@ class DistributedTrainer:
         return points, fmean(rounding or [0.0])
 
 
-def _shard(policy: Policy, config: RunConfig, device: torch.device) -> None:
+def _sharded(policy: Policy, config: RunConfig, device: torch.device) -> Policy:
+    """Itself, in parts where there are several ranks."""
+    if not dist.is_initialized():
+        return policy
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     half = config.model.dtype == "bfloat16"
     precision = (
@@ -207,20 +257,22 @@ def _shard(policy: Policy, config: RunConfig, device: torch.device) -> None:
     for layer in policy.hf.get_decoder().layers:
         fully_shard(layer, mesh=mesh, mp_policy=precision)
     fully_shard(policy, mesh=mesh, mp_policy=precision)
+    return policy
 
 
 def _flatten(s: TrainingSequence) -> list[Any]:
     advantage = pack_floats(s.advantage) if isinstance(s.advantage, np.ndarray) else s.advantage
     age = pack_ids(s.age) if isinstance(s.age, np.ndarray) else s.age
-    return [pack_ids(s.prompt), pack_ids(s.completion), pack_floats(s.behaviour), advantage, age]
+    return [pack_ids(s.prompt), pack_ids(s.completion), pack_floats(s.behaviour), advantage, age, s.temperature]
 
 
 def _restore(fields: list[Any]) -> TrainingSequence:
-    prompt, completion, behaviour, advantage, age = fields
+    prompt, completion, behaviour, advantage, age, temperature = fields
     return TrainingSequence(
         np.array(unpack_ids(prompt)),
         np.array(unpack_ids(completion)),
         unpack_floats(behaviour),
         unpack_floats(advantage) if isinstance(advantage, bytes) else advantage,
         unpack_ids(age) if isinstance(age, bytes) else age,
+        temperature,
     )

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, GenerationConfig
 
 from chorus.learner.training.policy import Policy
 from chorus.problems.rendering import load_tokenizer
+from chorus.protocol.run_folder.files import read_json, write_json
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.runtime.model_folder import copy_text_files, model_folder, tensors_of
 
@@ -32,6 +34,21 @@ def export(policy: Policy, full: Mapping[str, Any], path: Path) -> None:
         hf.generation_config = GenerationConfig()
     hf.save_pretrained(path, state_dict={name.removeprefix("hf."): tensor for name, tensor in full.items()})
     copy_text_files(model_folder(hf.config.name_or_path), path)
+
+
+def to_dtype(path: Path, dtype: str) -> None:
+    """Rewrite an export's weights in this dtype, file by file, each whole or not at all."""
+    wanted: torch.dtype = getattr(torch, dtype)
+    for file in sorted(path.glob("*.safetensors")):
+        tensors = load_file(file)
+        if all(tensor.dtype == wanted for tensor in tensors.values() if tensor.is_floating_point()):
+            continue
+        smaller = {k: t.to(wanted) if t.is_floating_point() else t for k, t in tensors.items()}
+        partial = file.with_name(file.name + ".partial")
+        save_file(smaller, partial, metadata={"format": "pt"})
+        partial.replace(file)
+    config = read_json(path / "config.json")
+    write_json(path / "config.json", config | {key: dtype for key in ("dtype", "torch_dtype") if key in config})
 
 
 def check_export(policy: Policy, path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
@@ -36,6 +37,7 @@ class Policy(torch.nn.Module):
         target: torch.Tensor | None = None,
         top: int = 0,
         entropy_gradient: bool = False,
+        temperature: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities at the sampling temperature, in float32.
 
@@ -43,6 +45,7 @@ class Policy(torch.nn.Module):
             input_ids: [rows, width], right-padded.
             index: [n] flat positions at which the next token is predicted.
             target: [n] next tokens. None: the `top` likeliest instead.
+            temperature: [n] at which each was sampled, where that is not the run's for all.
 
         Returns:
             (log-probability of the target [n], entropy [n], with gradient only where `entropy_gradient` asks for
@@ -56,21 +59,33 @@ class Policy(torch.nn.Module):
             return best.values, best.indices
         rows = max(1, _CHUNK_ELEMENTS // head.weight.shape[0])
         if len(index) <= rows:
-            return self._score(head, hidden, target, entropy_gradient)
+            return self._score(head, hidden, target, entropy_gradient, temperature)
+        heats = [None] * -(-len(index) // rows) if temperature is None else temperature.split(rows)
         parts = [
-            checkpoint(self._score, head, h, t, entropy_gradient, use_reentrant=False)
-            for h, t in zip(hidden.split(rows), target.split(rows), strict=True)
+            checkpoint(self._score, head, h, t, entropy_gradient, heat, use_reentrant=False)
+            for h, t, heat in zip(hidden.split(rows), target.split(rows), heats, strict=True)
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])  # type: ignore[index]
 
-    def _log_softmax(self, head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    def _log_softmax(
+        self, head: torch.nn.Module, hidden: torch.Tensor, temperature: torch.Tensor | None = None
+    ) -> torch.Tensor:
         logits = head(hidden).float()
-        return torch.log_softmax(logits if self.temperature == 1.0 else logits / self.temperature, dim=-1)
+        if temperature is not None:
+            logits = logits / temperature.unsqueeze(-1)
+        elif self.temperature != 1.0:
+            logits = logits / self.temperature
+        return torch.log_softmax(logits, dim=-1)
 
     def _score(
-        self, head: torch.nn.Module, hidden: torch.Tensor, target: torch.Tensor, entropy_gradient: bool
+        self,
+        head: torch.nn.Module,
+        hidden: torch.Tensor,
+        target: torch.Tensor,
+        entropy_gradient: bool,
+        temperature: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        logp = self._log_softmax(head, hidden)
+        logp = self._log_softmax(head, hidden, temperature)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropy = _entropy(logp)
         return logp.gather(-1, target.unsqueeze(-1)).squeeze(-1), entropy
@@ -97,7 +112,8 @@ def load_policy(config: RunConfig, device: torch.device) -> Policy:
     hf.config.use_cache = False
     if config.learner.gradient_checkpointing:
         checkpoint_layers(hf)
-    return Policy(hf.to(device), config.sampling.temperature)
+    # What will be sharded goes to the device layer by layer, as FSDP takes it: whole, it might not fit there.
+    return Policy(hf if dist.is_initialized() else hf.to(device), config.sampling.temperature)
 
 
 def freeze(policy: Policy) -> Policy:

@@ -13,6 +13,7 @@ from chorus.learner.objectives.objective import TOKEN_STATS
 from chorus.learner.training.batch import MicroBatch
 from chorus.protocol.metrics import step
 
+KEPT = ("entropy", "ratio")  # of every token, where they are asked for
 AGES = len(step.AGES)  # staleness buckets
 _COLUMNS = 1 + len(TOKEN_STATS)  # tokens, then each statistic's sum over them
 _LOG_W_BIN = 0.02
@@ -68,7 +69,10 @@ class TokenSums:
 
 @dataclass
 class StepStats:
-    """One step on all ranks. Rows of `by_sequence` are the step's sequences in order, of `by_age` the buckets."""
+    """One step on all ranks. Rows of `by_sequence` are the step's sequences in order, of `by_age` the buckets.
+
+    lengths: tokens of every sequence, where `by_token` shall keep KEPT of each of them; a rank's own are nonzero.
+    """
 
     sequences: int
     loss: float = 0.0
@@ -76,11 +80,20 @@ class StepStats:
     grad_norms: list[float] = field(default_factory=list)
     skipped_updates: int = 0  # a gradient that was no finite number, or nothing to train on
     ratio_off_max: float = 0.0  # first update: max |current / behaviour - 1|
+    lengths: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         self.by_sequence = TokenSums.empty(self.sequences)
         self.by_age = TokenSums.empty(AGES)
         self._log_w = np.zeros((AGES, _BINS))
+        self._starts = np.cumsum([0, *self.lengths])
+        self._kept = np.zeros((len(KEPT), int(self._starts[-1])))
+
+    def by_token(self, name: str) -> list[np.ndarray] | None:
+        """[tokens] float32 of every sequence; None where they are not kept."""
+        if not self.lengths:
+            return None
+        return np.split(self._kept[KEPT.index(name)].astype("<f4"), self._starts[1:-1])
 
     @property
     def tokens(self) -> int:
@@ -99,6 +112,9 @@ class StepStats:
         self.by_age.add(ages, table[:, order], starts)
         at = age * _BINS + _log_w_bin(table[TOKEN_STATS.index("w")])
         self._log_w += np.bincount(at, minlength=AGES * _BINS).reshape(AGES, _BINS)
+        for i, where in b.origin if self.lengths else ():
+            start, end = self._starts[offset + i : offset + i + 2]
+            self._kept[:, start:end] = table[[TOKEN_STATS.index(name) for name in KEPT], where]
         if offset == 0:
             off = np.abs(table[TOKEN_STATS.index("ratio")] - 1).max()
             self.ratio_off_max = max(self.ratio_off_max, float(off))
@@ -113,14 +129,14 @@ class StepStats:
 
     def reduce(self, device: torch.device) -> None:
         """Sum over ranks, so that every rank reports the same."""
-        parts = [self.by_sequence.table, self.by_age.table, self._log_w, np.array([self.loss])]
+        parts = [self.by_sequence.table, self.by_age.table, self._log_w, np.array([self.loss]), self._kept]
         total = torch.from_numpy(np.concatenate([part.ravel() for part in parts])).to(device)
         dist.all_reduce(total)
         at = 0
         for part in parts:
             part[...] = total[at : at + part.size].cpu().numpy().reshape(part.shape)
             at += part.size
-        self.loss = float(parts[-1][0])
+        self.loss = float(parts[-2][0])
         ranges = [self.by_sequence.w_high, self.by_age.w_high, -self.by_sequence.w_low, -self.by_age.w_low]
         largest = torch.from_numpy(np.concatenate([*ranges, [self.ratio_off_max]])).to(device)
         dist.all_reduce(largest, dist.ReduceOp.MAX)

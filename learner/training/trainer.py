@@ -23,6 +23,7 @@ from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut
 from chorus.learner.training.policy import Policy
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.settings import StepSettings
 
 Scored = list[torch.Tensor]  # one [tokens] a micro-batch of this rank
 
@@ -39,22 +40,31 @@ class Trainer:
         self.policy = policy
         self.reference = reference
         self.config = config
+        self.objective = config.objective
         self.device = device
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         c = config.learner
+        self._lr = c.lr
         # foreach groups parameters of one kind into few kernels; it needs no per-parameter Python.
         self.optimizer = torch.optim.AdamW(
             policy.parameters(), lr=c.lr, betas=c.betas, eps=c.adam_eps, weight_decay=c.weight_decay, foreach=True
         )
 
-    def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
-        """Train on each mini-batch in turn: one optimizer step each."""
-        stats = StepStats(sequences=sum(map(len, minibatches)))
+    def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
+        """Train on each mini-batch in turn: one optimizer step each. settings: None: the configuration's."""
+        settings = settings or StepSettings.of(self.config)
+        told = {"kl_coefficient": settings.kl_coefficient, "entropy_coefficient": settings.entropy_coefficient}
+        self.objective = self.config.objective.model_copy(update=told)
+        self._lr = settings.lr
+        if settings.reset_optimizer:
+            self._forget()
+        lengths = [len(s.completion) for batch in minibatches for s in batch]
+        stats = StepStats(len(lengths), lengths=lengths if self.config.rollouts.token_stats else ())
         cuts = [cut(batch, self.config.learner.token_budget) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)
         if self._needs_proximal_pass(len(minibatches)):
-            proximal = [self._log_probabilities(self.policy, self._mine(batches)[0]) for batches in cuts]
+            proximal = [self._log_probabilities(self.policy, self.share(batches)[0]) for batches in cuts]
         offset = 0
         for batch, batches, prox in zip(minibatches, cuts, proximal, strict=True):
             self._update(batches, self._scales(batch), prox, stats, offset)
@@ -65,16 +75,16 @@ class Trainer:
 
     def _needs_proximal_pass(self, updates: int) -> bool:
         """With one update the current policy is the proximal one, except that its weights' mean must be known first."""
-        o = self.config.objective
+        o = self.objective
         return o.proximal == "recompute" and (updates > 1 or o.weight_normalise)
 
     def _scales(self, batch: list[TrainingSequence]) -> np.ndarray:
-        o = self.config.objective
+        o = self.objective
         constant = o.length_constant or self.config.sampling.max_tokens
         micro = o.micro_sequences if o.token_mean_scope == "micro" else None
         return token_scales([len(s.completion) for s in batch], o.aggregation, constant, micro)
 
-    def _mine(self, batches: list[MicroBatch]) -> tuple[list[MicroBatch], list[float]]:
+    def share(self, batches: list[MicroBatch]) -> tuple[list[MicroBatch], list[float]]:
         """This rank's share and each one's weight; all ranks get equally many."""
         rounds = -(-len(batches) // self.world)
         mine, weights = [], []
@@ -86,13 +96,14 @@ class Trainer:
 
     @torch.no_grad()
     def _log_probabilities(self, policy: Policy, batches: list[MicroBatch]) -> Scored:
-        return [self._forward(policy, b)[0] for b in batches]
+        return [self.forward(policy, b)[0] for b in batches]
 
-    def _forward(
+    def forward(
         self, policy: Policy, b: MicroBatch, entropy_gradient: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(log-probability, entropy) of the micro-batch's completion tokens, [n] each."""
         with self._autocast():
-            return policy(b.input_ids, b.index, b.target, entropy_gradient=entropy_gradient)
+            return policy(b.input_ids, b.index, b.target, entropy_gradient=entropy_gradient, temperature=b.temperature)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.config.model.dtype == "bfloat16":
@@ -102,19 +113,19 @@ class Trainer:
     def _update(
         self, batches: list[MicroBatch], scales: np.ndarray, proximal: Scored | None, stats: StepStats, offset: int
     ) -> None:
-        objective = self.config.objective
+        objective = self.objective
         if not batches:
             stats.skipped_updates += 1
             return
         self.optimizer.zero_grad(set_to_none=True)
-        mine, weights = self._mine(batches)
+        mine, weights = self.share(batches)
         weight_mean = 1.0
         if objective.weight_normalise and proximal is not None:
             weight_mean = self._weight_mean(mine, weights, proximal)
         with_reference = self.reference is not None and objective.kl_in == "loss"
         for k, (b, weight) in enumerate(zip(mine, weights, strict=True)):
             reference = self._log_probabilities(self.reference, [b])[0] if with_reference and self.reference else None
-            logp, entropy = self._forward(self.policy, b, objective.entropy_coefficient != 0)
+            logp, entropy = self.forward(self.policy, b, objective.entropy_coefficient != 0)
             inputs = self._inputs(b, logp, entropy, scales, proximal[k] if proximal else None, reference)
             outcome = combine(inputs, objective, weight_mean)
             loss = outcome.loss * weight
@@ -130,14 +141,34 @@ class Trainer:
         else:
             stats.skipped_updates += 1
 
+    @torch.no_grad()
+    def reset_reference(self, reset_optimizer: bool) -> None:
+        """The current policy becomes the reference: a collective.
+
+        reset_optimizer: AdamW begins anew, without moments and with its warm-up; or it goes on.
+        """
+        if self.reference is None:
+            raise ValueError("objective.kl_coefficient is 0, so there is no reference policy")
+        # By their state: FSDP's hooks drop the copies that forward passes have gathered, which would be the old ones.
+        self.reference.load_state_dict(self.policy.state_dict())
+        if reset_optimizer:
+            self._forget()
+
+    @torch.no_grad()
+    def _forget(self) -> None:
+        """AdamW begins anew: no moments, no updates."""
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+
     def _warm_up(self) -> float:
         """Set the next update's rate and return it; the optimizer, resumed or not, knows how many there have been."""
         c = self.config.learner
         done = next((int(state["step"]) for state in self.optimizer.state.values()), 0)
         share = min(1.0, (done + 1) / max(1, c.warmup_steps * c.updates_per_step))
         for group in self.optimizer.param_groups:
-            group["lr"] = c.lr * share
-        return c.lr * share
+            group["lr"] = self._lr * share
+        return self._lr * share
 
     def _inputs(
         self,
@@ -165,7 +196,7 @@ class Trainer:
         """The mean of the final w over the mini-batch's tokens, on all ranks."""
         sums = torch.zeros(2, dtype=torch.float64)
         for b, weight, prox in zip(mine, weights, proximal, strict=True):
-            w = correct(log_weight(prox, b.behaviour)[0], b.lengths, self.config.objective).weight
+            w = correct(log_weight(prox, b.behaviour)[0], b.lengths, self.objective).weight
             if weight and w is not None:
                 sums += torch.tensor([float(w.sum(dtype=torch.float64)), len(w)], dtype=torch.float64)
         if self.world > 1:
@@ -181,7 +212,7 @@ class Trainer:
         starts = np.cumsum([0, *(len(s.completion) for s in sequences)])
         flat = torch.zeros(int(starts[-1]), dtype=torch.float32)
         if batches:
-            mine, weights = self._mine(batches)
+            mine, weights = self.share(batches)
             for b, weight, logp in zip(mine, weights, self._log_probabilities(self.reference, mine), strict=True):
                 for i, where in b.origin if weight else ():
                     flat[starts[i] : starts[i + 1]] = logp[where].cpu()

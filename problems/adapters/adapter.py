@@ -70,6 +70,7 @@ class Adapter:
             "id": found["id"],
             "level": level_of(found["level"]),
             **{field: _one_text(field, found[field]) for field in ("solution", "domain", "source")},
+            "sub_answers": _texts("sub_answers", found["sub_answers"]),
         }
 
     def _value(self, field: str, row: Mapping[str, Any]) -> Any:
@@ -232,6 +233,15 @@ def _one_text(field: str, value: Any) -> str | None:
             mend = f"add `{field}={field}|first` or `{field}={field}|joined`, or leave it out with `{field}=`"
         raise ValueError(f"{field} is {several}; {mend}")
     return value if value is None or isinstance(value, str) else as_text(value)
+
+
+def _texts(field: str, value: Any) -> list[str] | None:
+    given = parsed(value) if isinstance(value, str) else value
+    if given is None or (isinstance(given, list) and not given):
+        return None
+    if not isinstance(given, list | tuple):
+        raise ValueError(f"{field} is {given!r:.40}, not a list; name another column, or leave it out with `{field}=`")
+    return [as_text(item) for item in given]
 
 
 def _refuse_unnamed_options(row: Mapping[str, Any]) -> None:

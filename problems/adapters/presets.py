@@ -23,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PACKAGE_PRESETS = Path(__file__).parent / "presets"
 FieldName = Literal[
-    "problem", "answer", "answers", "choices", "tests", "id", "solution", "kind", "level", "domain", "source"
-]
+    "problem", "answer", "answers", "choices", "tests", "id", "solution", "kind", "level", "domain", "source",
+    "sub_answers",
+]  # fmt: skip
 COLUMNS: tuple[str, ...] = get_args(FieldName)
 
 

@@ -1,6 +1,7 @@
 """The recipe's `[curriculum]`: which problems come when, with how much of a hint, and for how long.
 
-    [[curriculum.stages]]           in turn; each may choose problems, blend domains, give hints, bound lengths
+    [[curriculum.stages]]           in turn; each may choose problems, blend domains, give hints, and have a sampling
+                                    and an optimizer's rate of its own
     [curriculum.hints]              how hints are cut and guarded, and which problems never get one
     curriculum.pass_rates           files that say how often a model solved each problem
 
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from chorus.protocol.templates.sampling import Weight
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Shares = Annotated[list[Share], Field(min_length=1)]
 
 
 class _Part(BaseModel):
@@ -56,20 +58,34 @@ class EntropyFall(_Part):
 
 class Stage(_Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    hint_ratio: Literal["online"] | Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="share of the solution that is given; `online`: of its own for every problem"
+    hint_ratio: Literal["online"] | Annotated[float, Field(ge=0, lt=1)] | Shares = Field(
+        default=0.0,
+        description="share of the solution that is given; `online`: of its own for every problem; a list: every "
+        "problem with each of them, mixed",
     )
     pass_rate: PassRate | None = None
+    drop_above: Share | None = Field(
+        default=None, description="after each pass, leave out problems whose newest group was right more often"
+    )
     levels: list[int] = Field(default_factory=list, description="of the problems; empty: all")
     domains: dict[str, Weight] = Field(default_factory=dict, description="by weight; others are left out. Empty: all")
     stratified: bool = Field(default=True, description="domains: every groups_per_step admissions hold their shares")
     max_tokens: int | None = Field(default=None, ge=1, description="none: sampling.max_tokens")
+    group_size: int | None = Field(default=None, ge=2, description="none: sampling.group_size")
+    temperature: float | None = Field(default=None, gt=0, description="none: sampling.temperature")
+    lr: float | None = Field(default=None, gt=0, description="none: learner.lr")
+    entropy_coefficient: float | None = Field(default=None, description="none: objective.entropy_coefficient")
+    kl_coefficient: float | None = Field(default=None, ge=0, description="none: objective.kl_coefficient")
+    overlong_filter: bool | None = Field(default=None, description="none: objective.overlong_filter")
+    reset_optimizer: bool = Field(default=False, description="forget its moments before the stage's first step")
     steps: int | None = Field(default=None, ge=1, description="ends after so many")
     plateau: Plateau | None = None
     entropy_fall: EntropyFall | None = None
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
+        if isinstance(self.hint_ratio, list) and len(set(self.hint_ratio)) < len(self.hint_ratio):
+            raise ValueError(f"stage {self.name}: hint_ratio names one share twice; leave one out")
         if self.domains and not any(self.domains.values()):
             raise ValueError(f"stage {self.name}: every weight of its domains is 0; give one that is above 0")
         return self
@@ -81,7 +97,14 @@ class Stage(_Part):
 
     @property
     def gives_hints(self) -> bool:
-        return self.hint_ratio == "online" or self.hint_ratio > 0
+        return self.hint_ratio == "online" or any(self.hint_ratios)
+
+    @property
+    def hint_ratios(self) -> list[float]:
+        """Those that are fixed before the run begins."""
+        if isinstance(self.hint_ratio, list):
+            return self.hint_ratio
+        return [] if self.hint_ratio == "online" else [self.hint_ratio]
 
 
 class OnlineHints(_Part):
@@ -104,7 +127,11 @@ class OnlineHints(_Part):
 
 
 class HintsSection(_Part):
-    unit: Literal["characters", "tokens", "steps"] = "characters"
+    unit: Literal["characters", "tokens", "steps", "parts"] = "characters"
+    place: Literal["user", "assistant"] = Field(
+        default="user",
+        description="behind the problem (QuestA), or as the answer's beginning, in its reasoning (SPARKLE)",
+    )
     reject_if_answer_in_hint: bool = True
     probe_share: float = Field(default=0.05, ge=0, lt=1, description="problems that never get a hint")
     online: OnlineHints = OnlineHints()

@@ -1,7 +1,8 @@
 """A recipe from its file: what stands in it, what the environment and `--set` say instead, and what is wrong with it.
 
 Values come, strongest first, from `--set a.b=c`, from environment variables `CHORUS_A__B`, from the file, from the
-defaults. They are merged here, once: a `RunConfig` that is built in code is what the code says.
+defaults. They are merged here, once: a `RunConfig` that is built in code is what the code says. An objective that is
+named by a stronger one takes the numbers of the weaker ones away: they were another objective's (docs/objectives.md).
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from chorus.protocol.config.objective import ObjectiveConfig
+from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.run import RunConfig, RunSection
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -57,8 +60,8 @@ def load_config(
             f"recipe {path}: a {type(fields).__name__} where sections were expected; write [model] and the others"
         )
     _without_former_keys(path, fields)
-    fields = _merged(fields, _from_environment(environment))
-    fields = _merged(fields, _parse_overrides(overrides))
+    fields = _laid_over(fields, _from_environment(environment))
+    fields = _laid_over(fields, _parse_overrides(overrides))
     _check_text("", fields)
     try:
         return RunConfig(**fields)
@@ -98,6 +101,20 @@ def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         below = found.get(key)
         found[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return found
+
+
+def _laid_over(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` wins, key by key. An objective that it names anew wins whole: the numbers below are another one's."""
+    before, named = (part if isinstance(part := place.get("objective"), dict) else {} for place in (under, over))
+    name = named.get("name")
+    if name is None or name == before.get("name", ObjectiveConfig.model_fields["name"].default):
+        return _merged(under, over)
+    found = dict(under) | {"objective": {}}
+    for place in PRESETS[name].beside if name in PRESETS else ():
+        section, key = place.split(".")
+        if isinstance(part := found.get(section), dict):
+            found[section] = {other: value for other, value in part.items() if other != key}
+    return _merged(found, over)
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -198,8 +215,10 @@ def _explain(error: ValidationError) -> str:
         elif problem["type"] == "missing":
             lines.append(f"{where} is missing")
             mends.append(_what_to_write(problem["loc"]))
-        elif not where or said.startswith(f"{where}."):
+        elif not where or said.startswith((f"{where}.", f"{where}:")):
             lines.append(said)
+        elif isinstance(problem["input"], dict | BaseModel):  # of a whole section: it says itself which keys
+            lines.append(f"{where}: {said}")
         else:
             lines.append(f"{where}: {said} (got {_without_secrets(repr(problem['input']))})")
     return "; ".join(lines + mends)

@@ -70,6 +70,7 @@ class ObjectiveConfig(BaseModel):
         default="none", description="multiply the loss by w = proximal / behaviour: a token's, its sequence's, ..."
     )
     weight_cap: float | None = Field(default=None, gt=0, description="of w; none: none")
+    weight_low: float | None = Field(default=None, gt=0, description="of w, with weight_mode = mask: below it 0")
     weight_mode: Literal["truncate", "mask"] = Field(default="truncate", description="above the cap: the cap, or 0")
     weight_normalise: bool = Field(default=False, description="divide w by its mean over the mini-batch's tokens")
     reject: Literal["none", "sequence", "geometric", "k3"] = Field(
@@ -81,7 +82,19 @@ class ObjectiveConfig(BaseModel):
     kl_coefficient: float = Field(default=0.0, ge=0, description="of KL(current || reference); 0: no reference policy")
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     kl_in: Literal["loss", "reward"] = "loss"
+    kl_clamp: float | None = Field(default=None, gt=0, description="bounds of the estimators' log-ratio, on both sides")
+    kl_target: float | None = Field(
+        default=None,
+        gt=0,
+        description="nats: the coefficient follows this KL, by its estimator; none: fixed",
+    )
+    kl_gain: float = Field(default=0.1, gt=0, le=1, description="of that: how fast; 0.1 in arXiv 1909.08593")
     entropy_coefficient: float = Field(default=0.0, description="of the mean token entropy, which is then maximised")
+
+    entropy_target: float | None = Field(
+        default=None, gt=0, description="nats a token: the coefficient follows this entropy; none: fixed"
+    )
+    entropy_move: float = Field(default=0.005, gt=0, description="of that: what a step adds or takes")
 
     dynamic_sampling: bool = Field(default=False, description="groups all right or all wrong are replaced by others")
     accuracy_bounds: tuple[float, float] = Field(
@@ -144,6 +157,20 @@ class ObjectiveConfig(BaseModel):
                 "weight_mode = mask leaves out what is above the cap: set objective.weight_cap",
             ),
             (
+                self.weight_low is not None and self.weight_mode != "mask",
+                "weight_low leaves out what is below it, and weight_mode = truncate leaves out nothing: set "
+                "objective.weight_mode = mask",
+            ),
+            (
+                self.kl_target is not None and self.kl_coefficient == 0,
+                "kl_target moves a coefficient in proportion to itself, which 0 does not leave: set a "
+                "objective.kl_coefficient to begin with",
+            ),
+            (
+                self.entropy_target is not None and self.entropy_coefficient < 0,
+                "entropy_target keeps the coefficient at 0 or above: begin with such an objective.entropy_coefficient",
+            ),
+            (
                 self.weight_normalise and self.weight == "none",
                 "weight_normalise without a weight: set objective.weight",
             ),
@@ -167,7 +194,7 @@ class ObjectiveConfig(BaseModel):
             ),
             (
                 self.loss == "cispo_absolute" and self.clip_high is not None and self.clip_high <= 1,
-                f"loss cispo_absolute caps the ratio itself, at clip_high = {self.clip_high:g}, so fresh tokens too: "
+                f"loss cispo_absolute caps the ratio itself, at clip_high = {self.clip_high}, so fresh tokens too: "
                 "set objective.clip_high above 1 (TRL recommends 5.0), or take loss cispo",
             ),
             (

@@ -10,7 +10,7 @@ learner's; what happened before the step is then corrected by a weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,8 @@ def _ppo(low: float, high: float, source: str) -> dict[str, tuple[Any, str]]:
 
 
 _AUGMENTATION = "arXiv 2602.03190, its code"
+_PRORL = "arXiv 2505.24864"
+_PRORL_2 = "its recipes"
 _QUESTA = "arXiv 2507.13266, its configuration files"
 
 PRESETS: dict[str, Preset] = {
@@ -189,6 +191,42 @@ PRESETS: dict[str, Preset] = {
         },
         published=_FOUR_UPDATES,
     ),
+    "prorl": Preset(
+        source="arXiv 2505.24864",
+        values={
+            "advantage": ("grpo", _PRORL),
+            "std_epsilon": (1e-6, "verl"),
+            **_ppo(0.2, 0.4, _PRORL),
+            "aggregation": ("token-mean", _PRORL),
+            "kl_coefficient": (1e-4, f"{_OURS}; not published, ProRL v2 has it"),
+            "kl_estimator": ("k3", f"{_OURS}; not published"),
+            "kl_in": ("loss", _PRORL),
+            "dynamic_sampling": (True, _PRORL),
+            "proximal": _BEHAVIOUR,
+        },
+        published="lr 2e-6, 256 prompts x 16 samples, 4 updates a step, temperature 1.2, context 8096",
+        notes="resets of the reference are no part of the objective: [reference]",
+    ),
+    "prorl_v2": Preset(
+        source="arXiv 2507.12507, its recipes for OpenRLHF and NeMo-RL",
+        values={
+            "advantage": ("reinforce_pp_baseline", _PRORL_2),
+            **_ppo(0.2, 0.27, _PRORL_2),
+            "aggregation": ("token-mean", _PRORL_2),
+            "kl_coefficient": (1e-4, _PRORL_2),
+            "kl_estimator": ("k2", _PRORL_2),
+            "kl_in": ("loss", _PRORL_2),
+            "kl_clamp": (10.0, _PRORL_2),
+            "proximal": ("recompute", f"{_PRORL_2}: the weights are the trainer's over the engine's probabilities"),
+            "weight": ("token", _PRORL_2),
+            "weight_mode": ("mask", f"{_PRORL_2}, as IcePop: outside the bounds 0"),
+            "weight_low": (0.5, _PRORL_2),
+            "weight_cap": (5.0, _PRORL_2),
+        },
+        published="lr 1e-6, 512 prompts x 16 samples, 8 updates a step, 8192 tokens",
+        notes="resets of the reference, the cosine term and stop_properly are no part of the objective: [reference], "
+        "[reward]",
+    ),
     "questa": Preset(
         source=_QUESTA,
         values={
@@ -229,6 +267,26 @@ def explain(config: Any) -> list[str]:
     lines += [f"published with {preset.published}"] if preset.published else []
     lines += [preset.notes] if preset.notes else []
     return lines + [f"warning: {text}" for text in config.warnings]
+
+
+def in_words(get: Callable[[str], Any]) -> str:
+    """What is trained, in a line, from the numbers that hold (`get`: by the objective's key) whatever its name.
+
+    >>> in_words(PRESETS["dr_grpo"].defaults.get)
+    'advantage dr_grpo; ppo 0.2/0.2; dr-const; proximal behaviour'
+    """
+    name, bounds = get("loss"), "/".join(_text(get(key)) for key in ("clip_low", "clip_high"))
+    loss = name if name == "policy_gradient" else f"{name} {bounds}"
+    loss += f", dual {_text(get('dual_clip'))}" if get("dual_clip") is not None else ""
+    scope = f" in micro-batches of {get('micro_sequences')}" if get("token_mean_scope") == "micro" else ""
+    parts = [f"advantage {get('advantage')}", loss, f"{get('aggregation')}{scope}", f"proximal {get('proximal')}"]
+    if (weight := get("weight") or "none") != "none":
+        parts.append(f"weight {weight}, {get('weight_mode')} above {_text(get('weight_cap'))}")
+    if get("kl_coefficient"):
+        parts.append(f"{get('kl_estimator')} {_text(get('kl_coefficient'))} in the {get('kl_in')}")
+    parts += ["dynamic sampling"] if get("dynamic_sampling") else []
+    parts += ["overlong penalty"] if get("overlong_buffer") is not None else []
+    return "; ".join(parts)
 
 
 def _text(value: Any) -> str:

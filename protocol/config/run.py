@@ -15,6 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from chorus.protocol.config.curriculum import CurriculumSection
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.presets import PRESETS
+from chorus.protocol.config.reference import ReferenceSection
+from chorus.protocol.config.settings import refusal
+from chorus.protocol.config.supervised import FinetuneSection, ReliftSection, Supervision
 from chorus.protocol.config.templates import TemplatesSection
 from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
 from chorus.protocol.rewards import OverlongSpec, RewardSpec
@@ -48,6 +51,9 @@ class ProblemsSection(Section):
     validation: list[str] = Field(
         default_factory=list, description="what checkpoints are chosen on; empty: what `evaluation` leaves of heldout"
     )
+    exclude_overlap: list[str] = Field(
+        default_factory=list, description="sources; train goes without what they hold too, equal or nearly equal"
+    )
     max_prompt_tokens: int = Field(default=1024, ge=1, description="longer prompts are left out and counted")
 
 
@@ -78,6 +84,9 @@ class LearnerSection(Section):
     )
     checkpoint_every: int = Field(default=20, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1)
+    keep_exports: Literal["newest", "all"] = Field(
+        default="newest", description="weights of the checkpoints that are pruned: go with them, or stay in model.dtype"
+    )
     head_deadline_s: float = Field(default=60.0, gt=0, description="how long the oldest group may hold up a step")
     collect_deadline_s: float = Field(default=600.0, gt=0, description="no rollout for so long ends the run")
     host: str = Field(default="127.0.0.1", description="address under which generators reach the learner's store")
@@ -136,6 +145,15 @@ class TrackersSection(Section):
 
     tensorboard: bool = Field(default=True, description="event files in the run's folder, under tensorboard/")
     wandb: str = Field(default="", description="Weights & Biases project; empty: none. Needs chorus-rl[wandb]")
+    samples_every: int = Field(default=10, ge=0, description="steps between texts of samples, too; 0: none")
+
+
+class RolloutsSection(Section):
+    """What of every sample is kept in rollouts/, beside what is always there."""
+
+    token_stats: bool = Field(
+        default=False, description="the learner's entropy and its ratio to the engine for every token: 8 bytes each"
+    )
 
 
 class GeneratorSection(Section):
@@ -163,6 +181,9 @@ class GeneratorSection(Section):
 
 
 class RewardSection(RewardSpec):
+    mode: Literal["train", "paper", "strict"] = Field(
+        default="train", description="how answers are read and compared (docs/grading.md); paper: as arXiv 2602.03190"
+    )
     url: str = Field(default="", description="of a running reward server; empty: `chorus run` starts one")
     workers: int = Field(default=1, ge=1)
     timeout_s: float = Field(default=5.0, gt=0, description="for one grade")
@@ -175,6 +196,10 @@ class RewardSection(RewardSpec):
     shadow: str = Field(default="", description="a second grader that pays nothing: math-verify, or any other's name")
     shadow_share: float = Field(default=0.1, gt=0, le=1, description="of the samples, graded by it as well")
     code_block: Literal["last", "longest"] = Field(default="last", description="kind code: which block is the program")
+    code_scoring: Literal["strict", "fractional"] = Field(
+        default="strict",
+        description="kind code: accuracy 1 for all tests or none (AceReason), or the share that passed",
+    )
 
     @model_validator(mode="after")
     def _every_grader_is_known(self) -> Self:
@@ -251,10 +276,14 @@ class RunConfig(Section):
     sampling: SamplingSection = SamplingSection()
     staleness: StalenessSection = StalenessSection()
     objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig.model_validate({}))
+    reference: ReferenceSection = ReferenceSection()
     learner: LearnerSection = LearnerSection()
+    relift: ReliftSection = ReliftSection()
+    finetune: FinetuneSection = FinetuneSection()
     alarms: AlarmsSection = AlarmsSection()
     doctor: DoctorSection = DoctorSection()
     trackers: TrackersSection = TrackersSection()
+    rollouts: RolloutsSection = RolloutsSection()
     generator: GeneratorSection = GeneratorSection()
     reward: RewardSection = RewardSection()
     redis: RedisSection = RedisSection()
@@ -306,6 +335,17 @@ class RunConfig(Section):
                 "steps old: set staleness.target and staleness.max to 0, or objective.proximal = recompute and "
                 "objective.weight = token"
             )
+        if self.reference.resets and not self.objective.needs_reference:
+            raise ValueError(
+                "reference: it has a trigger, and there is no reference policy: set objective.kl_coefficient above 0"
+            )
+        if self.reference.validates and not self.evaluation.every:
+            raise ValueError("reference: stall and degrade look at validations, and none is made: set evaluation.every")
+        room = self.model.context - self.problems.max_prompt_tokens
+        if fault := self.relift.fault(self.objective.dynamic_sampling, t.target, t.max, room):
+            raise ValueError(fault)
+        if self.relift.enabled and self.finetune.data:
+            raise ValueError("finetune.data takes the place of rollouts, which relift learns of: leave out one of them")
         if self.evaluation.problems and not self.problems.heldout:
             raise ValueError("evaluation.problems is set, but problems.heldout names no source: give one")
         if self.evaluation.every and not (self.problems.validation or self.problems.heldout):
@@ -314,24 +354,15 @@ class RunConfig(Section):
                 "or in problems.heldout"
             )
         for stage in self.curriculum.stages:
-            if stage.plateau and stage.plateau.figure == "validation_accuracy" and not self.evaluation.every:
-                raise ValueError(
-                    f"curriculum.stages: {stage.name} waits for a plateau of validation_accuracy, and no validation is "
-                    "made: set evaluation.every"
-                )
-            if stage.max_tokens is None:
-                continue
-            if stage.max_tokens > s.max_tokens:
-                raise ValueError(
-                    f"curriculum.stages: {stage.name} has max_tokens {stage.max_tokens}, above sampling.max_tokens "
-                    f"({s.max_tokens}): raise sampling.max_tokens to the longest stage's"
-                )
-            if self.reward_spec.overlong is not None:
-                raise ValueError(
-                    f"curriculum.stages: {stage.name} has a max_tokens of its own, and the overlong penalty one length "
-                    'for the whole run: leave out one of them (objective.overlong_buffer = "none")'
-                )
+            punishes_length = self.reward_spec.overlong is not None
+            if text := refusal(stage, self.objective, s.max_tokens, bool(self.evaluation.every), punishes_length):
+                raise ValueError(f"curriculum.stages: {stage.name} {text}")
         return self
+
+    @property
+    def supervision(self) -> Supervision:
+        """The settings of this run's supervised updates, if it makes any."""
+        return self.finetune if self.finetune.data else self.relift
 
     @property
     def capacity(self) -> int:
@@ -340,13 +371,20 @@ class RunConfig(Section):
 
     @property
     def reward_spec(self) -> RewardSpec:
-        """The learner's reward: with the objective's soft overlong penalty, unless `[reward.overlong]` gives one."""
-        o, longest = self.objective, self.sampling.max_tokens
-        if self.reward.overlong is not None or o.overlong_buffer is None:
-            return self.reward
-        buffer = max(1, round(o.overlong_buffer * longest))
-        overlong = OverlongSpec(max_tokens=longest, buffer_tokens=buffer, factor=o.overlong_factor)
-        return self.reward.model_copy(update={"overlong": overlong})
+        """The learner's reward: with the objective's soft overlong penalty, unless `[reward.overlong]` gives one, and
+        the longest answer that the cosine term is told of."""
+        o, longest, more = self.objective, self.sampling.max_tokens, {}
+        if self.reward.overlong is None and o.overlong_buffer is not None:
+            buffer = max(1, round(o.overlong_buffer * longest))
+            more["overlong"] = OverlongSpec(max_tokens=longest, buffer_tokens=buffer, factor=o.overlong_factor)
+        if self.reward.cosine is not None and self.reward.cosine.max_tokens is None:
+            more["cosine"] = self.reward.cosine.model_copy(update={"max_tokens": longest})
+        return self.reward.model_copy(update=more) if more else self.reward
+
+    @property
+    def largest_group(self) -> int:
+        """Samples of the largest group that some stage asks for."""
+        return max(stage.group_size or self.sampling.group_size for stage in self.curriculum.all_stages)
 
     @property
     def pays_format(self) -> bool:
@@ -356,7 +394,7 @@ class RunConfig(Section):
     @property
     def groups_in_flight(self) -> int:
         """Groups that one generator works on at once; more would wait inside vLLM, and weight checks behind them."""
-        at_once = max(1, self.generator.max_num_seqs // self.sampling.group_size)
+        at_once = max(1, self.generator.max_num_seqs // self.largest_group)
         return self.generator.groups_in_flight or min(at_once, self.capacity)
 
     @property

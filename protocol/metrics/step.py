@@ -6,7 +6,7 @@
 A record has parts, which say the same of some of its samples or tokens. A key stands in one or more scopes:
 
     step       the record itself
-    part       each part of by_template, by_domain, by_level and by_hint
+    part       each part of by_template, by_domain, by_level, by_hint and by_stage
     age        each part of by_staleness
     diversity  diversity, and each part of diversity_by_template
 
@@ -26,7 +26,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 MAX_PARTS = 64  # values of one label; more would be too many series, so the rest is left to metrics.jsonl
-BREAKDOWNS = ("template", "domain", "level", "hint")  # the record has them as by_template and so on
+BREAKDOWNS = ("template", "domain", "level", "hint", "stage")  # the record has them as by_template and so on
 AGES = ("0", "1", "2", "3", "4+")  # steps of staleness, as the record's by_staleness names them
 
 
@@ -40,7 +40,7 @@ class View:
     help: str = ""
 
 
-_PART_HELP = "; of the last step that had the part; by domain, level or hint, where the problems differ in it"
+_PART_HELP = "; of the last step that had the part; by domain, level, hint or stage, where groups differ in it"
 SCOPES = ("step", "part", "age", "diversity")
 VIEWS = {
     "step": View("step"),
@@ -167,9 +167,27 @@ _MASKED = "Samples left out of the loss, for they have no grade"
 _OVERLONG = "Cut-off samples that objective.overlong_filter left out"
 _UNGRADED = "Samples of trained groups that the verifier failed to grade"
 _IDLE = "Share of the fleet's time without any group in work"
+_PAID = "What a sample got for its place in its group and in the run, mean"
+_PAID_FOR = {"short": "a short right answer", "cosine": "few tokens", "interleaved": "right sub-answers"}
+_FOUND = "Share of the gold sub-answers that an answer before the last one says"
+_FIRST = "Share of a completion that comes before its first answer, mean, where problems have sub-answers"
+_GATES = {
+    "short": "accuracy is near the best so far",
+    "cosine": "its updates of the period are on",
+    "interleaved": "accuracy has not fallen",
+}
+_GATE = "1 where the step paid a gated part of the reward"
+_FACTOR = "Coefficient in the step's loss or reward"
+_RIGHT_LENGTH = "Length of a group's right answers"
 _STAGE = "Stage of the curriculum that the step's oldest group is of"
 _HINT = "Share of the solution that was given as a hint, mean over groups, those without one included"
 _IN_HINT = "Share of the stage's hints that hold the answer, given or not; online: of those tried since the last step"
+_NOT_HELD = "ReLIFT: groups without a right sample that are not held, by why"
+_DIFFICULTY = "ReLIFT: share of the groups whose accuracy is easy (0.75 up), medium (0.375 up), hard (above 0)"
+_NLL = "Negative log-likelihood of a target token in the supervised update, mean"
+_VERDICTS = "Share of the update's critiques whose verdict was likelier than not, before the update"
+_TAUGHT = "Target tokens trained on in supervised updates; no tokens of rollouts"
+_EXAMPLES = "Examples trained on in supervised updates; no rollouts"
 _DISTINCT = "Distinct solutions in a group, mean"
 _DISTINCT_RATIO = "The same, as a share of its samples"
 _N_GRAMS = "Distinct n-grams of tokens in a group, over all of them, mean"
@@ -192,6 +210,13 @@ TABLE: tuple[Metric, ...] = (
         Metric(
             "overlong_penalty", "", "What length cost a sample in its reward, mean", "overlong_penalty", also="part"
         ),
+        *(
+            Metric(f"{part}_reward", "", f"{_PAID}: {said}", "paid", also="part", labels={"part": part}, family=_PAID)
+            for part, said in _PAID_FOR.items()
+        ),
+        Metric("sub_answers_found", "share", _FOUND, "sub_answers_found_ratio", also="part"),
+        Metric("answers", "answers", "Answer blocks in a completion, mean, where problems have sub-answers", "answers"),
+        Metric("first_answer", "share", _FIRST, "first_answer_ratio"),
         Metric("kl_reward", "nats", "KL penalty a sample paid in its reward, before the coefficient", "kl_reward_nats"),
         Metric("scores", "", _SCORES, "score", also="part", each="score", tag="scores"),
         Metric("shadow_disagreement", "share", _DISPUTED, "shadow_disagreement_ratio"),
@@ -219,6 +244,21 @@ TABLE: tuple[Metric, ...] = (
         _clipped("clip_low", "low", "step template age"),
         _clipped("dual_clip", "dual", _TEMPLATES, also="age"),
         Metric("nonfinite_fraction", "share", "Share of tokens whose ratio was no finite number", "nonfinite_ratio"),
+    ),
+    *_section(
+        "control",
+        *(
+            Metric(f"{gate}_gate", "", f"{_GATE}: {said}", "gate_open_ratio", labels={"gate": gate}, family=_GATE)
+            for gate, said in _GATES.items()
+        ),
+        Metric("accuracy_best", "share", "Highest accuracy of a step so far, where a gate asks", "best_accuracy_ratio"),
+        *(
+            Metric(f"{of}_coefficient", "", f"{_FACTOR}: of {of}", "coefficient", labels={"of": of}, family=_FACTOR)
+            for of in ("kl", "entropy")
+        ),
+        Metric("reference_reset", "", "Why the reference became the current policy before the step, in words"),
+        Metric("reference_resets", "resets", "Resets of the reference so far", "reference_resets"),
+        Metric("reference_age", "steps", "Steps from the reference's last reset to this one", "reference_age_steps"),
     ),
     *_section(
         "importance",
@@ -254,6 +294,7 @@ TABLE: tuple[Metric, ...] = (
         _each("response_tokens", "max", "tokens", _LENGTH, "step_completion_tokens", also="part"),
         Metric("response_tokens_right", "tokens", "Length of a completion that is right, mean", also="part"),
         Metric("response_tokens_wrong", "tokens", "Length of a completion that is wrong, mean", also="part"),
+        *(_each("right_tokens", stat, "tokens", f"{_RIGHT_LENGTH}, mean", "right_tokens") for stat in ("min", "max")),
         Metric("truncated", "share", _CUT_OFF, "truncated_ratio", _TEMPLATES),
         Metric("no_end", "share", _ENDLESS, "unended_ratio", also="part"),
         Metric("repetition", "share", _REPEATED, "repetition_ratio", also="part"),
@@ -264,6 +305,7 @@ TABLE: tuple[Metric, ...] = (
         Metric("staleness_max", "steps", f"{_OLDEST}, largest"),
         *(_each("token_lag", stat, "steps", _LAG, "token_lag_steps") for stat in ("mean", "max")),
         Metric("mixed_version_samples", "share", _MIXED, "mixed_version_ratio"),
+        Metric("version", "", "Version of the weights that the step trained: steps and supervised updates before it"),
     ),
     *_section(
         "flow",
@@ -299,6 +341,24 @@ TABLE: tuple[Metric, ...] = (
         Metric("probe_solved", "share", "Share of those groups with at least one right sample", "probe_solved_ratio"),
     ),
     *_section(
+        "supervised",
+        Metric("hard_prompts", "prompts", "ReLIFT: unsolved prompts that are held for an update", "hard_prompts"),
+        Metric("hard_prompts_skipped", "groups", _NOT_HELD, tag="hard_prompts_skipped"),
+        Metric("difficulty", "share", _DIFFICULTY, "difficulty_groups_ratio", each="bin", tag="difficulty"),
+        Metric("shown_groups", "groups", "ReLIFT: groups of problems whose solution was trained on before"),
+        Metric("shown_accuracy", "share", "ReLIFT: accuracy of those groups", "shown_accuracy_ratio"),
+        Metric("supervised_updates", "updates", "Supervised updates", "supervised_updates", counter=True),
+        Metric("supervised_loss", "", "Loss of the supervised update", "supervised_loss"),
+        Metric("supervised_nll", "nats", _NLL, "supervised_nll_nats"),
+        Metric("supervised_entropy", "nats", "Entropy of the policy at those tokens, mean", "supervised_entropy_nats"),
+        Metric("supervised_tokens", "tokens", _TAUGHT, "supervised_tokens", counter=True),
+        Metric("supervised_demonstrations", "examples", _EXAMPLES, "supervised_demonstrations", counter=True),
+        Metric("supervised_grad_norm", "", "Gradient norm of the supervised update", "supervised_grad_norm"),
+        Metric("supervised_lr", "", "Learning rate of the supervised update", "supervised_learning_rate"),
+        Metric("supervised_verdicts", "share", _VERDICTS, "supervised_verdicts_ratio"),
+        Metric("passes", "passes", "Passes over the examples of [finetune] so far", "passes"),
+    ),
+    *_section(
         "diversity",
         Metric("distinct_solutions", "solutions", _DISTINCT, "distinct_solutions", _DIVERSITY),
         Metric("distinct_solutions_ratio", "share", _DISTINCT_RATIO, "distinct_solutions_ratio", _DIVERSITY),
@@ -307,7 +367,7 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric("by_template", "", f"{_OF_PARTS} template", tag="template"),
     *(
-        Metric(f"by_{by}", "", f"{_OF_PARTS} {by}, where problems differ in it", tag=f"by_{by}")
+        Metric(f"by_{by}", "", f"{_OF_PARTS} {by}, where groups may differ in it", tag=f"by_{by}")
         for by in BREAKDOWNS[1:]
     ),
     Metric("by_staleness", "", "Of the tokens of each age: 0, 1, 2, 3, and 4 or more steps", tag="age"),

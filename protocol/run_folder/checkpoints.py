@@ -1,7 +1,8 @@
 """Checkpoints as folders: which are whole, what their manifests say, which may go. Nothing here needs torch.
 
     <run>/checkpoints/step-000040/
-        state/           model and optimizer, torch.distributed.checkpoint (any number of ranks can load it)
+        state/           model, optimizer and, where it is reset, the reference policy: torch.distributed.checkpoint
+                         (any number of ranks can load it)
         huggingface/     the policy as a Hugging Face folder
         manifest.json    written last; a folder without it is no checkpoint
 
@@ -13,14 +14,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from chorus.protocol.run_folder.files import write_json
 
 _MANIFEST = "manifest.json"
-_LATER = ("rolled_back_to", "lineage", "trained", "admitted", "problems", "at")  # not in every version's manifests
+# Not in the manifests of every version.
+_LATER = ("rolled_back_to", "lineage", "trained", "admitted", "problems", "at", "methods")
 STATE, EXPORT = "state", "huggingface"
 
 
@@ -30,7 +33,8 @@ class Manifest:
 
     `rolled_back_to`: the policy had collapsed at `step`, and the checkpoint holds the state of that earlier one.
     `lineage`: of its ledger; `trained`: groups in it so far; `admitted`: the index of the group that came next (None:
-    an older version wrote it). `problems`: fingerprint of what it was trained on. `at`: unix seconds.
+    an older version wrote it). `problems`: fingerprint of what it was trained on. `at`: unix seconds. `methods`: what
+    methods keep beside the weights, by name, as JSON.
     """
 
     step: int
@@ -42,6 +46,7 @@ class Manifest:
     admitted: int | None = None
     problems: str = ""
     at: float = 0.0
+    methods: dict[str, Any] = field(default_factory=dict)
 
     @property
     def all_entries(self) -> list[str]:
@@ -106,11 +111,17 @@ def before(checkpoints: Path, alarms: Sequence[int]) -> list[int]:
     return [step for step in last if step is not None]
 
 
-def prune(checkpoints: Path, keep: int, steps: Iterable[int | None] = ()) -> None:
+def prune(
+    checkpoints: Path, keep: int, steps: Iterable[int | None] = (), thin: Callable[[Path], None] | None = None
+) -> None:
     """Keep the newest `keep` checkpoints, those of these `steps`, and every manifest: the audit of a finished run
-    reads them."""
+    reads them. `thin`: keep the exports of the others too, made smaller by it."""
     kept = {folder_of(checkpoints, step) for step in steps if step is not None}
     for path in whole(checkpoints)[:-keep]:
-        if path not in kept:
-            for part in (STATE, EXPORT):
-                shutil.rmtree(path / part, ignore_errors=True)
+        if path in kept:
+            continue
+        if thin is None:
+            shutil.rmtree(path / EXPORT, ignore_errors=True)
+        elif (path / STATE).is_dir():  # its state goes last: what a crash left half done is done again
+            thin(path / EXPORT)
+        shutil.rmtree(path / STATE, ignore_errors=True)

@@ -1,10 +1,12 @@
 """A run's folder: every path in it, and what its records say.
 
-<run>/config.json       resolved configuration             stages.json, hints.jsonl     the curriculum's decisions
+<run>/config.json       resolved configuration             stages.json, hints.jsonl,    the curriculum's decisions
+                                                           solved.jsonl
       identity.json     which run it is (identity.py)      problems.jsonl               the problems, and their changes
       run.json          how and when it was started        rollouts/                    what was trained (rollouts.py)
       status.json       what the learner does just now     checkpoints/                 (checkpoints.py)
-      metrics.jsonl     one record a step                  evals/, tensorboard/, logs/, redis/
+      metrics.jsonl     one record a step                  supervised/                  beside it (demonstrations.py)
+                                                           evals/, tensorboard/, logs/, redis/
       evaluation-before.json, evaluation-after.json        learning_curves.png
       validation.jsonl, selected.json                      hub/                         for the hub
                                                            summary.json                 last: the run is over
@@ -72,6 +74,11 @@ class RunFolder:
         return self.path / "stages.json"
 
     @property
+    def solved(self) -> Path:
+        """Of stages that leave out what has become easy."""
+        return self.path / "solved.jsonl"
+
+    @property
     def hints(self) -> Path:
         return self.path / "hints.jsonl"
 
@@ -94,6 +101,11 @@ class RunFolder:
     @property
     def rollouts(self) -> Path:
         return self.path / "rollouts"
+
+    @property
+    def supervised(self) -> Path:
+        """What supervised updates were trained on (demonstrations.py)."""
+        return self.path / "supervised"
 
     @property
     def evaluations(self) -> Path:

@@ -100,7 +100,7 @@ def take_up(client: redis.Redis, run: RunFolder, name: str, resume: bool, asked:
 def compare(run: RunFolder, identity: Identity, state: LedgerState | None, resume: bool) -> _Refusal | None:
     """None where they are of one run."""
     manifest = _newest(run)
-    begun = bool(manifest or len(identity.marks) > 1 or any(run.rollouts.glob("step-*")))
+    begun = bool(manifest or len(identity.marks) > 1 or any(run.rollouts.glob("step*")))
     anew = _ANEW.format(f"checkpoint step {manifest.step}" if manifest else "step 0")
     if state is None:
         if not begun:

@@ -12,6 +12,7 @@ from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.templates.template import Template
 
 PACKAGE_TEMPLATES = Path(__file__).parent
+METHODS = PACKAGE_TEMPLATES / "methods"  # templates that belong to a method; a recipe names them like the thirteen
 
 
 def load_templates(extra: Sequence[str | Path] = ()) -> dict[str, Template]:
@@ -32,12 +33,17 @@ def load_templates(extra: Sequence[str | Path] = ()) -> dict[str, Template]:
     return {name: found[name][0] for name in sorted(found)}
 
 
+def known_templates(extra: Sequence[str | Path] = ()) -> dict[str, Template]:
+    """All that a recipe may name. Raises as `load_templates`."""
+    return load_templates([METHODS, *extra])
+
+
 def choose_templates(
     names: Sequence[str], extra: Sequence[Path] = (), key: str = "templates.names"
 ) -> dict[str, Template]:
     """The templates that a recipe names under `key`, in its order. Raises CannotGoOn."""
     try:
-        known = load_templates(extra)
+        known = known_templates(extra)
     except (OSError, ValueError) as error:
         raise CannotGoOn(f"templates.files: {error}") from None
     if unknown := [name for name in names if name not in known]:

@@ -2,13 +2,15 @@
 
 A contract counts: each marker that occurs exactly once pays its share, wherever it stands. That is the paper's (prompt
 augmentation, arXiv 2602.03190). A template of one's own may be `contract = "strict"`: 1 for a completion that holds
-every marker once, in the listed order, with every tag of the markers opened and closed once, else 0.
+every marker once, in the listed order, with every tag of the markers opened and closed once, else 0. Or it may be
+`contract = "interleaved"`: 1 for a completion of think and answer blocks in turn (interleaved.py), else 0.
 """
 
 import re
 from collections import Counter
 from itertools import pairwise
 
+from chorus.protocol.templates.interleaved import blocks
 from chorus.protocol.templates.template import Template
 
 _TAG = re.compile(r"<(/?)([A-Za-z][\w-]*)>")
@@ -23,8 +25,10 @@ def format_score(template: Template, completion: str) -> float:
     """In [0, 1]; 1.0 for a template without markers.
 
     Counting contract: the share of the markers that occur exactly once. Order and nesting do not count, and
-    neighbouring markers may share a newline: each is counted on its own. Strict contract: 1.0 or 0.0.
+    neighbouring markers may share a newline: each is counted on its own. Strict and interleaved contracts: 1.0 or 0.0.
     """
+    if template.contract == "interleaved":
+        return 0.0 if isinstance(blocks(template.prefill + completion), str) else 1.0
     if not template.markers:
         return 1.0
     if template.contract == "strict":
@@ -34,6 +38,9 @@ def format_score(template: Template, completion: str) -> float:
 
 def contract_faults(template: Template, completion: str) -> list[str]:
     """What keeps a completion from the full format score, in words; empty where nothing does."""
+    if template.contract == "interleaved":
+        found = blocks(template.prefill + completion)
+        return [found] if isinstance(found, str) else []
     counts = marker_counts(template, completion)
     faults = [f"{marker!r} occurs {n} times, not once" for marker, n in counts.items() if n != 1]
     if template.contract == "count" or faults:

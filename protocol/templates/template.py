@@ -5,13 +5,14 @@ A template turns a problem into a ChatML prompt; `score.py` scores the *form* of
 prompt augmentation, arXiv 2602.03190.
 """
 
+import json
 import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Category = Literal["deepseek", "free-form", "reflection", "explicit-cot"]
-Contract = Literal["count", "strict"]
+Contract = Literal["count", "strict", "interleaved"]
 
 
 def _no_chat_markup(text: str) -> str:
@@ -55,9 +56,17 @@ class Template(BaseModel):
     @field_validator("contract")
     @classmethod
     def _has_something_to_check(cls, contract: Contract, info: ValidationInfo) -> Contract:
-        if contract == "strict" and not info.data.get("markers", True):
-            raise ValueError("a strict contract needs markers; list them, or remove `contract`")
+        if contract != "count" and not info.data.get("markers", True):
+            raise ValueError(f"a contract that is {contract} needs markers; list them, or remove `contract`")
         return contract
+
+
+def opening(template: Template) -> str:
+    """The marker that opens the reasoning, which a completion has to write itself; empty where the prefill has opened
+    it, or where the template has no such tag."""
+    first = template.markers[0] if template.markers else ""
+    tag = re.match(r"<([A-Za-z][\w-]*)>", first)
+    return first if tag and any(f"</{tag[1]}>" in marker for marker in template.markers) else ""
 
 
 def messages(template: Template, problem: str) -> list[dict[str, str]]:
@@ -75,3 +84,25 @@ def render_chatml(template: Template, problem: str) -> str:
         f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages(template, problem)
     )
     return f"{blocks}<|im_start|>assistant\n{template.prefill}"
+
+
+def as_jinja(template: Template) -> str:
+    """The same prompt as a chat template, for who serves the policy: of its messages the user's turns count, and
+    answers between them. Other system texts than the template's own are passed over, as in training."""
+    system, suffix, prefill = (
+        json.dumps(text, ensure_ascii=False)
+        for text in (
+            f"<|im_start|>system\n{template.system}<|im_end|>\n" if template.system else "",
+            f"{template.user_suffix}<|im_end|>\n",
+            f"<|im_start|>assistant\n{template.prefill}",
+        )
+    )
+    return (
+        "{{- " + system + " }}"
+        '{%- for message in messages %}{%- if message.role == "user" %}'
+        '{{- "<|im_start|>user\\n" + message.content + ' + suffix + " }}"
+        '{%- elif message.role == "assistant" %}'
+        '{{- "<|im_start|>assistant\\n" + message.content + "<|im_end|>\\n" }}'
+        "{%- endif %}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- " + prefill + " }}{%- endif %}\n"
+    )

@@ -219,7 +219,8 @@ class Asking:
         except RecursionError as error:
             raise BadItemError(f"{where}tests: nested too deeply") from error
         block = request.block or self._settings.code_block
-        return Program(tests, self._sandbox, self._settings.timeout_s, request.scoring, block)
+        scoring = request.scoring or self._settings.code_scoring
+        return Program(tests, self._sandbox, self._settings.timeout_s, scoring, block)
 
 
 def _lot(completion: str, golds: tuple[str, ...]) -> float:

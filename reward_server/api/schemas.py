@@ -76,7 +76,10 @@ class GradeRequest(_Request):
     mode: Literal["train", "paper", "strict"] = "train"
     options: list[Text] | None = Field(default=None, max_length=26)
     tests: list[ScriptTest | FunctionTest] | None = Field(default=None, min_length=1, max_length=1000)
-    scoring: Literal["strict", "fractional"] = "strict"  # kind code: all tests or nothing; the share that passed
+    scoring: Literal["strict", "fractional"] | None = Field(
+        default=None,
+        description="kind code: all tests or nothing, or the share that passed; null: as this server is set",
+    )
     block: Block | None = Field(
         default=None, description="kind code: which block of the completion is the program; null: as this server is set"
     )
@@ -85,6 +88,9 @@ class GradeRequest(_Request):
     )
     terms: list[Text] | None = Field(
         default=None, max_length=32, description="users' own graders to ask as well; null: those that this server pays"
+    )
+    sub_answers: list[Text] | None = Field(
+        default=None, max_length=64, description="answers on the way, which a template of interleaved blocks asks for"
     )
 
 
@@ -120,6 +126,9 @@ class GradeResponse(BaseModel):
         "was asked",
     )
     shadow: ShadowResponse | None = Field(default=None, description="a second grader's opinion; it pays nothing")
+    sub_answers: list[int] | None = Field(
+        default=None, description="the place of each of the request's among the completion's own, from 1; 0: not there"
+    )
 
 
 class BatchResponse(BaseModel):

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from chorus.protocol.rewards import RewardParts, RewardSpec, compose
-from chorus.protocol.templates.load import load_templates
+from chorus.protocol.templates.interleaved import places
+from chorus.protocol.templates.load import known_templates
 from chorus.protocol.templates.score import format_score, marker_counts
 from chorus.protocol.templates.template import Template
 from chorus.reward_server.api import schemas
@@ -21,6 +22,7 @@ from chorus.reward_server.graders.task import Asked, Clusters, Extracted, GradeR
 from chorus.reward_server.sandbox.sandbox import find_mechanism
 
 log = logging.getLogger("chorus.reward_server")
+_ALWAYS_TOLD = ("compose", "format_weight", "overlong")
 _MAX_WARNINGS = 100  # reasons quote the request, so that a client could make new ones for ever
 
 
@@ -29,7 +31,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.templates = load_templates(settings.templates)
+        self.templates = known_templates(settings.templates)
         self.sandbox, self.no_sandbox = find_mechanism()
         self._warned: set[str] = set()
         self.asking = Asking(settings, self.sandbox, self.no_sandbox)
@@ -124,7 +126,7 @@ class Service:
         scores = answer.scores
         if request.kind in self.asking.own:
             scores = {request.kind: result.score, **_named(request.kind, result.parts), **scores}
-        parts = compose(self.settings.reward, result.accuracy, format, scores=scores)
+        parts = compose(self.settings.reward, result.accuracy, format, scores=scores, verdict=result.verdict)
         self._count(request, answer)
         response = {
             "verdict": result.verdict,
@@ -139,6 +141,8 @@ class Service:
         }
         if scores:
             response["scores"] = scores
+        if request.sub_answers and template is not None:
+            response["sub_answers"] = places(template, request.completion, request.sub_answers)
         if answer.shadow is not None:
             grader, other = answer.shadow
             opinion = {"grader": grader, "verdict": other.verdict, "accuracy": other.accuracy}
@@ -166,8 +170,12 @@ def _named(grader: str, parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _composition(spec: RewardSpec) -> dict[str, Any]:
-    """As settings are told; without terms where there are none."""
-    return spec.model_dump(mode="json", exclude=None if spec.terms else {"terms"})
+    """As settings are told; without the parts that it has not."""
+    return {
+        key: value
+        for key, value in spec.model_dump(mode="json").items()
+        if value not in (None, []) or key in _ALWAYS_TOLD
+    }
 
 
 def _explanation(result: GradeResult, template: Template | None, completion: str, parts: RewardParts) -> dict[str, Any]:
@@ -178,4 +186,5 @@ def _explanation(result: GradeResult, template: Template | None, completion: str
 
 def _shown(parts: RewardParts) -> dict[str, float | None]:
     shown = asdict(parts)
-    return shown | shown.pop("terms")
+    paid, terms = shown.pop("paid"), shown.pop("terms")
+    return shown | paid | terms

@@ -13,7 +13,7 @@ from chorus.protocol.rewards import RewardSpec
 # The keys of a recipe's [reward] that the server is set by, beside the composition.
 OF_RECIPE = {
     *("workers", "timeout_s", "percent_sign_optional", "unfinished_reasoning"),
-    *("graders", "shadow", "shadow_share", "code_block"),
+    *("graders", "shadow", "shadow_share", "code_block", "code_scoring"),
 }
 
 
@@ -37,4 +37,5 @@ class Settings(BaseModel):
     shadow: str = ""  # a second grader, of a share of the completions; it pays nothing
     shadow_share: float = Field(default=0.1, gt=0.0, le=1.0)
     code_block: Literal["last", "longest"] = "last"
+    code_scoring: Literal["strict", "fractional"] = "strict"
     token: str | None = Field(default=None, min_length=1)  # bearer token that /v1 asks for

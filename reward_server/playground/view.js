@@ -24,6 +24,8 @@ const COMPOSITIONS = {
   additive: (weight) => `accuracy + ${weight} × format, whether or not the answer is right`,
   format_gated: (weight) => `accuracy + ${weight} × format, the format only when the answer is right`,
   accuracy_only: () => "accuracy alone; the format is measured and not paid",
+  accuracy_and_format: () => "1 for a right answer in a whole format, else 0",
+  sparkle: () => "2 for a right answer in a whole format, 1 for a right one in another, -1 for a wrong one",
 };
 const KNOWN_PARTS = ["total", "accuracy", "format", "overlong"]; // what else there is comes from a term
 const MAX_SHOWN_CHARS = 400; // of an answer or a gold in a sentence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from scriptedlive import SUPPORT, environment
 
 from chorus.cli.main import main
 from chorus.problems.rendering import load_tokenizer
+from chorus.protocol.run_folder.checkpoints import Manifest, write_manifest
 from chorus.protocol.run_folder.files import read_lines
 from chorus.protocol.runtime.exits import CANNOT_GO_ON
 
@@ -110,6 +112,68 @@ def test_a_top_p_that_is_no_share_is_one_line_and_status_3(
     (line,) = capsys.readouterr().err.splitlines()
     assert f"--top-p {share}: give the share of the probability to draw from, above 0 and at most 1" in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def trained(tiny_model: Path, tmp_path: Path) -> Path:
+    """The folder of a run that has ended, with the weights of its steps 20, 40 and 60, of which validation chose 40."""
+    run = tmp_path / "runs" / "mine"
+    config = {
+        "model": {"path": str(tiny_model), "context": 2000, "dtype": "float32"},
+        "problems": {"train": [SOURCE], "max_prompt_tokens": 100},
+        "templates": {"names": ["qwen-math"]},
+        "sampling": {"max_tokens": 100},
+        "run": {"steps": 60, "name": "mine"},
+    }
+    for step in (20, 40, 60):
+        folder = run / "checkpoints" / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        (folder / "huggingface").symlink_to(tiny_model)
+        write_manifest(folder, Manifest(step, 1, {}))
+    for name, value in (("config", config), ("run", {}), ("selected", {"step": 40})):
+        (run / f"{name}.json").write_text(json.dumps(value))
+    return run
+
+
+@pytest.mark.usefixtures("inline_graders")
+def test_every_checkpoint_is_scored_once_and_the_last_the_selected_and_the_best_are_marked(
+    calculator: Calculator, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["eval", str(trained), "--checkpoint", "all", "--problems", SOURCE, "--limit", "4", "--runs", "1"]
+    assert main(asked) == 0
+    assert calculator.asked == 12
+    said = capsys.readouterr().out
+    assert "chain has 4 problems: one is 25.0 points" in said
+    rows = [line.split("|") for line in said.splitlines() if re.match(r"\| \d", line)]
+    told = {row[1].strip(): row[-2].strip() for row in rows}
+    assert set(told) == {"20", "40", "60"}
+    # It slips at every third question: of 1-4 at the third, of 5-8 at the sixth, of 9-12 at the ninth and the twelfth.
+    assert [row[2].strip() for row in rows] == ["0.750", "0.750", "0.500"]
+    assert told["20"] == "best of 3 on these very problems: optimistic, not a result"
+    assert (told["40"], told["60"]) == ("selected on validation", "last")
+
+    answers = trained / "evals" / "chain-greedy-1-first-4-step-000040" / "answers.jsonl"
+    lines = answers.read_text().splitlines(keepends=True)
+    answers.write_text("".join(lines[:3]))
+    assert main(asked) == 0
+    assert calculator.asked == 13  # the one that was lost
+    assert main([*asked, "--out", str(tmp_path / "x")]) == CANNOT_GO_ON
+    assert "--out is for one checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("inline_graders")
+def test_an_export_that_was_made_smaller_since_is_not_scored_again(
+    calculator: Calculator, trained: Path, tiny_model: Path
+) -> None:
+    asked = ["eval", str(trained), "--checkpoint", "20", "--problems", SOURCE, "--limit", "2", "--runs", "1"]
+    assert main(asked) == 0
+    export = trained / "checkpoints" / "step-000020" / "huggingface"
+    export.unlink()
+    shutil.copytree(tiny_model, export)
+    (export / "model.safetensors").touch()
+    calculator.asked = 0
+    assert main(asked) == 0
+    assert calculator.asked == 0
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def test_batch_keeps_the_order(server):
 
 def test_templates_and_render(server):
     templates = {t["name"]: t for t in server.client.get("/v1/templates").json()["templates"]}
-    assert len(templates) == 13
+    assert len(templates) == 14, "the thirteen, and that of interleaved reasoning"
     assert "category" in templates["abel"]
     body = {"template": "open-r1-teacher", "problem": "1+1?"}
     rendered = server.client.post("/v1/render", json=body).json()

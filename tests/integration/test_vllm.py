@@ -241,10 +241,8 @@ def test_a_step_trained_again_from_its_stored_rollouts_gives_the_same_loss_and_w
     torch.set_num_threads(1)  # as the learner had it
     try:
         crew = DistributedTrainer(config, torch.device("cpu"), folder / "step-000002")
-        groups = read_step(on_policy.folder / "rollouts" / "step-000003.msgpack.gz")
-        parts = minibatches(
-            make_experience(groups, config, 2), config.sampling.group_size, config.learner.updates_per_step
-        )
+        groups = read_step(on_policy.folder / "rollouts" / "step-000003.parquet")
+        parts = minibatches(make_experience(groups, config, 2), config.learner.updates_per_step)
         result = crew.step(parts)
     finally:
         torch.set_num_threads(threads)

@@ -4,7 +4,8 @@ ones; hands answer what is queued whenever the learner reads."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +16,56 @@ from chorus.learner.lifecycle import Parts, assemble
 from chorus.learner.loop import Learner
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.distributed import Snapshot
+from chorus.learner.training.supervised import SupervisedStats
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.settings import StepSettings
 from chorus.protocol.ledger import Keys, entries_of
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.messages import Grade, Member, RolloutGroup, Sample, Task, Timing, Version, pack_floats, pack_ids
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.checkpoints import Manifest
+from chorus.protocol.run_folder.demonstrations import Demonstration
 from chorus.protocol.run_folder.folder import RunFolder
 
 RUN = "run"
 Hook = Callable[[str], None]  # called before every change of the world, with its name
+Accuracies = tuple[float, ...] | Callable[[int], tuple[float, ...]]  # of a group's samples, in turn; or by its index
 
 
 class PaperRanks:
-    """`trained`: admission indices in the order of their training, as the weights remember them."""
+    """`trained`: admission indices in the order of their training, `taught`: the problems of each supervised update,
+    `settings`: those of each step, as the weights remember them; `reference_is`: `trained` at the last reset."""
 
     def __init__(self, start_from: Path | None, hook: Hook) -> None:
         self.manifest = checkpoints.read_manifest(start_from) if start_from else None
-        self.trained: list[int] = json.loads((start_from / "state" / "trained").read_text()) if start_from else []
+        self.trained: list[int] = []
+        self.taught: list[list[str]] = []
+        self.settings: list[Any] = []
+        self.reference_is: list[int] = []
         self._hook = hook
+        if start_from:
+            self.load(start_from)
 
     def reference(self, sequences: list[TrainingSequence]) -> list[np.ndarray]:
         return [np.zeros(len(s.completion)) for s in sequences]
 
-    def step(self, minibatches: list[list[TrainingSequence]]) -> StepStats:
+    def reset_reference(self, reset_optimizer: bool) -> None:
+        self._hook("reset")
+        self.reference_is = list(self.trained)
+
+    def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
         self._hook("train")
         sequences = [s for batch in minibatches for s in batch]
+        self.settings.append(asdict(settings) if settings else None)
         self.trained += dict.fromkeys(round(-float(s.behaviour[0]) * 1000) for s in sequences)
         return StepStats(sequences=len(sequences))
+
+    def supervise(self, batch: Sequence[Demonstration]) -> SupervisedStats:
+        self._hook("supervise")
+        self.taught.append([d.problem_id for d in batch])
+        tokens = sum(len(d.target) for d in batch)
+        return SupervisedStats(1.0, 1.0, 0.0, tokens, len(batch), grad_norm=1.0, lr=1e-6)
 
     def snapshot(self, version: Version, prefixes: list[list[int]]) -> Snapshot:
         plan: Any = None
@@ -52,19 +74,21 @@ class PaperRanks:
     def save(self, folder: Path, manifest: Manifest) -> Path:
         path = checkpoints.folder_of(folder, manifest.step)
         (path / "state").mkdir(parents=True, exist_ok=True)
-        (path / "state" / "trained").write_text(json.dumps(self.trained))
+        known = [self.trained, self.taught, self.settings, self.reference_is]
+        (path / "state" / "trained").write_text(json.dumps(known))
         self._hook("manifest")
         checkpoints.write_manifest(path, manifest)
         return path
 
     def load(self, path: Path) -> None:
-        self.trained = json.loads((path / "state" / "trained").read_text())
+        known = json.loads((path / "state" / "trained").read_text())
+        self.trained, self.taught, self.settings, self.reference_is = known
 
 
 class Hands:
     """Generators and weight sync in one: every version is taken at once, every queued task answered."""
 
-    def __init__(self, client: redis.Redis, run: RunFolder, hook: Hook, accuracies: tuple[float, ...]) -> None:
+    def __init__(self, client: redis.Redis, run: RunFolder, hook: Hook, accuracies: Accuracies) -> None:
         self.client = client
         self.run = run
         self.published: list[Version] = []
@@ -92,7 +116,8 @@ class Hands:
                 self.client.xadd(keys.rollouts, {"i": task.index, "d": self.answer(task)})
 
     def answer(self, task: Task) -> bytes:
-        accuracies = (self._accuracies * task.group_size)[: task.group_size]
+        told = self._accuracies(task.index) if callable(self._accuracies) else self._accuracies
+        accuracies = (told * task.group_size)[: task.group_size]
         samples = [
             Sample(
                 token_ids=pack_ids([5, 6]),
@@ -113,7 +138,7 @@ class Hands:
         pass
 
 
-def config_of(model: Path, folder: Path, **sections: dict[str, Any]) -> RunConfig:
+def config_of(model: Path, folder: Path, /, **sections: dict[str, Any]) -> RunConfig:
     folder.mkdir(exist_ok=True)
     train = folder / "train.jsonl"
     rows = [{"id": f"p{k}", "problem": f"{k}?", "answer": "7"} for k in range(40)]
@@ -136,7 +161,7 @@ def start(
     config: RunConfig,
     folder: Path,
     hook: Hook = lambda name: None,
-    accuracies: tuple[float, ...] = (1.0, 0.0),
+    accuracies: Accuracies = (1.0, 0.0),
 ) -> tuple[Learner, Parts]:
     """A learner start on what lies in the folder and on the ledger."""
     run = RunFolder(folder)

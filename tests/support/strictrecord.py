@@ -25,6 +25,7 @@ def strict_record(step: int, **more: Any) -> Strict:
     parts["by_staleness"] = {age: Strict("age", **dict.fromkeys(KEYS["age"], 1.0)) for age in AGES}
     named: dict[str, Any] = {"groups_filtered": {}, "hints_lowered": {}, "template_weights": {"a": 1.0}}
     named |= {"scores": {"a": 1.0}, "scores_failed": {}, "shadow": {"math": {"a": {"samples": 1, "disagreement": 0.5}}}}
+    named |= {"difficulty": {"easy": 1.0}, "hard_prompts_skipped": {}}
     listed = {"accuracy_histogram": [1, 0, 0, 0, 0], "alarms": [], "findings": [], "not_finite": None, "stage": "all"}
     nested = parts | named | listed | {"diversity": diversity, "diversity_by_template": {"a": diversity}}
     return Strict("step", **dict.fromkeys(KEYS["step"], 1.0) | nested | {"step": step, "steps": 9} | more)

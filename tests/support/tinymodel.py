@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -12,9 +13,11 @@ from chorus.starter.tokenizer import build_tokenizer
 TEMPLATE = "qwen-math"
 
 
-def save_tiny_model(folder: Path, hidden_size: int = 16, tied: bool = False) -> Path:
+def save_tiny_model(
+    folder: Path, hidden_size: int = 16, tied: bool = False, templates: Sequence[str] = (TEMPLATE,)
+) -> Path:
     """vLLM's CPU attention takes heads of 32 and more: `hidden_size` 64. `tied`: the head is the embedding."""
-    tokenizer = build_tokenizer(choose_templates([TEMPLATE]).values())
+    tokenizer = build_tokenizer(choose_templates(templates).values())
     shape = {"intermediate_size": 2 * hidden_size, "num_hidden_layers": 1, "num_attention_heads": 2}
     shape["tie_word_embeddings"] = tied
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=hidden_size, **shape)).save_pretrained(folder)

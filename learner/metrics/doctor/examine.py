@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from chorus.learner.metrics.doctor import tokens
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import RolloutGroup, Sample, unpack_ids
-from chorus.protocol.rewards import compose
+from chorus.protocol.rewards import OPEN, Gates, compose_group
 from chorus.protocol.templates.template import Template
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Finding:
 @dataclass(frozen=True)
 class Look:
     """What is examined. filtered: groups that dynamic sampling replaced, by why. memory_peak, memory_limit: the
-    learner's, in bytes; None where nobody measured."""
+    learner's, in bytes; None where nobody measured. gates: of each group's step; none: all were open."""
 
     config: RunConfig
     groups: Sequence[RolloutGroup]
@@ -46,6 +46,7 @@ class Look:
     filtered: Mapping[str, int] = field(default_factory=Counter)
     memory_peak: int | None = None
     memory_limit: int | None = None
+    gates: Sequence[Gates] = ()
 
     @cached_property
     def samples(self) -> list[Sample]:
@@ -118,7 +119,9 @@ def _empty(look: Look) -> Finding | None:
 
 def _spread(look: Look) -> Finding | None:
     """Groups from which nothing is learned, since all of their samples have one reward."""
-    kinds = Counter(kind for group in look.groups if (kind := _one_reward(look.config, group)))
+    gates = look.gates or [OPEN] * len(look.groups)
+    found = (_one_reward(look.config, *of) for of in zip(look.groups, gates, strict=True))
+    kinds = Counter(kind for kind in found if kind)
     kinds.update({kind: look.filtered.get(kind, 0) for kind in ("all_wrong", "all_right")})
     total = len(look.groups) + sum(look.filtered.values())
     if total < MIN_GROUPS or kinds.total() <= look.config.doctor.zero_spread * total:
@@ -137,14 +140,12 @@ _SPREAD_MENDS = {
 }
 
 
-def _one_reward(config: RunConfig, group: RolloutGroup) -> str | None:
+def _one_reward(config: RunConfig, group: RolloutGroup, gates: Gates) -> str | None:
     """`all_wrong`, `all_right` or `no_spread`; None for a group that teaches, or whose rewards are not known."""
-    spec = config.reward_spec
-    grades = [(s.grade, s.n_tokens) for s in group.samples]
-    rewards = {compose(spec, g.accuracy, g.format, n, g.scores).total for g, n in grades} - {None}
+    rewards = {part.total for part in compose_group(config.reward_spec, group.samples, gates)} - {None}
     if len(rewards) != 1:
         return None
-    accuracies = {g.accuracy for g, _ in grades} - {None}
+    accuracies = {s.grade.accuracy for s in group.samples} - {None}
     return "all_wrong" if accuracies == {0.0} else "all_right" if accuracies == {1.0} else "no_spread"
 
 

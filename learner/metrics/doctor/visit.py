@@ -11,6 +11,7 @@ from chorus.learner.metrics.doctor.examine import MIN_GROUPS, Look, examine
 from chorus.learner.metrics.doctor.tokens import edges
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import RolloutGroup
+from chorus.protocol.rewards import Gates
 from chorus.protocol.templates.template import Template
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Doctor:
         self._tokenizer = tokenizer
         self._templates = templates
         self._groups: list[RolloutGroup] = []
+        self._gates: list[Gates] = []
         self._filtered: Counter[str] = Counter()
         self._said: set[str] = set()
         self._done = False
@@ -43,11 +45,13 @@ class Doctor:
         if not self._groups:
             log.info("the tokens of a first answer: %s", "; ".join(edges(self._tokenizer, groups[0])))
         self._groups += groups
+        self._gates += [Gates.of_record(record)] * len(groups)
         self._filtered.update(filtered)
         memory = record.get("memory_peak"), record.get("memory_limit")
-        look = Look(self.config, self._groups, self._tokenizer, self._templates, self._filtered, *memory)
+        seen = (self._tokenizer, self._templates, self._filtered, *memory, self._gates)
+        look = Look(self.config, self._groups, *seen)
         new = [finding for finding in examine(look) if finding.name not in self._said]
         self._said |= {finding.name for finding in new}
         if step >= self.config.doctor.steps and len(self._groups) >= MIN_GROUPS:
-            self._done, self._groups = True, []
+            self._done, self._groups, self._gates = True, [], []
         return [f"step {step}: {finding.text}" for finding in new]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from compose_checks import problems_of
 from compose_tools import HERE, ROOT, clean_environment, compose_command, hadolint_command
+
+from chorus.protocol.config.load import load_config
 
 DOCKERFILES = sorted((ROOT / "deploy" / "docker").glob("*.Dockerfile"))
 STAND_INS = sorted(HERE.glob("*.Dockerfile"))
@@ -124,19 +127,83 @@ def test_volumes_are_mounted_where_the_image_has_a_folder_that_its_user_owns(fil
         assert target in folders.split()
 
 
-def test_on_gpus_nothing_is_bound_to_cpu_cores_and_each_role_has_its_device() -> None:
-    config = resolved(CPU, GPU, CHORUS_GENERATOR_GPU="1")["services"]
-    devices = {
-        name: config[name]["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"]
-        for name in ("learner", "generator")
-    }
-    assert devices == {"learner": ["0"], "generator": ["1"]}
-    assert config["init"]["environment"]["CHORUS_PLACEMENT__GENERATOR_GPUS"] == "[[1]]"
+def test_on_gpus_nothing_is_bound_to_cpu_cores_and_each_role_has_its_devices() -> None:
+    config = resolved(CPU, GPU, CHORUS_LEARNER_GPUS="0,1", CHORUS_GENERATOR_GPUS="[2],[3]")["services"]
+    for name in ("learner", "generator"):
+        [device] = config[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["count"]) == ("nvidia", -1)
+    assert config["learner"]["environment"]["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert config["init"]["environment"]["CHORUS_PLACEMENT__LEARNER_GPUS"] == "[0,1]"
+    assert config["init"]["environment"]["CHORUS_PLACEMENT__GENERATOR_GPUS"] == "[[2],[3]]"
     assert "cpuset" not in config["learner"]
     assert "--cpus" not in " ".join(config["generator"]["command"])
     assert not {"OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"} & set(config["generator"]["environment"])
     for name in ("init", "learner", "generator"):
         assert config[name]["build"]["dockerfile"] == "deploy/docker/gpu.Dockerfile"
+
+
+@pytest.mark.parametrize(("learner", "generators"), [("0", "[0]"), ("0,1", "[2],[3]"), ("0", "[1,2],[3,4]")])
+def test_the_devices_in_compose_are_a_placement_that_a_recipe_could_name(learner: str, generators: str) -> None:
+    config = resolved(CPU, GPU, CHORUS_LEARNER_GPUS=learner, CHORUS_GENERATOR_GPUS=generators)["services"]
+    told = {k: v for k, v in config["init"]["environment"].items() if k.startswith("CHORUS_PLACEMENT__")}
+    placement = load_config(ROOT / "recipes" / "demo.toml", (), told).placement
+    assert placement.learner_gpus == [int(gpu) for gpu in learner.split(",")]
+    assert placement.generator_gpus == json.loads(f"[{generators}]")
+
+
+def test_on_gpus_learner_ranks_go_under_torchrun_with_their_grace() -> None:
+    learner = resolved(CPU, GPU)["services"]["learner"]
+    assert learner["entrypoint"][:2] == ["tini", "--"]
+    assert {"torch.distributed.run", "--nproc-per-node=gpu", "--shutdown-timeout=125"} <= set(learner["entrypoint"])
+    assert learner["command"][0] == "learner"
+    assert "--resume" in learner["command"]
+
+
+def test_on_gpus_problem_files_are_where_a_recipe_s_paths_lead_and_are_not_made_up() -> None:
+    services = resolved(CPU, GPU)["services"]
+    for name in ("init", "learner"):
+        [data] = [v for v in services[name]["volumes"] if v["target"] == "/chorus/data"]
+        assert data["source"] == str(ROOT / "data")
+        assert data["read_only"]
+        assert data["bind"].get("create_host_path", False) is False
+
+
+def test_each_generator_takes_devices_of_its_own_for_as_long_as_it_lives(tmp_path: Path) -> None:
+    """The entrypoint itself, with a stand-in for chorus that says what it was given and waits to be ended."""
+    if shutil.which("flock") is None:
+        pytest.skip("there is no flock here (util-linux)")
+    entry = resolved(CPU, GPU)["services"]["generator"]["entrypoint"][2:]
+    script = entry[2].replace("$$", "$").replace("/kernels", str(tmp_path))
+    chorus = tmp_path / "chorus"
+    chorus.write_text('#!/bin/sh\necho "$CUDA_VISIBLE_DEVICES: $*"\nexec sleep 60\n')
+    chorus.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "GENERATOR_GPUS": "[2,3], [4]"}
+
+    def start() -> subprocess.Popen[str]:
+        command = [*entry[:2], script, entry[3], "generator", "--run-id", "demo"]
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def said(process: subprocess.Popen[str]) -> str:
+        assert process.stdout
+        return process.stdout.readline().strip()
+
+    first, second = start(), start()
+    try:
+        assert {said(first), said(second)} == {"2,3: generator --run-id demo", "4: generator --run-id demo"}
+        third = start()
+        assert third.wait(10) == 3
+        assert third.stderr
+        assert "has no list of GPUs that is free; name more, or scale down" in third.stderr.read()
+        first.kill()
+        first.wait(10)
+        again = start()
+        assert said(again).endswith(": generator --run-id demo")
+        again.kill()
+        again.wait(10)
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait(10)
 
 
 @pytest.mark.parametrize("file", sorted((HERE / "broken").glob("compose-*.yml")), ids=lambda file: file.name)

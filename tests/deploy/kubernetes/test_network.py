@@ -56,7 +56,7 @@ def test_on_cpus_what_a_run_needs_is_open_and_nothing_else() -> None:
 
 
 def test_on_gpus_the_model_may_be_fetched_besides() -> None:
-    fetched = {("generator", "hub", 443), ("learner", "hub", 443)}
+    fetched = {("generator", "hub", 443), ("learner", "hub", 443), ("data", "hub", 443)}
     assert open_ways("gpu") == NEEDED | WATCHED | names_resolve("gpu") | fetched
 
 
@@ -64,7 +64,7 @@ def test_keda_may_read_redis_besides() -> None:
     assert open_ways("keda") == open_ways("gpu") | {("keda", "redis", 6379)}
 
 
-@pytest.mark.parametrize("overlay", ["cpu", "gpu", "keda"])
+@pytest.mark.parametrize("overlay", ["cpu", "gpu", "gpu-4", "gpu-7b", "keda"])
 def test_the_kernel_picks_ports_for_weights_from_the_range_that_is_open(overlay: str) -> None:
     objects = render(overlay)
     policy = find(objects, "NetworkPolicy", "generator")["spec"]["ingress"][0]["ports"]

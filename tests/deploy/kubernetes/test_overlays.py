@@ -19,15 +19,22 @@ from manifest_rules import complaints, quantity
 from manifests import KUBERNETES, Object, Pods, environment, expand, find, kustomized, pods, render
 
 from chorus.cli.main import COMMANDS, main
+from chorus.deploy.memory import host_bytes, verdict
+from chorus.deploy.placement import place
 from chorus.deploy.services import MARGIN_S
+from chorus.deploy.shapes import model_of
+from chorus.deploy.sizes import planned
 from chorus.protocol.config.load import load_config
+from chorus.protocol.config.run import PlacementSection as Ranks
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys
 from chorus.reward_server.main import DRAIN_GRACE_S
 
 ROOT = Path(__file__).parents[3]
 NAME = "app.kubernetes.io/name"
-overlays = pytest.mark.parametrize("overlay", ["cpu", "gpu", "keda"])
+OVERLAYS = ["cpu", "gpu", "gpu-4", "gpu-7b", "keda"]
+overlays = pytest.mark.parametrize("overlay", OVERLAYS)
+BY_HAND = ["files.yaml", "results.yaml"]  # pods that somebody starts beside a run
 
 
 def pods_of(objects: list[Object], name: str) -> Pods:
@@ -52,10 +59,89 @@ def test_no_rule_is_broken(overlay: str) -> None:
     assert complaints(render(overlay)) == []
 
 
-def test_the_pod_for_files_breaks_no_rule_and_brings_no_image_of_its_own() -> None:
-    pod = yaml.safe_load((KUBERNETES / "files.yaml").read_text())
+@pytest.mark.parametrize("file", BY_HAND)
+def test_a_pod_for_files_breaks_no_rule_and_brings_no_image_of_its_own(file: str) -> None:
+    pod = yaml.safe_load((KUBERNETES / file).read_text())
     assert complaints([*render("cpu"), pod]) == []
     assert pod["spec"]["containers"][0]["image"] == pods_of(render("cpu"), "redis").spec["containers"][0]["image"]
+
+
+def test_problem_files_can_be_brought_in_while_the_learner_holds_the_volume_of_runs() -> None:
+    """That volume is for one node at a time: a pod on another one would wait for it until the run has ended."""
+    pod = yaml.safe_load((KUBERNETES / "files.yaml").read_text())
+    claims = {v["persistentVolumeClaim"]["claimName"] for v in pod["spec"]["volumes"]}
+    modes = {name: find(render("gpu"), "PersistentVolumeClaim", name)["spec"]["accessModes"] for name in claims}
+    assert modes == {"models": ["ReadWriteMany"]}
+    wish = yaml.safe_load((KUBERNETES / "results.yaml").read_text())["spec"]["affinity"]["podAffinity"]
+    [term] = wish["preferredDuringSchedulingIgnoredDuringExecution"]
+    learner = pods_of(render("gpu"), "learner").labels
+    assert term["podAffinityTerm"]["labelSelector"]["matchLabels"].items() <= learner.items()
+
+
+def test_the_evaluation_is_one_of_a_run_and_its_problems_that_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    job = yaml.safe_load((KUBERNETES / "eval.yaml").read_text())
+    objects = render("gpu")
+    assert complaints([*objects, job]) == []
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    run = find(objects, "ConfigMap", "run")["data"]
+    assert container["args"][1] == f"/runs/{run['RUN_ID']}"
+    assert f"--data=/models/data/{run['FETCH']}" in container["args"]
+    assert main(container["args"]) == 3
+    assert "/runs/qwen2.5-math-1.5b" in capsys.readouterr().err, "every option is known, and the run is not here"
+
+
+def test_all_manifests_are_named_in_the_readme() -> None:
+    text = (ROOT / "deploy" / "README.md").read_text()
+    ours = [path for path in (*KUBERNETES.iterdir(), *(KUBERNETES / "overlays").iterdir()) if path.name != "overlays"]
+    assert {path.name for path in ours} >= {"files.yaml", "results.yaml", "eval.yaml", "gpu-7b"}
+    assert [path.name for path in ours if f"`{path.name}`" not in text and f"/{path.name}/`" not in text] == []
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "gpu-4", "gpu-7b", "keda"])
+def test_the_problems_are_fetched_before_learner_and_generators_want_them(
+    overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = render(overlay)
+    fetch = pods_of(objects, "data").containers[0]
+    folder = re.findall(r'--to "(/models/data/)\$FETCH"', fetch["args"][0])[0] + "math"
+    wanted = configured(objects, "learner", monkeypatch, tmp_path).problems
+    assert all(f"/models/{source}".startswith(folder) for source in [*wanted.train, *wanted.heldout])
+    for name in ("learner", "generator"):
+        first, prepare, *_ = pods_of(objects, name).containers
+        assert prepare["workingDir"] == "/models"
+        monkeypatch.setenv("FETCH", "math")
+        (tmp_path / "data" / "math").mkdir(parents=True, exist_ok=True)
+        script = [*first["command"][2:], first["args"][0].replace("/models", str(tmp_path))]
+        waiting = subprocess.Popen(script)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(0.1)
+        waiting.kill()
+        waiting.wait(10)
+        (tmp_path / "data" / "math" / "README.md").write_text("all there")
+        subprocess.run(script, timeout=10, check=True)
+        monkeypatch.setenv("FETCH", "")
+        (tmp_path / "data" / "math" / "README.md").unlink()
+        subprocess.run(script, timeout=10, check=True)
+
+
+@pytest.mark.parametrize(("overlay", "gpus"), [("gpu", 3), ("gpu-4", 8), ("gpu-7b", 8)])
+def test_a_gpu_overlay_fits_cards_of_80_gb_by_the_dry_run(
+    overlay: str, gpus: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = render(overlay)
+    learner, generator = pods_of(objects, "learner"), find(objects, "Deployment", "generator")
+    ranks = int(learner.spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
+    assert ranks + generator["spec"]["replicas"] == gpus
+    config = configured(objects, "learner", monkeypatch, tmp_path)
+    model = model_of(config.model.path)
+    assert model is not None
+    placement = place(config.model_copy(update={"placement": Ranks(learner_ranks=ranks)}), [0, 1], list(range(gpus)))
+    assert verdict(config, model, placement, 80).as_is is None
+    memory = quantity(learner.spec["containers"][0]["resources"]["requests"]["memory"])
+    assert memory is not None
+    assert memory > host_bytes(config, model, ranks)
+    volume = find(objects, "PersistentVolumeClaim", "runs")["spec"]["resources"]["requests"]["storage"]
+    assert (quantity(volume) or 0) > planned(config).most
 
 
 def test_an_overlay_of_ones_own_works_as_the_readme_writes_it(tmp_path: Path) -> None:
@@ -70,6 +156,7 @@ def test_an_overlay_of_ones_own_works_as_the_readme_writes_it(tmp_path: Path) ->
     assert complaints(objects) == []
     run = find(objects, "ConfigMap", "run")["data"]
     assert (run["RUN_ID"], run["RECIPE"], run["CHORUS_RUN__STEPS"]) == ("my-run", "my.toml", "200")
+    assert run["FETCH"] == ""
     assert "my.toml" in find(objects, "ConfigMap", "recipes")["data"]
     assert find(objects, "Deployment", "generator")["spec"]["replicas"] == 6
     ours = {c["image"] for p in pods(objects) for c in p.containers if "chorus" in c["image"]}
@@ -97,6 +184,7 @@ def test_all_parts_are_there(overlay: str) -> None:
         "Deployment/reward-server",
         "Deployment/generator",
         "Job/learner",
+        *(["Job/data"] if overlay != "cpu" else []),
     }
     assert {o["metadata"]["namespace"] for o in objects if o["kind"] != "Namespace"} == {"chorus"}
 
@@ -183,7 +271,7 @@ def test_every_command_knows_its_options(capsys: pytest.CaptureFixture[str], mon
 def test_the_reward_server_reads_the_recipe_where_the_others_do(overlay: str) -> None:
     objects = render(overlay)
     own, learner = pods_of(objects, "reward-server"), pods_of(objects, "learner")
-    [serve], prepare = own.containers, learner.containers[0]
+    [serve], prepare = own.containers, next(c for c in learner.containers if c["name"] == "model")
     recipe = expand(serve["args"][serve["args"].index("--recipe") + 1], environment(objects, own, "reward-server"))
     assert recipe == expand(prepare["args"][1], environment(objects, learner, "model"))
     assert serve["workingDir"] == prepare["workingDir"]

@@ -66,13 +66,14 @@ def faults(objects: list[Object], version: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-@pytest.mark.parametrize("overlay", ["cpu", "gpu", "keda"])
+@pytest.mark.parametrize("overlay", ["cpu", "gpu", "gpu-4", "gpu-7b", "keda"])
 def test_every_object_fits_its_schema(overlay: str, version: str) -> None:
     assert list(faults(render(overlay), version)) == []
 
 
-def test_the_pod_for_files_fits_its_schema() -> None:
-    assert list(faults(list(yaml.safe_load_all((KUBERNETES / "files.yaml").read_text())), OLDEST)) == []
+@pytest.mark.parametrize("file", ["files.yaml", "results.yaml", "eval.yaml"])
+def test_what_is_started_by_hand_fits_its_schema(file: str) -> None:
+    assert list(faults(list(yaml.safe_load_all((KUBERNETES / file).read_text())), OLDEST)) == []
 
 
 CONTAINER = ("spec", "template", "spec", "containers", 0)

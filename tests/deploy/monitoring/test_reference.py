@@ -14,26 +14,35 @@ PLAIN = {
     "chorus_learner_advantage",
     "chorus_learner_age_importance_weight",
     "chorus_learner_alarm",
+    "chorus_learner_answers",
+    "chorus_learner_coefficient",
     "chorus_learner_distinct_solutions",
     "chorus_learner_fence",
     "chorus_learner_format_score",
     "chorus_learner_grad_norm",
     "chorus_learner_groups_waiting",
+    "chorus_learner_hard_prompts",
     "chorus_learner_hint_characters",
     "chorus_learner_importance_weight",
     "chorus_learner_learning_rate",
     "chorus_learner_loss",
     "chorus_learner_overlong_penalty",
+    "chorus_learner_paid",
     "chorus_learner_part_reward",
     "chorus_learner_part_samples",
+    "chorus_learner_passes",
     "chorus_learner_policy_ratio_mean",
     "chorus_learner_policy_ratio_off_max",
+    "chorus_learner_reference_resets",
     "chorus_learner_reward",
     "chorus_learner_score",
     "chorus_learner_seed_clusters",
     "chorus_learner_seed_factor",
     "chorus_learner_stage_number",
     "chorus_learner_steps_planned",
+    "chorus_learner_supervised_grad_norm",
+    "chorus_learner_supervised_learning_rate",
+    "chorus_learner_supervised_loss",
     "chorus_learner_template_advantage_abs",
     "chorus_learner_template_format_score",
     "chorus_learner_template_importance_weight",
@@ -49,7 +58,8 @@ PLAIN = {
 }
 LABELS = {
     *("what", "outcome", "result", "finish", "state", "reason", "why", "answer", "stat", "side", "age", "from", "n"),
-    *("against", "estimator", "alarm", "when", "figure", "kind", "verdict"),  # values are written down in the code
+    *("gate", "of", "bin", "against", "estimator", "alarm"),  # values are written down in the code
+    *("when", "figure", "kind", "verdict"),  # and these
     *("template", "by", "part", "score"),  # bounded: MAX_PARTS of protocol/metrics/step.py
     *("run", "recipe", "generator"),  # one value a process
 }

@@ -58,7 +58,9 @@ def test_files_that_only_the_user_has_are_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     init.main(["qwen2.5-math-1.5b", "my.toml"])
-    assert "math_level3to5.jsonl.gz, math500.jsonl.gz, math_validation.jsonl.gz" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "train_math_level3to5.jsonl.gz, data/math/eval_math500.jsonl.gz, data/math/validation_math.jsonl.gz" in said
+    assert said.count("give the command `chorus fetch math`, which brings it") == 1
 
 
 def test_init_never_overwrites_and_names_what_it_has(tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_init_never_overwrites_and_names_what_it_has(tmp_path: Path) -> None:
     with pytest.raises(CannotGoOn, match=r"my\.toml: it is there already, and is left as it is"):
         init.main([str(mine)])
     assert mine.read_text() == "mine"
-    with pytest.raises(CannotGoOn, match=r"no recipe nobody; those that come with Chorus: demo, "):
+    with pytest.raises(CannotGoOn, match=r"no recipe nobody; those that come with Chorus: .*, demo, demo_"):
         init.main(["nobody", str(tmp_path / "other.toml")])
     with pytest.raises(CannotGoOn, match=r"name it .*demo\.toml"):
         init.main([str(tmp_path / "demo")])

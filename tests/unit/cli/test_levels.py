@@ -75,6 +75,17 @@ def test_the_problems_are_written_with_their_level_as_curricula_read_it(files: l
     assert json.loads(levelled.read_text().splitlines()[0])["note"] == "middle"
 
 
+def test_what_the_strongest_never_solves_has_no_level(files: list[object], tmp_path: Path):
+    strongest = tmp_path / "strongest.jsonl"
+    lines = [Measured(id=name, model="r1", samples=4, correct=name != "harder").line for name in COUNTS]
+    strongest.write_text("".join(lines))
+    assert chorus(*files, "--strongest", strongest, "--out", tmp_path / "levels.jsonl") == 0
+    found = {line["id"]: line for line in map(json.loads, (tmp_path / "levels.jsonl").read_text().splitlines())}
+    assert found["harder"]["level"] is None
+    assert found["harder"]["reason"] == "the strongest never solves it"
+    assert found["hard"]["strongest"] == {"samples": 4, "correct": 1}
+
+
 def test_measurements_of_several_models_or_hints_are_no_level(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     first, other = rates(tmp_path / "a.jsonl", 0), rates(tmp_path / "b.jsonl", 0, hint_ratio=0.5)
     assert chorus("--small", first, other, "--out", tmp_path / "l.jsonl") == CANNOT_GO_ON
@@ -84,7 +95,7 @@ def test_measurements_of_several_models_or_hints_are_no_level(tmp_path: Path, ca
 @pytest.mark.parametrize(
     ("further", "named"),
     [
-        (["--write", "x.jsonl"], "--write and --problems belong together"),
+        (["--write", "x.jsonl"], "--write needs the source of the problems that it writes"),
         (["--write", "x.jsonl", "--problems", "arithmetic:one-digit"], "none of its problems has a level"),
         (["--write", "x.jsonl", "--problems", "nowhere.jsonl"], "no such file"),
         (["--medium", "nowhere.jsonl"], "nowhere.jsonl: can't be read"),

@@ -27,7 +27,7 @@ MEND = re.compile(
     r"--help lists|\b(?:should|needs|must)\b|\?$|\? ",
     re.IGNORECASE,
 )
-NEED_NO_FILE = ("reward-server", "recipes", "completion", "templates", "slurm")  # the first would listen
+NEED_NO_FILE = ("reward-server", "check", "recipes", "completion", "templates", "slurm")  # the first would listen
 RECIPE = """
 [model]
 path = "{model}"
@@ -249,7 +249,7 @@ def test_the_documents_list_every_code_with_an_example_that_has_the_form() -> No
 
 def test_the_examples_of_wrong_words_are_what_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     called = {
-        ("2", "run"): ["run", "--nonsense"],
+        ("2", "run"): ["run", "--xyz"],
         ("2", "reward-server"): ["reward-server", "--workers", "0"],
         ("3", "run"): ["run", "nothing.toml"],
         ("64", "chorus"): ["rnu"],

@@ -106,7 +106,7 @@ def test_what_cannot_be_regraded_is_said_in_one_line(
 def test_a_group_that_cannot_be_graded_today_is_an_error_and_not_wrong(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = run / "rollouts" / "step-000002.msgpack.gz"
+    path = run / "rollouts" / "step-000002.parquet"
     [stored] = read_step(path)
     gone = under(stored, "gone")
     both = run_folder(run.parent / "both", load_config(run / "config.json"), [[stored, gone]])
@@ -127,10 +127,10 @@ def under(ready: Rollout, template: str) -> Rollout:
 
 
 def test_rollouts_that_cannot_be_read_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = run / "rollouts" / "step-000002.msgpack.gz"
+    path = run / "rollouts" / "step-000002.parquet"
     path.write_bytes(path.read_bytes()[:20])
     assert main(["regrade", str(run), "--workers", "1", "--steps", "2"]) == CANNOT_GO_ON
-    assert "step-000002.msgpack.gz: can't be read" in capsys.readouterr().err
+    assert "step-000002.parquet: can't be read" in capsys.readouterr().err
 
 
 def test_what_the_second_opinion_disputes_is_counted_and_listed(
@@ -157,3 +157,25 @@ def test_what_the_second_opinion_disputes_is_counted_and_listed(
     out = capsys.readouterr().out
     assert "second opinion: 2 samples had one, 1 disagree\n       1 of 2  math under qwen-math" in out
     assert "step 1, group 0 (math/0, qwen-math): correct, math-verify says wrong" in out
+
+
+def test_rewards_are_composed_with_the_gates_that_the_step_had(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both answers are right; the longer one loses a point, in the step whose gate was open."""
+    tokenizer = load_tokenizer(str(tiny_model))
+
+    def ids(text: str) -> list[int]:
+        return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+
+    answers = [(ids("\\boxed{7}"), grade(1.0, extracted="7")), (ids(RIGHT), grade(1.0, extracted="7"))]
+    steps = [[group(n, "qwen-math", answers, gold="7")] for n in range(2)]
+    short = {"compose": "accuracy_only", "short": {"tolerance_tokens": 0}}
+    run = run_folder(
+        tmp_path / "run", RunConfig.model_validate({**config(tiny_model).model_dump(), "reward": short}), steps
+    )
+    (run / "metrics.jsonl").write_text('{"step": 1, "short_gate": 1}\n{"step": 2, "short_gate": 0}\n')
+    for chosen, mean in (("1", (1.5 + 0.5) / 2), ("2", 1.0)):
+        assert main(["regrade", str(run), "--workers", "1", "--json", "--steps", chosen]) == 0
+        outcome = json.loads(capsys.readouterr().out)
+        assert outcome["reward"] == {"then": pytest.approx(mean, abs=1e-5), "now": pytest.approx(mean, abs=1e-5)}

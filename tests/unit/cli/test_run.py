@@ -25,3 +25,19 @@ def test_a_chat_template_that_is_not_there_is_refused_before_anything_starts(
     assert main(["run", DEMO, "--set", "templates.chat=my.jinja"]) == 3
     assert "templates.chat my.jinja: can't be read (" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "mend"),
+    [
+        ("--mean-tokens=0", "give a number above 0"),
+        ("--mean-tokens=65", "no completion is longer than sampling.max_tokens = 64; give at most that"),
+        ("--gpu-gib=-1", "give a number above 0"),
+        ("--generator-rate=nan", "give a number above 0"),
+    ],
+)
+def test_numbers_that_can_t_be_are_refused(option: str, mend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", DEMO, "--dry-run", option]) == 3
+    said = capsys.readouterr().err
+    assert option.split("=")[0] in said
+    assert mend in said

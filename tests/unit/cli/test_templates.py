@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from chorus.cli.main import main
+from chorus.problems.rendering import load_tokenizer
 from chorus.protocol.runtime.exits import CANNOT_GO_ON
 from chorus.protocol.templates.load import load_templates
 from chorus.protocol.templates.template import render_chatml
@@ -136,4 +137,21 @@ def test_what_is_not_there_is_said_in_one_line(
 def test_a_bad_file_is_refused_with_its_field(terse: Path, capsys: pytest.CaptureFixture[str]) -> None:
     terse.write_text(TERSE + 'contract = "loose"\n')
     assert chorus("show", terse, "--problem", "p") == CANNOT_GO_ON
-    assert "terse.toml: contract: Input should be 'count' or 'strict'" in capsys.readouterr().err
+    assert "terse.toml: contract: Input should be 'count', 'strict' or 'interleaved'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(load_templates()))
+def test_as_a_chat_template_it_writes_the_prompt_that_is_trained_under(
+    name: str, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["templates", "jinja", name]) == 0
+    written = capsys.readouterr().out
+    tokenizer = load_tokenizer(str(tiny_model))
+    problem = r'Is \frac{1}{2} < "x"?' + "\nSay {{ why }}: 日本 😀"
+    turns = [{"role": "system", "content": "Speak Latin."}, {"role": "user", "content": problem}]
+    asked = tokenizer.apply_chat_template(turns, chat_template=written, tokenize=False, add_generation_prompt=True)
+    assert asked == render_chatml(load_templates()[name], problem)
+    later = [*turns[1:], {"role": "assistant", "content": "No."}, {"role": "user", "content": "Sure?"}]
+    text = str(tokenizer.apply_chat_template(later, chat_template=written, tokenize=False))
+    assert text.count("<|im_start|>assistant\nNo.<|im_end|>\n<|im_start|>user\nSure?") == 1
+    assert text.endswith("<|im_end|>\n")

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import re
 import time
+from pathlib import Path
 
 import pytest
 import redis
 from prometheus_client import CollectorRegistry, Gauge
 from samples import GROUP, MEMBER, TASK
+from strictrecord import strict_record
 
 from chorus.cli.inspect.trace import format_events, from_redis
 from chorus.cli.inspect.why import explain
@@ -18,6 +20,7 @@ from chorus.cli.main import main
 from chorus.protocol.ledger import Keys, LearnerLedger, read_accounts
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.metrics.waits import WaitReport, Waits, watch_event_loop
+from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.redis import server_time
 
 KEYS = Keys("run")
@@ -147,3 +150,26 @@ def test_a_group_that_nobody_knows_is_one_line(
     LearnerLedger(client, "run")
     assert main(["trace", "99", "run", "--redis", redis_url]) == 3
     assert "nobody knows a group 99" in capsys.readouterr().err
+
+
+def test_what_the_newest_step_was_told_is_said_of_a_runs_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path)
+    run.config.write_text("{}")
+    told = {"accuracy": 0.5, "accuracy_best": 0.75, "reference_reset": None}
+    open_, closed = (dict.fromkeys(("short_gate", "interleaved_gate", "cosine_gate"), gate) for gate in (1, 0))
+    run.append_record(strict_record(1, **told, **open_, reference_resets=0))
+    assert main(["why", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "reference" not in said
+    assert "paid nothing" not in said
+    why = "stall: no gain over 0.350 in 3 validations"
+    run.append_record(strict_record(2, **told | open_ | {"reference_resets": 1, "reference_reset": why}))
+    run.append_record(strict_record(3, **told, **closed, reference_resets=1))
+    assert main(["why", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert f"  the reference policy was reset 1 time, last before step 2 ({why})\n" in out
+    assert "  step 3 paid nothing for short answers: accuracy is 0.500, and has been 0.750\n" in out
+    assert "  step 3 paid nothing for sub-answers: accuracy, 0.500, had fallen from the step before\n" in out
+    assert "  step 3 paid nothing for few tokens: the cosine term is off for now\n" in out

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from chorus.deploy.dry_run import activation_bytes, describe
+from chorus.deploy.dry_run import describe, does_not_fit
+from chorus.deploy.hours import Speed
+from chorus.deploy.memory import activation_bytes
 from chorus.deploy.placement import place
+from chorus.deploy.shapes import shape_of
+from chorus.deploy.sizes import planned
 from chorus.protocol.config.run import RunConfig
 
 Configure = Callable[..., RunConfig]
@@ -56,6 +60,37 @@ def test_it_counts_the_parameters_of_a_model_that_is_there(configure: Configure,
     assert "weights 3.8 MiB a generator" in text
 
 
+def test_the_weights_of_every_checkpoint_are_foreseen_on_the_disk(configure: Configure) -> None:
+    sections = {"model": {"path": "Qwen/Qwen2.5-Math-1.5B"}, "run": {"steps": 3960}}
+    learner = {"checkpoint_every": 20, "keep_checkpoints": 3}
+    usual = planned(configure(**sections, learner=learner))
+    all_of_them = planned(configure(**sections, learner=learner | {"keep_exports": "all"}))
+    # 198 checkpoints, of which 4 are whole (one is written before one goes): 194 x 1,543,714,304 parameters x 2 bytes.
+    assert (usual.exports, all_of_them.exports) == (0, 194 * 1_543_714_304 * 2)
+    assert all_of_them.checkpoints == usual.checkpoints == 4 * 1_543_714_304 * 16
+    validated = configure(
+        **sections,
+        learner=learner | {"keep_exports": "all"},
+        evaluation={"every": 20},
+        problems={"train": ["any"], "heldout": ["any"]},
+    )
+    # With the selected one five are whole: 115 GiB; 193 exports of 2.9 GiB; 3960 x 32 x 8 x 1024 tokens x 8 bytes.
+    told = describe(validated, place(validated, [0, 1], []))
+    assert "115.0 GiB of checkpoints at a time, 5 of them: with the one being written and the selected one; " in told
+    assert "555.0 GiB of exports of all the others, 7.7 GiB of rollouts" in told
+
+
+def test_it_tells_what_a_stage_has_of_its_own_and_counts_with_the_largest_groups(configure: Configure) -> None:
+    own = {"group_size": 16, "temperature": 0.6, "lr": 5e-6, "entropy_coefficient": 0.0, "overlong_filter": True}
+    stages = [{"name": "one", "steps": 3}, {"name": "two", "drop_above": 0.9, "reset_optimizer": True, **own}]
+    config = configure(curriculum={"stages": stages}, learner={"groups_per_step": 4})
+    text = describe(config, place(config, [0, 1], []))
+    told = "after each pass without what is solved above 0.9; groups of 16; temperature 0.6; lr 5e-06; entropy "
+    told += "coefficient 0; cut-off samples out of the loss; a fresh optimizer; until the end\n"
+    assert f"curriculum  two: no hint; {told}" in text
+    assert "of 4 groups x 16 = 64 samples" in text
+
+
 def test_it_tells_a_curriculum_stage_by_stage(configure: Configure) -> None:
     stages = [
         {"name": "half", "hint_ratio": 0.5, "steps": 40, "entropy_fall": {"share": 0.25}},
@@ -78,25 +113,36 @@ def test_it_tells_the_time_for_a_given_rate(configure: Configure) -> None:
         sampling={"group_size": 8, "max_tokens": 3072},
     )
     # 3960 x 1024 x 3072 tokens / 20,000 / 3600; and for nobody's rate, several.
-    assert "at most 173.0 h at 20,000 tokens/s" in describe(config, place(config, [0, 1], []), 20_000)
+    assert "at most 173.0 h at 20,000 tokens/s" in describe(config, place(config, [0, 1], []), Speed(whole=20_000))
     assert "at most 3,460.3 h at 1,000 tokens/s, 346.0 h at 10,000" in describe(config, place(config, [0, 1], []))
 
 
 def test_a_hub_models_size_is_taken_from_its_name_and_shared_among_the_ranks(configure: Configure) -> None:
     config = configure(model={"path": "Qwen/Qwen2.5-Math-1.5B", "dtype": "bfloat16"})
     text = describe(config, place(config, list(range(16)), list(range(8))))
-    # 1.5e9 x 16 bytes / 2 ranks, 1.5e9 x 2 bytes; in GiB.
-    assert "1,500.0 M parameters by its name: learner 11.2 GiB a rank and about 54.3 GiB of activations, " in text
+    # 1,543.7e6 x 16 bytes / 2 ranks; 51.5 GiB of activations and 1.3 of gathered weights; in GiB.
+    assert "1,543.7 M parameters by its published shape: learner 11.5 GiB a rank and about 52.8 GiB of" in text
     assert "placement   learner on GPU 0,1, generators on GPU 2 | 3 | 4 | 5 | 6 | 7" in text
-    assert "needs " not in text
+    assert (
+        "verdict     fits 8 x 80 GiB: learner 64.3 of 72.0 GiB, generator 3.0 of 61.2 GiB (a tenth left free)" in text
+    )
 
 
 def test_without_gpus_it_says_how_many_a_large_model_needs(configure: Configure) -> None:
-    config = configure(model={"path": "org/model-7B-instruct", "dtype": "bfloat16"})
-    # 7e9 x 16 bytes = 104.3 GiB and 13.0 GiB, of which a card holds two thirds of 80 GiB.
-    assert "cards of 80 GiB: 2 for the learner, 1 for each generator" in describe(config, place(config, [0, 1], []))
+    config = configure(model={"path": "Qwen/Qwen2.5-7B", "dtype": "bfloat16"})
+    # 113.5 GiB of state: two ranks of 56.7, and 14.2 of the optimizer's temporaries each; see test_sizes.py.
+    told = describe(config, place(config, [0, 1], []))
+    assert "verdict     can't fit here, where there is no GPU: needs 3 x 80 GiB (2 for the learner, 1 for a gen" in told
     small = configure(model={"path": "starter", "dtype": "float32"})
-    assert "needs " not in describe(small, place(small, [0, 1], []))
+    assert "verdict " not in describe(small, place(small, [0, 1], []))
+
+
+def test_a_size_that_only_a_name_tells_gives_no_verdict(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = configure(model={"path": "org/model-7B-instruct", "dtype": "bfloat16"})
+    told = describe(config, place(config, [0, 1], list(range(4))))
+    assert "7,000.0 M parameters by its name: learner 104.3 GiB a rank and an unknown amount" in told
+    assert "verdict     unknown: no config.json tells the model's shape" in told
 
 
 def test_it_tells_how_templates_are_drawn_and_when_that_changes(configure: Configure) -> None:
@@ -120,6 +166,19 @@ def test_it_explains_the_objective_with_its_sources(configure: Configure) -> Non
     assert "clip_high    0.0005               set in the recipe" in text
 
 
+def test_resets_of_the_reference_and_gated_parts_of_the_reward_are_told(configure: Configure) -> None:
+    def told(config: RunConfig) -> str:
+        return describe(config, place(config, [0, 1], []))
+
+    objective = {"name": "prorl_v2"}
+    text = told(configure(objective=objective, reference={"every": 9, "kl_spike": 3, "reset_optimizer": False}))
+    said = "reset every 9 steps, or at a KL of 3 times its median over 20 steps, not within 1 steps"
+    assert f"reference   {said}; the optimizer goes on" in text
+    assert "reference   " not in told(configure(objective=objective))
+    text = told(configure(reward={"short": {"tolerance_tokens": 7}}))
+    assert "reward      short: weight 1.0, only_right True, band True, tolerance_tokens 7, gate True" in text
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_estimate_of_activations_is_what_autograd_keeps(
     configure: Configure, tmp_path: Path, checkpointing: bool
@@ -137,6 +196,8 @@ def test_the_estimate_of_activations_is_what_autograd_keeps(
     config = configure(
         model={"path": str(tmp_path), "dtype": "float32"},
         learner={"token_budget": 256, "gradient_checkpointing": checkpointing},
+        problems={"train": ["any"], "max_prompt_tokens": 64},
+        sampling={"max_tokens": 64},
     )
     policy = load_policy(config, torch.device("cpu"))
     weights = {p.untyped_storage().data_ptr() for p in policy.parameters()}
@@ -153,21 +214,88 @@ def test_the_estimate_of_activations_is_what_autograd_keeps(
     measured = sum(t.untyped_storage().nbytes() for t in kept.values())
     head = 256 * 64 * 16
     layer = 0 if not checkpointing else 256 * (32 * 96 + 16 * 256 + 8 * 48)  # made again one at a time, in backward
-    estimate = activation_bytes(config, str(tmp_path), 0)
-    assert estimate is not None
+    known = shape_of(shape.to_dict())
+    assert known is not None
+    estimate = activation_bytes(config, known, 0)
     assert estimate - head - layer == pytest.approx(measured, rel=0.25)
-
-
-def test_a_model_of_another_shape_has_no_estimate(configure: Configure, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"n_layer": 2}')
-    assert activation_bytes(configure(), str(tmp_path), 10) is None
 
 
 def test_a_learner_that_does_not_fit_into_its_card_is_told_so(configure: Configure) -> None:
     config = configure(model={"path": "Qwen/Qwen2.5-Math-1.5B", "dtype": "bfloat16"})
-    assert "of a card" not in describe(config, place(config, list(range(16)), list(range(8))))
     shared = describe(config, place(config, list(range(16)), [0]))
-    assert "The learner has 48 GiB of a card of 80: lower learner.token_budget" in shared
+    fits = "verdict     fits 1 x 80 GiB with --set learner.token_budget="
+    assert fits in shared
+    assert "as it is it would take learner 77.4 of 43.2 GiB, generator 3.0 of 28.8 GiB" in shared
+    assert fits not in describe(config, place(config, list(range(16)), [0]), card_gib=192)
+
+
+def test_more_cards_are_asked_for_where_no_setting_helps(configure: Configure) -> None:
+    config = configure(model={"path": "Qwen/Qwen2.5-72B", "dtype": "bfloat16"})
+    # 98.5 GiB of state on each of 11 ranks and 24.6 of the optimizer's; 67.7 GiB of weights on each of two.
+    told = describe(config, place(config, list(range(16)), list(range(8))), card_gib=141)
+    assert (
+        "verdict     can't fit here (8 x 141 GiB), needs 13 x 141 GiB (11 for the learner, 2 for a generator)" in told
+    )
+
+
+def test_a_run_that_starts_on_cards_too_small_for_it_is_told_so(configure: Configure) -> None:
+    config = configure(model={"path": "Qwen/Qwen2.5-Math-1.5B"})
+    one = place(config, list(range(16)), [0])
+    told = does_not_fit(config, one, 79.6)
+    assert told is not None
+    assert told.startswith(
+        "this run is not foreseen to fit 1 x 79.6 GiB (learner 77.4 of 43.0 GiB, generator 3.0 of 28.7"
+    )
+    assert ": it fits with --set learner.token_budget=" in told
+    assert "needs 3 x 24 GiB" in str(does_not_fit(config, one, 24))
+    assert does_not_fit(config, one, 192) is None
+    assert does_not_fit(config, one, None) is None
+    assert does_not_fit(configure(model={"path": "starter"}), one, 24) is None
+
+
+def test_cards_that_stay_idle_are_named(configure: Configure) -> None:
+    config = configure(generator={"replicas": 1})
+    assert "; GPU 3,4,5,6,7 stays idle" in describe(config, place(config, [0, 1], list(range(8))))
+    usual = configure()
+    assert "idle" not in describe(usual, place(usual, [0, 1], list(range(8))))
+
+
+def test_a_machine_with_gpus_gets_as_many_graders_as_it_can_feed(configure: Configure) -> None:
+    def graders(cores: int, gpus: int, **reward: object) -> str:
+        config = configure(reward=reward)
+        text = describe(config, place(config, list(range(cores)), list(range(gpus))))
+        return next(line.split()[1] for line in text.splitlines() if line.startswith("graders"))
+
+    assert [graders(192, 8), graders(64, 8), graders(4, 1), graders(64, 0)] == ["16", "8", "1", "1"]
+    assert graders(192, 8, workers=3) == "3"
+
+
+def test_with_a_mean_length_it_tells_what_is_expected(configure: Configure) -> None:
+    config = configure(
+        model={"path": "Qwen/Qwen2.5-Math-1.5B"},
+        run={"steps": 3960},
+        learner={"groups_per_step": 128, "updates_per_step": 4},
+        sampling={"group_size": 8, "max_tokens": 3072},
+        objective={"name": "prompt_augmentation", "proximal": "recompute"},
+        staleness={"target": 0, "max": 0},
+    )
+    machine = place(config, [0, 1], list(range(8)))
+    text = describe(config, machine, Speed(mean_tokens=800))
+    # 3960 x 1024 x (800 + 200) tokens / (2 x 22,264 / (1 + 1/3)) / 3600 = 33.7 h; x 800 / (6 x 10,000) / 3600 = 15.0 h.
+    assert "time        expected 48.7 h, with completions of 800 tokens on average, one after the other;" in text
+    assert "learner 33.7 h: 2 x 16,698 tokens/s, prompts of 200 included (as measured on an H100" in text
+    assert "generators 15.0 h: 6 x 10,000 tokens/s (assumed, not measured" in text
+    told = describe(config, machine, Speed(mean_tokens=800, learner=30_000, generator=20_000))
+    assert "expected 26.3 h" in told  # 18.8 + 7.5
+    assert "(as given)" in told
+    beside = config.model_copy(update={"staleness": config.staleness.model_copy(update={"target": 1, "max": 4})})
+    assert "expected 33.7 h, with completions of 800 tokens on average, side by side" in describe(
+        beside, machine, Speed(mean_tokens=800)
+    )
+    # Of the whole run's rate, whatever the machine: 3960 x 1024 x 800 / 20,000 / 3600.
+    assert "expected 45.1 h at 20,000 tokens/s, with completions of 800" in describe(
+        config, place(config, [0, 1], []), Speed(mean_tokens=800, whole=20_000)
+    )
 
 
 @pytest.mark.parametrize(("target", "most", "told"), [(1, 1, 2), (3, 3, 4), (1, 2, None), (0, 0, None)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -288,7 +290,7 @@ def test_a_run_that_is_still_on_tells_its_syncs_from_redis(run: Path, redis_url:
 
 def test_the_pause_before_a_group_s_first_token_is_no_time_of_the_engine(run: Path) -> None:
     """Admitted and leased at the end of step 3, and yet sampled by its weights: the sync came between."""
-    shard = run / "rollouts" / "step-000002.msgpack.gz"
+    shard = run / "rollouts" / "step-000002.parquet"
     shard.unlink()
     ready = storedrun.group(90, "qwen-math", [([7] * 10, storedrun.grade(1.0))] * 2)
     task = ready.group.task.model_copy(update={"admitted_at": 2002.9})
@@ -387,3 +389,20 @@ def test_a_line_that_is_no_length_is_named(tmp_path: Path) -> None:
     file.write_text("\n")
     with pytest.raises(CannotGoOn, match="there is no length in it"):
         read_lengths(file)
+
+
+def test_the_page_s_example_of_a_gpu_fleet_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(__file__).parents[3]
+    page = (root / "docs" / "scaling.md").read_text(encoding="utf-8")
+    [example] = re.findall(
+        r"^chorus (plan recipes/qwen2.5-math-1.5b_async.toml .*?)\n```", page, re.DOTALL | re.MULTILINE
+    )
+    (tmp_path / "recipes").symlink_to(root / "recipes")
+    (tmp_path / "lengths.txt").write_text("\n".join(str(200 + 37 * n % 1500) for n in range(64)))
+    monkeypatch.chdir(tmp_path)
+    assert main([*shlex.split(example.replace("\\\n", " ")), "--steps", "3", "--json"]) == 0
+    forecasts = json.loads(capsys.readouterr().out)["forecasts"]
+    assert [f["generators"] for f in forecasts] == [1, 2, 3, 4, 5, 6, 7]
+    assert forecasts[-1]["steps_per_hour"] > 2 * forecasts[0]["steps_per_hour"]

@@ -153,6 +153,13 @@ def test_the_end_tells_before_and_after_and_where_things_lie(tmp_path: Path, scr
         assert text in screen.getvalue().replace("\n", "")
 
 
+def test_the_last_line_of_a_run_that_went_well_opens_its_page(tmp_path: Path, screen: io.StringIO) -> None:
+    append(tmp_path, record(1))
+    (tmp_path / "rollouts").mkdir()
+    progress_on(screen, tmp_path).summary(0)
+    assert screen.getvalue().endswith(f"see every answer: chorus view {tmp_path}\n")
+
+
 def test_a_run_that_was_stopped_says_how_to_go_on(tmp_path: Path, screen: io.StringIO) -> None:
     append(tmp_path, record(7))
     (tmp_path / "run.json").write_text("{}")

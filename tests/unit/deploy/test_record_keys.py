@@ -67,6 +67,15 @@ def test_every_key_that_it_names_is_in_the_table(run: RunFolder, show: Callable[
     show(run)
 
 
+def test_fine_tuning_which_rewards_nothing_has_lines_and_panels_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson = strict_record(1, reward=None, supervised_loss=0.5, supervised_verdicts=0.25, passes=2.0)
+    assert step_line(lesson).startswith("step 1/9  loss 0.5000  verdicts 0.250")
+    monkeypatch.setattr(RunFolder, "records", lambda _: [lesson])
+    assert draw_learning_curves(RunFolder(tmp_path)).exists()
+
+
 def test_every_panel_of_the_report_draws_a_line(run: RunFolder) -> None:
     [arm] = arms_of([read_run(run.path)])
     assert [title for title, *path in plots.PANELS if len(plots.smoothed(*path)(arm.runs[0])) != 3] == []

@@ -164,6 +164,37 @@ def test_last_selected_and_best_on_test_are_named_for_what_they_are(tmp_path: Pa
     assert "0.700 (step 4)" in text
 
 
+def test_of_many_checkpoints_those_that_are_something_have_rows_and_the_picture_has_all(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r0", 0, steps=20, selected={"step": 7})
+    for step in range(1, 21):
+        evaluation(run / "evals" / f"math-{step:02d}", step, 0.9 if step == 3 else step / 100, run="r0")
+    _, text = report(tmp_path, run)
+    rows = [
+        line.split("|")[2].strip().partition(":")[0] for line in text.splitlines() if line.startswith("| r0 | step")
+    ]
+    assert rows == ["step 3", "step 7", "step 20"]
+    assert "17 more checkpoints were measured; the picture has all of them." in text
+    assert (
+        "B has 9 problems: one is 11.1 points, and other problems of the kind could have given from 19.0 to 21.0"
+        in text
+    )
+    assert "## Checkpoints on math" in text
+    line, outline = drawn((tmp_path / "out" / "checkpoints-1.svg").read_text(), "micro average")
+    values = [0.9 if step == 3 else step / 100 for step in range(1, 21)]
+    assert shape(line) == pytest.approx(shape(values), abs=1e-3)
+    assert outline, "the 95 % intervals are a band"
+
+
+def test_a_report_tells_what_was_trained_by_its_numbers_and_not_by_its_name_alone(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r0", 0)
+    config = json.loads((run / "config.json").read_text())
+    numbers = {"name": "dr_grpo", "advantage": "grpo", "loss": "ppo", "clip_low": 0.2, "clip_high": 0.28}
+    config["objective"] = numbers | {"aggregation": "token-mean", "proximal": "recompute", "weight": "none"}
+    (run / "config.json").write_text(json.dumps(config))
+    _, text = report(tmp_path, run)
+    assert "| demo | dr\\_grpo | advantage grpo; ppo 0.2/0.28; token-mean; proximal recompute |" in text
+
+
 def test_the_published_rows_stand_beside_ours_on_the_papers_suite_alone(tmp_path: Path) -> None:
     ours = evaluation(tmp_path / "a", None, 0.3)
     other = evaluation(tmp_path / "b", None, 0.3, suite="competitions25")

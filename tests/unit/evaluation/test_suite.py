@@ -50,7 +50,9 @@ def test_every_benchmark_is_asked_of_the_hub_by_its_name_and_split(
 
 
 def test_a_missing_file_names_the_benchmark_and_the_ways_out(tmp_path: Path) -> None:
-    with pytest.raises(CannotGoOn, match=r"benchmark amc has no eval_amc.jsonl.gz there; put it there, leave"):
+    with pytest.raises(
+        CannotGoOn, match=r"benchmark amc has no eval_amc.jsonl.gz there; give the command `chorus fetch math"
+    ):
         SUITES[0].benchmark[1].source(tmp_path)
 
 

@@ -74,6 +74,25 @@ async def test_verdicts_stand_though_the_clusters_failed(serve: Server) -> None:
         assert [(g.accuracy, g.cluster) for g in grades] == [(1.0, None)] * 4
 
 
+@pytest.mark.parametrize("mode", ["paper", "train"])
+async def test_the_recipes_mode_goes_with_grades_and_clusters_and_the_usual_one_is_not_named(mode: str) -> None:
+    bodies = []
+
+    async def handle(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        return web.json_response({"results": GRADES, "clusters": [0, 0, 0, 0], "extracted": ["7"] * 4})
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", handle)
+    async with TestServer(app) as server:
+        made = RewardServer(str(server.make_url("")), 5.0, clusters=True, mode=mode)
+        await made.grade(task(), TEXTS)
+        await made.close()
+    graded, clustered = bodies
+    sent = {item.get("mode") for item in [*graded["items"], clustered]}
+    assert sent == ({"paper"} if mode == "paper" else {None})
+
+
 def test_clusters_are_part_of_the_message_and_an_older_message_has_none() -> None:
     group = ready([sample(cluster=0), sample(cluster=3)]).group
     assert [s.grade.cluster for s in RolloutGroup.decode(group.encode()).samples] == [0, 3]

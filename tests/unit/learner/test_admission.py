@@ -52,6 +52,30 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(
     assert "1 problems are left out: their prompts exceed problems.max_prompt_tokens" in caplog.text
 
 
+def test_what_a_test_set_holds_too_is_left_out_where_the_recipe_says_so(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [("Name a prime above 90.", "97"), ("What is 3 + 4 + 5?", "12"), ("What is 3 + 4 + 6?", "13")]
+    for name, some in (("train", rows), ("test", [("what is $3+4 + 5$", "12"), ("Is it late?", "no")])):
+        lines = [json.dumps({"problem": text, "answer": answer}) + "\n" for text, answer in some]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    sections: dict[str, Any] = {
+        "model": {"path": str(tiny_model), "context": 400},
+        "problems": {"train": [str(tmp_path / "train.jsonl")], "max_prompt_tokens": 150},
+        "templates": {"names": [TEMPLATE]},
+        "sampling": {"max_tokens": 16},
+    }
+    assert len(Admission(RunConfig.model_validate(sections), "run").problems) == 3
+    sections["problems"]["exclude_overlap"] = [str(tmp_path / "test.jsonl")]
+    with caplog.at_level(logging.WARNING):
+        left = Admission(RunConfig.model_validate(sections), "run").problems
+    assert [p.problem for p in left] == [rows[0][0], rows[2][0]]  # the third is a variant: another problem
+    assert "1 problems are left out: they stand in problems.exclude_overlap too" in caplog.text
+    sections["problems"]["exclude_overlap"] = sections["problems"]["train"]
+    with pytest.raises(CannotGoOn, match=r"problems\.exclude_overlap leaves no problem to train on"):
+        Admission(RunConfig.model_validate(sections), "run")
+
+
 def test_a_source_of_which_nothing_fits_is_refused(tiny_model: Path, problems: Path) -> None:
     with pytest.raises(CannotGoOn, match=r"all 2 prompts are longer than problems.max_prompt_tokens = 3; raise it"):
         admission(tiny_model, str(problems), max_prompt_tokens=3)
@@ -61,6 +85,35 @@ def test_a_problem_without_an_answer_is_refused_with_file_and_line(tiny_model: P
     problems.write_text(problems.read_text() + '{"problem": "2 + 2"}\n')
     with pytest.raises(CannotGoOn, match=r"problems.jsonl:3: the row has no answer"):
         admission(tiny_model, str(problems))
+
+
+@pytest.mark.parametrize(
+    ("template", "sub_answers", "missing"),
+    [
+        (TEMPLATE, ["1"], "no template of templates.names asks for blocks"),
+        ("interleaved", None, "no problem of problems.train has `sub_answers`"),
+        ("interleaved", ["1"], None),
+    ],
+)
+def test_paying_sub_answers_that_could_never_be_found_is_refused(
+    tiny_model: Path, tmp_path: Path, template: str, sub_answers: list[str] | None, missing: str | None
+) -> None:
+    file = tmp_path / "hops.jsonl"
+    row = {"problem": "1 + 1 + 1", "answer": "3"} | ({"sub_answers": sub_answers} if sub_answers else {})
+    file.write_text(json.dumps(row) + "\n")
+    sections: dict[str, Any] = {
+        "model": {"path": str(tiny_model), "context": 900},
+        "problems": {"train": [str(file)], "max_prompt_tokens": 800},
+        "templates": {"names": [template]},
+        "sampling": {"max_tokens": 16},
+        "reward": {"interleaved": {}},
+    }
+    config = RunConfig.model_validate(sections)
+    if missing is None:
+        assert Admission(config, "run").task(0, 0).sub_answers == ["1"]
+        return
+    with pytest.raises(CannotGoOn, match=f"reward.interleaved pays sub-answers, and {missing}"):
+        Admission(config, "run")
 
 
 def test_an_unknown_template_is_refused_with_those_that_are_known(tiny_model: Path, problems: Path) -> None:

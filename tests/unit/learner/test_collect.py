@@ -290,7 +290,7 @@ def test_an_evaluation_that_nobody_graded_is_no_accuracy_of_zero(loop: Loop) -> 
             loop.commit(id, task.index, group(task, accuracy=None), keys)
 
     with pytest.raises(CannotGoOn, match=r"none came back graded .* is the reward server alive"):
-        evaluate(loop.admission, ledger, 0, loop.admission.evaluation_tasks, answer)
+        evaluate(loop.admission, ledger, 0, 0, loop.admission.evaluation_tasks, answer)
 
 
 def test_an_evaluation_drops_what_is_corrupt(loop: Loop) -> None:
@@ -301,7 +301,7 @@ def test_an_evaluation_drops_what_is_corrupt(loop: Loop) -> None:
         for id, task in loop.tasks(keys):
             loop.commit(id, task.index, group(task, ids=(5, 10**6) if task.index else (5, 6)), keys)
 
-    assert evaluate(loop.admission, ledger, 0, loop.admission.evaluation_tasks, answer).accuracy == 1.0
+    assert evaluate(loop.admission, ledger, 0, 0, loop.admission.evaluation_tasks, answer).accuracy == 1.0
     assert ledger.accounts().dropped == {"corrupt": 1}
 
 

@@ -19,6 +19,7 @@ from chorus.protocol.ledger import Entry, Rollout
 from chorus.protocol.messages import Grade, RolloutGroup, Sample, Task, Timing, pack_floats, pack_ids, unpack_ids
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.reward_server.graders.text import grade_choice
 
 OTHER = "simplerl"
 SOLUTION = "First we add the two. Then we have 7, the sum of both."
@@ -241,7 +242,7 @@ def test_a_step_says_its_stage_its_hints_and_the_probe_apart(tiny_model: Path, t
     assert (figures["probe_groups"], figures["probe_accuracy"], figures["probe_solved"]) == (2, 0.25, 0.5)
     assert step_metrics(ready, some)["probe_groups"] == 0, "each step's own"
     by = labels(some)
-    assert set(by) == {"by_hint", "by_domain", "by_level"}
+    assert set(by) == {"by_hint", "by_domain", "by_level", "by_stage"}
     assert {by["by_hint"](t) for t in tasks} == {"0", "0.5"}
     assert {by["by_domain"](t) for t in tasks} == {"math", "code"}
     some.stages.advance(1, 38)
@@ -255,3 +256,85 @@ def test_a_run_without_a_curriculum_records_nothing_of_one(tiny_model: Path, tmp
     some.observe(ready[0].group)
     assert step_metrics(ready, some) == {}
     assert labels(some) == {}
+
+
+PARTED = "We add.\n\nThe sum is near.\n\nIt comes to 7.\n\nSo 7 it is."
+MIXED = {"name": "pss", "hint_ratio": [0.0, 0.25, 0.5, 0.75, 1.0]}
+SPARKLE = {"unit": "parts", "place": "assistant", "reject_if_answer_in_hint": False}
+
+
+def test_every_problem_comes_once_a_pass_with_each_number_of_parts(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [row(k, solution=PARTED) for k in range(3)]
+    some = admission(tiny_model, tmp_path, rows, [MIXED], SPARKLE)
+    tasks = [some.task(k, 0) for k in range(30)]
+    wanted = {(f"p{k}", level / 4) for k in range(3) for level in range(5)}
+    for first in (0, 15):
+        assert {(t.problem_id, t.hint_ratio) for t in tasks[first : first + 15]} == wanted
+    assert {t.epoch for t in tasks[:15]} == {0}
+    assert [t.hint_ratio for t in tasks[:15]] != sorted(t.hint_ratio for t in tasks[:15]), "mixed"
+    assert some.stages.pools[0].chosen.answer_in_hint == 0.5, "leakage is the rule at levels 3 and 4, and told"
+
+
+@pytest.mark.parametrize(
+    ("template", "before", "opened"),
+    [("open-r1", "<think>\n", "<think>\n"), ("open-r1-teacher", "<think>\n", ""), ("qwen-math", "", "")],
+)
+def test_the_parts_begin_the_assistant_s_reasoning_behind_the_tag_that_opens_it(
+    tiny_model: Path, tmp_path: Path, template: str, before: str, opened: str
+) -> None:
+    rows = [row(k, solution=PARTED) for k in range(3)]
+    some = admission(tiny_model, tmp_path, rows, [MIXED], SPARKLE, templates=(template,))
+    for task in (some.task(k, 0) for k in range(15)):
+        prefix = "".join(f"{part}\n\n" for part in PARTED.split("\n\n")[: round(4 * task.hint_ratio)])
+        begun = before + (PARTED if task.hint_ratio == 1.0 else prefix) if task.hint_ratio else ""
+        asked = text(some, task)
+        prefill = some.templates[template].prefill
+        assert asked.endswith(f"assistant\n{begun or prefill}")
+        assert task.opened == (opened if task.hint_ratio else "")
+        assert f"user\nWhat is {task.problem_id[1:]} + 4?" in asked
+        assert "## Hint." not in asked
+
+
+def test_with_the_guard_the_levels_that_hold_the_answer_are_left_out(tiny_model: Path, tmp_path: Path) -> None:
+    hints = SPARKLE | {"reject_if_answer_in_hint": True}
+    some = admission(tiny_model, tmp_path, [row(0, solution=PARTED)], [MIXED], hints)
+    chosen = some.stages.pools[0].chosen
+    assert chosen.ratios == [0.0, 0.25, 0.5]
+    assert chosen.left_out == Counter(answer_in_hint=2)
+
+
+def test_a_probe_problem_comes_once_without_a_hint_where_ratios_are_mixed(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [row(k, solution=PARTED) for k in range(40)]
+    some = admission(tiny_model, tmp_path, rows, [MIXED], SPARKLE | {"probe_share": 0.5})
+    ratios: dict[str, list[float]] = {}
+    for problem, ratio in zip(some.stages.pools[0].chosen.problems, some.stages.pools[0].chosen.ratios, strict=True):
+        ratios.setdefault(problem.id, []).append(ratio)
+    assert {id for id, found in ratios.items() if found == [0.0]} == {id for id in ratios if some.hints.is_probe(id)}
+
+
+def test_a_ratio_that_stands_there_twice_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="hint_ratio names one share twice"):
+        admission(tiny_model, tmp_path, [row(0)], [{"name": "a", "hint_ratio": [0.5, 0.5]}])
+
+
+def test_a_step_tells_its_stages_apart(tiny_model: Path, tmp_path: Path) -> None:
+    some = admission(tiny_model, tmp_path, [row(k) for k in range(4)], [{"name": "a", "steps": 1}, {"name": "b"}])
+    some.stages.advance(1, 6)
+    assert [labels(some)["by_stage"](some.task(k, 0)) for k in (5, 6)] == ["a", "b"]
+    alone = admission(tiny_model, tmp_path, [row(0)], [{"name": "a"}])
+    assert "by_stage" not in labels(alone)
+
+
+def test_a_choice_travels_with_its_options_so_that_the_text_of_one_is_as_good_as_its_letter(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = [row(0, problem="Which?\n\n(A) oxygen\n(B) helium", answer="B", kind="choice"), row(1, answer="7")]
+    some = admission(tiny_model, tmp_path, rows, [])
+    asked = {task.problem_id: task for task in (some.task(k, 0) for k in range(2))}
+    assert asked["p0"].grading()["options"] == ["oxygen", "helium"]
+    assert "options" not in asked["p1"].grading()
+    assert Task.decode(asked["p0"].encode()) == asked["p0"]
+    graded = {said: grade_choice(f"\\boxed{{{said}}}", ["B"], asked["p0"].options, "train").verdict for said in "AB"}
+    assert graded == {"A": "wrong", "B": "correct"}
+    for said, verdict in (("helium", "correct"), ("oxygen", "wrong"), ("A and B", "wrong")):
+        assert grade_choice(f"\\boxed{{{said}}}", ["B"], asked["p0"].options, "train").verdict == verdict

@@ -145,7 +145,7 @@ def test_a_resumed_run_has_the_adaptive_weights_of_the_run_that_was_never_cut(tm
 def test_a_run_that_is_not_adaptive_reads_no_rollouts_at_a_resume(tmp_path: Path) -> None:
     folder = tmp_path / "rollouts"
     folder.mkdir()
-    (folder / "step-000001.msgpack.gz").write_bytes(b"not to be read")
+    (folder / "step-000001.parquet").write_bytes(b"not to be read")
     draw = drawn(names=THREE)
     draw.restore(RunFolder(tmp_path), 1)
     assert draw.weights(2) == dict.fromkeys(THREE, 1 / 3)

@@ -108,7 +108,7 @@ def test_tokens_of_one_sample_may_be_worth_different_things() -> None:
 
 def test_mini_batches_are_whole_groups_in_order() -> None:
     groups = [ready([sample(float(k % 2)), sample(0.0)], index=k) for k in range(4)]
-    parts = minibatches(make_experience(groups, config(2)), 2, 2)
+    parts = minibatches(make_experience(groups, config(2)), 2)
     assert [len(p) for p in parts] == [4, 4]
 
 

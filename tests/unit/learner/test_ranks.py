@@ -18,16 +18,21 @@ from chorus.learner.objectives.objective import TOKEN_STATS
 from chorus.learner.training.batch import TrainingSequence, cut
 from chorus.learner.training.distributed import DistributedTrainer
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.settings import StepSettings
 from chorus.protocol.messages import Version
+from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.checkpoints import Manifest
+from chorus.protocol.run_folder.demonstrations import Demonstration
 
 ROOT = Path(__file__).parents[3]
 WORKER = """
 import sys, torch
 sys.path.insert(0, sys.argv[1] + "/tests/unit/learner")
 import torch.distributed as dist
+from pathlib import Path
 from chorus.learner.training import distributed as ranks
-from test_ranks import FOLLOWED, OBJECTIVES, config_for, minibatches, outcome_of, snapshot_of
+from chorus.protocol.run_folder.checkpoints import Manifest
+from test_ranks import FOLLOWED, OBJECTIVES, config_for, minibatches, outcome_of, snapshot_of, supervised_of
 rank, world, device = ranks.join()
 results = {}
 for name in OBJECTIVES:  # both ranks make the same calls, so that gradients can be gathered
@@ -36,6 +41,15 @@ crew = ranks.DistributedTrainer(config_for(sys.argv[2], int(sys.argv[4]), FOLLOW
 if rank == 0:  # as a run does it: rank 0 calls, the others follow
     results["reference"] = [torch.from_numpy(r) for r in crew.reference([s for part in minibatches() for s in part])]
     results["followed"] = [crew.step(minibatches()).loss, snapshot_of(crew)]
+    crew.reset_reference(False)
+    results["reset"] = [torch.from_numpy(r) for r in crew.reference([s for part in minibatches() for s in part])]
+    saved = crew.save(Path(sys.argv[3]).parent / "resets", Manifest(1, 1, {}))
+    crew.step(minibatches())
+    crew.reset_reference(False)
+    crew.load(saved)
+    results["loaded"] = [torch.from_numpy(r) for r in crew.reference([s for part in minibatches() for s in part])]
+    results["supervised"] = supervised_of(crew)
+    crew.save(Path(sys.argv[3]).parent, Manifest(1, 1, {}))
     crew.stop()
 else:
     crew.follow()
@@ -70,6 +84,7 @@ def config_for(model: str, token_budget: int, objective: str = "prompt_augmentat
             "sampling": {"group_size": 4, "max_tokens": 16},
             "staleness": {"target": 0, "max": 0},  # so that a plain policy gradient is let through
             "objective": OBJECTIVES[objective],
+            "reference": {"every": 99} if "kl_coefficient" in OBJECTIVES[objective] else {},
             "learner": {"token_budget": token_budget, "lr": 1e-3},
         }
     )
@@ -105,6 +120,13 @@ def outcome_of(crew: DistributedTrainer) -> dict[str, Any]:
         "gradients": [g.full_tensor() if isinstance(g, DTensor) else g.clone() for g in gradients],
         "weights": snapshot_of(crew),
     }
+
+
+def supervised_of(crew: DistributedTrainer) -> list[Any]:
+    """Two supervised updates, whose targets make three micro-batches of 14 tokens."""
+    batch = [Demonstration("p", "t", s.prompt.tolist(), s.completion.tolist()) for s in minibatches()[0] if s.advantage]
+    found = [crew.supervise(part) for part in (batch, batch[:1])]
+    return [[(s.loss, s.nll, s.entropy, s.grad_norm) for s in found], snapshot_of(crew)]
 
 
 def snapshot_of(crew: DistributedTrainer) -> torch.Tensor:
@@ -167,8 +189,28 @@ def test_two_ranks_equal_one(model: str, whole: dict[str, dict[str, Any]], tmp_p
     assert loss == pytest.approx(whole[FOLLOWED]["loss"], abs=1e-5)
     torch.testing.assert_close(weights, whole[FOLLOWED]["weights"], atol=2e-5, rtol=0)
     alone = DistributedTrainer(config_for(model, 4096, FOLLOWED), torch.device("cpu"), None)
-    for a, b in zip(results["reference"], alone.reference([s for part in minibatches() for s in part]), strict=True):
+    check_supervised(results["supervised"], alone, checkpoints.folder_of(tmp_path, 1))
+    alone = DistributedTrainer(config_for(model, 4096, FOLLOWED), torch.device("cpu"), None)
+    batch = [s for part in minibatches() for s in part]
+    for a, b in zip(results["reference"], alone.reference(batch), strict=True):
         torch.testing.assert_close(a, torch.from_numpy(b), atol=1e-5, rtol=0)
+    alone.step(minibatches())
+    alone.reset_reference(False)
+    for name in ("reset", "loaded"):  # from what each rank holds, though forward passes had gathered what was before
+        for a, b in zip(results[name], alone.reference(batch), strict=True):
+            torch.testing.assert_close(a, torch.from_numpy(b), atol=1e-4, rtol=0)
+
+
+def check_supervised(found: list[Any], alone: DistributedTrainer, saved: Path) -> None:
+    """As one rank trains it; and one rank goes on from what two have saved."""
+    alone.step(minibatches())
+    figures, weights = supervised_of(alone)
+    for ours, theirs in zip(found[0], figures, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    torch.testing.assert_close(found[1], weights, atol=2e-5, rtol=0)
+    resumed = DistributedTrainer(alone.config, torch.device("cpu"), saved)
+    assert resumed.supervised.updates == 2
+    torch.testing.assert_close(supervised_of(resumed)[1], supervised_of(alone)[1], atol=4e-5, rtol=0)
 
 
 def test_an_earlier_checkpoint_gives_back_its_weights_and_its_optimizer(model: str, tmp_path: Path) -> None:
@@ -187,7 +229,7 @@ def test_a_rank_without_work_of_its_own_changes_nothing(model: str) -> None:
     """A lone micro-batch: the second of two ranks repeats it with weight 0 (checked here by its absence)."""
     crew = DistributedTrainer(config_for(model, 4096), torch.device("cpu"), None)
     crew.trainer.world, crew.trainer.rank = 2, 1
-    mine, weights = crew.trainer._mine(cut(minibatches()[0], 4096))
+    mine, weights = crew.trainer.share(cut(minibatches()[0], 4096))
     assert (len(mine), weights) == (1, [0.0])
 
 
@@ -200,6 +242,71 @@ def test_the_reference_policy_stays_what_the_policy_was(model: str) -> None:
     for sequence, a, b in zip(batch, before, crew.reference(batch), strict=True):
         assert len(a) == len(sequence.completion)
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("begins_anew", [True, False])
+def test_after_a_reset_the_kl_is_0_and_the_optimizer_begins_anew_or_goes_on(model: str, begins_anew: bool) -> None:
+    crew = DistributedTrainer(config_for(model, 4096, FOLLOWED), torch.device("cpu"), None)
+    crew.step(minibatches())
+    before = {name: value.clone() for name, value in _moments(crew).items()}
+    crew.reset_reference(begins_anew)
+    assert all(
+        not value.any() if begins_anew else torch.equal(value, before[name]) for name, value in _moments(crew).items()
+    )
+    first = crew.step(minibatches()[:1])
+    assert [first.mean(f"reference_k{k}") for k in (1, 2, 3)] == [0.0, 0.0, 0.0]
+    assert np.isfinite(first.loss)
+    assert crew.step(minibatches()[:1]).mean("reference_k2") > 0
+
+
+def _moments(crew: DistributedTrainer) -> dict[str, torch.Tensor]:
+    states = enumerate(crew.trainer.optimizer.state.values())
+    return {f"{k}.{name}": value for k, state in states for name, value in state.items()}
+
+
+def test_a_resumed_learner_has_the_same_reference_bit_for_bit(model: str, tmp_path: Path) -> None:
+    config = config_for(model, 4096, FOLLOWED)
+    crew = DistributedTrainer(config, torch.device("cpu"), None)
+    crew.step(minibatches())
+    untouched = crew.save(tmp_path / "first", Manifest(step=1, fence=1, entries={}))
+    crew.reset_reference(True)
+    crew.step(minibatches())
+    saved = crew.save(tmp_path / "second", Manifest(step=2, fence=1, entries={}))
+    again = DistributedTrainer(config, torch.device("cpu"), saved)
+    for model_of in ("reference", "policy"):
+        kept, found = (dict(getattr(c.trainer, model_of).named_parameters()) for c in (crew, again))
+        assert all(torch.equal(kept[name], found[name]) for name in kept)
+    assert again.step(minibatches()).loss == crew.step(minibatches()).loss
+    crew.load(untouched)  # the way back, to before the reset
+    first = DistributedTrainer(config, torch.device("cpu"), None)
+    kept, found = (dict(c.trainer.reference.named_parameters()) for c in (crew, first) if c.trainer.reference)
+    assert all(torch.equal(kept[name], found[name]) for name in kept)
+
+
+def test_a_checkpoint_of_before_there_were_resets_gives_the_first_reference(model: str, tmp_path: Path) -> None:
+    config = config_for(model, 4096, FOLLOWED)
+    plain = config.model_copy(update={"reference": type(config.reference)()})
+    crew = DistributedTrainer(plain, torch.device("cpu"), None)
+    crew.step(minibatches())
+    saved = crew.save(tmp_path, Manifest(step=1, fence=1, entries={}))
+    again = DistributedTrainer(config, torch.device("cpu"), saved)
+    batch = [s for part in minibatches() for s in part]
+    for a, b in zip(crew.reference(batch), again.reference(batch), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_coefficients_of_a_step_take_the_place_of_the_configurations(model: str) -> None:
+    config = config_for(model, 4096, FOLLOWED)
+    crews = [DistributedTrainer(config, torch.device("cpu"), None) for _ in range(3)]
+    for crew in crews:
+        crew.step(minibatches()[:1])  # away from the reference
+    losses = [
+        crew.step(minibatches()[:1], told and StepSettings.of(config, told)).loss
+        for crew, told in zip(crews, [None, (0.1, 0.0), (0.5, 0.2)], strict=True)
+    ]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+    assert crews[2].step(minibatches()[:1]).loss != losses[2], "for one step"
 
 
 def test_a_mini_batch_without_tokens_is_skipped_and_counted(model: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from chorus.learner.curriculum.sampler import Chosen, Pool
 from chorus.learner.curriculum.stages import Stages, ended
 from chorus.protocol.config.curriculum import Stage
+from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import Problem
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -22,13 +23,26 @@ def stage(name: str = "s", **fields: Any) -> Stage:
     return Stage.model_validate({"name": name, **fields})
 
 
+def config_of(*stages: Stage, **objective: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "model": {"path": "any"},
+            "problems": {"train": ["any"], "heldout": ["any"]},
+            "templates": {"names": ["qwen-math"]},
+            "curriculum": {"stages": [s.model_dump() for s in stages]},
+            "evaluation": {"every": 10},
+            "objective": objective,
+        }
+    )
+
+
 def problems(count: int, prefix: str = "p") -> list[Problem]:
     return [Problem(id=f"{prefix}{k}", problem="?", answers=["1"]) for k in range(count)]
 
 
 def plan(*stages: Stage, pools: Sequence[int] = (10, 10, 10), folder: Path | None = None, seed: int = 0) -> Stages:
     made = [Pool(Chosen(problems(n, s.name)), s, seed, GROUPS) for s, n in zip(stages, pools, strict=False)]
-    found = Stages(stages, made)
+    found = Stages(config_of(*stages), made)
     if folder is not None:
         found.open(folder / "stages.json")
     return found
@@ -169,3 +183,72 @@ def test_a_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
     (tmp_path / "stages.json").write_text("[{]")
     with pytest.raises(CannotGoOn, match=r"stages.json: can't be read .*restore it, or start a new run"):
         plan(stage("a", steps=1), stage("b"), folder=tmp_path)
+
+
+def easy_plan(folder: Path, *stages: Stage, pools: Sequence[int] = (5, 5)) -> Stages:
+    found = plan(*stages, pools=pools, folder=folder)
+    found.solved.open(folder / "solved.jsonl")
+    return found
+
+
+def drawn(stages: Stages, first: int, end: int) -> list[str]:
+    return [stages.at(k)[1].id for k in range(first, end)]
+
+
+def test_after_a_pass_what_has_become_easy_is_left_out_and_steps_and_records_count_on(tmp_path: Path) -> None:
+    two = stage("a", drop_above=0.5, steps=4), stage("b")
+    stages = easy_plan(tmp_path, *two)
+    for index, id in enumerate(drawn(stages, 0, 5)):
+        stages.observe(index, id, 1.0 if id in ("a0", "a1") else 0.5)
+    assert stages.advance(1, 4) is None, "the pass is not done"
+    again = stages.advance(2, 7)
+    assert again is not None
+    assert (again.stage, again.name, again.index, again.without) == (0, "a", 7, ("a0", "a1"))
+    assert "2 are easy by now, 3 are left" in again.why
+    assert sorted(set(drawn(stages, 7, 40))) == ["a2", "a3", "a4"]
+    assert [stages.number(k) for k in (6, 7)] == [0, 0]
+    resumed = easy_plan(tmp_path, *two)
+    assert (resumed.starts, drawn(resumed, 0, 30)) == (stages.starts, drawn(stages, 0, 30))
+    assert stages.advance(3, 9) is None
+    begun = stages.advance(4, 12)
+    assert begun is not None
+    assert (begun.name, begun.why) == ("b", "its 4 steps are done"), "counted from the stage's own beginning"
+    assert set(drawn(stages, 12, 40)) == {f"b{k}" for k in range(5)}
+
+
+def test_only_the_newest_group_of_this_pass_says_whether_a_problem_is_easy(tmp_path: Path) -> None:
+    stages = easy_plan(tmp_path, stage("a", drop_above=0.5))
+    for index, accuracy in enumerate([1.0, 0.25]):
+        stages.observe(index, "a0", accuracy)
+    stages.observe(2, "a1", 0.75)
+    stages.observe(2, "a1", 0.0)  # an index counts once
+    begun = stages.advance(1, 5)
+    assert begun is not None
+    assert begun.without == ("a1",)
+    assert stages.advance(2, 9) is None, "nothing of the pass that followed is known to be easy"
+
+
+def test_where_all_have_become_easy_the_stage_goes_on_with_them(tmp_path: Path) -> None:
+    stages = easy_plan(tmp_path, stage("a", drop_above=0.5), pools=(2,))
+    for index, id in enumerate(("a0", "a1")):
+        stages.observe(index, id, 1.0)
+    assert stages.advance(1, 4) is None
+    assert set(drawn(stages, 0, 8)) == {"a0", "a1"}
+
+
+def test_a_stage_that_drops_nothing_observes_nothing(tmp_path: Path) -> None:
+    stages = easy_plan(tmp_path, stage("a"))
+    stages.observe(0, "a0", 1.0)
+    assert not (tmp_path / "solved.jsonl").exists()
+
+
+def test_a_line_of_solved_that_a_crash_cut_short_is_forgotten_and_a_broken_one_refused(tmp_path: Path) -> None:
+    path = tmp_path / "solved.jsonl"
+    path.write_text('{"index": 0, "id": "a0", "accuracy": 1.0}\n{"index": 1, "i')
+    stages = easy_plan(tmp_path, stage("a", drop_above=0.5))
+    stages.observe(1, "a1", 0.0)
+    assert [json.loads(line)["index"] for line in path.read_text().splitlines()] == [0, 1]
+    assert stages.solved.easy(0, lambda accuracy: accuracy > 0.5) == ["a0"]
+    path.write_text('{"index": 0}\n')
+    with pytest.raises(CannotGoOn, match=r"solved.jsonl:1: no observation"):
+        easy_plan(tmp_path, stage("a", drop_above=0.5))

@@ -197,14 +197,37 @@ def test_a_record_and_each_of_its_parts_has_the_keys_of_the_table() -> None:
 
 def test_every_exported_number_of_the_samples_and_tokens_is_measured() -> None:
     r = record()
-    elsewhere = ("curriculum", "diversity", "template_weights")  # other modules measure these
-    unmeasured = {"overlong_penalty", "kl_reward", "shadow_disagreement"} | {
-        row.key for row in TABLE if row.labels.get("against") == "reference"
+    elsewhere = ("curriculum", "diversity", "template_weights", "control", "supervised", "difficulty")  # other modules
+    unmeasured = {"overlong_penalty", "kl_reward", "shadow_disagreement", "answers", "first_answer"} | {
+        *("short_reward", "cosine_reward", "interleaved_reward", "sub_answers_found")
     }
+    unmeasured |= {row.key for row in TABLE if row.labels.get("against") == "reference"}
     unmeasured |= {row.key for row in TABLE if row.key.startswith("seed_")}
     parts = {"step": r, "template": r["by_template"]["a"], "part": r["by_template"]["a"], "age": r["by_staleness"]["0"]}
     exported = [(row.key, view) for row in TABLE if row.tag not in elsewhere for view in row.exported]
     assert [e for e in exported if parts[e[1]][e[0]] is None and e[0] not in unmeasured] == []
+
+
+def test_what_samples_got_for_their_group_and_their_sub_answers_is_told_over_all_and_by_template() -> None:
+    two = [sample(1.0, ids=(5,) * n, form=1.0) for n in (4, 8)]
+    found = Grade(verdict="correct", accuracy=1.0, format=1.0, sub_answers=[1, 0])
+    groups = [ready(two, 0, "a"), ready([two[0].model_copy(update={"grade": found}), sample(0.0)], 1, "b")]
+    reward = {
+        "short": {"tolerance_tokens": 0},
+        "cosine": {"eta_min": 0.0, "eta_max": 1.0},
+        "interleaved": {"design": "partial"},
+    }
+    section = RewardSection.model_validate(reward)
+    r = record(groups, CONFIG.model_copy(update={"reward": section}))
+    assert r["short_reward"] == pytest.approx((0.5 - 0.5 + 0.5 + 0.0) / 4, abs=1e-5)
+    assert r["by_template"]["a"]["short_reward"] == pytest.approx(0.0, abs=1e-5)
+    assert r["interleaved_reward"] == 0.25 / 4
+    assert r["sub_answers_found"] == 0.5
+    assert r["by_template"]["a"]["sub_answers_found"] is None
+    assert r["by_template"]["a"]["cosine_reward"] == pytest.approx(
+        (0.5 * (1 + np.cos(0.4 * np.pi)) + 0.5 * (1 + np.cos(0.8 * np.pi))) / 2
+    )
+    assert (r["right_tokens_min"], r["right_tokens_max"]) == (4, 6)
 
 
 def test_groups_with_one_reward_are_counted_with_those_that_dynamic_sampling_replaced() -> None:

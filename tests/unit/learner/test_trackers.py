@@ -78,6 +78,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> list[FakeRun]:
 
     module = types.ModuleType("wandb")
     module.__dict__["init"] = init
+    module.__dict__["Table"] = lambda columns, data: (columns, data)
     module.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
     monkeypatch.setitem(sys.modules, "wandb", module)
     return runs
@@ -114,6 +115,35 @@ def read_events(folder: Path, *tags: str) -> list[list[tuple[int, float, float]]
 
     found = EventAccumulator(str(folder)).Reload()
     return [[(e.step, e.wall_time, e.value) for e in found.Scalars(tag)] for tag in tags]
+
+
+SHOWN = [
+    {"sort": sort, "template": "abel", "problem_id": "p1", "verdict": "wrong", "reward": 0.5, "advantage": -1.0}
+    | {"tokens": 3, "text": f"# no heading\n<b>{sort}</b>"}
+    for sort in ("best", "worst", "odd")
+]
+
+
+def test_tensorboard_shows_samples_as_the_text_that_they_are(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracked = Trackers(config(tensorboard=True), RunFolder(tmp_path), "run")
+    tracked.write({"step": 10, "time": 1000.0, "shown": SHOWN})
+    tracked.close()
+    [event] = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Tensors("samples/worst/text_summary")
+    [text] = event.tensor_proto.string_val
+    assert event.step == 10
+    assert text.decode() == (
+        "    p1 under abel: wrong, reward 0.5, advantage -1, 3 tokens\n    \n    # no heading\n    <b>worst</b>\n    "
+    )
+
+
+def test_weights_and_biases_shows_samples_as_a_table(tmp_path: Path, wandb: list[FakeRun]) -> None:
+    tracked = Trackers(config(wandb="chorus"), RunFolder(tmp_path), "run")
+    tracked.write({"step": 10, "shown": SHOWN})
+    tracked.close()
+    assert wandb[0].logged == [(10, {"samples": (list(SHOWN[0]), [list(row.values()) for row in SHOWN])})]
 
 
 def test_weights_and_biases_gets_the_same_numbers_and_no_password(tmp_path: Path, wandb: list[FakeRun]) -> None:

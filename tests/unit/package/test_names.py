@@ -113,7 +113,7 @@ PLANTED = {
     "the generator's agent does not import torch or vLLM": ("generator/agent.py", "import torch"),
     "the process guard is plain Python": ("protocol/runtime/guard.py", "import pydantic"),
     "protocol/runtime knows nothing of ours": ("protocol/runtime/logs.py", "import chorus.protocol.rewards"),
-    "the rooms of protocol/ stand in layers": ("protocol/rewards.py", "import chorus.protocol.messages"),
+    "the rooms of protocol/ stand in layers": ("protocol/rewards/spec.py", "import chorus.protocol.messages"),
     "the rooms of learner/ stand in layers": ("learner/validation.py", "import chorus.learner.loop"),
     "training knows nothing of rollouts": ("learner/training/batch.py", "import chorus.learner.rollouts.window"),
     "objectives are pure functions": ("learner/objectives/kl.py", "import redis"),

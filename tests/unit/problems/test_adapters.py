@@ -345,3 +345,16 @@ def test_a_preset_that_can_not_be_read_is_refused_with_its_file(text: str, named
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(ValueError, match=named):
         load_problems(f"{tmp_path}/set.jsonl?preset={tmp_path}/mine.toml")
+
+
+def test_sub_answers_are_a_list_of_texts_under_their_own_or_a_named_column(tmp_path: Path) -> None:
+    row = {"problem": "1 + 2 + 3?", "answer": 6}
+    rows = [row | {"sub_answers": [3]}, row | {"sub_answers": '["3", "5"]'}, row | {"id": "none"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert [p.sub_answers for p in load_problems(str(tmp_path / "rows.jsonl"))] == [["3"], ["3", "5"], None]
+    (tmp_path / "named.jsonl").write_text(json.dumps(row | {"steps": ["3"]}) + "\n")
+    [problem] = load_problems(f"{tmp_path}/named.jsonl?sub_answers=steps")
+    assert problem.sub_answers == ["3"]
+    (tmp_path / "bad.jsonl").write_text(json.dumps(row | {"sub_answers": 3}) + "\n")
+    with pytest.raises(ValueError, match=r"sub_answers is 3, not a list; name another column"):
+        load_problems(str(tmp_path / "bad.jsonl"))

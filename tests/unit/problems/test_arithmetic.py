@@ -1,5 +1,6 @@
 """Synthetic problems: right answers, small non-negative numbers, and a split that never leaks."""
 
+import json
 import re
 
 import pytest
@@ -64,3 +65,34 @@ def test_the_split_is_the_same_on_every_machine():
 def test_a_spec_that_is_not_understood_is_refused(spec: str, named: str):
     with pytest.raises(ValueError, match=re.escape(named)):
         load_arithmetic(spec)
+
+
+def test_a_choice_holds_its_result_once_among_four_and_its_letter_is_the_answer():
+    letters = set()
+    for problem in load_arithmetic("arithmetic:choice?split=heldout"):
+        a, b, c, *options = numbers(problem.problem)
+        assert len(set(options)) == 4
+        assert options["ABCD".index(problem.answers[0])] == a + b - c
+        letters.add(problem.answers[0])
+    assert letters == set("ABCD")
+
+
+def test_a_program_s_tests_are_what_its_words_ask_for():
+    problems = [p for split in ("train", "heldout") for p in load_arithmetic(f"arithmetic:program?split={split}")]
+    assert len({p.id for p in problems}) == 19 * 19
+    for problem in problems:
+        a, b = numbers(problem.problem)
+        tests = json.loads(problem.tests or "")
+        assert [(int(t["input"]), int(t["output"])) for t in tests] == [(n, n + a - b) for n in (0, 7, 40)]
+
+
+def test_problems_get_the_level_that_the_source_names():
+    assert {p.level for p in load_arithmetic("arithmetic:chain?max=3&level=2")} == {2}
+    assert {p.level for p in load_arithmetic("arithmetic:chain?max=3")} == {None}
+
+
+def test_above_leaves_the_problems_with_small_numbers_out():
+    small = {p.id for p in load_arithmetic("arithmetic:chain?max=5")}
+    large = {p.id for p in load_arithmetic("arithmetic:chain?above=5")}
+    assert not small & large
+    assert small | large == {p.id for p in load_arithmetic("arithmetic:chain")}

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from string import ascii_lowercase
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chorus.problems.hints import answer_in_hint, hint_prefix, hint_refusal, solution_block, solution_steps, with_hint
+from chorus.problems.hints import (
+    answer_in_hint,
+    hint_prefix,
+    hint_refusal,
+    solution_block,
+    solution_parts,
+    solution_steps,
+    with_hint,
+)
 from chorus.protocol.messages import Problem
 
 
@@ -91,3 +100,55 @@ def test_hints_are_refused_with_the_reason() -> None:
     shown = problem("It is 7, since 3 + 4 = 7.")
     assert hint_refusal(shown, "It is 7, since") == "answer_in_hint"
     assert hint_refusal(shown, "It is 7, since", reject_if_answer_in_hint=False) is None
+
+
+def numbered(*ends: int) -> list[str]:
+    return ["".join(f"{k}\n\n" for k in range(first, end)) for first, end in pairwise((0, *ends))]
+
+
+@pytest.mark.parametrize("ends", [(1, 2, 3, 4), (1, 2, 3, 5), (1, 3, 4, 6), (2, 4, 6, 8)])
+def test_four_parts_are_paragraphs_in_even_groups(ends: tuple[int, ...]) -> None:
+    block = "".join(f"{k}\n\n" for k in range(ends[-1]))
+    assert solution_parts(block) == numbered(*ends)
+
+
+def test_lines_of_one_paragraph_stay_together() -> None:
+    assert solution_parts("a\nb\n\nc\n\n\nd\n\ne") == ["a\nb\n\n", "c\n\n\n", "d\n\n", "e"]
+
+
+def test_of_fewer_than_four_paragraphs_the_numbered_items_are_taken_and_else_the_sentences() -> None:
+    items = ["Plan.\n", "1. Add.\n", "2. Halve. Twice.\n", "3) End."]
+    assert solution_parts("".join(items)) == items
+    steps = ["Step 1: add.\n", "Step 2: halve.\n", "Step 3: add.\n", "Step 4: end."]
+    assert solution_parts("".join(steps)) == steps
+    sentences = ["Add 1.5 to it. ", "Halve it. \n\n", "Add! ", "So?"]
+    assert solution_parts("".join(sentences)) == sentences
+
+
+def test_lines_are_the_last_resort() -> None:
+    lines = [f"+ {k} = {k}\n" for k in range(8)] + ["(0, 1)"]
+    assert solution_parts("".join(lines)) == ["".join(lines[a:b]) for a, b in ((0, 2), (2, 4), (4, 6), (6, 9))]
+
+
+def test_a_part_of_a_short_solution_is_empty_and_the_last_level_holds_all() -> None:
+    two = problem("Add. Halve.")
+    assert [hint_prefix(two, k / 4, "parts") for k in range(5)] == ["", "", "Add. ", "Add. ", "Add. Halve."]
+    assert solution_parts("") == ["", "", "", ""]
+
+
+@given(st.text(st.sampled_from("ab12.) \n!Step")))
+def test_four_parts_join_to_the_solution_and_each_level_begins_with_the_one_below(text: str) -> None:
+    parts = solution_parts(text)
+    assert len(parts) == 4
+    assert "".join(parts) == text
+    levels = [hint_prefix(problem(text), k / 4, "parts") for k in range(5)]
+    assert levels[0] == ""
+    assert levels[4] == solution_block(text)
+    assert all(more.startswith(less) for less, more in pairwise(levels))
+
+
+def test_a_hint_that_begins_the_reasoning_is_given_and_guarded_at_every_length() -> None:
+    assert not answer_in_hint(["7"], "so 7")
+    assert answer_in_hint(["7"], "so 7", least=1)
+    assert hint_refusal(problem("so 7"), "so 7", least=1) == "answer_in_hint"
+    assert hint_refusal(problem("so 7"), "so 7", reject_if_answer_in_hint=False, least=1) is None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chorus.problems.levels import Rate, assign_level, assign_levels, total
 
@@ -13,10 +15,17 @@ def rate(p: float | None, samples: int = 8) -> Rate | None:
     return None if p is None else Rate(samples, round(p * samples))
 
 
-def level(small: float, medium: float | None = None, large: float | None = None, **options: object) -> str | None:
+def level(
+    small: float,
+    medium: float | None = None,
+    large: float | None = None,
+    strongest: float | None = None,
+    **options: object,
+) -> str | None:
     of_small = rate(small)
     assert of_small
-    return assign_level("a problem", of_small, rate(medium), rate(large), **options).level  # type: ignore[arg-type]
+    rates = (rate(medium), rate(large), rate(strongest))
+    return assign_level("a problem", of_small, *rates, **options).level  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -54,9 +63,50 @@ def test_a_rate_is_partial_from_one_sample_on():
     assert assign_level("p", Rate(1000, 999)).level == "L1"
 
 
+@pytest.mark.parametrize("rates", [(0, 0, 0), (0, 0, 0.5), (0.5, 1, 1), (0, 0.5, 1), (1, 1, 1)])
+def test_what_the_strongest_never_solves_is_left_out_and_what_it_solves_once_is_not(rates: tuple[float, ...]):
+    assert level(*rates, strongest=0) is None
+    assert level(*rates, strongest=0.125) == level(*rates)
+
+
+rates = st.one_of(st.none(), st.integers(0, 4).map(lambda correct: Rate(4, correct)))
+
+
+@given(st.integers(0, 4), rates, rates, rates, st.integers(0, 9), st.booleans())
+def test_every_problem_has_one_outcome_whatever_was_measured(
+    small: int, medium: Rate | None, large: Rate | None, strongest: Rate | None, seed: int, code: bool
+):
+    of = [{"p": rate} if rate else {} for rate in (medium, large, strongest)]
+    first, again = (
+        assign_levels({"p": Rate(4, small)}, *of, seed=seed, code={"p"} if code else ())[0] for _ in range(2)
+    )
+    assert first == again
+    assert first.reason
+    if first.level == "L1":
+        assert 0 < small < 4
+    if first.level == "L2":
+        assert small < 4
+        assert medium is not None
+        assert medium.correct
+    if first.level == "L3":
+        assert small == 0
+        assert large is not None
+    if first.level is not None:
+        assert strongest is None or strongest.correct
+
+
+def test_of_what_only_the_large_model_solves_half_of_the_math_and_a_tenth_of_the_code_stay():
+    names = {f"set/{k}": Rate(8, 0) for k in range(2000)}
+    code = {name for name in names if int(name.split("/")[1]) % 2}
+    assigned = assign_levels(names, names, {name: Rate(8, 4) for name in names}, code=code)
+    kept = {a.id for a in assigned if a.level == "L3"}
+    assert 450 < len(kept - code) < 550
+    assert 70 < len(kept & code) < 130
+
+
 def only_large(seed: int, n: int = 2000) -> set[str]:
     names = {f"set/{k}": Rate(8, 0) for k in range(n)}
-    assigned = assign_levels(names, names, {name: Rate(8, 4) for name in names}, seed)
+    assigned = assign_levels(names, names, {name: Rate(8, 4) for name in names}, seed=seed)
     assert {a.level for a in assigned} == {"L3", None}
     return {a.id for a in assigned if a.level == "L3"}
 

@@ -155,3 +155,11 @@ def test_a_task_without_stop_tokens_is_written_as_tasks_were_before_there_were_a
     assert "stop" not in msgpack.unpackb(TASK.encode())["sampling"]
     ending = TASK.model_copy(update={"sampling": Sampling(temperature=1.0, max_tokens=8, stop=[2, 7])})
     assert Task.decode(ending.encode()) == ending
+
+
+def test_a_task_tells_its_sub_answers_to_the_grader_and_one_without_is_written_as_before() -> None:
+    told = TASK.model_copy(update={"sub_answers": ["7"]})
+    assert Task.decode(told.encode()) == told
+    assert told.grading()["sub_answers"] == ["7"]
+    assert b"sub_answers" not in TASK.encode()
+    assert "sub_answers" not in TASK.grading()

@@ -10,13 +10,13 @@ from pydantic import ValidationError
 
 from chorus.protocol.config.load import ConfigError, load_config
 from chorus.protocol.config.objective import LOSSES, ObjectiveConfig
-from chorus.protocol.config.presets import PRESETS, explain
+from chorus.protocol.config.presets import PRESETS, explain, in_words
 from chorus.protocol.config.run import RunConfig
 
 DEMO = Path(__file__).parents[3] / "recipes" / "demo.toml"
 NAMES = (
     "grpo", "dr_grpo", "dapo", "seed_grpo", "gmpo", "gspo", "cispo", "rloo", "reinforce_pp", "reinforce_pp_baseline",
-    "prompt_augmentation", "questa",
+    "prompt_augmentation", "questa", "prorl", "prorl_v2",
 )  # fmt: skip
 
 
@@ -32,6 +32,75 @@ def run(*overrides: str) -> RunConfig:
 def test_a_name_alone_is_complete_and_survives_being_written_down(name: str) -> None:
     c = run(f"objective.name={name}").objective
     assert ObjectiveConfig.model_validate(c.model_dump(mode="json")) == c
+
+
+FLAGSHIP = Path(__file__).parents[3] / "recipes" / "qwen2.5-math-1.5b.toml"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_given_later_than_a_recipes_numbers_wins_over_them(name: str, tmp_path: Path) -> None:
+    """From --set over the recipe, from --set over the environment, and from the environment over the recipe."""
+    asked = load_config(FLAGSHIP, [f"objective.name={name}"], environment={})
+    own = RunConfig.model_validate(
+        load_config(DEMO, environment={}).model_dump(mode="json", exclude={"objective"}) | {"objective": {"name": name}}
+    )
+    if name != "prompt_augmentation":
+        assert asked.objective == own.objective
+    assert load_config(FLAGSHIP, environment={"CHORUS_OBJECTIVE__NAME": name}).objective == asked.objective
+    other = {"CHORUS_OBJECTIVE": '{"name": "dapo", "clip_high": 0.5}'}
+    if name != "dapo":
+        assert load_config(FLAGSHIP, [f"objective.name={name}"], other).objective.clip_high != 0.5
+
+
+def test_the_same_name_given_again_takes_nothing_away() -> None:
+    asked = load_config(FLAGSHIP, ["objective.name=prompt_augmentation"], environment={})
+    assert asked == load_config(FLAGSHIP, environment={})
+    assert asked.objective.token_mean_scope == "micro"
+
+
+def test_numbers_given_with_a_later_name_or_after_it_hold() -> None:
+    sets = ["objective.name=gmpo", "objective.clip_high=0.3"]
+    asked = load_config(FLAGSHIP, sets, environment={}).objective
+    assert (asked.loss, asked.clip_low, asked.clip_high, asked.dual_clip) == ("gmpo", 0.4, 0.3, None)
+    of_both = load_config(FLAGSHIP, sets[1:], {"CHORUS_OBJECTIVE__NAME": "gmpo"}).objective
+    assert of_both == asked
+
+
+def test_what_a_later_name_needs_beside_its_section_holds_too() -> None:
+    assert load_config(FLAGSHIP, ["objective.name=questa"], environment={}).reward.compose == "accuracy_only"
+    both = ["objective.name=questa", "reward.compose=format_gated"]
+    assert load_config(FLAGSHIP, both, environment={}).reward.compose == "format_gated"
+    assert load_config(FLAGSHIP, environment={}).reward.compose == "additive"
+
+
+def test_a_mix_that_makes_no_sense_is_one_line_that_names_its_keys() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(FLAGSHIP, ["objective.loss=gmpo"], environment={})
+    assert "aggregation token-mean" in str(caught.value)
+    assert "set objective.aggregation = seq-mean-token-mean" in str(caught.value)
+    assert "got {" not in str(caught.value)
+    assert str(caught.value).count("objective:") == 1
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (
+            "qwen2.5-math-1.5b",
+            "advantage grpo; ppo 0.2/0.28, dual 3; token-mean in micro-batches of 4; proximal recompute",
+        ),
+        (
+            "qwen2.5-math-1.5b_grpo",
+            "advantage grpo; ppo 0.2/0.2, dual 3; token-mean in micro-batches of 4; proximal recompute; k3 0.001 in "
+            "the loss",
+        ),
+        ("qwen2.5-math-1.5b_gmpo", "advantage grpo; gmpo 0.4/0.4; seq-mean-token-mean; proximal recompute"),
+    ],
+)
+def test_what_is_trained_is_told_by_its_numbers(recipe: str, words: str) -> None:
+    c = load_config(FLAGSHIP.with_name(f"{recipe}.toml"), environment={}).objective
+    assert in_words(lambda key: getattr(c, key)) == words
 
 
 def test_no_preset_is_without_a_test() -> None:

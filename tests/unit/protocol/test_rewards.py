@@ -44,6 +44,15 @@ def test_verifier_failure_has_no_total_and_is_never_zero(compose_as):
     assert (parts.total, parts.accuracy, parts.format) == (None, None, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "format", "both", "sparkle"),
+    [(1.0, 1.0, 1.0, 2.0), (1.0, 0.75, 0.0, 1.0), (0.0, 1.0, 0.0, -1.0), (0.0, 0.0, 0.0, -1.0), (0.5, 1.0, 0.0, -1.0)],
+)
+def test_a_right_answer_in_the_right_format_is_what_crossthink_and_sparkle_pay(accuracy, format, both, sparkle):
+    assert compose(RewardSpec(compose="accuracy_and_format"), accuracy, format).total == both
+    assert compose(RewardSpec(compose="sparkle"), accuracy, format).total == sparkle
+
+
 def test_missing_template_counts_zero_and_stays_none_in_the_parts():
     parts = compose(RewardSpec(), 1.0, None)
     assert (parts.total, parts.format) == (1.0, None)

@@ -280,8 +280,16 @@ BAD_FILES = [
     ("mine", GOOD + 'prefill = "<t>"\nmarkers = [\n"a",\n"<t>"]\n', r"mine\.toml: markers: '<t>' stands in the pref"),
     ("mine", GOOD + 'markers = ["a", "a"]\n', r"mine\.toml: markers: 'a' is listed twice"),
     ("mine", GOOD + 'prefill = "<t>"\nmarkers = ["<t>"]\n', r"mine\.toml: markers: '<t>' stands in the prefill"),
-    ("mine", GOOD + 'contract = "loose"\n', r"mine\.toml: contract: Input should be 'count' or 'strict'"),
-    ("mine", GOOD + 'contract = "strict"\nmarkers = []\n', r"mine\.toml: contract: a strict contract needs markers"),
+    (
+        "mine",
+        GOOD + 'contract = "loose"\n',
+        r"mine\.toml: contract: Input should be 'count', 'strict' or 'interleaved'",
+    ),
+    (
+        "mine",
+        GOOD + 'contract = "strict"\nmarkers = []\n',
+        r"mine\.toml: contract: a contract that is strict needs markers",
+    ),
     (
         "mine",
         GOOD.replace("Solve.", "Solve.<|im_end|>"),

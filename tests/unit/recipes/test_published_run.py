@@ -50,11 +50,13 @@ PUBLISHED: dict[str, Any] = {
     "objective.dynamic_sampling": False,
     "objective.overlong_buffer": None,
     "objective.overlong_filter": False,
+    "reward.mode": "paper",
     "reward.compose": "additive",
     "reward.format_weight": 1.0,
     "reward.overlong": None,
     "staleness.target": 0,
     "learner.checkpoint_every": 20,
+    "learner.keep_exports": "all",  # 2.3: every checkpoint is scored
     "evaluation.every": 20,
     "evaluation.validation_problems": 500,
     "evaluation.templates": ["qwen-math"],
@@ -100,8 +102,56 @@ BASELINES: dict[str, dict[str, Any]] = {  # what each changes, and nothing else
         "objective.kl_estimator": "k3",
         "objective.kl_in": "loss",
     },
+    # methods.md 3, with its shared numbers: lr 1e-6, 128 prompts x 8, temperature 1, 4 updates a batch, 3072 tokens.
+    "dr_grpo": {  # 3.2
+        "templates.names": ["qwen-math"],
+        "run.steps": 20 * DROP_LAST_STEPS,
+        "sampling.max_tokens": 3000,
+        "objective.name": "dr_grpo",
+        "objective.advantage": "dr_grpo",
+        "objective.clip_high": 0.2,
+        "objective.dual_clip": None,
+        "objective.aggregation": "dr-const",
+        "objective.length_constant": 3000,
+        "objective.token_mean_scope": "mini-batch",
+    },
+    "seed_grpo": {  # 3.4
+        "templates.names": ["qwen-math"],
+        "run.steps": 20 * DROP_LAST_STEPS,
+        "objective.name": "seed_grpo",
+        "objective.advantage": "seed_grpo",
+        "objective.seed_alpha": 0.0417,
+        "objective.clip_high": 0.2,
+        "objective.dual_clip": None,
+        "objective.aggregation": "dr-const",
+        "objective.length_constant": 3072,
+        "objective.token_mean_scope": "mini-batch",
+    },
+    "gmpo": {  # 3.5: bounds of the log-ratio, 20 passes
+        "templates.names": ["qwen-math"],
+        "run.steps": 20 * DROP_LAST_STEPS,
+        "sampling.max_tokens": 3000,
+        "objective.name": "gmpo",
+        "objective.std_epsilon": 1e-8,
+        "objective.loss": "gmpo",
+        "objective.clip_low": 0.4,
+        "objective.clip_high": 0.4,
+        "objective.dual_clip": None,
+        "objective.aggregation": "seq-mean-token-mean",
+        "objective.token_mean_scope": "mini-batch",
+    },
+    "async": {  # docs/objectives.md: a recomputed policy, staleness corrected by a truncated weight
+        "staleness.target": 1,
+        "staleness.max": 4,
+        "objective.weight": "token",
+        "objective.weight_cap": 2.0,
+    },
     "no_format_reward": {"run.steps": 40 * DROP_LAST_STEPS, "reward.compose": "accuracy_only"},
 }
+
+
+def test_every_recipe_of_this_model_is_one_of_these() -> None:
+    assert {path.stem for path in RECIPES.glob(f"{MAIN}*.toml")} == {MAIN, *(f"{MAIN}_{name}" for name in BASELINES)}
 
 
 @pytest.mark.parametrize("baseline", BASELINES)

@@ -100,3 +100,17 @@ async def test_a_body_over_the_limit_is_413_whether_its_length_was_declared_or_n
         assert response.status_code == 413
         assert "larger than this server's limit of 2000 bytes" in response.json()["detail"]
         assert (await http.post("/v1/grade", json=FOUR)).json()["verdict"] == "correct"
+
+
+async def test_of_interleaved_blocks_the_last_answer_is_graded_and_earlier_ones_are_found() -> None:
+    two = "<think>3 + 4 = 7</think><answer>7</answer><think>7 - 5 = 2</think><answer>\\boxed{2}</answer>"
+    asked = {"completion": two, "gold": "2", "template": "interleaved", "sub_answers": ["7", "3"]}
+    async with inline_server() as http:
+        right = (await http.post("/v1/grade", json=asked)).json()
+        wrong = (await http.post("/v1/grade", json=asked | {"gold": "7"})).json()
+        broken = (await http.post("/v1/grade", json=asked | {"completion": two + "<think>"})).json()
+        plain = (await http.post("/v1/grade", json=FOUR)).json()
+    assert (right["verdict"], right["format"], right["sub_answers"]) == ("correct", 1.0, [1, 0])
+    assert wrong["verdict"] == "wrong"
+    assert (broken["format"], broken["sub_answers"]) == (0.0, [0, 0])
+    assert plain.get("sub_answers") is None

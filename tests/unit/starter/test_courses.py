@@ -9,7 +9,7 @@ from random import Random
 from chorus.problems.arithmetic import is_heldout, load_arithmetic, running_lines, running_operands, running_text
 from chorus.problems.hints import HEADING, hint_prefix, hint_refusal, with_hint
 from chorus.protocol.templates.load import load_templates
-from chorus.starter.courses import RUNNING, running_solution
+from chorus.starter.courses import CHOICE, CODE, RUNNING, choice_solution, program_solution, running_solution
 
 TEMPLATES = load_templates()
 PLAIN = TEMPLATES["qwen-math"]
@@ -66,3 +66,25 @@ def test_running_totals_stay_within_two_digits_and_are_the_answer() -> None:
         assert running_text(operands).count("then") == 8
     problem = load_arithmetic("arithmetic:running")[0]
     assert re.findall(r"\d+", problem.answers[0]) == re.findall(r"= (\d+)", problem.solution or "")
+
+
+def test_without_a_slip_a_program_is_right_and_with_slips_often_not() -> None:
+    assert program_solution(3, 15, Random(0), 0.0) == "```python\nprint(int(input()) + 3 - 15)\n```"
+    random = Random(0)
+    right = sum(program_solution(3, 15, random, 0.35) == program_solution(3, 15, random, 0.0) for _ in range(2000))
+    assert abs(right / 2000 - (1 - 0.175) ** 4) < 0.03
+
+
+def test_without_a_slip_the_letter_is_that_of_the_result() -> None:
+    for problem in load_arithmetic("arithmetic:choice?split=heldout")[:40]:
+        a, b, c = map(int, re.findall(r"\d+", problem.id))
+        text = choice_solution(PLAIN, (a, b, c), Random(0), 0.0)
+        assert text == f"{a} + {b} = {a + b}, so {a + b} - {c} = {a + b - c}\n\\boxed{{{problem.answers[0]}}}"
+
+
+def test_two_kinds_of_training_problems_are_shown_in_equal_shares() -> None:
+    random = Random(0)
+    for course, other in ((CODE, "Write a program"), (CHOICE, "\n(A) ")):
+        texts = [course.example(PLAIN, random, True)[0] for _ in range(400)]
+        assert 0.4 < sum(other in text for text in texts) / 400 < 0.6
+        assert not any(is_heldout(text.split("\n")[0]) for text in texts)

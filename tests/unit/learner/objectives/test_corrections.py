@@ -223,3 +223,20 @@ def test_sums_over_sequences_are_those_of_their_slices() -> None:
     values = torch.randn(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = torch.stack([part.sum() for part in values.split(LENGTHS)])
     torch.testing.assert_close(segment_sum(values, SIZES), expected)
+
+
+def test_icepop_leaves_out_tokens_on_both_sides_of_its_bounds() -> None:
+    w = torch.tensor([0.49, 0.51, 1.0, 4.99, 5.01], dtype=torch.float64)
+    made = importance(w.log(), torch.tensor([5]), "token", 5.0, "mask", 0.5)
+    torch.testing.assert_close(made.weight, torch.tensor([0.0, 0.51, 1.0, 4.99, 0.0], dtype=torch.float64))
+    assert made.dropped.tolist() == [True, False, False, False, True]
+
+
+def test_a_clamped_log_ratio_bounds_the_estimator_and_its_gradient() -> None:
+    logp = torch.tensor([-1.0, -14.0, -2.0], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([-3.0, -1.0, -15.0], dtype=torch.float64)
+    estimate = kl(logp, reference, "k2", 10.0)
+    torch.testing.assert_close(estimate.detach(), torch.tensor([2.0, 50.0, 50.0], dtype=torch.float64))
+    estimate.sum().backward()
+    assert logp.grad is not None
+    assert logp.grad.tolist() == [2.0, 0.0, 0.0]

@@ -1,0 +1,266 @@
+"""What a run takes of its GPUs, rank by rank and generator by generator, and the least change that makes it fit.
+
+    learner, a rank   16 bytes a parameter / ranks      weights, gradient and AdamW's two moments in float32
+                    + the larger of  a micro-batch's activations and what is gathered or copied in bfloat16
+                                and  the optimizer's temporaries, 4 bytes a parameter / ranks
+                    + 4 bytes a parameter / ranks       the reference policy, where the objective has one
+                    + 8 bytes a parameter / ranks       the second AdamW's moments, with relift
+    generator, a GPU  the weights / tensor parallel   + the KV cache, of which one sequence must fit
+
+Of the room that each has, a tenth is left free: for CUDA itself, NCCL's buffers and fragments. Everything is counted
+from shapes; measured beside it was one learner on one H100 (docs/results.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from chorus.deploy.placement import Placement
+from chorus.deploy.shapes import Model, Shape, model_of
+from chorus.protocol.config.run import Gpu, RunConfig
+
+GIB = 2**30
+# Weights and AdamW's two moments in float32, and the gradient: the learner's state.
+LEARNER_BYTES_PER_PARAMETER = 16
+_REFERENCE_BYTES_PER_PARAMETER = 4
+RELIFT_BYTES_PER_PARAMETER = 8  # the moments of its own AdamW
+_OPTIMIZER_BYTES_PER_PARAMETER = 4  # AdamW over lists of tensors makes one more list while it steps
+HEADROOM = 0.1
+USUAL_CARD_GIB = 80.0  # where no card is here and none is named
+MOST_CARDS = 256  # that are looked at for a run that does not fit
+# What backward needs of one token in one layer of the Llama family, in bytes: for each of its hidden, intermediate
+# and key-value widths. Counted from the tensors that autograd keeps (a test counts them again); in bfloat16 the
+# norms stay in float32, and a bfloat16 copy of the weights is kept beside.
+_KEPT_BYTES = {"float32": (32, 16, 8), "bfloat16": (30, 8, 4)}
+# The head works in chunks of at most so many logits, of which about four float32 copies exist at a time.
+_HEAD_CHUNK_ELEMENTS = 2**25
+_HEAD_BYTES_PER_ELEMENT = 16
+# Of sharded layers two are whole at a time, the one that computes and the next, in bfloat16, and one has its gradient,
+# in bfloat16 and as it is summed in float32. What is no layer stays whole from forward to backward, gradient included.
+_GATHERED_LAYER_BYTES = 2 * 2 + 2 + 4
+_GATHERED_ROOT_BYTES = 2 + 2
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes on one card, and the room there is for them, the headroom taken off."""
+
+    bytes: float
+    room: float
+
+    @property
+    def fits(self) -> bool:
+        return self.bytes <= self.room
+
+
+@dataclass(frozen=True)
+class Needs:
+    learner: Need
+    generator: Need
+
+    @property
+    def fit(self) -> bool:
+        return self.learner.fits and self.generator.fits
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`changes`: what `--set` takes; none where the run fits as it is. `cards`: the fewest, where these can't hold it;
+    `split`: how many of them the learner has, and one generator.
+    """
+
+    needs: Needs
+    changes: tuple[str, ...] = ()
+    cards: int | None = None
+    as_is: Needs | None = None
+    split: tuple[int, int] = (1, 1)
+
+
+# -- one card -----------------------------------------------------------------------------------------------------
+
+
+def activation_bytes(config: RunConfig, shape: Shape, parameters: float, ranks: int = 1) -> float:
+    """What one micro-batch keeps for backward, weights in bfloat16 and layers that are gathered included.
+
+    An estimate for decoders like Llama and Qwen with an attention that does not keep its scores: on an H100 the peak
+    was 1 % above it (docs/results.md). A sequence that is longer than learner.token_budget is a micro-batch by itself.
+    """
+    longest = config.problems.max_prompt_tokens + config.sampling.max_tokens
+    tokens = max(config.learner.token_budget, longest)
+    widths = zip(_KEPT_BYTES[config.model.dtype], (shape.hidden, shape.intermediate, shape.kv_width), strict=True)
+    layer = tokens * sum(count * width for count, width in widths)
+    checkpointed = layer + tokens * shape.layers * shape.hidden * 4
+    kept = checkpointed if config.learner.gradient_checkpointing else layer * shape.layers
+    kept += tokens * shape.hidden * 12  # the last norm, and the hidden states that the head is given
+    kept += _HEAD_BYTES_PER_ELEMENT * min(_HEAD_CHUNK_ELEMENTS, tokens * shape.vocabulary)
+    half = config.model.dtype == "bfloat16"
+    if ranks == 1:
+        return kept + (2 * parameters if half else 0)
+    gathered = _GATHERED_ROOT_BYTES * shape.root + _GATHERED_LAYER_BYTES * shape.layer
+    return kept + gathered * (1 if half else 2)
+
+
+def learner_bytes(config: RunConfig, path: str, ranks: int = 1) -> float | None:
+    """What one rank is foreseen to take of the model in `path`, its libraries apart; None: its size is not known."""
+    model = model_of(path)
+    return None if model is None else _learner_bytes(config, model, ranks)
+
+
+def _learner_bytes(config: RunConfig, model: Model, ranks: int) -> float:
+    mine = model.count / ranks
+    activations = activation_bytes(config, model.shape, model.count, ranks) if model.shape else 0.0
+    reference = _REFERENCE_BYTES_PER_PARAMETER * mine if config.objective.needs_reference else 0.0
+    if reference and ranks > 1 and model.shape:
+        reference += 2 * (model.shape.root + 2 * model.shape.layer)  # gathered, too
+    second = RELIFT_BYTES_PER_PARAMETER * mine if config.relift.enabled else 0.0
+    peak = max(activations, _OPTIMIZER_BYTES_PER_PARAMETER * mine)
+    return LEARNER_BYTES_PER_PARAMETER * mine + second + reference + peak
+
+
+def weight_bytes(config: RunConfig, model: Model, tensor_parallel: int) -> float:
+    """A generator's, on each of its GPUs."""
+    return model.count * width_of(config) / tensor_parallel
+
+
+def sequences_at_once(config: RunConfig, model: Model, tensor_parallel: int, card_gib: float, share: float) -> float:
+    """How many sequences as long as the context vLLM has room for at a time."""
+    if model.shape is None:
+        return float("nan")
+    room = card_gib * GIB * share * (1 - HEADROOM) - weight_bytes(config, model, tensor_parallel)
+    return max(0.0, room / (config.model.context * model.shape.kv_bytes(width_of(config), tensor_parallel)))
+
+
+def host_bytes(config: RunConfig, model: Model, ranks: int) -> float:
+    """At the start each rank reads the model in float32; later rank 0 holds an export, and two copies to send."""
+    return model.count * max(4 * ranks, 4 + 2 * width_of(config))
+
+
+def width_of(config: RunConfig) -> int:
+    return 4 if config.model.dtype == "float32" else 2
+
+
+def share_of(config: RunConfig, placement: Placement) -> float:
+    """vLLM's of a card (generator/vllm_engine.py asks for the same)."""
+    return config.generator.gpu_memory or (0.4 if placement.shares_gpus else 0.85)
+
+
+def needs_of(config: RunConfig, model: Model, placement: Placement, card_gib: float) -> Needs:
+    share, card = share_of(config, placement), card_gib * GIB * (1 - HEADROOM)
+    tensor_parallel = len(placement.generator_gpus[0])
+    beside = max(sum(gpu in replica for replica in placement.generator_gpus) for gpu in placement.learner_gpus)
+    return Needs(
+        Need(_learner_bytes(config, model, placement.learner_ranks), card * max(0.0, 1 - share * beside)),
+        Need(_generator_bytes(config, model, tensor_parallel), card * share),
+    )
+
+
+def _generator_bytes(config: RunConfig, model: Model, tensor_parallel: int) -> float:
+    """Weights, and the keys and values of one sequence: with less vLLM does not start."""
+    cache = model.shape.kv_bytes(width_of(config), tensor_parallel) if model.shape else 0.0
+    return weight_bytes(config, model, tensor_parallel) + config.model.context * cache
+
+
+# -- the least change ---------------------------------------------------------------------------------------------
+
+
+def verdict(config: RunConfig, model: Model, placement: Placement, card_gib: float) -> Verdict:
+    """Whether the run fits these cards of `card_gib`, and if not, what does: changes first, then more cards."""
+    as_is = needs_of(config, model, placement, card_gib)
+    if as_is.fit:
+        return Verdict(as_is)
+    if found := _least_change(config, model, placement, card_gib, len(placement.all_gpus)):
+        return replace(found, as_is=as_is)
+    return replace(fewest(config, model, card_gib), as_is=as_is)
+
+
+def fewest(config: RunConfig, model: Model, card_gib: float) -> Verdict:
+    """The fewest cards that can hold the run, with the changes that it takes; `cards` is 0 where none are enough."""
+    if found := _least_change(config, model, None, card_gib, 1):
+        return replace(found, cards=1)
+    card, enough = card_gib * GIB * (1 - HEADROOM), []
+    for _, changed in _settings(config, alone=False):
+        room = card * (changed.generator.gpu_memory or 0.85)
+        parts = [t for t in _tensor_parallel(model) if _generator_bytes(changed, model, t) <= room]
+        ranks = [r for r in range(1, MOST_CARDS) if _learner_bytes(changed, model, r) <= card]
+        enough += [parts[0] + ranks[0]] if parts and ranks else []
+    cards = min(enough, default=0)
+    if cards and (found := _least_change(config, model, None, card_gib, cards)):
+        return replace(found, cards=cards)
+    nothing = Need(float("inf"), 0.0)
+    return Verdict(Needs(nothing, nothing), cards=0)
+
+
+def _least_change(
+    config: RunConfig, model: Model, placement: Placement | None, card_gib: float, cards: int
+) -> Verdict | None:
+    """The first that fits, by the number of changes; among equally many, what costs least speed comes first."""
+    ways = list(product(_placements(config, model, placement, cards), list(_settings(config, alone=cards == 1))))
+    ways.sort(key=lambda way: bool(way[0][0]) + len(way[1][0]))  # stable
+    for (layout, place), (changes, changed) in ways:
+        needs = needs_of(changed, model, place, card_gib)
+        if needs.fit:
+            split = place.learner_ranks, len(place.generator_gpus[0])
+            return Verdict(needs, (*layout, *changes), split=split)
+    return None
+
+
+def _settings(config: RunConfig, alone: bool) -> Iterator[tuple[tuple[str, ...], RunConfig]]:
+    """The recipe as it is, and with each choice of settings that take less memory; `alone`: on one card for all."""
+    longest = config.problems.max_prompt_tokens + config.sampling.max_tokens
+    kept, budget = config.learner.gradient_checkpointing, config.learner.token_budget
+    share = config.generator.gpu_memory
+    budgets = [b for b in (budget // 2, budget // 4, budget // 8) if b > longest] + [longest] * (budget > longest)
+    for checkpointing, memory, tokens in product(
+        (kept,) if kept else (False, True),
+        (share, *(s for s in (0.5, 0.4, 0.3, 0.2) if s < (share or 0.4))) if alone else (share,),
+        (budget, *budgets),
+    ):
+        told = {
+            "learner.gradient_checkpointing=true": checkpointing != kept,
+            f"generator.gpu_memory={memory:g}": memory != share,
+            f"learner.token_budget={tokens}": tokens != budget,
+        }
+        learner = config.learner.model_copy(update={"gradient_checkpointing": checkpointing, "token_budget": tokens})
+        generator = config.generator.model_copy(update={"gpu_memory": memory})
+        changed = config.model_copy(update={"learner": learner, "generator": generator})
+        yield tuple(change for change, made in told.items() if made), changed
+
+
+def _tensor_parallel(model: Model) -> list[int]:
+    return [t for t in (1, 2, 4, 8) if model.shape is None or model.shape.heads % t == 0]
+
+
+def _placements(
+    config: RunConfig, model: Model, placement: Placement | None, cards: int
+) -> Iterator[tuple[tuple[str, ...], Placement]]:
+    """How the learner's ranks and the generators can share `cards`; the one that comes by itself is the first."""
+    names: Sequence[Gpu] = placement.all_gpus if placement else range(cards)
+    if placement is not None:
+        yield (), placement
+    elif cards == 1:
+        yield (), Placement([], [[]], list(names), [list(names)], 1, list(names))
+    else:
+        yield (), _layout(names, config.placement.learner_ranks or max(1, cards // 4), 1)
+    for tensor_parallel in _tensor_parallel(model):
+        for ranks in range(1, cards - tensor_parallel + 1):
+            place = _layout(names, ranks, tensor_parallel)
+            if tensor_parallel == 1 and not config.placement.learner_gpus:
+                yield (f"placement.learner_ranks={ranks}",), place
+            else:
+                yield _spelt(place), place
+
+
+def _layout(names: Sequence[Gpu], ranks: int, tensor_parallel: int) -> Placement:
+    """The first cards learn, the others generate."""
+    rest = names[ranks:]
+    starts = range(0, len(rest) - tensor_parallel + 1, tensor_parallel)
+    replicas = [list(rest[n : n + tensor_parallel]) for n in starts]
+    return Placement([], [[]] * len(replicas), list(names[:ranks]), replicas, ranks, list(names))
+
+
+def _spelt(place: Placement) -> tuple[str, str]:
+    generators = ",".join(f"[{','.join(map(str, replica))}]" for replica in place.generator_gpus)
+    learner = ",".join(map(str, place.learner_gpus))
+    return f"placement.learner_gpus=[{learner}]", f"placement.generator_gpus=[{generators}]"
