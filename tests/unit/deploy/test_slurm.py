@@ -226,11 +226,16 @@ def test_an_older_start_of_a_job_that_lives_on_unseen_decides_nothing(run: Path,
 def test_srun_that_lost_its_node_is_not_taken_for_a_finished_run(
     told: str, run: Path, calls: Calls, tmp_path: Path
 ) -> None:
-    """It ends with 0, as after the last step; Slurm has queued the job again."""
-    (tmp_path / "scontrol.says").write_text(f"{told}\n")
-    assert played(run, "learner.sbatch").returncode == 0
+    """It ends with 0, as after the last step; Slurm has queued the job again, whose next start is not disturbed."""
+    lost = STAND_IN.replace('[ -e "$name.ends"', f"echo '{told}' > scontrol.says\n[ -e \"$name.ends\"")
+    (tmp_path / "bin" / "srun").write_text(lost)
+    for script, status in (("learner.sbatch", 0), ("learner.sbatch", 1), ("generator.sbatch", 0)):
+        (tmp_path / "scontrol.says").write_text("NodeAddr=10.0.0.1 JobState=RUNNING Restarts=0 \n")
+        (tmp_path / "srun.ends").write_text(f"{status}\n")
+        assert played(run, script).returncode == 0
+    assert len([call for call in calls() if call.startswith("srun")]) == 3
     assert not (run / "slurm" / "stop").exists()
-    assert not [call for call in calls() if "scancel" in call]
+    assert not [call for call in calls() if "scancel" in call or "requeue" in call]
 
 
 def test_a_step_hears_of_it_when_its_job_is_told(run: Path, calls: Calls, tmp_path: Path) -> None:
