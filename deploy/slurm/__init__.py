@@ -9,7 +9,7 @@ They find each other by the run's folder, which lies on a file system that all n
 <run>/slurm/jobs             role and number of each job, a line each
             job.sh           what the batch scripts share; head.sbatch, learner.sbatch, generator.sbatch
             redis-password, reward-token, redis.conf    for this user alone (mode 600), as is <run>/config.json
-            head             where the head answers: host and port
+            head             where the head answers: host, port, which start of its job
             claim-head, claim-learner                   which start of the job counts; an older one ends itself
             stop, stop-<job>_<element>                  the run is over; this generator is not wanted any more
 """

@@ -51,7 +51,7 @@ def serve(run: RunFolder, host: str, start: str) -> int:
         try:
             url, over_since = "", 0.0
             while not asked and (files.folder / "claim-head").read_text().strip() == start:
-                url = url or _start(supervisor, files, host)
+                url = url or _start(supervisor, files, host, start)
                 supervisor.tick()
                 if files.stop.exists():
                     over_since = over_since or time.monotonic()
@@ -94,8 +94,9 @@ def _alone(folder: Path, asked: list[int]) -> Iterator[None]:
         yield
 
 
-def _start(supervisor: Supervisor, files: Files, host: str) -> str:
+def _start(supervisor: Supervisor, files: Files, host: str, start: str) -> str:
     """Start what the run has of its own, and tell where it answers. Returns Redis' address."""
+    files.head.unlink(missing_ok=True)
     run = files.run
     fields = read_json(run.config)
     note = read_json(run.note)
@@ -118,7 +119,7 @@ def _start(supervisor: Supervisor, files: Files, host: str) -> str:
         token = {"CHORUS_REWARD_TOKEN": files.token.read_text().strip()}
         supervisor.start(Service("reward-server", "reward-server", argv, environment | token))
     where = urlsplit(url)
-    write_whole(files.head, f"{where.hostname} {where.port or 6379}\n")
+    write_whole(files.head, f"{where.hostname} {where.port or 6379} {start}\n")
     return url
 
 

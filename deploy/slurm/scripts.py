@@ -173,6 +173,14 @@ trap 'asked=1; scancel --quiet --signal=TERM "$me"' TERM
 # Whether nobody wants this job any more: the run is over, or this generator was cancelled.
 over() { [ -e "$run/slurm/stop" ] || [ -e "$run/slurm/stop-$me" ]; }
 
+# Whether Slurm knows of this start of the job. Where it has lost the node, srun may end with 0, and another srun would
+# begin a step in the job's next start.
+current() {
+  local told
+  told=$(scontrol show job "$me") || return 1
+  [[ $told == *JobState=RUNNING* && $told == *"Restarts=${SLURM_RESTART_COUNT:-0} "* ]]
+}
+
 # Whether a port of a host answers.
 answers() { timeout 3 bash -c 'exec 3<> "/dev/tcp/$0/$1"' "$1" "$2" 2> /dev/null; }
 
@@ -201,6 +209,7 @@ work() {
   local crashes=0 status head began
   while :; do
     await_head
+    current || exit 0
     head=$(< "$run/slurm/head")
     began=$SECONDS
     step "$@@"
@@ -221,6 +230,7 @@ work() {
 # Into the queue again, under the same number: Slurm ends this start of the job.
 put_back() {
   over && exit 0
+  current || exit 0
   scontrol requeue "$me" && sleep 300
   exit 1
 }
@@ -240,7 +250,7 @@ end_run() {
 
 # claim ROLE: of two starts of a job, whose older one lives on where Slurm can't see it, the younger counts.
 claim() { echo "$start" > "$run/slurm/claim-$1"; }
-claimed() { [ "$(< "$run/slurm/claim-$1")" = "$start" ]; }
+claimed() { current && [ "$(< "$run/slurm/claim-$1")" = "$start" ]; }
 """
 
 _HEAD = r"""#!/bin/bash

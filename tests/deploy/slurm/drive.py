@@ -20,7 +20,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +75,20 @@ class Run:
 
     def ready(self) -> set[str]:
         """Generators with verified weights, seen within the last seconds."""
-        url = json.loads((self.folder / "config.json").read_text())["redis"]["url"]
-        try:
-            with glance(url) as client:
-                now = server_time(client)
-                found: Any = client.hgetall(Keys(self.folder.name).members)
-        except RedisError:
-            return set()
+        with self.redis() as client:
+            now = server_time(client)
+            found: Any = client.hgetall(Keys(self.folder.name).members)
         members = map(Member.decode, found.values())
         return {m.generator_id for m in members if m.state == "ready" and now - m.last_seen < 5}
+
+    def fence(self) -> int:
+        """It grows with every start of a learner; what an older one still sends is refused."""
+        with self.redis() as client:
+            told: Any = client.get(Keys(self.folder.name).fence)
+        return int(told or 0)
+
+    def redis(self) -> Any:
+        return glance(json.loads((self.folder / "config.json").read_text())["redis"]["url"])
 
     def further(self, n: int = 2, deadline_s: float = 60) -> None:
         before = self.step()
@@ -93,13 +98,21 @@ class Run:
         path = self.folder / "logs" / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def wait(self, what: str, ready: object, deadline_s: float) -> None:
+    def wait(self, what: str, ready: Callable[[], Any], deadline_s: float) -> None:
         try:
-            self.lab.wait(what, ready, deadline_s)  # type: ignore[arg-type]
+            self.lab.wait(what, lambda: _now(ready), deadline_s)
         except LabError as error:
             logs = sorted((self.folder / "logs").glob("*.log")) if list(self.runs.glob("*/run.json")) else []
             tail = "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
             raise LabError(f"{error}\n{tail}") from None
+
+
+def _now(ready: Callable[[], Any]) -> Any:
+    """False while Redis is away."""
+    try:
+        return ready()
+    except RedisError:
+        return False
 
 
 @contextlib.contextmanager
@@ -115,6 +128,13 @@ def check(holds: bool, what: str) -> None:
     print(f"slurm-test:           {what}", flush=True)
 
 
+def _leave(*_: object) -> None:
+    """Through every `finally`, which a second signal does not cut short."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(143)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", type=int, default=0, help="so many generators of each array are real ones")
@@ -124,7 +144,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the folder with all logs")
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(143))  # through every `finally`
+        signal.signal(number, _leave)
     began = time.monotonic()
     scratch = Path(tempfile.mkdtemp(prefix="chorus-slurm-"))
     lab = Lab(scratch)
@@ -248,23 +268,32 @@ def preempt(run: Run) -> None:
 
 
 def lose_the_learner(run: Run) -> None:
-    (job,) = run.jobs("learner")
-    restarts, before = run.lab.restarts(job), run.step()
+    """And the head with it, where both are on one node: slurmd alone dies, all that it has started lives on unseen."""
+    (job,), (head,) = run.jobs("learner"), run.jobs("head")
+    fence, restarts = run.fence(), {name: run.lab.restarts(name) for name in (job, head)}
     node = re.findall(r"n\[?(\d)", run.lab.node_of(job))[0]
+    began = time.monotonic()
     run.lab.kill_node(f"n{node}")
-    run.wait("the job queued again", lambda: run.lab.restarts(job) > restarts, 60)
+    run.wait("the job queued again", lambda: run.lab.restarts(job) > restarts[job], 60)
     run.wait("the learner at work elsewhere", lambda: run.lab.state(job) == "RUNNING", 60)
     now = run.lab.node_of(job)
-    check(node not in now, f"the learner was on n{node} and is on {now}")
-    run.wait("steps beyond", lambda: run.step() > before + 3, 90)
+    check(node not in now, f"the learner was on n{node} and is on {now}, {time.monotonic() - began:.0f} s later")
+    run.wait("a learner with a later fence", lambda: run.fence() > fence, 120)
+    run.further(3, deadline_s=90)
+    moved = run.lab.restarts(head) > restarts[head]
+    check(True, f"steps again after {time.monotonic() - began:.0f} s{'; the head had to move, too' if moved else ''}")
     run.lab.start_node(f"n{node}")
+    run.wait("three nodes", lambda: all(state in ("idle", "mix", "alloc") for state in run.lab.nodes().values()), 30)
 
 
 def move_the_head(run: Run) -> None:
     (job,) = run.jobs("head")
+    restarts, began = run.lab.restarts(job), time.monotonic()
     run.lab.call("scontrol", "requeue", job)
-    run.wait("the head at work again", lambda: run.lab.restarts(job) and run.lab.state(job) == "RUNNING", 60)
+    run.wait("the head queued again", lambda: run.lab.restarts(job) > restarts, 60)
+    run.wait("the head at work", lambda: run.lab.state(job) == "RUNNING" and run.ready(), 90)
     run.further(3, deadline_s=120)
+    check(True, f"steps again after {time.monotonic() - began:.0f} s")
 
 
 def finish(run: Run) -> None:

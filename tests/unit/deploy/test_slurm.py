@@ -156,7 +156,7 @@ def run(config: RunConfig, tmp_path: Path, redis_url: str, calls: Calls) -> Path
     folder = tmp_path / "run"
     written(config, folder, Wishes())
     (folder / "slurm" / "head").write_text("127.0.0.1 " + redis_url.rpartition(":")[2] + "\n")
-    (tmp_path / "scontrol.says").write_text("NodeName=n1 NodeAddr=10.0.0.1 NodeHostName=n1\n")
+    (tmp_path / "scontrol.says").write_text("NodeAddr=10.0.0.1 JobState=RUNNING Restarts=0 \n")
     (tmp_path / "squeue.says").write_text("9_0\n")
     return folder
 
@@ -220,6 +220,22 @@ def test_an_older_start_of_a_job_that_lives_on_unseen_decides_nothing(run: Path,
     assert played(run, "learner.sbatch").returncode == 0
     assert not (run / "slurm" / "stop").exists()
     assert not [call for call in calls() if "requeue" in call]
+
+
+@pytest.mark.parametrize("told", ["JobState=PENDING Restarts=0 ", "JobState=RUNNING Restarts=1 "])
+def test_srun_that_lost_its_node_is_not_taken_for_a_finished_run(
+    told: str, run: Path, calls: Calls, tmp_path: Path
+) -> None:
+    """It ends with 0, as after the last step; Slurm has queued the job again, whose next start is not disturbed."""
+    lost = STAND_IN.replace('[ -e "$name.ends"', f"echo '{told}' > scontrol.says\n[ -e \"$name.ends\"")
+    (tmp_path / "bin" / "srun").write_text(lost)
+    for script, status in (("learner.sbatch", 0), ("learner.sbatch", 1), ("generator.sbatch", 0)):
+        (tmp_path / "scontrol.says").write_text("NodeAddr=10.0.0.1 JobState=RUNNING Restarts=0 \n")
+        (tmp_path / "srun.ends").write_text(f"{status}\n")
+        assert played(run, script).returncode == 0
+    assert len([call for call in calls() if call.startswith("srun")]) == 3
+    assert not (run / "slurm" / "stop").exists()
+    assert not [call for call in calls() if "scancel" in call or "requeue" in call]
 
 
 def test_a_step_hears_of_it_when_its_job_is_told(run: Path, calls: Calls, tmp_path: Path) -> None:
@@ -356,7 +372,8 @@ def test_the_head_keeps_its_password_out_of_every_argument_and_tells_where_it_an
     seen: list[str] = []
 
     def looked(url: str, run_id: str) -> bool:
-        host, port = files.head.read_text().split()
+        host, port, start = files.head.read_text().split()
+        assert start == "7.0"
         for password in ("", "wrong", "open-sesame"):
             try:
                 redis.Redis(host, int(port), password=password or None).ping()
