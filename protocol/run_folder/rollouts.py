@@ -307,7 +307,10 @@ def merge(run: RunFolder, durable: int) -> None:
         if sum(path.stat().st_size for path in chosen) > _MERGED_BYTES:
             continue
         hidden = run.rollouts / f"_steps-{first:06d}-{steps[-1]:06d}.parquet"
-        _write(hidden, list(_row_groups(read_table(path) for path in chosen)))
+        try:
+            _write(hidden, list(_row_groups(read_table(path) for path in chosen)))
+        except ValueError:
+            continue  # a damaged part stays where it is, and is named by whoever reads it
         _replace(hidden, chosen)
 
 

@@ -138,6 +138,17 @@ def test_small_parts_are_merged_once_a_checkpoint_holds_them_and_read_the_same(
     assert pq.read_table(run.rollouts).num_rows == 20, "a data set without a row twice"
 
 
+def test_a_damaged_part_ends_no_run_that_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollouts, "MERGED_STEPS", 2)
+    run = RunFolder(tmp_path)
+    many(run, 4)
+    rollouts.step_file(run, 1).write_bytes(b"nothing of the kind")
+    merge(run, durable=4)
+    assert [part.path.name for part in parts(run)] == [
+        *("step-000001.parquet", "step-000002.parquet", "steps-000003-000004.parquet")
+    ]
+
+
 @pytest.mark.parametrize("gone", [0, 2, 4])
 def test_a_merge_that_a_crash_cut_is_finished_and_no_reader_sees_a_row_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: int
