@@ -74,10 +74,10 @@ def test_the_weights_of_every_checkpoint_are_foreseen_on_the_disk(configure: Con
         evaluation={"every": 20},
         problems={"train": ["any"], "heldout": ["any"]},
     )
-    # With the selected one five are whole: 115 GiB; 193 exports of 2.9 GiB; 3960 x 32 x 8 x 1024 tokens x 8 bytes.
+    # With the selected one five are whole: 115 GiB; 193 exports of 2.9 GiB; 3960 x 32 x 8 x 1024 tokens x 10 bytes.
     told = describe(validated, place(validated, [0, 1], []))
     assert "115.0 GiB of checkpoints at a time, 5 of them: with the one being written and the selected one; " in told
-    assert "555.0 GiB of exports of all the others, 7.7 GiB of rollouts" in told
+    assert "555.0 GiB of exports of all the others, 9.7 GiB of rollouts" in told
 
 
 def test_it_tells_what_a_stage_has_of_its_own_and_counts_with_the_largest_groups(configure: Configure) -> None:
