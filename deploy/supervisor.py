@@ -10,6 +10,7 @@ stays behind (protocol/runtime/processes.py sees to that).
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections import deque
@@ -153,7 +154,9 @@ class Supervisor:
 
 
 def _last_words(log: Path, begin: int) -> str:
-    """The last line from byte `begin` on that says something."""
+    """The last line from byte `begin` on that says something; or what kept it from being written."""
+    if not shutil.disk_usage(log.parent).free:
+        return f"the disk of {log.parent} is full; make room, then go on with --resume"
     if not log.exists():
         return ""
     with log.open("rb") as file:

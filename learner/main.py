@@ -86,9 +86,11 @@ def main(
         if type(error).__name__ == "OutOfMemoryError":
             log.exception("a GPU without memory")
             raise CannotGoOn(_too_much(settings, error)) from None
-        if shutil.disk_usage(run_dir).free > _SCANT_BYTES or isinstance(error, CannotGoOn):
+        free = shutil.disk_usage(run_dir).free
+        if free > _SCANT_BYTES or isinstance(error, CannotGoOn):
             raise
-        log.exception("failed beside a full disk")
+        if free:  # else it would take what is left of the log's last page from the last word
+            log.exception("failed beside a full disk")
         raise CannotGoOn(
             f"run.dir {run_dir}: its disk is full ({first_line(error)}); make room, then go on with --resume"
         ) from None

@@ -51,11 +51,17 @@ def tell(**fields: str) -> None:
 
 
 def last_word(text: str) -> None:
-    """The one line on stderr with which a process ends that can't go on."""
+    """The one line on stderr with which a process ends that can't go on.
+
+    Where not even that can be written, since it goes to a log on a full disk, the exit code says it alone.
+    """
     if _is_json():
         logging.getLogger("chorus").critical(text)
-    else:
-        print(text, file=sys.stderr)
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # or the interpreter would fail at its end, and change the code
 
 
 def announce(text: str) -> None:

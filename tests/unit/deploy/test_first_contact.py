@@ -309,7 +309,7 @@ def test_disk_is_planned_by_parameters_steps_and_tokens(meet: Meet, model: Path,
     )
     planned = sizes.planned(config)
     assert planned.checkpoints == 4 * 16 * parameters, "three that are kept and the one that is written"
-    assert planned.rollouts == 100 * 8 * 4 * 16 * 8
+    assert planned.rollouts == 100 * 8 * 4 * 16 * 10
 
 
 def _header(file: Path) -> dict[str, Any]:

@@ -115,3 +115,9 @@ def test_a_command_that_can_not_go_on_says_so_in_json_on_one_line() -> None:
 )
 def test_what_a_line_says_can_be_read_from_either_form(line: str, message: str) -> None:
     assert message_of(line) == message
+
+
+def test_a_last_word_that_finds_no_room_leaves_the_exit_code_as_it_is() -> None:
+    program = "import sys\nfrom chorus.protocol.runtime import logs\nlogs.last_word('no room')\nsys.exit(3)\n"
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([sys.executable, "-c", program], stderr=full, timeout=30).returncode == 3
