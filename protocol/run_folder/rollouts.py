@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import pyarrow as pa
@@ -185,7 +185,9 @@ def _write(path: Path, tables: Sequence[pa.Table]) -> None:
             file,
             SCHEMA,
             compression="zstd",
-            use_dictionary=[name for name in _LEAVES if name not in _FLOAT_LISTS],
+            use_dictionary=cast(
+                Any, [name for name in _LEAVES if name not in _FLOAT_LISTS]
+            ),  # pyarrow's stubs say bool
             column_encoding=dict.fromkeys(_FLOAT_LISTS, "BYTE_STREAM_SPLIT"),
             write_page_checksum=True,
         ) as writer:
@@ -344,5 +346,5 @@ def tidy(run: RunFolder, done: int) -> None:
         if part.first < part.last and part.last > done:
             table = read_table(part.path)
             for step in range(part.first, done + 1):
-                write_table(run, step, table.filter(pc.equal(table.column("step"), step)))
+                write_table(run, step, table.filter(pc.field("step") == step))
             part.path.unlink()
