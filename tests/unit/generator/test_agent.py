@@ -138,7 +138,7 @@ async def test_a_generator_takes_no_more_than_its_share_of_what_is_outstanding(
     fleet: Fleet, others: list[dict[str, Any]], held: int
 ) -> None:
     for name, other in zip("bc", others, strict=False):
-        member = MEMBER.model_copy(update={"generator_id": name, "last_seen": time.time()} | other)
+        member = MEMBER.model_copy(update={"generator_id": name, "last_seen": time.time() + 60} | other)
         fleet.client.hset(fleet.keys.members, name, member.encode())
     fleet.client.hset(fleet.keys.members, "forged", b"not a member at all")
     fleet.learner.admit(0, [task(k) for k in range(CONFIG.capacity)], capacity=CONFIG.capacity)
