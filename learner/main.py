@@ -175,4 +175,9 @@ def _status_of(learner: Learner) -> int:
     except StopAsked as asked:
         log.info("%s: stopped after step %d; go on with --resume", asked, learner.parts.done)
         return asked.status
+    except redis.RedisError:
+        if not (number := learner.parts.stop.number):
+            raise
+        log.warning("Redis is away: ending after step %d without its word; go on with --resume", learner.parts.done)
+        return 128 + number
     return os.EX_OK

@@ -21,6 +21,7 @@ from chorus.protocol.runtime.addresses import is_plain, shown
 from chorus.protocol.runtime.exits import CannotGoOn
 
 PATIENCE_S = 60.0
+LEAVING_PATIENCE_S = 2.0  # of a process that was asked to stop
 START_DEADLINE_S = 5.0
 _SOCKET_TIMEOUT_S = 10.0  # longer than any blocking read; a server that hangs is as good as gone
 _HOPELESS = (AuthenticationError, AuthorizationError)
@@ -29,6 +30,15 @@ _HOPELESS = (AuthenticationError, AuthorizationError)
 def is_full(error: Exception) -> bool:
     """The server answers, but can take nothing more: its memory or the disk of its append-only file is full."""
     return isinstance(error, OutOfMemoryError) or "MISCONF" in str(error)
+
+
+_leaving_since = float("inf")
+
+
+def leave(asked: bool) -> None:
+    """This process was asked to stop: from now on it waits LEAVING_PATIENCE_S at most for a server that is away."""
+    global _leaving_since
+    _leaving_since = time.monotonic() if asked else float("inf")
 
 
 class _Patient:
@@ -45,7 +55,7 @@ class _Patient:
         def worth_it(error: Exception) -> bool:
             if isinstance(error, _HOPELESS) or (isinstance(error, ResponseError) and not is_full(error)):
                 return False
-            return time.monotonic() < end
+            return time.monotonic() < min(end, _leaving_since + LEAVING_PATIENCE_S)
 
         options["is_retryable"] = worth_it
         return super().call_with_retry(do, fail, **options)  # type: ignore[misc]

@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from chorus.protocol.runtime.redis import leave
+
 log = logging.getLogger("chorus")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -67,6 +69,7 @@ def stopped_by_signals(grace_s: float, end: Callable[[int], None] = _end) -> Ite
     try:
         yield stop
     finally:
+        leave(False)
         signal.set_wakeup_fd(before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -79,6 +82,7 @@ def _watch(reader: int, stop: Stop, grace_s: float, end: Callable[[int], None]) 
         if not (first := _next_signal(reader)):
             return
         stop.number = first
+        leave(True)
         log.warning(
             "%s: a checkpoint after the step in progress, then the end; once more ends at once",
             signal.Signals(first).name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -10,7 +11,7 @@ import redis
 from flaky import FlakyRedis
 
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.protocol.runtime.redis import await_redis, connect, connect_async
+from chorus.protocol.runtime.redis import _Retry, await_redis, connect, connect_async, leave
 
 
 def test_a_command_waits_for_a_server_that_comes_back(flaky_redis: FlakyRedis) -> None:
@@ -67,3 +68,18 @@ def test_a_server_that_stands_still_when_a_service_starts_is_waited_for(
     started = time.monotonic()
     await_redis(redis_url, deadline_s=0.1)
     assert time.monotonic() - started > 1.0
+
+
+def test_who_was_asked_to_stop_waits_no_longer_for_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chorus.protocol.runtime.redis.LEAVING_PATIENCE_S", 0.2)
+    client = redis.Redis.from_url("redis://127.0.0.1:9/0", retry=_Retry(30.0))
+    asked = threading.Timer(0.3, leave, [True])
+    asked.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(redis.ConnectionError):
+            client.ping()
+        assert time.monotonic() - began < 5.0
+    finally:
+        asked.join()
+        leave(False)
