@@ -106,7 +106,9 @@ def create_app(
     app.state.judge = None
     app.add_middleware(Door, token=token, hosts=hosts)
     _add_page(app)
+    _add_refusals(app)
     _add_rollouts(app, stores)
+    _add_groups(app, stores)
     _add_runs(app, stores, looking or (lambda run: []))
     return app
 
@@ -142,7 +144,7 @@ def _question(request: Request) -> Question:
     return question(given, request.query_params.get("sort", ""))
 
 
-def _add_rollouts(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
+def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(BadFilter)
     async def bad_filter(request: Request, error: Exception) -> Response:
         return Reply({"detail": str(error)}, 422)
@@ -155,6 +157,8 @@ def _add_rollouts(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
     async def cannot(request: Request, error: Exception) -> Response:
         return Reply({"detail": str(error)}, 409)
 
+
+def _add_rollouts(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
     @app.get("/api/rollouts")
     def rollouts(
         request: Request,
@@ -191,6 +195,8 @@ def _add_rollouts(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
         named = {"Content-Disposition": 'attachment; filename="rollouts.jsonl"'}
         return Response(lines.encode("utf-8", "replace"), media_type="application/x-ndjson", headers=HEADERS | named)
 
+
+def _add_groups(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
     @app.get("/api/group")
     def group(step: int, group: int, run: str = "") -> Any:
         found = groups.group_of(_store(stores, run), step, group)
