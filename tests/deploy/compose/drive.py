@@ -93,7 +93,11 @@ def build(report: Report, engine: Engine, stack: Stack, scratch: Path) -> None:
 def run(report: Report, stack: Stack) -> None:
     try:
         with report.phase("docker compose up: the model built, every service healthy"):
-            stack.compose("up", "--detach", "--no-build", deadline_s=600)
+            try:
+                stack.compose("up", "--detach", "--no-build", deadline_s=600)
+            except StackError as error:  # a service that ended says why in its log alone
+                logs = stack.compose("logs", "--no-color", "--tail", "15", may_fail=True)
+                raise StackError(f"{error}\n{logs}") from None
             for service in ("redis", "reward-server", "generator", "learner", "prometheus"):
                 stack.wait(f"{service} healthy", lambda service=service: stack.healthy(service), 120)
         with report.phase("three steps trained"):
