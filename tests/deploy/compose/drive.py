@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bases import build_stand_in, import_python, root_file_system, served_wheels
-from drive import Drive  # pyright: ignore[reportAttributeAccessIssue]
+from drive import Drive, DriveError  # pyright: ignore[reportAttributeAccessIssue]
 from engine import Engine, ensure_tools
 from stack import REDIS, RUN, Stack
 
@@ -68,7 +68,11 @@ def build(engine: Engine, stack: Stack, scratch: Path) -> None:
 def run(stack: Stack) -> None:
     try:
         with TEST.phase("docker compose up: the model built, every service healthy"):
-            stack.compose("up", "--detach", "--no-build", deadline_s=600)
+            try:
+                stack.compose("up", "--detach", "--no-build", deadline_s=600)
+            except DriveError as error:  # a service that ended says why in its log alone
+                logs = stack.compose("logs", "--no-color", "--tail", "15", may_fail=True)
+                raise DriveError(f"{error}\n{logs}") from None
             for service in ("redis", "reward-server", "generator", "learner", "prometheus"):
                 stack.wait(f"{service} healthy", lambda service=service: stack.healthy(service), 120)
         with TEST.phase("three steps trained"):
