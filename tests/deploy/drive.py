@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -81,3 +82,24 @@ def arguments(about: str | None, real: str) -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], help="another value for a key of the recipe")
     parser.add_argument("--keep", action="store_true", help="leave the folder with all logs")
     return parser
+
+
+def holders(folder: Path, secret: str) -> list[str]:
+    """The files that hold it; those that others could read with their mode."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(OSError):  # no file, or one that is gone
+            if secret in path.read_bytes().decode(errors="replace"):
+                mode = stat.S_IMODE(path.stat().st_mode)
+                found.append(str(path.relative_to(folder)) + ("" if mode == 0o600 else f" ({mode:o})"))
+    return found
+
+
+def told_by_arguments(*secrets: str) -> list[str]:
+    """Commands of this machine's processes that show one of them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes().decode(errors="replace").replace("\0", " ")
+            found += [line for secret in secrets if secret in line]
+    return found

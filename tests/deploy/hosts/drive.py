@@ -28,7 +28,7 @@ from typing import Any
 ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT / "tests" / "deploy"), str(ROOT / "tests" / "support")]
 
-from drive import Drive, DriveError, NothingHereError, arguments  # noqa: E402  # pyright: ignore
+from drive import Drive, DriveError, NothingHereError, arguments, holders, told_by_arguments  # noqa: E402  # pyright: ignore
 from lan import HERE, Lan  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from chorus.deploy.services import valkey_binary  # noqa: E402
@@ -41,12 +41,12 @@ from chorus.protocol.runtime.redis import glance, server_time  # noqa: E402
 TEST = Drive("hosts-test")
 RUN = "demo"
 HOSTS = ("redis", "learner-0", "learner-1", "gen-0", "gen-1")
-REDIS, REWARD, STORE, RENDEZVOUS = 6379, 8100, 29400, 29500
+REDIS, REWARD = 6379, 8100
 TRANSFER = "40000-44999"  # weights and gradients: gloo takes ports that the kernel picks, and this narrows its choice
 # Ports of a host that the other hosts reach: the table of docs/operations.md.
 OPEN = {
     "redis": (REDIS, REWARD),
-    "learner-0": (STORE, RENDEZVOUS, TRANSFER),
+    "learner-0": (TRANSFER,),
     "learner-1": (TRANSFER,),
     "gen-0": (TRANSFER,),
     "gen-1": (TRANSFER,),
@@ -55,7 +55,7 @@ SETTINGS = (
     *("evaluation.problems=0", "learner.groups_per_step=4", "sampling.group_size=4", "learner.checkpoint_every=3"),
     *("generator.lease_s=3.0", "learner.keep_checkpoints=2", "reward.workers=1", "alarms.flat_steps=0"),
     *("learner.sync_deadline_s=10", "run.steps=1000000", "trackers.tensorboard=false", "doctor.steps=0"),
-    *(f"learner.store_port={STORE}", "placement.learner_ranks=2"),
+    "placement.learner_ranks=2",
 )
 
 
@@ -67,9 +67,9 @@ class Hosts:
         self.folder = scratch / RUN
         self.real = real
         self._running: dict[str, Guarded] = {}
-        self._secret, self._token = secrets.token_hex(16), secrets.token_hex(16)
+        self.secret, self.token = secrets.token_hex(16), secrets.token_hex(16)
         self.folder.mkdir()
-        self.url = f"redis://:{self._secret}@{self.lan.address('redis')}:{REDIS}/0"
+        self.url = f"redis://:{self.secret}@{self.lan.address('redis')}:{REDIS}/0"
         settings = [f"redis.url={self.url}", f"reward.url=http://{self.lan.address('redis')}:{REWARD}"]
         settings += [f"learner.host={self.lan.address('learner-0')}", f"model.path={model}"]
         config = load_config(ROOT / "recipes" / "demo.toml", (*SETTINGS, *settings, *further), {})
@@ -115,15 +115,15 @@ class Hosts:
         settings = self.folder / "redis.conf"
         settings.touch(mode=0o600)
         address = self.lan.address("redis")
-        settings.write_text(f'bind {address}\nport {REDIS}\nrequirepass {self._secret}\nsave ""\ndir {self.folder}\n')
+        settings.write_text(f'bind {address}\nport {REDIS}\nrequirepass {self.secret}\nsave ""\ndir {self.folder}\n')
         self._spawn("redis", "redis", [valkey_binary(), str(settings)])
         words = ["reward-server", "--host", address, "--port", str(REWARD), "--recipe", str(self.config)]
         self._spawn("redis", "reward-server", [*_CHORUS, *words])
 
     def start_learner(self, rank: int) -> None:
         """The same command on both hosts but for the rank."""
-        where = ["--master-addr", self.lan.address("learner-0"), "--master-port", str(RENDEZVOUS)]
-        torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1"]
+        where = ["--rdzv-endpoint", str(self.config), "--rdzv-id", RUN, "--rdzv-conf", f"rank={rank}"]
+        torchrun = ["-m", "chorus.deploy.nodes", "--nnodes", "2", "--nproc-per-node", "1"]
         words = [*self._which(), "--run-dir", str(self.folder), "--resume"]
         argv = [sys.executable, *torchrun, *where, "-m", "chorus.cli.main", "learner", *words]
         self._spawn(f"learner-{rank}", f"learner-{rank}", argv)
@@ -142,7 +142,7 @@ class Hosts:
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")]),
             "OMP_NUM_THREADS": "1",
             "GLOO_SOCKET_IFNAME": self.lan.far(host),
-            "CHORUS_REWARD_TOKEN": self._token,
+            "CHORUS_REWARD_TOKEN": self.token,
             "CHORUS_TEST_DELAY_S": "0.3",
         }
         self._running[name] = self.lan.spawn(host, argv, env, self.folder / f"{name}.log")
@@ -258,6 +258,13 @@ def knock(hosts: Hosts) -> None:
     with ThreadPoolExecutor(4) as pool:
         through = [place for place, came in zip(tried, pool.map(reached, tried), strict=True) if came]
     TEST.check(through == [], "none of these ports lets the outsider in")
+    TEST.check(listening["redis"] == [REDIS, REWARD], "Redis and the reward server are all that the first host offers")
+    kept = hosts.secret, hosts.token
+    TEST.check(
+        [holders(hosts.folder, secret) for secret in kept] == [["config.json", "redis.conf"], []],
+        "the secrets stand in files of mode 600 alone, and in no log",
+    )
+    TEST.check(told_by_arguments(*kept) == [], "no secret is among any process's arguments")
     TEST.check(hosts.lan.reaches("gen-0", hosts.lan.address("redis"), REDIS), "a host of the run reaches Redis")
 
 

@@ -10,16 +10,14 @@ no Slurm can be started it prints `slurm-test: SKIPPED` and why, and ends with 0
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import re
 import shutil
-import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from redis import RedisError
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "tests" / "deploy"))
 
-from drive import Drive, DriveError, arguments  # noqa: E402  # pyright: ignore[reportAttributeAccessIssue]
+from drive import Drive, DriveError, arguments, holders, told_by_arguments  # noqa: E402  # pyright: ignore[reportAttributeAccessIssue]
 from lab import Lab  # noqa: E402
 
 from chorus.protocol.ledger import Keys  # noqa: E402
@@ -179,31 +177,13 @@ def look_around(run: Run) -> None:
     told = run.chorus("slurm", "status", str(run.folder))
     TEST.say(told)
     TEST.check(len(re.findall(r" RUNNING ", told)) == 4, "a head, a learner and two generators run")
-    password = (run.folder / "slurm" / "redis-password").read_text().strip()
-    token = (run.folder / "slurm" / "reward-token").read_text().strip()
-    holders = [p for p in run.folder.rglob("*") if password in content(p)]
-    named = sorted(str(p.relative_to(run.folder)) for p in holders)
+    password, token = ((run.folder / "slurm" / name).read_text().strip() for name in ("redis-password", "reward-token"))
     TEST.check(
-        named == ["config.json", "slurm/redis-password", "slurm/redis.conf"]
-        and all(stat.S_IMODE(p.stat().st_mode) == 0o600 for p in holders),
-        f"the password stands in {', '.join(named)} alone, all of mode 600",
+        holders(run.folder, password) == ["config.json", "slurm/redis-password", "slurm/redis.conf"]
+        and holders(run.folder, token) == ["slurm/reward-token"],
+        "the secrets stand in files of mode 600 alone, in no script and no log",
     )
-    lines = [line for line in command_lines() if password in line or token in line]
-    TEST.check(lines == [], "no secret is among any process's arguments")
-
-
-def content(path: Path) -> str:
-    """Nothing of what is no file, or is one no more."""
-    try:
-        return path.read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def command_lines() -> Iterator[str]:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            yield path.read_bytes().decode(errors="replace")
+    TEST.check(told_by_arguments(password, token) == [], "no secret is among any process's arguments")
 
 
 def resize(run: Run) -> None:

@@ -1,6 +1,6 @@
 """torchrun for a learner on several nodes that meet on the run's Redis: no port is open beside gloo's own, or NCCL's.
 
-    python -m chorus.learner.nodes --nnodes 2 --nproc-per-node 1 --rdzv-endpoint RUN/config.json --rdzv-id RUN \\
+    python -m chorus.deploy.nodes --nnodes 2 --nproc-per-node 1 --rdzv-endpoint RUN/config.json --rdzv-id RUN \\
       --rdzv-conf rank=0 -m chorus.cli.main learner ...            rank=1 on the other node
 
 All else is torchrun's own. Each node announces itself for as long as it waits; node 0 gathers those that are here, and

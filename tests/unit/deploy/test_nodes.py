@@ -8,7 +8,7 @@ import time
 import pytest
 import redis
 
-from chorus.learner.nodes import HERE_S, Meeting
+from chorus.deploy.nodes import HERE_S, Meeting
 from chorus.protocol.runtime.exits import CannotGoOn
 
 
@@ -18,7 +18,7 @@ def met(url: str, nodes: int, late_s: float = 0.0) -> list[tuple[int, str, bytes
 
     def run(rank: int) -> None:
         time.sleep(0.0 if rank else late_s)
-        meeting = Meeting(url, "run", rank, nodes, 20.0)
+        meeting = Meeting(url, "run", rank, nodes, 8.0)
         told = meeting.next_rendezvous()
         if rank == 0:
             told.store.set("word", "of node 0")
