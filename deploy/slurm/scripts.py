@@ -102,7 +102,7 @@ def _training(wishes: Wishes, config: RunConfig, learner: list[str], config_file
     if wishes.learner_nodes * max(1, wishes.learner_gpus) == 1:
         return f'work "${{chorus[@]}}" {shlex.join(learner)}'
     torchrun = [
-        f"exec $PYTHON -m chorus.deploy.nodes --nnodes {wishes.learner_nodes}",
+        f"exec $CHORUS slurm ranks --nnodes {wishes.learner_nodes}",
         f"--nproc-per-node {max(1, wishes.learner_gpus)}",
         f'--rdzv-endpoint {shlex.quote(config_file)} --rdzv-id "$RUN" --rdzv-conf "rank=$SLURM_NODEID"',
         # Or it would kill its ranks after 30 s.
@@ -112,16 +112,15 @@ def _training(wishes: Wishes, config: RunConfig, learner: list[str], config_file
     # SLURM_NODEID differs from node to node, so that a shell on each of them has to read it. The start is part of the
     # name: a node that lives on unseen after Slurm has lost it waits for nobody of the next start.
     words = " \\\n  ".join(torchrun)
-    return f'export RUN={shlex.quote(run_id)}/$start\nexport PYTHON="${{python[*]}}"\nwork bash -c {shlex.quote(words)}'
+    return f'export RUN={shlex.quote(run_id)}.$start\nexport CHORUS="${{chorus[*]}}"\nwork bash -c {shlex.quote(words)}'
 
 
 def _command(wishes: Wishes) -> str:
     if wishes.chorus:
-        return f"chorus=({wishes.chorus})\npython=(python)"
+        return f"chorus=({wishes.chorus})"
     if wishes.container:
-        return "chorus=(chorus)\npython=(python)"
-    python = shlex.quote(sys.executable)
-    return f"chorus=({python} -P -m chorus.cli.main)\npython=({python} -P)"
+        return "chorus=(chorus)"
+    return f"chorus=({shlex.quote(sys.executable)} -P -m chorus.cli.main)"
 
 
 def _launch(config: RunConfig, run: Path, wishes: Wishes) -> str:
