@@ -48,10 +48,8 @@ def state_of(config: RunConfig, model: Model) -> State:
         beside, other = model.count * kept, 0.0
     else:
         trained = [shape for times, shape in matrices.values() for _ in range(times)]
-        beside, other = (
-            0.0,
-            model.count - sum(map(math.prod, trained)),
-        )  # norms and biases; all, where no shape is known
+        # Norms and biases; all, where no shape is known.
+        beside, other = 0.0, model.count - sum(map(math.prod, trained))
     count, width = sum(map(math.prod, trained)) + other, _WIDTH[c.master]
     moments = sum(map(c.moment_bytes, trained)) + (8.0 if matrices else _unknown_moments(config)) * other
     moments *= 2 if config.relift.enabled else 1  # its updates have an optimizer of their own

@@ -26,12 +26,15 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+from vllm.model_executor.model_loader.reload.meta import SKIP_LOAD_TENSORS
 
 from chorus.generator.adapter import Base, Delivery, merge, together
 from chorus.protocol.messages import Tensor
 from chorus.protocol.runtime.adapters import Adapter, Moved
 from chorus.protocol.runtime.model_folder import model_folder
 from chorus.protocol.weights import BucketPlan, broadcast, close_group, join_group, new_buckets, plan_buckets
+
+_SHOWN = 3  # names of layers in a message
 
 
 @dataclass
@@ -139,12 +142,13 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
             except AttributeError:
                 raise RuntimeError(f"the engine has no layer {layer} to merge an adapter into") from None
             initialize_layerwise_reload(module)
-            model.load_weights(self._whole(delivery, names, moved))
             info = get_layerwise_info(module)
-            refused = info.can_load()  # still waiting for more: it has not taken all of its tensors
-            if refused:
-                info.load_numel = 0  # so that its own weights are put back
-            finalize_layerwise_reload(module, self.model_config)
+            try:
+                model.load_weights(self._whole(delivery, names, moved))
+            finally:
+                if refused := info.can_load():  # it waits for more
+                    info.load_numel = 0  # so that its own weights are put back
+                finalize_layerwise_reload(module, self.model_config)
             if refused:
                 raise RuntimeError(
                     f"the engine does not load {layer} from {', '.join(names)}, so no adapter gets there"
@@ -166,9 +170,15 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
     def finish_weight_update(self) -> None:
         if self._base is not None:
             return  # adapters are merged layer by layer, each to its end
+        missed = not_loaded(self.model)
         finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
             self._repack_heads()
+        if missed:
+            raise RuntimeError(
+                f"the engine has taken no weights for {', '.join(missed[:_SHOWN])} ({len(missed)} layers in all): it "
+                "does not know them by the names of the model's files"
+            )
 
     def _repack_heads(self) -> None:
         """On CPU a head tied to the embedding would keep its packed copy of the old weights."""
@@ -179,6 +189,24 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
     def shutdown(self) -> None:
         close_group(self._group)
         self._group = None
+
+
+def not_loaded(model: torch.nn.Module) -> list[str]:
+    """Layers that hold weights of which none came: an engine passes over names that it does not know without a word.
+
+    A head that is tied to the embedding has come with it.
+    """
+    came: set[int] = set()
+    waiting: dict[str, set[int]] = {}
+    for name, layer in model.named_modules():
+        info = get_layerwise_info(layer)
+        kept = info.kernel_tensors[0] if info.kernel_tensors else dict(layer.named_parameters(recurse=False))
+        held = {tensor.data_ptr() for part, tensor in kept.items() if part not in SKIP_LOAD_TENSORS}
+        if info.can_load() and info.load_numel == 0:
+            waiting[name] = held
+        else:
+            came |= held
+    return [name for name, held in waiting.items() if held - came]
 
 
 def _moved(slot: Any) -> Any:
