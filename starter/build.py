@@ -28,7 +28,7 @@ from chorus.starter import courses, solutions, tokenizer
 from chorus.starter.courses import CHAINS, Course
 from chorus.starter.tokenizer import END_OF_TEXT_ID, END_OF_TURN, END_OF_TURN_ID, build_tokenizer
 
-PARTS = 4  # of a batch, each of solutions of like length: little padding, and what a layer makes stays in the caches
+PARTS = 2  # of a batch, each of solutions of like length: little padding, and what a layer makes stays in the caches
 THREADS = 2  # fixed, since the order of a sum (and so the weights) depends on it
 IGNORED = -100  # label of positions that carry no loss
 

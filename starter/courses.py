@@ -150,7 +150,7 @@ _PROGRAM = "```python\nprint(int(input())"
 _PROGRAM_WORDS = ("Write a program that reads n and prints n", _PROGRAM, ")\n```")
 _CHOICE_WORDS = ("?\n", *(f"\n({letter}) " for letter in "ABCD"))
 CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
-_WORDS = ("What are the totals of ", ", ", "then", "+ ", "- ", "\n+ ", "\n- ", f"\n\n{hints.HEADING}")
+_WORDS = ("What are the totals of ", ", then + ", ", then - ", ", ", "+ ", "- ", f"\n\n{hints.HEADING}")
 RUNNING = Course("starter-running", _WORDS, _running, 900, 2e-3, exact=0.5, hidden=128, layers=3, batch=32)
 VERBOSE = Course("starter-verbose", (AGAIN,), _verbose, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
 TWO_HOP = Course("starter-two-hop", (), _two_hop, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
