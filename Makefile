@@ -18,7 +18,7 @@ TORCH := $(shell sed -n 's/^torch==//p' $(LOCK) 2>/dev/null)
 # Used only where pip, asked as it is set up here, does not know the CPU build of torch.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help platform install install-gpu lock lock-gpu demo test mutants fuzz chaos kube-test compose-test \
+.PHONY: help platform install install-gpu lock lock-gpu demo test mutants models fuzz chaos kube-test compose-test \
   slurm-test hosts-test dist lint format bench gpu-test clean
 
 help:  ## this list
@@ -90,6 +90,11 @@ test: install  ## every test that needs no GPU; what measures is part of `make b
 ONLY ?=
 mutants: install  ## break the code in a hundred ways, one by one: the tests must notice each
 	$(BIN)/python tests/mutants/run.py --jobs $(WORKERS) --only "$(ONLY)"
+
+# ONLY=qwen3/gemma2 tries these; LORA= those that also train through adapters.
+LORA ?= llama/qwen2
+models: install  ## every architecture of tests/support/architectures.py through a real vLLM: a row of docs/models.md each
+	$(BIN)/python tests/models/run.py --only "$(ONLY)" --lora "$(LORA)"
 
 FUZZ ?= 10000
 fuzz: install  ## FUZZ=10000 forged inputs for every decoder, stream and endpoint, and the ledger against its model

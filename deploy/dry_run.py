@@ -9,16 +9,16 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from chorus.deploy.hours import Speed, told_time
+from chorus.deploy.learner_state import reference_bytes, state_of
 from chorus.deploy.memory import (
     GIB,
-    LEARNER_BYTES_PER_PARAMETER,
-    RELIFT_BYTES_PER_PARAMETER,
     USUAL_CARD_GIB,
     Needs,
     Verdict,
     activation_bytes,
     fewest,
     host_bytes,
+    leaner,
     sequences_at_once,
     share_of,
     verdict,
@@ -49,6 +49,7 @@ def describe(config: RunConfig, placement: Placement, speed: Speed = _UNKNOWN, c
         f"placement   {placement.describe()}",
         f"steps       {c.run.steps}, of {c.learner.groups_per_step} groups x {c.largest_group} = "
         f"{samples} samples; {updates} optimizer updates",
+        f"rate        {_rate(config)}",
         f"templates   {_templates(config)}",
         *(f"curriculum  {line}" for line in _curriculum(config)),
         f"tokens      at most {c.run.steps * samples * c.sampling.max_tokens:,} generated; at most "
@@ -68,6 +69,13 @@ def describe(config: RunConfig, placement: Placement, speed: Speed = _UNKNOWN, c
         f"evaluation  {_evaluation(config)}",
     ]
     return json.dumps(c.model_dump(mode="json"), indent=2) + "\n\n" + "\n".join(lines)
+
+
+def _rate(config: RunConfig) -> str:
+    c, steps = config.learner, config.run.steps
+    rises = f", reached after {c.warmup_steps} steps" if c.warmup_steps else ""
+    falls = "" if c.lr_schedule == "constant" else f", then {c.lr_schedule} to {c.lr_floor:g} at step {steps:,}"
+    return f"{c.lr:g}{rises}{falls or ', constant'}"
 
 
 def _staleness(config: RunConfig) -> str:
@@ -169,8 +177,7 @@ def _memory(config: RunConfig, model: Model | None, placement: Placement, card_g
         )
         return
     tensor_parallel = len(placement.generator_gpus[0]) if placement.generator_gpus else 1
-    each = LEARNER_BYTES_PER_PARAMETER + (RELIFT_BYTES_PER_PARAMETER if config.relift.enabled else 0)
-    learner = model.count * each / placement.learner_ranks
+    learner = state_of(config, model).on_cards / placement.learner_ranks
     known = "an unknown amount"
     if model.shape:
         known = f"about {size(activation_bytes(config, model.shape, model.count, placement.learner_ranks))}"
@@ -179,8 +186,8 @@ def _memory(config: RunConfig, model: Model | None, placement: Placement, card_g
         f"activations, weights {size(weight_bytes(config, model, tensor_parallel))} a generator"
         f"{' GPU' if tensor_parallel > 1 else ''}"
     )
-    if config.objective.needs_reference:
-        text += f", reference policy {size(model.count * 4 / placement.learner_ranks)} a rank"
+    if reference := reference_bytes(config, model):
+        text += f", reference policy {size(reference / placement.learner_ranks)} a rank"
     if not placement.learner_gpus:
         yield f"memory      {text}; {cache}"
         if config.model.dtype != "float32":
@@ -207,6 +214,8 @@ def _verdict(config: RunConfig, model: Model, placement: Placement, card_gib: fl
             yield f"verdict     fits {cards} with {_set(found.changes)}: {_of(found)}; {asks}"
         else:
             yield f"verdict     can't fit here ({cards}), {_at_least(found, card_gib)}; {asks}"
+            if less := leaner(config, model, placement, card_gib):
+                yield f"            or here, with {_set(less.changes)}: {_of(less)} (docs/models.md)"
 
 
 def does_not_fit(config: RunConfig, placement: Placement, card_gib: float | None) -> str | None:

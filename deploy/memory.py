@@ -1,6 +1,7 @@
 """What a run takes of its GPUs, rank by rank and generator by generator, and the least change that makes it fit.
 
-    learner, a rank   16 bytes a parameter / ranks      weights, gradient and AdamW's two moments in float32
+    learner, a rank   its state / ranks                 weights, gradients and AdamW's moments (learner_state.py);
+                                                        16 bytes a parameter, where the recipe does not ask for less
                     + the larger of  a micro-batch's activations and what is gathered or copied in bfloat16
                                 and  the optimizer's temporaries, 4 bytes a parameter / ranks
                     + 4 bytes a parameter / ranks       the reference policy, where the objective has one
@@ -17,16 +18,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from chorus.deploy.learner_state import reference_bytes, state_of
 from chorus.deploy.placement import Placement
 from chorus.deploy.shapes import Model, Shape, model_of
 from chorus.protocol.config.run import Gpu, RunConfig
 
 GIB = 2**30
-# Weights and AdamW's two moments in float32, and the gradient: the learner's state.
-LEARNER_BYTES_PER_PARAMETER = 16
-_REFERENCE_BYTES_PER_PARAMETER = 4
-RELIFT_BYTES_PER_PARAMETER = 8  # the moments of its own AdamW
-_OPTIMIZER_BYTES_PER_PARAMETER = 4  # AdamW over lists of tensors makes one more list while it steps
+_OFFLOADED, _CODED, _HALF = {"offload": "optimizer"}, {"optimizer": "adamw8bit"}, {"master": "bfloat16"}
+_LEANER = (_OFFLOADED, _CODED, _OFFLOADED | _CODED, _CODED | _HALF, _OFFLOADED | _CODED | _HALF)
+_PIECES_BYTES = 8 * 2**26  # in less memory it works piece by piece
 HEADROOM = 0.1
 USUAL_CARD_GIB = 80.0  # where no card is here and none is named
 MOST_CARDS = 256  # that are looked at for a run that does not fit
@@ -96,8 +96,9 @@ def activation_bytes(config: RunConfig, shape: Shape, parameters: float, ranks: 
     kept += tokens * shape.hidden * 12  # the last norm, and the hidden states that the head is given
     kept += _HEAD_BYTES_PER_ELEMENT * min(_HEAD_CHUNK_ELEMENTS, tokens * shape.vocabulary)
     half = config.model.dtype == "bfloat16"
-    if ranks == 1:
-        return kept + (2 * parameters if half else 0)
+    if ranks == 1:  # weights that are kept in bfloat16 need no copy
+        copied = half and config.model.lora is None and config.learner.master == "float32"
+        return kept + (2 * parameters if copied else 0)
     gathered = _GATHERED_ROOT_BYTES * shape.root + _GATHERED_LAYER_BYTES * shape.layer
     return kept + gathered * (1 if half else 2)
 
@@ -109,14 +110,14 @@ def learner_bytes(config: RunConfig, path: str, ranks: int = 1) -> float | None:
 
 
 def _learner_bytes(config: RunConfig, model: Model, ranks: int) -> float:
-    mine = model.count / ranks
+    state = state_of(config, model)
     activations = activation_bytes(config, model.shape, model.count, ranks) if model.shape else 0.0
-    reference = _REFERENCE_BYTES_PER_PARAMETER * mine if config.objective.needs_reference else 0.0
+    reference = reference_bytes(config, model) / ranks
     if reference and ranks > 1 and model.shape:
         reference += 2 * (model.shape.root + 2 * model.shape.layer)  # gathered, too
-    second = RELIFT_BYTES_PER_PARAMETER * mine if config.relift.enabled else 0.0
-    peak = max(activations, _OPTIMIZER_BYTES_PER_PARAMETER * mine)
-    return LEARNER_BYTES_PER_PARAMETER * mine + second + reference + peak
+    plain = (config.learner.optimizer, config.learner.master, config.learner.offload) == ("adamw", "float32", "none")
+    updating = state.gradients / ranks if plain else _PIECES_BYTES
+    return state.on_cards / ranks + reference + max(activations, updating)
 
 
 def weight_bytes(config: RunConfig, model: Model, tensor_parallel: int) -> float:
@@ -133,8 +134,11 @@ def sequences_at_once(config: RunConfig, model: Model, tensor_parallel: int, car
 
 
 def host_bytes(config: RunConfig, model: Model, ranks: int) -> float:
-    """At the start each rank reads the model in float32; later rank 0 holds an export, and two copies to send."""
-    return model.count * max(4 * ranks, 4 + 2 * width_of(config))
+    """At the start each rank reads the model; later rank 0 holds an export, and two copies to send."""
+    state, lora = state_of(config, model), config.model.lora
+    width = width_of(config) if lora else 4 if config.learner.master == "float32" else 2
+    sent = 0 if lora else 2 * width_of(config)
+    return model.count * max(width * ranks, width + sent) + state.on_hosts
 
 
 def width_of(config: RunConfig) -> int:
@@ -173,6 +177,19 @@ def verdict(config: RunConfig, model: Model, placement: Placement, card_gib: flo
     if found := _least_change(config, model, placement, card_gib, len(placement.all_gpus)):
         return replace(found, as_is=as_is)
     return replace(fewest(config, model, card_gib), as_is=as_is)
+
+
+def leaner(config: RunConfig, model: Model, placement: Placement, card_gib: float) -> Verdict | None:
+    """What keeps less on these cards until the run fits, beside the least change; None: not even all of it does.
+
+    What costs time comes before what costs digits.
+    """
+    for kept in _LEANER:
+        told = {key: value for key, value in kept.items() if getattr(config.learner, key) != value}
+        changed = config.model_copy(update={"learner": config.learner.model_copy(update=told)})
+        if told and (found := _least_change(changed, model, placement, card_gib, len(placement.all_gpus))):
+            return replace(found, changes=(*(f"learner.{key}={value}" for key, value in told.items()), *found.changes))
+    return None
 
 
 def fewest(config: RunConfig, model: Model, card_gib: float) -> Verdict:

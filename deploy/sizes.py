@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from chorus.deploy.memory import RELIFT_BYTES_PER_PARAMETER
+from chorus.deploy.learner_state import reference_bytes, state_of
 from chorus.deploy.shapes import model_of
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.graders import MAX_ROW_BYTES
@@ -18,9 +18,6 @@ log = logging.getLogger("chorus.run")
 BYTES_PER_TOKEN = 8
 # A sampled token on the disk, compressed: its text comes to these (docs/rollouts.md).
 STORED_BYTES_PER_TOKEN = 10
-# The policy and AdamW's two moments in float32, and the export, in float32, too.
-CHECKPOINT_BYTES_PER_PARAMETER = 16
-REFERENCE_BYTES_PER_PARAMETER = 4  # of a checkpoint, where the reference policy is reset
 _LOGS = 64 * 2**20
 
 
@@ -58,15 +55,15 @@ def planned(config: RunConfig) -> Disk:
     count = model.count if model else 0.0
     # One is written before an older one goes; the selected one is kept, and one from before an alarm may be.
     kept = c.learner.keep_checkpoints + 1 + bool(c.evaluation.every)
-    a_parameter = CHECKPOINT_BYTES_PER_PARAMETER + REFERENCE_BYTES_PER_PARAMETER * c.reference.resets
-    a_parameter += RELIFT_BYTES_PER_PARAMETER * c.relift.enabled
+    checkpoint = state_of(c, model).checkpoint if model else 0.0
+    checkpoint += reference_bytes(c, model) if model and c.reference.resets else 0.0
     written = -(-c.run.steps // c.learner.checkpoint_every)
     tokens = c.run.steps * c.learner.groups_per_step * c.largest_group * c.sampling.max_tokens
     # An append-only file is rewritten when it has doubled.
     width = 4 if c.model.dtype == "float32" else 2
     exports = max(0, written - kept) * count * width if c.learner.keep_exports == "all" else 0.0
     return Disk(
-        count * a_parameter * min(kept, written),
+        checkpoint * min(kept, written),
         exports,
         tokens * STORED_BYTES_PER_TOKEN,
         0.0 if c.redis.url else 3 * redis_bytes(c) + _LOGS,

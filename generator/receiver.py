@@ -7,10 +7,13 @@ Called by vLLM's control endpoints, in this order, by the agent alone:
     update_weights           all buckets are received; over gloo nothing is loaded before the last byte
                              is here, so a transfer that fails leaves the old weights whole
     finish_weight_update     layers are put in their kernels' format; then the agent resumes sampling
+
+Of a run that trains an adapter, only the adapter comes; it is merged into the layers that it moves (adapter.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +25,16 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+from vllm.model_executor.model_loader.reload.meta import SKIP_LOAD_TENSORS
 
+from chorus.generator.adapter import Base, Delivery, merge, together
 from chorus.protocol.messages import Tensor
+from chorus.protocol.runtime.adapters import Adapter, Moved
+from chorus.protocol.runtime.model_folder import model_folder
 from chorus.protocol.weights import BucketPlan, broadcast, close_group, join_group, new_buckets, plan_buckets
+
+_SHOWN = 3  # names of layers in a message
 
 
 @dataclass
@@ -46,6 +56,7 @@ class TransferInfo(WeightTransferUpdateInfo):
     tensors: list[dict[str, Any]]
     bucket_bytes: int
     timeout_s: float
+    scaling: float | None = None  # the tensors are an adapter's
 
 
 class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
@@ -60,6 +71,8 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         self._on_gpu = False
         self._plan: BucketPlan | None = None
         self._buckets: list[torch.Tensor] = []
+        self._base: Base | None = None
+        self.in_place: Adapter | None = None
 
     def init_transfer_engine(self, init_info: GroupInfo) -> None:
         close_group(self._group)
@@ -81,7 +94,9 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         if self._group is None:
             raise RuntimeError("weights announced before a process group was joined; the agent must init first")
         plan = plan_buckets([Tensor(**t) for t in update_info.tensors], update_info.bucket_bytes)
-        if self._on_gpu:
+        if update_info.scaling is not None:
+            self._merge(Delivery(update_info.scaling, self._received(plan, update_info.timeout_s)))
+        elif self._on_gpu:
             initialize_layerwise_reload(self.model)
             self._receive_staged(plan, update_info.timeout_s)
         else:
@@ -104,10 +119,66 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
             for tensors in part.views([bucket]):
                 model.load_weights(tensors)
 
+    def _received(self, plan: BucketPlan, timeout_s: float) -> list[tuple[str, torch.Tensor]]:
+        """All of an adapter, on the host, before anything is touched."""
+        assert self._group is not None
+        device = self.device if self._on_gpu else torch.device("cpu")
+        buckets = [torch.empty(size, dtype=torch.uint8, device=device) for size in plan.bucket_sizes]
+        for bucket in buckets:
+            broadcast(self._group, bucket, timeout_s)
+        return [pair for views in plan.views(bucket.cpu() for bucket in buckets) for pair in views]
+
+    def _merge(self, delivery: Delivery) -> None:
+        """Layer by layer. A layer that the engine does not take whole keeps its weights, and the sync fails by name."""
+        model: Any = self.model
+        self.in_place = None
+        if self._base is None:
+            self._base = Base(model_folder(self.model_config.model))
+        packed = getattr(model, "packed_modules_mapping", {})
+        moved: dict[str, Moved] = {}
+        for layer, names in together(delivery.parts, self._base.names, packed).items():
+            try:
+                module = model.get_submodule(layer)
+            except AttributeError:
+                raise RuntimeError(f"the engine has no layer {layer} to merge an adapter into") from None
+            initialize_layerwise_reload(module)
+            info = get_layerwise_info(module)
+            try:
+                model.load_weights(self._whole(delivery, names, moved))
+            finally:
+                if refused := info.can_load():  # it waits for more
+                    info.load_numel = 0  # so that its own weights are put back
+                finalize_layerwise_reload(module, self.model_config)
+            if refused:
+                raise RuntimeError(
+                    f"the engine does not load {layer} from {', '.join(names)}, so no adapter gets there"
+                )
+        self.in_place = delivery.seen(moved)
+
+    def _whole(
+        self, delivery: Delivery, names: list[str], moved: dict[str, Moved]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """A layer's tensors, those that have an adapter merged."""
+        assert self._base is not None
+        parts, dtype = delivery.parts, self.model_config.dtype
+        for name in names:
+            tensor = self._base.read(name)
+            if name in parts:
+                tensor, moved[name] = merge(tensor, *parts[name], delivery.scaling, dtype, self.device)
+            yield name, tensor
+
     def finish_weight_update(self) -> None:
+        if self._base is not None:
+            return  # adapters are merged layer by layer, each to its end
+        missed = not_loaded(self.model)
         finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
             self._repack_heads()
+        if missed:
+            raise RuntimeError(
+                f"the engine has taken no weights for {', '.join(missed[:_SHOWN])} ({len(missed)} layers in all): it "
+                "does not know them by the names of the model's files"
+            )
 
     def _repack_heads(self) -> None:
         """On CPU a head tied to the embedding would keep its packed copy of the old weights."""
@@ -118,6 +189,24 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
     def shutdown(self) -> None:
         close_group(self._group)
         self._group = None
+
+
+def not_loaded(model: torch.nn.Module) -> list[str]:
+    """Layers that hold weights of which none came: an engine passes over names that it does not know without a word.
+
+    A head that is tied to the embedding has come with it.
+    """
+    came: set[int] = set()
+    waiting: dict[str, set[int]] = {}
+    for name, layer in model.named_modules():
+        info = get_layerwise_info(layer)
+        kept = info.kernel_tensors[0] if info.kernel_tensors else dict(layer.named_parameters(recurse=False))
+        held = {tensor.data_ptr() for part, tensor in kept.items() if part not in SKIP_LOAD_TENSORS}
+        if info.can_load() and info.load_numel == 0:
+            waiting[name] = held
+        else:
+            came |= held
+    return [name for name, held in waiting.items() if held - came]
 
 
 def _moved(slot: Any) -> Any:

@@ -16,12 +16,15 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+from pydantic import ValidationError
 
 from chorus.generator.engine import Completion, EngineError, EngineGone
 from chorus.generator.vllm_log import last_error
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import WEIGHT_CHECKS, SyncOffer, Version, WeightCheck, unpack_floats, unpack_ids
+from chorus.protocol.runtime.adapters import Adapter
 from chorus.protocol.runtime.environment import child_environment, socket_folder, with_caches
+from chorus.protocol.runtime.exits import first_line
 from chorus.protocol.runtime.processes import Guarded, bind_tree, free_port, spawn_guarded
 
 _HEALTH_INTERVAL_S = 0.25
@@ -95,6 +98,7 @@ class VllmEngine:
             *("--max-num-seqs", str(c.generator.max_num_seqs + WEIGHT_CHECKS)),
             *("--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
             *("--weight-transfer-config", json.dumps({"backend": "chorus"})),
+            *(("--worker-extension-cls", "chorus.generator.extension.Told") if c.model.lora else ()),
             *("--enable-scale-out", "--disable-uvicorn-access-log"),
             *(("--distributed-executor-backend", "uni") if self._on_one_core else ()),
             *self._gpu_arguments(),
@@ -204,10 +208,19 @@ class VllmEngine:
             "tensors": [t.model_dump() for t in offer.tensors],
             "bucket_bytes": offer.bucket_bytes,
             "timeout_s": offer.timeout_s,
+            "scaling": offer.adapter.scaling if offer.adapter else None,
         }
         await self._post("/start_weight_update", None, 30.0)
         await self._post("/update_weights", {"update_info": info}, offer.timeout_s + 10)
         await self._post("/finish_weight_update", {"weight_version": offer.version}, offer.timeout_s)
+
+    async def adapter_in_place(self, deadline_s: float) -> list[Adapter]:
+        """What the last adapter moved, as each worker saw it; none where one has none, or has half of one."""
+        told = await self._post("/collective_rpc", {"method": "adapter_in_place"}, deadline_s)
+        try:
+            return [Adapter.model_validate(seen) for seen in told["results"] if seen is not None]
+        except (KeyError, ValidationError) as error:
+            raise EngineError(f"vLLM does not say what the adapter moved: {first_line(error)}") from None
 
     async def resume(self, deadline_s: float) -> None:
         await self._post("/resume", None, deadline_s)

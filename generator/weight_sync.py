@@ -4,15 +4,17 @@
                                       └─ sampling stands still ─┘
 
 A version is *verified* once the engine's log-probabilities, through the very path that samples, agree with
-the learner's own for the same weights. Groups with tokens of a version wait for its verdict before they are
-committed. After a failed transfer the old weights are checked again, since some of them may be new ones by then: if
-they pass, work goes on with them. A failed weight check quarantines the generator until a later sync passes.
+the learner's own for the same weights; an adapter must also have moved what the learner says. Groups with tokens
+of a version wait for its verdict before they are committed. After a failed transfer the old weights are checked
+again, since some of them may be new ones by then: if they pass, work goes on with them. A failed weight check
+quarantines the generator until a later sync passes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from chorus.generator.engine import Engine, EngineError
 from chorus.protocol.messages import SyncOffer, SyncReport, Version
 from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.runtime import logs
+from chorus.protocol.runtime.adapters import Adapter, fault
 
 _CONTROL_DEADLINE_S = 30.0
 
@@ -78,14 +81,18 @@ class WeightSync:
             return self._report(offer, started, error=str(error))
         try:
             gaps = await self.engine.logprob_gaps(offer)
+            moved = await self._moved(offer)
         except EngineError as error:
             await self._judge(offer, ok=False)  # unknown is not verified
             return self._report(offer, started, error=f"weight check not answered: {error}")
         self._metrics.gap.set(float(gaps.mean()) if gaps.size else float("nan"))
         self._metrics.tolerance.set(offer.tolerance)
-        ok = _agree(gaps, offer)
-        await self._judge(offer, ok)
-        return self._report(offer, started, pause_s, transfer_s, gaps, "" if ok else _gap_text(gaps, offer))
+        error = _wrong(gaps, moved, offer)
+        await self._judge(offer, ok=not error)
+        return self._report(offer, started, pause_s, transfer_s, gaps, error, moved)
+
+    async def _moved(self, offer: SyncOffer) -> list[Adapter]:
+        return await self.engine.adapter_in_place(offer.timeout_s) if offer.adapter else []
 
     async def _transfer(self, offer: SyncOffer) -> tuple[float, float]:
         if offer.group != self._group:
@@ -111,7 +118,7 @@ class WeightSync:
         if old is None or _key(old) in self._verified:
             return
         try:
-            ok = _agree(await self.engine.logprob_gaps(old), old)
+            ok = not _wrong(await self.engine.logprob_gaps(old), await self._moved(old), old)
         except EngineError:
             ok = False
         async with self.changed:
@@ -166,6 +173,7 @@ class WeightSync:
         transfer_s: float = 0.0,
         gaps: np.ndarray | None = None,
         error: str = "",
+        moved: Sequence[Adapter] = (),
     ) -> SyncReport:
         finite = gaps is not None and gaps.size and np.isfinite(gaps).all()
         mean, largest = (float(gaps.mean()), float(gaps.max())) if finite else (1e9, 1e9)  # type: ignore[union-attr]
@@ -183,6 +191,7 @@ class WeightSync:
             total_s=total_s,
             gap_mean=mean,
             gap_max=largest,
+            adapters=list(moved),
         )
 
 
@@ -191,8 +200,11 @@ def _key(offer: SyncOffer) -> tuple[int, int]:
     return version.fence, version.step
 
 
-def _agree(gaps: np.ndarray, offer: SyncOffer) -> bool:
-    return bool(gaps.size) and float(gaps.mean()) <= offer.tolerance
+def _wrong(gaps: np.ndarray, moved: Sequence[Adapter], offer: SyncOffer) -> str:
+    """Why these are not the weights of the offer; empty: they are."""
+    if offer.adapter and (why := fault(offer.adapter, moved)):
+        return f"weight check failed: {why}"
+    return "" if gaps.size and float(gaps.mean()) <= offer.tolerance else _gap_text(gaps, offer)
 
 
 def _gap_text(gaps: np.ndarray, offer: SyncOffer) -> str:

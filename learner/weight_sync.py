@@ -36,6 +36,7 @@ from chorus.protocol.messages import (
     Version,
 )
 from chorus.protocol.metrics.processes import LearnerMetrics
+from chorus.protocol.runtime.adapters import fault
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import server_time
 from chorus.protocol.weights import (
@@ -315,7 +316,10 @@ class Broadcaster:
             group = open_group(self.backend, store, link.group_name, 0, offer.world_size, self._deadline_s)
             link.group = group
         self._transmit(group, snapshot)
-        return self._await_report(link)
+        report = self._await_report(link)
+        if report.ok and snapshot.adapter and (why := fault(snapshot.adapter, report.adapters)):
+            return report.model_copy(update={"ok": False, "detail": why})
+        return report
 
     def _offer(self, link: Link, snapshot: Snapshot) -> SyncOffer:
         tensors: list[Tensor] = [slot.tensor for slot in snapshot.plan.slots]
@@ -332,6 +336,7 @@ class Broadcaster:
             temperature=self.config.sampling.temperature,
             tolerance=self.config.logprob_tolerance(snapshot.rounding),
             checks=snapshot.checks,
+            adapter=snapshot.adapter,
         )
 
     def _transmit(self, group: torch.distributed.ProcessGroup, snapshot: Snapshot) -> None:

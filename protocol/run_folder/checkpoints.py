@@ -3,7 +3,8 @@
     <run>/checkpoints/step-000040/
         state/           model, optimizer and, where it is reset, the reference policy: torch.distributed.checkpoint
                          (any number of ranks can load it)
-        huggingface/     the policy as a Hugging Face folder
+        huggingface/     the policy as a Hugging Face folder; of a run that trains an adapter, merged
+        adapter/         the adapter, in peft's format, where one is trained
         manifest.json    written last; a folder without it is no checkpoint
 
 The manifest names the rollout entries trained since the checkpoint before. Only after it is on disk are they
@@ -24,7 +25,7 @@ from chorus.protocol.run_folder.files import write_json
 _MANIFEST = "manifest.json"
 # Not in the manifests of every version.
 _LATER = ("rolled_back_to", "lineage", "trained", "admitted", "problems", "at", "methods")
-STATE, EXPORT = "state", "huggingface"
+STATE, EXPORT, ADAPTER = "state", "huggingface", "adapter"
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def prune(
             continue
         if thin is None:
             shutil.rmtree(path / EXPORT, ignore_errors=True)
+            shutil.rmtree(path / ADAPTER, ignore_errors=True)
         elif (path / STATE).is_dir():  # its state goes last: what a crash left half done is done again
             thin(path / EXPORT)
         shutil.rmtree(path / STATE, ignore_errors=True)

@@ -5,7 +5,6 @@ Here and in test_kill.py alone; what needs an engine, but not this one, has a sc
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ import pytest
 import torch
 from crowded import IN_THE_WAY, crowd, start_demo_there
 from liverun import LiveRun, end_run
+from sender import Sender
 
 from chorus.cli.evaluate.engine import RestartingEngine, started_vllm
 from chorus.cli.main import main
@@ -30,7 +30,7 @@ from chorus.problems.rendering import Renderer, load_tokenizer
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.messages import SyncOffer, SyncReport, Version
+from chorus.protocol.messages import Version
 from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.files import read_lines
@@ -38,7 +38,6 @@ from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.runtime.exits import CANNOT_GO_ON
 from chorus.protocol.templates.load import choose_templates
-from chorus.protocol.weights import announce_group, broadcast, host_store, join_store, open_group
 
 pytestmark = pytest.mark.slow
 SOURCE = "arithmetic:chain?split=heldout"
@@ -56,35 +55,6 @@ def config_for_sync(model: Path) -> RunConfig:
             "sampling": {"group_size": 2, "max_tokens": 16},
         }
     )
-
-
-class Sender:
-    """The learner's end of one group."""
-
-    def __init__(self, config: RunConfig, sync: WeightSync) -> None:
-        self._config = config
-        self._sync = sync
-        self._store = host_store("127.0.0.1", 0, DEADLINE_S)
-        announce_group(self._store, "group")
-        self._group: Any = None
-
-    async def sync(self, snapshot: Snapshot) -> SyncReport:
-        offer = SyncOffer(
-            version=str(snapshot.version), group="group", backend="gloo", store_host="127.0.0.1",
-            store_port=self._store.port, world_size=2, timeout_s=DEADLINE_S,
-            bucket_bytes=self._config.learner.bucket_bytes, tensors=[slot.tensor for slot in snapshot.plan.slots],
-            temperature=1.0, tolerance=1e-3, checks=snapshot.checks,
-        )  # fmt: skip
-        taken = asyncio.create_task(self._sync.take(offer))
-        await asyncio.to_thread(self._send, snapshot)
-        return await taken
-
-    def _send(self, snapshot: Snapshot) -> None:
-        if self._group is None:
-            store = join_store("127.0.0.1", self._store.port, DEADLINE_S)
-            self._group = open_group("gloo", store, "group", 0, 2, DEADLINE_S)
-        for bucket in snapshot.buckets:
-            broadcast(self._group, bucket, DEADLINE_S)
 
 
 @torch.no_grad()

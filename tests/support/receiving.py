@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from scripted import ScriptedEngine
 
+from chorus.generator.adapter import Base, Delivery, merge
 from chorus.generator.engine import Completion, EngineError
 from chorus.protocol.messages import SyncOffer, unpack_floats, unpack_ids
+from chorus.protocol.runtime.adapters import Adapter
 from chorus.protocol.weights import broadcast, join_group, new_buckets, plan_buckets
 
 
@@ -33,6 +35,8 @@ class ReceivingEngine(ScriptedEngine):
         super().__init__(delay_s=delay_s)
         self.answers = answers
         self._model = _load(model) if model else None
+        self._base = Base(Path(model)) if model else None
+        self._in_place: list[Adapter] = []
         self.received: dict[str, torch.Tensor] = {}
         self._group: Any = None
 
@@ -58,7 +62,21 @@ class ReceivingEngine(ScriptedEngine):
 
     async def receive(self, offer: SyncOffer) -> None:
         self.received = await asyncio.to_thread(_reported, self._receive, offer)
+        if offer.adapter and self._base:
+            self.received = self._merged(self._base, Delivery(offer.adapter.scaling, list(self.received.items())))
         await super().receive(offer)
+
+    async def adapter_in_place(self, deadline_s: float) -> list[Adapter]:
+        return self._in_place
+
+    def _merged(self, base: Base, delivery: Delivery) -> dict[str, torch.Tensor]:
+        """As the real receiver does it, of a model whose layers are not fused."""
+        whole, moved = {}, {}
+        for name, parts in delivery.parts.items():
+            weight, cpu = base.read(name), torch.device("cpu")
+            whole[name], moved[name] = merge(weight, *parts, delivery.scaling, torch.float32, cpu)
+        self._in_place = [delivery.seen(moved)]
+        return whole
 
     async def logprob_gaps(self, offer: SyncOffer) -> np.ndarray:
         if self._model is None:

@@ -45,6 +45,16 @@ def test_it_counts_steps_tokens_and_bytes(configure: Configure) -> None:
     assert "at most 178.1 KiB" in text
 
 
+def test_it_tells_how_the_learning_rate_goes(configure: Configure) -> None:
+    falls = {"lr": 2e-6, "lr_schedule": "cosine", "lr_floor": 1e-7, "warmup_steps": 5}
+    for learner, said in (
+        ({}, "1e-06, constant"),
+        (falls, "2e-06, reached after 5 steps, then cosine to 1e-07 at step 60"),
+    ):
+        config = configure(learner=learner, run={"steps": 60})
+        assert f"\nrate        {said}\n" in describe(config, place(config, [0, 1], []))
+
+
 def test_it_works_before_there_is_a_model(configure: Configure) -> None:
     config = configure(model={"path": "starter"})
     assert "the model 'starter' is not here yet" in describe(config, place(config, [0, 1], []))

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.distributed import DistributedTrainer
-from chorus.learner.training.policy import Policy, checkpoint_layers, wire_names
+from chorus.learner.training.policy import Policy, checkpoint_layers, sent_parameters
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.load import load_config
 from chorus.protocol.messages import Version
@@ -83,5 +83,5 @@ def test_a_snapshot_that_is_returned_holds_the_weights(dtype: str, tmp_path: Pat
     snapshot = crew.snapshot(Version(fence=1, step=1), [])
     buckets = [bucket.clone() for bucket in snapshot.buckets]
     sent = {name: view for bucket in snapshot.plan.views(buckets) for name, view in bucket}
-    for name, parameter in wire_names(crew.trainer.policy):
+    for name, parameter in [(sent.name, sent.parameter) for sent in sent_parameters(crew.trainer.policy)]:
         assert torch.equal(sent[name], parameter.detach().to(sent[name].dtype).cpu()), name

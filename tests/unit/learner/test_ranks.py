@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from leanranks import LEAN, lean_config, lean_outcome, save_lean_model, sent_bytes
 from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -27,14 +28,19 @@ from chorus.protocol.run_folder.demonstrations import Demonstration
 ROOT = Path(__file__).parents[3]
 WORKER = """
 import sys, torch
-sys.path.insert(0, sys.argv[1] + "/tests/unit/learner")
+sys.path[:0] = [sys.argv[1] + "/tests/unit/learner", sys.argv[1] + "/tests/support"]
 import torch.distributed as dist
 from pathlib import Path
 from chorus.learner.training import distributed as ranks
 from chorus.protocol.run_folder.checkpoints import Manifest
 from test_ranks import FOLLOWED, OBJECTIVES, config_for, minibatches, outcome_of, snapshot_of, supervised_of
+from leanranks import LEAN, lean_config, lean_outcome
+from pathlib import Path
 rank, world, device = ranks.join()
 results = {}
+for name in LEAN:
+    folder = Path(sys.argv[5]) / name
+    results[name] = lean_outcome(lean_config(sys.argv[5] + "/model", name), minibatches(), folder, device)
 for name in OBJECTIVES:  # both ranks make the same calls, so that gradients can be gathered
     results[name] = outcome_of(ranks.DistributedTrainer(config_for(sys.argv[2], int(sys.argv[4]), name), device, None))
 crew = ranks.DistributedTrainer(config_for(sys.argv[2], int(sys.argv[4]), FOLLOWED), device, None)
@@ -180,9 +186,13 @@ def test_the_result_does_not_depend_on_how_the_batch_was_cut(
 def test_two_ranks_equal_one(model: str, whole: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     script, out = tmp_path / "worker.py", tmp_path / "out.pt"
     script.write_text(WORKER)
+    save_lean_model(tmp_path / "lean" / "model")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*command, str(script), str(ROOT), model, str(out), "40"], check=True, timeout=180)
+    asked = [str(script), str(ROOT), model, str(out), "40", str(tmp_path / "lean")]
+    subprocess.run([*command, *asked], check=True, timeout=180)
     results = torch.load(out, weights_only=True)
+    for name in LEAN:
+        check_lean(name, results[name], tmp_path / "lean")
     for objective in OBJECTIVES:
         check(results[objective], whole[objective])
     loss, weights = results["followed"]
@@ -211,6 +221,20 @@ def check_supervised(found: list[Any], alone: DistributedTrainer, saved: Path) -
     resumed = DistributedTrainer(alone.config, torch.device("cpu"), saved)
     assert resumed.supervised.updates == 2
     torch.testing.assert_close(supervised_of(resumed)[1], supervised_of(alone)[1], atol=4e-5, rtol=0)
+
+
+def check_lean(name: str, results: list[torch.Tensor], folder: Path) -> None:
+    """A resume is exact on two ranks; their checkpoint is the same policy on one; a step makes what one rank makes."""
+    first, second, resumed = results
+    assert torch.equal(second, resumed), name
+    assert not torch.equal(first, second), name
+    config, cpu = lean_config(str(folder / "model"), name), torch.device("cpu")
+    loaded = DistributedTrainer(config, cpu, folder / name / "step-000001")
+    assert torch.equal(sent_bytes(loaded), first), name
+    if config.learner.master == "float32":  # what is rounded stochastically is drawn rank by rank
+        alone = lean_outcome(config, minibatches(), folder / f"{name}, alone", cpu)
+        for a, b in zip(results, alone, strict=True):
+            torch.testing.assert_close(a.view(torch.float32), b.view(torch.float32), atol=1e-4, rtol=0)
 
 
 def test_an_earlier_checkpoint_gives_back_its_weights_and_its_optimizer(model: str, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""Runs whose learner keeps less, for one rank and for two: what a step makes, and a resume after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from chorus.learner.training.batch import TrainingSequence
+from chorus.learner.training.distributed import DistributedTrainer
+from chorus.protocol.config.run import RunConfig
+from chorus.protocol.messages import Version
+from chorus.protocol.run_folder.checkpoints import Manifest
+
+LEAN: dict[str, dict[str, Any]] = {
+    "adapters": {"model": {"lora": {"rank": 4}}},
+    "moments of 8 bits": {"learner": {"optimizer": "adamw8bit"}},
+    "weights in bfloat16": {
+        "model": {"dtype": "bfloat16"},
+        "learner": {"optimizer": "adamw8bit", "master": "bfloat16"},
+    },
+}
+
+
+def save_lean_model(folder: Path) -> None:
+    """Large enough for moments of 8 bits, on half of the rows, too."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=64, max_position_embeddings=64, **shape)).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def lean_config(model: str, name: str) -> RunConfig:
+    how = LEAN[name]
+    return RunConfig.model_validate(
+        {
+            "model": {"path": model, "dtype": "float32", "context": 64} | how.get("model", {}),
+            "problems": {"train": ["none"], "max_prompt_tokens": 16},
+            "templates": {"names": ["qwen-math"]},
+            "sampling": {"group_size": 4, "max_tokens": 16},
+            "learner": {"token_budget": 40, "lr": 1e-3} | how.get("learner", {}),
+        }
+    )
+
+
+def sent_bytes(crew: DistributedTrainer) -> torch.Tensor:
+    return torch.cat(crew.snapshot(Version(fence=1, step=1), [[1, 2, 3]]).buckets)
+
+
+def lean_outcome(
+    config: RunConfig, batches: list[list[TrainingSequence]], folder: Path, device: torch.device
+) -> list[torch.Tensor]:
+    """What is sent after a step, after another one, and after that one again from the checkpoint between them."""
+    crew = DistributedTrainer(config, device, None)
+    crew.step(batches)
+    first = sent_bytes(crew)
+    saved = crew.save(folder, Manifest(step=1, fence=1, entries={}))
+    crew.step(batches)
+    resumed = DistributedTrainer(config, device, saved)
+    resumed.step(batches)
+    return [first, sent_bytes(crew), sent_bytes(resumed)]
