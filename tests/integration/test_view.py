@@ -102,6 +102,8 @@ def test_the_overview_draws_curves_and_says_what_happened(page: Page) -> None:
         "Reward. demo: last 0.6"
     )
     assert "Step 6 of 6" in page.text("main")
+    told = dict(zip(texts(page, ".facts dt"), texts(page, ".facts dd"), strict=True))
+    assert (told["State"], told["Reward"]) == ("stopped", "0.6")
     assert any("alarm: entropy is low" in text for text in texts(page, ".timeline li"))
     page.evaluate("[...document.querySelectorAll('input[name=by]')][1].click()")
     page.until("/abel.*formal/.test(document.querySelector('canvas[data-curve=accuracy]').getAttribute('aria-label'))")
@@ -179,6 +181,7 @@ def test_a_problem_at_two_steps_and_a_group_token_by_token(page: Page, url: str)
     assert page.evaluate("document.querySelector('.samples pre span').style.backgroundColor") != ""
     assert "weights of step 4" in page.evaluate("document.querySelector('.samples pre span').title")
     assert any("trained step 5" in text for text in texts(page, ".timeline li"))
+    assert "[object" not in page.text("main")
 
 
 def test_two_ranges_of_steps_are_compared_and_suites_have_answers_behind_them(page: Page, url: str) -> None:

@@ -12,7 +12,10 @@ from PIL import Image
 WIDTH, HEIGHT = 1280, 900
 PAGES = {
     "view-overview": ("?page=overview&by=by_template", "document.querySelectorAll('canvas').length > 5"),
-    "view-rollouts": ("?page=rollouts&format=:0.999", "document.querySelectorAll('#answers tbody tr').length"),
+    "view-rollouts": (
+        "?page=rollouts&by=template&sort=format",
+        "document.querySelectorAll('#answers tbody tr').length",
+    ),
     "view-evaluations": ("?page=evaluations", "document.querySelectorAll('main tbody tr').length"),
 }
 
@@ -30,14 +33,16 @@ def main() -> None:
             page.go(f"{asked.url.rstrip('/')}/{address}")
             page.until(ready)
             shoot(page, asked.folder / f"{name}.png")
-        page.go(f"{asked.url.rstrip('/')}/?page=rollouts&staleness=2:")
-        page.until("document.querySelector('#answers tbody a')")
+        page.go(f"{asked.url.rstrip('/')}/?page=rollouts&sort=-staleness")
+        page.until("!!document.querySelector('#answers tbody a')")
         page.evaluate("document.querySelector('#answers tbody a').click()")
         page.until("document.querySelectorAll('.samples article').length")
         shoot(page, asked.folder / "view-group.png")
 
 
 def shoot(page: Page, file: Path) -> None:
+    places = "[...document.querySelectorAll('dt')].filter(e => e.textContent === 'Folder')"  # of whose machine it was
+    page.evaluate(f"{places}.forEach(e => {{ e.nextSibling.remove(); e.remove(); }})")
     page.evaluate("document.fonts.ready.then(() => new Promise(done => setTimeout(done, 500)))")
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     picture.quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
