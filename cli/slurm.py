@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,17 @@ def cancel(run: Path) -> int:
     cancel_jobs(RunFolder(run))
     print(f"chorus slurm: {run} ends; go on with `chorus slurm submit --resume {run}`")
     return os.EX_OK
+
+
+@main.command(
+    "ranks",
+    hidden=True,
+    help="What each node of the learner's job runs: torchrun, whose nodes meet on the run's Redis.",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def ranks(words: tuple[str, ...]) -> None:
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "chorus.deploy.nodes", *words])
 
 
 @main.command("head", hidden=True, help="What the head's job runs: Redis and the reward server.")

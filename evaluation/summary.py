@@ -63,8 +63,8 @@ def _benchmark(spec: Spec, name: str, records: Sequence[Record]) -> dict[str, An
         "ungraded": sum(s["accuracy"] is None for s in samples),
         "pass_at": _pass_at(spec, records),
         "maj_at": _maj_at(spec, records),
-        "by_level": _by(records, "level"),
-        "by_subject": _by(records, "subject"),
+        "by_level": _by(spec, records, "level"),
+        "by_subject": _by(spec, records, "subject"),
     }
 
 
@@ -84,14 +84,21 @@ def _runs(records: Iterable[Record]) -> list[int]:
     return sorted({r["run"] for r in records})
 
 
-def _by(records: Sequence[Record], field: str) -> dict[str, dict[str, float]]:
-    """Of the problems that have the field: how many share its value, and their accuracy."""
+def _by(spec: Spec, records: Sequence[Record], field: str) -> dict[str, dict[str, Any]]:
+    """Of the problems that have the field: how many share its value, and their accuracy with its interval."""
     parts: dict[Any, list[Record]] = defaultdict(list)
     for record in records:
         if record[field] is not None:
             parts[record[field]].append(record)
     accuracies = {str(value): _by_problem(parts[value]) for value in sorted(parts)}
-    return {value: {"problems": len(found), "accuracy": fmean(found.values())} for value, found in accuracies.items()}
+    return {
+        value: {
+            "problems": len(found),
+            "accuracy": fmean(found.values()),
+            "interval": _interval([list(found.values())], "micro", spec),
+        }
+        for value, found in accuracies.items()
+    }
 
 
 def _powers(n: int) -> list[int]:

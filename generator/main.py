@@ -24,7 +24,7 @@ from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.command_line import PATH, command, config_option, option, overrides_option, run_id_option
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.model_folder import load_tokenizer
-from chorus.protocol.runtime.redis import await_redis, connect_async, lost
+from chorus.protocol.runtime.redis import RENDEZVOUS, await_redis, connect_async, lost
 from chorus.protocol.templates.decoding import CompletionDecoder
 
 _REWARD_SERVER_DEADLINE_S = 60.0  # at the start: it may be starting itself
@@ -69,6 +69,7 @@ async def _run(config: RunConfig, run_id: str, name: str, log: Path, cpus: set[i
     clusters = config.objective.needs_clusters
     grader = RewardServer(config.reward.url, config.reward.deadline_s, clusters, terms, config.reward.mode)
     await grader.wait_ready(_REWARD_SERVER_DEADLINE_S)
+    os.environ[RENDEZVOUS] = f"{run_id} {config.redis.url}"  # for vLLM's workers, which meet the learner there
     client = connect_async(config.redis.url)
     generator_id = f"{name}-{secrets.token_hex(2)}"
     logs.tell(process=generator_id)

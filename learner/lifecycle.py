@@ -112,7 +112,8 @@ def assemble(
     identity = read_identity(run.path)
     lineage = identity.lineage if identity else 1
     trackers = Trackers(config, run, run_id, done + 1)
-    evaluations = Evaluations(config, run, admission, LearnerLedger(client, run_id, "eval", ledger.fence), metrics)
+    asked, reading = LearnerLedger(client, run_id, "eval", ledger.fence), reading_of(config, admission)
+    evaluations = Evaluations(config, run, admission, asked, metrics, reading)
     recorder = Recorder(config, run, admission, metrics, trackers)
     _introduce(metrics, config, run_id, ledger.fence, done)
 
@@ -137,7 +138,7 @@ def assemble(
     control = Control(config, evaluations.validations)
     control.restore(manifest.methods.get("control", {}) if manifest else {})
     parts = (config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations)
-    store = RolloutWriter(run, reading_of(config, admission), config.reward_spec)
+    store = RolloutWriter(run, reading, config.reward_spec)
     return Parts(*parts, control, relift, store, lessons, lineage, done, durable)
 
 

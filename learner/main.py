@@ -137,7 +137,7 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
     from chorus.learner.weight_sync import Broadcaster
 
     torch.manual_seed(config.run.seed)
-    rank, _, device = distributed.join()
+    rank, _, device = distributed.join(config.redis.url)
     run = RunFolder(run_dir)
     if rank == 0:
         _note_start(run)

@@ -1,6 +1,7 @@
 """Evaluations through the run's own generators, on a queue outside the training accounts: held out, and for validation.
 
     due at a step ─▶ checkpoint ─▶ asked under one template ─▶ a line of validation.jsonl ─▶ selected.json
+                                                            └▶ evaluated/: the answers, as rows like those of rollouts
 
 The selected checkpoint is the one with the highest sampled accuracy on the validation problems, the earlier one of
 two equals. Held-out problems and test suites never enter: they are for saying how good the selected one is. It
@@ -20,12 +21,14 @@ from typing import Any
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import read_group
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.ledger import IndexTakenError, LearnerLedger
+from chorus.protocol.ledger import Entry, IndexTakenError, LearnerLedger, Rollout
 from chorus.protocol.messages import MessageError, RolloutGroup, Task
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.metrics.step import mean
 from chorus.protocol.run_folder.files import append_line, keep_lines, read_json, read_lines, write_json
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.rollout_rows import Reading, rows_of
+from chorus.protocol.run_folder.rollouts import save_table, table_of
 from chorus.protocol.runtime.exits import CannotGoOn
 
 log = logging.getLogger("chorus.learner")
@@ -45,7 +48,9 @@ class Evaluations:
         admission: Admission,
         ledger: LearnerLedger,
         metrics: LearnerMetrics,
+        reading: Reading | None = None,
     ) -> None:
+        self._reading = reading
         self.config = config
         self.run = run
         self.admission = admission
@@ -115,7 +120,14 @@ class Evaluations:
 
     def _ask(self, wait: str, detail: str, step: int, version: int, ask: Ask, progress: Progress) -> Evaluation:
         with self._metrics.waits.on(wait, "generators", self.config.learner.collect_deadline_s, detail):
-            return evaluate(self.admission, self.ledger, step, version, ask, progress)
+            result, groups = evaluate(self.admission, self.ledger, step, version, ask, progress)
+        self.keep(f"step-{step:06d}" if wait == "validation" else detail, step, version, groups)
+        return result
+
+    def keep(self, name: str, step: int, version: int, groups: Sequence[RolloutGroup]) -> None:
+        """The answers, for whoever reads the run. They have no entry of the training's stream."""
+        answered = [Rollout(Entry("", group.task.index, b""), group) for group in groups]
+        save_table(self.run.evaluated(name), table_of(rows_of(step, answered, self._reading, time.time(), version)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +153,7 @@ class Evaluation:
 
 def evaluate(
     admission: Admission, ledger: LearnerLedger, step: int, version: int, ask: Ask, progress: Callable[[str], None]
-) -> Evaluation:
+) -> tuple[Evaluation, list[RolloutGroup]]:
     """Sample and grade what `ask` asks at the weights after `step`, of this version, which must not change meanwhile.
 
     `ask` is one of the admission's: `evaluation_tasks` (held out) or `validation_tasks`. Raises CannotGoOn when
@@ -160,7 +172,7 @@ def evaluate(
             f"evaluation: of {len(tasks)} groups none came back graded (dropped: {dropped or 'none'}); "
             "is the reward server alive? see the generators' logs"
         )
-    return Evaluation(
+    evaluation = Evaluation(
         step=step,
         problems=len(greedy),
         samples=admission.config.evaluation.samples,
@@ -173,6 +185,7 @@ def evaluate(
         seconds=time.monotonic() - started,
         by_kind=_by_kind(groups),
     )
+    return evaluation, groups
 
 
 def _by_kind(groups: Sequence[RolloutGroup]) -> dict[str, float]:

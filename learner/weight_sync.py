@@ -16,6 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ from chorus.protocol.runtime.adapters import fault
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import server_time
 from chorus.protocol.weights import (
+    MeetingStore,
     announce_group,
     broadcast,
     close_group,
@@ -100,7 +102,12 @@ class Broadcaster:
         self._client = client
         self._metrics = metrics
         self._deadline_s = config.learner.sync_deadline_s
-        self._store = host_store(config.learner.host, config.learner.store_port, self._deadline_s)
+        where = config.learner
+        self._store = (
+            host_store(where.host, where.store_port, self._deadline_s)
+            if backend == "nccl"
+            else MeetingStore(client, run_id, where.host, self._deadline_s)
+        )
         self._shared = _Shared()
         self._changed = threading.Condition()
         self._attempts = itertools.count(1)  # a group's name is never used twice, nor by a generator that returns
@@ -255,11 +262,11 @@ class Broadcaster:
                     self._metrics.transfer_s.observe(time.monotonic() - started)
                 else:
                     self._metrics.sync_failures.inc()
-                    self._close(link)
                     if report is not None:
                         self._count_refusal(link, report)
                 self._changed.notify_all()
             if report is None or not report.ok:
+                self._close(link)
                 time.sleep(_FAILED_PAUSE_S)
         self._close(link)
 
@@ -303,7 +310,9 @@ class Broadcaster:
         self._client.xadd(self.keys.offers(member.generator_id), {"d": offer.encode()}, maxlen=4)
         group = link.group
         if group is None:
-            store = join_store(self._store.host, self._store.port, self._deadline_s)
+            store = self._store
+            if not isinstance(store, MeetingStore):  # of a TCPStore each group has a connection of its own
+                store = join_store(store.host, store.port, self._deadline_s)
             group = open_group(self.backend, store, link.group_name, 0, offer.world_size, self._deadline_s)
             link.group = group
         self._transmit(group, snapshot)
@@ -345,7 +354,8 @@ class Broadcaster:
 
     def _close(self, link: Link) -> None:
         if link.group_name:
-            retract_group(self._store, link.group_name)
+            with suppress(redis.RedisError):  # who still comes for it then waits out its deadline
+                retract_group(self._store, link.group_name)
         close_group(link.group)
         link.group = None
         link.group_name = ""

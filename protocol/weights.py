@@ -1,13 +1,15 @@
 """Weights on the wire: one process group per generator replica, and flat buckets of bytes.
 
-Rank 0 is the learner's rank 0, ranks 1..n are the replica's vLLM workers. The learner hosts the
-TCPStore and names the group; both sides then build the group with the same name and exchange the same
-buckets in the same order:
+Rank 0 is the learner's rank 0, ranks 1..n are the replica's vLLM workers. The learner names the group; both sides then
+meet in a store, build the group with the same name and exchange the same buckets in the same order:
 
     learner                                      each worker of the replica
     open_group(rank=0)  ◀─── store, by name ───▶ join_group(rank=1 + worker)      once a replica
     broadcast(bucket 0) ────────────────────────▶ broadcast(bucket 0)             every sync
     broadcast(bucket 1) ────────────────────────▶ ...
+
+Over gloo the store is on the run's Redis, behind its password; for NCCL, which was never seen with a store written in
+Python, the learner hosts a TCPStore, which asks nobody who he is.
 
 A call that outlives its deadline raises on both sides, and the group is then dead for good: drop it and
 build another under a new name. A replica's group holds no other replica, so it harms nobody else.
@@ -17,17 +19,21 @@ Cost: bytes x replicas over the learner's link, hidden behind training.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import redis
 import torch
 from torch.distributed import PrefixStore, ProcessGroup, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from chorus.protocol.messages import Tensor
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
+from chorus.protocol.runtime.redis import RENDEZVOUS, connect
+from chorus.protocol.runtime.redis_store import RedisStore
 
 _ALIGN = 16  # every tensor starts at a multiple of the widest dtype's size
 
@@ -85,17 +91,29 @@ def _resolve(host: str) -> tuple[socket.AddressFamily, str]:
     return family, str(address[0])
 
 
-def join_store(host: str, port: int, deadline_s: float) -> TCPStore:
-    """A worker's connection to the learner's store. Raises RuntimeError when nobody listens there."""
+class MeetingStore(RedisStore):
+    """On the run's Redis. `host`: over the interface that leads there go the bytes; `port`: 0 tells this kind."""
+
+    def __init__(self, client: redis.Redis, run_id: str, host: str, deadline_s: float) -> None:
+        super().__init__(client, f"chorus:{run_id}:weights", deadline_s)
+        self.host, self.port = _bare(host), 0
+
+
+def join_store(host: str, port: int, deadline_s: float) -> TCPStore | MeetingStore:
+    """A worker's connection to the learner's store. Raises RuntimeError when nobody listens there, CannotGoOn where
+    Redis does not answer."""
+    if port == 0:
+        run_id, _, url = os.environ[RENDEZVOUS].partition(" ")
+        return MeetingStore(connect(url), run_id, host, deadline_s)
     return TCPStore(_bare(host), port, is_master=False, timeout=timedelta(seconds=deadline_s))
 
 
-def announce_group(store: TCPStore, name: str) -> None:
+def announce_group(store: TCPStore | MeetingStore, name: str) -> None:
     """The learner's word, before it offers a group, that it will be there; `retract_group` takes it back."""
     store.set(_word(name), "")
 
 
-def retract_group(store: TCPStore, name: str) -> None:
+def retract_group(store: TCPStore | MeetingStore, name: str) -> None:
     store.delete_key(_word(name))
 
 
@@ -115,7 +133,9 @@ def join_group(backend: str, host: str, port: int, name: str, rank: int, world_s
     return open_group(backend, store, name, rank, world_size, deadline_s)
 
 
-def open_group(backend: str, store: TCPStore, name: str, rank: int, world_size: int, deadline_s: float) -> Any:
+def open_group(
+    backend: str, store: TCPStore | MeetingStore, name: str, rank: int, world_size: int, deadline_s: float
+) -> Any:
     """Meet all ranks under `name`; raises RuntimeError if they don't come within `deadline_s`."""
     prefixed = PrefixStore(name, store)
     prefixed.set_timeout(timedelta(seconds=deadline_s))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import json
 import math
+import re
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.viewer import groups, overview
+from chorus.viewer import evaluations, groups, overview
 from chorus.viewer.queries import FILTERS, MOST_ROWS, SHOWN, BadFilter, Question, question
 from chorus.viewer.store import Rollouts, TooMuch
 
@@ -89,7 +90,7 @@ def create_app(
 
     looking: what the ledger of a run that goes on says of it, in lines.
     """
-    stores = {run.name: Rollouts(run) for run in runs}
+    stores = Stores(runs)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -131,12 +132,27 @@ def _file(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Resp
     return serve
 
 
-def _store(stores: Mapping[str, Rollouts], run: str) -> Rollouts:
-    if not run and len(stores) == 1:
-        return next(iter(stores.values()))
-    if run not in stores:
-        raise HTTPException(404, f"run {run[:80]!r} is not shown here; there are {', '.join(stores)}")
-    return stores[run]
+class Stores:
+    """Of each run: what it has trained on, and what its evaluations have asked (`of`)."""
+
+    def __init__(self, runs: Sequence[RunFolder]) -> None:
+        self.runs = {run.name: run for run in runs}
+        self._opened: dict[tuple[str, str], Rollouts] = {}
+
+    def run(self, name: str) -> RunFolder:
+        if not name and len(self.runs) == 1:
+            return next(iter(self.runs.values()))
+        if name not in self.runs:
+            raise HTTPException(404, f"run {name[:80]!r} is not shown here; there are {', '.join(self.runs)}")
+        return self.runs[name]
+
+    def __call__(self, name: str, of: str = "") -> Rollouts:
+        run = self.run(name)
+        if of and not (re.fullmatch(r"before|after|step-\d{6,}", of) and run.evaluated(of).exists()):
+            raise HTTPException(404, f"the answers of {of[:40]!r} are not kept in {run.name}")
+        if (run.name, of) not in self._opened:
+            self._opened[run.name, of] = Rollouts(run, of)
+        return self._opened[run.name, of]
 
 
 def _question(request: Request) -> Question:
@@ -158,30 +174,31 @@ def _add_refusals(app: FastAPI) -> None:
         return Reply({"detail": str(error)}, 409)
 
 
-def _add_rollouts(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
+def _add_rollouts(app: FastAPI, stores: Stores) -> None:
     @app.get("/api/rollouts")
     def rollouts(
         request: Request,
         run: str = "",
+        of: str = "",
         limit: int = Query(100, ge=0, le=MOST_ROWS),
         offset: int = Query(0, ge=0),
         columns: str = "",
     ) -> Any:
         more = [name for name in columns.split(",") if name in _ARRAYS]
-        return _store(stores, run).page(_question(request), limit, offset, (*SHOWN, *more))
+        return stores(run, of).page(_question(request), limit, offset, (*SHOWN, *more))
 
     @app.get("/api/breakdown")
-    def breakdown(request: Request, run: str = "", by: str = "template") -> Any:
+    def breakdown(request: Request, run: str = "", of: str = "", by: str = "template") -> Any:
         if by not in _BY:
             raise BadFilter(f"by: {by[:40]!r} is nothing to count by")
         asked = _question(request)
         sql = f"""SELECT "{by}" AS name, {_FIGURES} FROM rollouts WHERE {asked.where}
             GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 200"""
-        return {"rows": _store(stores, run).rows(sql, asked.parameters)}
+        return {"rows": stores(run, of).rows(sql, asked.parameters)}
 
     @app.get("/api/export")
-    def export(request: Request, run: str = "", file: str = "jsonl") -> Any:
-        store, asked = _store(stores, run), _question(request)
+    def export(request: Request, run: str = "", of: str = "", file: str = "jsonl") -> Any:
+        store, asked = stores(run, of), _question(request)
         if file == "parquet":
             folder = tempfile.TemporaryDirectory(prefix="chorus-view-")
             target = Path(folder.name) / f"{store.run.name}.parquet"
@@ -196,29 +213,29 @@ def _add_rollouts(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
         return Response(lines.encode("utf-8", "replace"), media_type="application/x-ndjson", headers=HEADERS | named)
 
 
-def _add_groups(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
+def _add_groups(app: FastAPI, stores: Stores) -> None:
     @app.get("/api/group")
-    def group(step: int, group: int, run: str = "") -> Any:
-        found = groups.group_of(_store(stores, run), step, group)
+    def group(step: int, group: int, run: str = "", of: str = "") -> Any:
+        found = groups.group_of(stores(run, of), step, group)
         if found is None:
             raise HTTPException(404, f"step {step} has trained no group {group}")
         return found | {"can_judge": app.state.judge is not None}
 
     @app.get("/api/problem")
-    def problem(id: str, run: str = "") -> Any:
-        return groups.problem_of(_store(stores, run), id)
+    def problem(id: str, run: str = "", of: str = "") -> Any:
+        return groups.problem_of(stores(run, of), id)
 
     @app.get("/api/compare")
-    def compare(a: str = "", b: str = "", a_step: str = "", b_step: str = "") -> Any:
+    def compare(a: str = "", b: str = "", a_step: str = "", b_step: str = "", a_of: str = "", b_of: str = "") -> Any:
         asked = [question({"step": [step]}) for step in (a_step, b_step)]
         sides = [(each.where, each.parameters) for each in asked]
-        return groups.compare(_store(stores, a), _store(stores, b), *sides)
+        return groups.compare(stores(a, a_of), stores(b, b_of), *sides)
 
     @app.post("/api/judge")
     async def judge(asked: dict[str, Any] = Body(...)) -> Any:
         if app.state.judge is None:
             raise HTTPException(409, "this server has no graders")
-        store = _store(stores, str(asked.get("run", "")))
+        store = stores(str(asked.get("run", "")), str(asked.get("of", "")))
         sql = """SELECT text, kind, gold, tests, "row", options, sub_answers, template, verdict, reward
             FROM rollouts
             WHERE step = ? AND "group" = ? AND sample = ?"""
@@ -229,26 +246,36 @@ def _add_groups(app: FastAPI, stores: Mapping[str, Rollouts]) -> None:
         return {"then": then, "now": await app.state.judge(store.run, rows[0])}
 
 
-def _add_runs(app: FastAPI, stores: Mapping[str, Rollouts], looking: Callable[[RunFolder], list[str]]) -> None:
+def _add_runs(app: FastAPI, stores: Stores, looking: Callable[[RunFolder], list[str]]) -> None:
     @app.get("/api/runs")
     def runs() -> Any:
-        return {"runs": [overview.standing(store.run) for store in stores.values()]}
+        return {"runs": [overview.standing(run) for run in stores.runs.values()]}
 
     @app.get("/api/overview")
     def one(run: str = "", since: int = 0) -> Any:
-        return overview.overview(_store(stores, run).run, since)
+        return overview.overview(stores.run(run), since)
 
     @app.get("/api/live")
     def live(run: str = "") -> Any:
-        return {"lines": looking(_store(stores, run).run)}
+        return {"lines": looking(stores.run(run))}
 
     @app.get("/api/evaluations")
-    def evaluations(run: str = "") -> Any:
-        return overview.evaluations(_store(stores, run).run)
+    def evaluated(run: str = "") -> Any:
+        return evaluations.evaluations(stores.run(run))
 
     @app.get("/api/answers")
-    def answers(suite: str, benchmark: str, run: str = "") -> Any:
-        return {"answers": overview.answers(_store(stores, run).run, suite, benchmark)}
+    def answers(
+        suite: str,
+        benchmark: str,
+        run: str = "",
+        level: str = "",
+        subject: str = "",
+        verdict: str = "",
+        limit: int = Query(100, ge=0, le=MOST_ROWS),
+        offset: int = Query(0, ge=0),
+    ) -> Any:
+        wanted = {"level": level, "subject": subject, "verdict": verdict}
+        return evaluations.answers(stores.run(run), suite, benchmark, wanted, limit, offset)
 
 
 class Door:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+from chorus.problems.hints import HEADING
 from chorus.protocol.config.load import load_config
 from chorus.protocol.run_folder.checkpoints import read_manifest, whole
 from chorus.protocol.run_folder.files import read_json
@@ -13,6 +15,7 @@ from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.hold import is_held
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.model_folder import load_tokenizer
+from chorus.protocol.templates.template import Template, opening
 from chorus.viewer.queries import SHOWN
 from chorus.viewer.store import Rollouts
 
@@ -44,11 +47,16 @@ class Words:
     def __init__(self, run: RunFolder) -> None:
         self._tokenizer = None
         self.special: set[int] = set()
+        self.templates: dict[str, Template] = {}
         exports = sorted(run.checkpoints.glob("step-*/huggingface/tokenizer.json"))
+        paths = [str(path.parent) for path in exports[-1:]]
+        with suppress(CannotGoOn):
+            config = load_config(run.config, (), {})
+            paths.append(config.model.path)
+            self.templates = config.choose_templates()
         try:
-            path = str(exports[-1].parent) if exports else load_config(run.config, (), {}).model.path
-            self._tokenizer = load_tokenizer(path)
-        except (CannotGoOn, OSError, ValueError):
+            self._tokenizer = load_tokenizer(paths[0])
+        except (CannotGoOn, OSError, ValueError, IndexError):
             return
         added = self._tokenizer.get_added_tokens_decoder()
         self.special = {id for id, token in added.items() if token.special}
@@ -82,15 +90,38 @@ def group_of(rollouts: Rollouts, step: int, group: int) -> dict[str, Any] | None
     if not rows:
         return None
     words = words_of(rollouts.run)
-    prompt = rows[0]["prompt_ids"]
-    texts = zip(prompt, words.pieces(prompt), strict=True)
     return {
         **{name: rows[0][name] for name in _OF_GROUP if name not in _TIMES},
-        "prompt_pieces": [{"text": text, "special": id in words.special} for id, text in texts],
+        "prompt_pieces": _prompt(words, rows[0]),
         "samples": [_sample(row, words) for row in rows],
-        "timeline": timeline(rollouts.run, rows[0]),
+        "timeline": timeline(rollouts.run, rows[0], rollouts.of),
         "playground": _playground(rollouts.run),
     }
+
+
+def _prompt(words: Words, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The prompt's tokens; `mark`: special, hint, prefill (what of the answer the prompt wrote already), or empty."""
+    ids = row["prompt_ids"]
+    texts = words.pieces(ids)
+    hint, prefill = _places("".join(texts), words.templates.get(row["template"]), bool(row["hint_ratio"]))
+    found, at, hinted = [], 0, False
+    for id, text in zip(ids, texts, strict=True):
+        end = at + len(text)
+        hinted = id not in words.special and (hinted or at <= hint < end)  # a special token ends the user's turn
+        opened = 0 <= prefill < end and not (hinted and hint > prefill)
+        mark = "special" if id in words.special else "prefill" if opened else "hint" if hinted else ""
+        found.append({"text": text, "mark": mark})
+        at = end
+    return found
+
+
+def _places(prompt: str, template: Template | None, hinted: bool) -> tuple[int, int]:
+    """Where the hint begins, and where the answer does, of which the prompt wrote the beginning; -1: nowhere."""
+    hint = prompt.find(HEADING) if hinted else -1
+    reasoned = hinted and hint < 0 and template is not None  # the hint stands in the assistant's own reasoning
+    begun = (template.prefill or (opening(template) if reasoned else "")) if template else ""
+    prefill = prompt.rfind(begun) if begun else -1
+    return prefill + len(begun) if reasoned and prefill >= 0 else hint, prefill
 
 
 def _playground(run: RunFolder) -> str:
@@ -105,16 +136,19 @@ def _sample(row: dict[str, Any], words: Words) -> dict[str, Any]:
     return told | {"pieces": words.pieces(row["token_ids"]), "version_steps": versions}
 
 
-def timeline(run: RunFolder, row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Where the group has been: {at, who, what} in order; `at` None where nobody noted the time."""
+def timeline(run: RunFolder, row: dict[str, Any], of: str) -> list[dict[str, Any]]:
+    """Where the group has been: {at, who, what} in order; `at` None where nobody noted the time. of: the evaluation
+    that it answers, whose groups nobody trains on."""
     step, generator = row["step"], f"generator {row['generator']}"
     events = [
         (row["admitted_at"], "learner", "admitted the task"),
         (row["started_at"], generator, f"began to sample it (attempt {row['attempt']})"),
         (row["generated_at"], generator, "had all samples"),
         (row["graded_at"], "reward server", "had graded them; committed"),
-        (row["chosen_at"], "learner", f"chose it for step {step}"),
+        (row["chosen_at"], "learner", f"counted it in evaluation {of}" if of else f"chose it for step {step}"),
     ]
+    if of:
+        return [{"at": at, "who": who, "what": what} for at, who, what in events]
     for record in run.records():
         if record["step"] == step:
             events.append((record.get("time"), "learner", f"trained step {step}"))

@@ -108,26 +108,3 @@ def marks(run: RunFolder, records: list[dict[str, Any]]) -> list[dict[str, Any]]
             found.append((step, "evaluation", "validated"))
     found.sort(key=lambda mark: mark[0])
     return [{"step": step, "kind": kind, "text": text} for step, kind, text in found]
-
-
-def evaluations(run: RunFolder) -> dict[str, Any]:
-    """Before and after, validations, and suites with their intervals."""
-    suites = []
-    for path in sorted(run.evaluations.glob("*/summary.json")):
-        suites.append({"name": path.parent.name, **read_json(path)})
-    return {
-        "before": read_json(run.evaluation("before")),
-        "after": read_json(run.evaluation("after")),
-        "validations": read_lines(run.validations),
-        "selected": read_json(run.selected),
-        "suites": suites,
-    }
-
-
-def answers(run: RunFolder, suite: str, benchmark: str, limit: int = 200) -> list[dict[str, Any]]:
-    """The answers behind a cell of a suite."""
-    folders = {path.name: path for path in run.evaluations.glob("*") if path.is_dir()}
-    if suite not in folders:
-        return []
-    found = [line for line in read_lines(folders[suite] / "answers.jsonl") if line.get("benchmark") == benchmark]
-    return found[:limit]

@@ -29,7 +29,7 @@ NUMBERS = {
 }
 WORDS = {"template": "template", "verdict": "verdict", "domain": "domain", "problem": "problem_id"}
 WORDS |= {"generator": "generator", "kind": "kind"}
-YES_NO = {"truncated": "truncated", "disputed": "disputed"}
+YES_NO = {"truncated": "truncated", "disputed": "disputed", "greedy": "(temperature = 0)"}
 FILTERS = (*NUMBERS, *WORDS, *YES_NO, "q")
 SORTS = {
     **{name: name for name in ("step", "group", "sample", "template", "verdict", "problem_id", "level", "domain")},

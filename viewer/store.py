@@ -1,21 +1,27 @@
 """A run's rollouts behind DuckDB: it sees the parts in `rollouts/` and no other file, whatever is asked of it.
 
 A part that can't be read is named and left out; the others are shown. Parts come while a run is on: every
-question looks at the folder anew.
+question looks at the folder anew. Shards of earlier versions are read as parts in a folder of the viewer's own.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
 
 from chorus.protocol.run_folder.folder import RunFolder
-from chorus.protocol.run_folder.rollouts import COLUMNS, UNREADABLE, check_part, parts, read_table, save_table
-from chorus.protocol.runtime.exits import first_line
+from chorus.protocol.run_folder.older import convert, reading_of
+from chorus.protocol.run_folder.rollout_rows import Reading
+from chorus.protocol.run_folder.rollouts import COLUMNS, UNREADABLE, Part, check_part, parts, read_table, save_table
+from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.viewer.queries import SHOWN, Question
 
 _PATIENCE_S = 60.0  # for one question
@@ -28,13 +34,17 @@ class TooMuch(Exception):
 
 
 class Rollouts:
-    """Of one run. Safe in threads."""
+    """Of one run, or the answers behind one of its evaluations (`of`). Safe in threads."""
 
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
+    def __init__(self, run: RunFolder, of: str = "") -> None:
+        self.run, self.of = run, of
+        self._only = run.evaluated(of).resolve() if of else None
         self._checked: dict[tuple[Path, int, int], str] = {}  # (part, its time, its size) -> what is wrong, or ""
-        self._lock = threading.Lock()
-        self._database = _locked(run.rollouts.resolve())
+        self._lock, self._converting = threading.Lock(), threading.Lock()
+        self._reading: tuple[Reading | None] | None = None
+        self._index = Path(tempfile.mkdtemp(prefix="chorus-view-"))
+        weakref.finalize(self, shutil.rmtree, self._index, ignore_errors=True)
+        self._database = _locked((self._only.parent if self._only else run.rollouts.resolve()), self._index)
 
     def page(self, asked: Question, limit: int, offset: int, columns: Sequence[str] = SHOWN) -> dict[str, Any]:
         """{"rollouts": rows, "total": of all that the filters let through, "damaged": {part: why}}."""
@@ -94,17 +104,32 @@ class Rollouts:
 
     def _parts(self) -> tuple[list[Path], dict[str, str]]:
         """(those that can be read, in order; by name what is wrong with the others)."""
+        if self._only is not None:
+            found = [Part(self._only, 0, 0)] if self._only.exists() else []
+        else:
+            found = parts(self.run)
         good, bad = [], {}
-        for part in parts(self.run):
+        for part in found:
+            path, check = part.path.resolve(), check_part
             if not part.is_parquet:
-                bad[part.path.name] = f"of an older version; convert it: chorus rollouts {self.run.path} --convert"
-                continue
-            path = part.path.resolve()
-            if wrong := self._wrong_with(path, check_part):
-                bad[path.name] = wrong
+                path, check = self._index / f"step-{part.first:06d}.parquet", partial(self._convert, part)
+            if wrong := self._wrong_with(part.path.resolve(), check):
+                bad[part.path.name] = wrong
             else:
                 good.append(path)
         return good, bad
+
+    def _convert(self, part: Part, shard: Path) -> None:
+        """Once; where the model's folder is gone, without texts."""
+        with self._converting:
+            if self._reading is None:
+                try:
+                    self._reading = (reading_of(self.run),)
+                except CannotGoOn:
+                    self._reading = (None,)
+            target = self._index / f"step-{part.first:06d}.parquet"
+            if not target.exists():
+                convert(part, target, self._reading[0])
 
     def _found_damage(self, paths: Sequence[Path]) -> bool:
         """Whether one of these parts holds what can't be read; it is known from then on."""
@@ -132,12 +157,12 @@ class Rollouts:
         return known
 
 
-def _locked(folder: Path) -> duckdb.DuckDBPyConnection:
-    """A database in memory that reads this folder, and can't be told otherwise."""
+def _locked(*folders: Path) -> duckdb.DuckDBPyConnection:
+    """A database in memory that reads these folders, and can't be told otherwise."""
     database = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False})
     settings = {
         "autoload_known_extensions": "false",
-        "allowed_directories": f"[{_quoted(f'{folder}/')}]",
+        "allowed_directories": f"[{', '.join(_quoted(f'{folder}/') for folder in folders)}]",
         "enable_external_access": "false",
         "memory_limit": "'2GB'",
         "preserve_insertion_order": "false",

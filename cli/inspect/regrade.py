@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -25,13 +25,13 @@ from chorus.protocol.graders import KINDS
 from chorus.protocol.messages import Grade, Sample, Task, unpack_ids
 from chorus.protocol.rewards import OPEN, Gates, RewardSpec, compose_group
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.run_folder.older import decoder
+from chorus.protocol.run_folder.rollout_rows import Decode
 from chorus.protocol.run_folder.rollouts import UNREADABLE, StoredStep, read_step, stored_steps
 from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.protocol.templates.decoding import CompletionDecoder
 from chorus.reward_server.api.settings import OF_RECIPE, Settings
 
-Decode = Callable[[list[list[int]]], list[str]]
 Graded = tuple[list[Sample], list[dict[str, Any]]]  # a group's samples, and what they are graded as today
 TOLERANCE = 1e-6
 
@@ -316,14 +316,3 @@ def _within(step: int, span: str | None) -> bool:
     except ValueError:
         raise CannotGoOn(f"--steps {span}: give FIRST:LAST, for example 10:20, 10: or 12") from None
     return low <= step <= high
-
-
-def decoder(run: Path, config: RunConfig) -> tuple[Decode, Decode]:
-    """(completions, prompts) as text, by the tokenizer of the run's newest export, which moves with the folder, or else
-    of the model it began with."""
-    from chorus.protocol.runtime.model_folder import load_tokenizer
-
-    exports = sorted(run.glob("checkpoints/step-*/huggingface/tokenizer.json"))
-    tokenizer = load_tokenizer(str(exports[-1].parent) if exports else config.model.path)
-    completions = CompletionDecoder(tokenizer, config.choose_templates().values()).decode_batch
-    return completions, lambda batch: tokenizer.decode_batch(batch, skip_special_tokens=False)

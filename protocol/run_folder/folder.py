@@ -8,6 +8,7 @@
       metrics.jsonl     one record a step                  supervised/                  beside it (demonstrations.py)
                                                            evals/, tensorboard/, logs/, redis/
       evaluation-before.json, evaluation-after.json        learning_curves.png
+      evaluated/              the answers behind them and behind each validation
       validation.jsonl, selected.json                      hub/                         for the hub
                                                            summary.json                 last: the run is over
 """
@@ -133,6 +134,10 @@ class RunFolder:
     def evaluation(self, name: str) -> Path:
         """`before` or `after`."""
         return self.path / f"evaluation-{name}.json"
+
+    def evaluated(self, name: str) -> Path:
+        """The answers behind an evaluation, in the columns of rollouts: `before`, `after`, or a validation's step."""
+        return self.path / "evaluated" / f"{name}.parquet"
 
     def existing(self) -> RunFolder:
         """Itself. Raises CannotGoOn where there is no run in it."""

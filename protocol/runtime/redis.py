@@ -20,6 +20,8 @@ from redis.exceptions import AuthenticationError, AuthorizationError, OutOfMemor
 from chorus.protocol.runtime.addresses import is_plain, shown
 from chorus.protocol.runtime.exits import CannotGoOn
 
+# Of a generator's environment, which its engine's workers have, too: the run's name on Redis, a space, Redis' address.
+RENDEZVOUS = "CHORUS_RENDEZVOUS"
 PATIENCE_S = 60.0
 LEAVING_PATIENCE_S = 2.0  # of a process that was asked to stop
 START_DEADLINE_S = 5.0

@@ -37,6 +37,26 @@ def test_weights_go_over_nccl_between_two_gpus(running: Callable[..., LiveRun]) 
     check(running("run.steps=5", "model.dtype=bfloat16", *placement), 2e-2)
 
 
+@needs(2)
+def test_two_learner_ranks_train_over_nccl_beside_a_generator_on_one_of_their_gpus(
+    running: Callable[..., LiveRun],
+) -> None:
+    placement = ("placement.learner_gpus=[0,1]", "placement.generator_gpus=[[1]]")
+    check(running("run.steps=5", "model.dtype=bfloat16", *placement), 2e-2)
+
+
+@needs(2)
+def test_a_tensor_parallel_replica_takes_weights_through_the_host(running: Callable[..., LiveRun]) -> None:
+    placement = ("placement.learner_gpus=[0]", "placement.generator_gpus=[[0,1]]")
+    check(running("run.steps=5", "model.dtype=bfloat16", *placement), 2e-2)
+
+
+@needs(4)
+def test_two_learner_ranks_send_to_two_replicas_over_nccl(running: Callable[..., LiveRun]) -> None:
+    placement = ("placement.learner_gpus=[0,1]", "placement.generator_gpus=[[2],[3]]")
+    check(running("run.steps=5", "model.dtype=bfloat16", *placement), 2e-2)
+
+
 @needs(4)
 def test_two_learner_ranks_send_to_a_tensor_parallel_replica(running: Callable[..., LiveRun]) -> None:
     placement = ("placement.learner_gpus=[0,1]", "placement.generator_gpus=[[2,3]]")

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import uvicorn
 from browser import PATIENCE_S, Browser, Page, chromium
-from viewedrun import HOSTILE, TEXTS, viewed_run, write
+from viewedrun import HOSTILE, TEXTS, evaluate, viewed_run, write
 
 from chorus.benchmarks.rollouts import synthetic_run
 from chorus.deploy.launcher import _serve_page
@@ -58,11 +58,15 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     runs[0].validations.write_text(json.dumps({"step": 4, "accuracy": 0.25, "greedy": 0.5}))
     suite = runs[0].evaluations / "math-greedy"
     suite.mkdir(parents=True)
-    cell = {"title": "MATH", "accuracy": 0.5, "interval": [0.25, 0.75], "by_level": {"5": {"accuracy": 0.5}}}
+    level = {"problems": 1, "accuracy": 0.0, "interval": [0.0, 0.0]}
+    cell = {"title": "MATH", "accuracy": 0.5, "interval": [0.25, 0.75], "by_level": {"5": level}}
     (suite / "summary.json").write_text(json.dumps({"benchmarks": {"math500": cell}}))
     sample = {"verdict": "wrong", "text": HOSTILE, "tokens": 3}
-    answer = {"benchmark": "math500", "id": "m1", "run": 0, "samples": [sample]}
-    (suite / "answers.jsonl").write_text(json.dumps(answer) + "\n")
+    answer = {"benchmark": "math500", "id": "m1", "run": 0, "level": 5, "samples": [sample]}
+    easy = answer | {"id": "m2", "level": 1, "samples": [sample | {"verdict": "correct", "text": "easy"}]}
+    (suite / "answers.jsonl").write_text(json.dumps(answer) + "\n" + json.dumps(easy) + "\n")
+    for name, step in (("before", 0), ("after", 6)):
+        evaluate(runs[0], name, step)
     with served(create_app(runs)) as url:
         yield url
 
@@ -105,22 +109,49 @@ def test_the_overview_draws_curves_and_says_what_happened(page: Page) -> None:
     page.until("location.search.includes('with=again')")
 
 
-def test_the_template_that_fails_its_format_and_such_an_answer_are_two_clicks_away(page: Page) -> None:
-    click(page, "Rollouts", "nav")
-    page.until("document.querySelectorAll('#answers tbody tr').length === 24")
+def test_four_questions_are_answered_within_two_clicks_of_the_first_page(page: Page, url: str) -> None:
+    def from_the_start() -> None:
+        page.go(f"{url}/?run=demo")
+        page.until("document.querySelectorAll('canvas').length > 5")
+        click(page, "Rollouts", "nav")
+        answers(page, 24)
+
+    # Which template fails the format most, and how does such an answer look? Its row says 100 %.
+    from_the_start()
+    assert "100.0%" in texts(page, "details tbody tr")[0] or "100.0%" in texts(page, "details tbody tr")[1]
     click(page, "100.0%", "details")
     assert HOSTILE in answers(page, 12), "and it is shown as it is"
     assert "template=formal" in page.evaluate("location.search")
     assert "format=%3A0.999" in page.evaluate("location.search")
-
-
-def test_answers_without_a_box_and_those_of_old_weights_are_two_clicks_away(page: Page) -> None:
-    click(page, "Rollouts", "nav")
+    # What did the policy write for a problem early and late?
+    from_the_start()
+    click(page, "p0", "#answers")
+    page.until("document.querySelectorAll('main tbody tr').length === 6")
+    rows = dict(zip(texts(page, "main tbody td:first-child"), texts(page, "main tbody td.text"), strict=True))
+    assert (rows["1"], rows["6"]) == (TEXTS[0], TEXTS[0])
+    # Which answers were refused for want of a box?
+    from_the_start()
     click(page, "No answer found", "#filters")
     assert answers(page, 4) == [TEXTS[1]] * 4
+    # What was sampled with old weights?
+    from_the_start()
     click(page, "Old weights", "#filters")
     answers(page, 6)
     assert texts(page, "#answers tbody tr td:nth-child(7)") == ["4", "4", "3", "3", "2", "2"]
+
+
+def test_the_held_out_answers_before_and_after_stand_behind_their_figures(page: Page, url: str) -> None:
+    page.go(f"{url}/?page=evaluations&run=demo")
+    click(page, "50.0% (50.0% to 50.0%)", "main")  # level 1, sampled, before
+    assert answers(page, 2) == [TEXTS[0], TEXTS[1]]
+    assert "of=before" in page.evaluate("location.search")
+    assert "Answers of evaluation before" in page.text("#filters")
+    click(page, "0", "#answers")
+    page.until("document.querySelectorAll('.samples article').length === 2")
+    assert "counted it in evaluation before" in page.text(".timeline")
+    page.go(f"{url}/?page=evaluations&run=demo")
+    click(page, "Who gained, who lost", "main")
+    page.until("document.querySelector('main').textContent.includes('1 gained, 0 lost')")
 
 
 def test_filters_make_links_that_open_the_same(page: Page, browser: Browser, url: str) -> None:
@@ -155,9 +186,10 @@ def test_two_ranges_of_steps_are_compared_and_suites_have_answers_behind_them(pa
     page.until("document.querySelectorAll('main tbody tr').length === 2")
     assert "+50.0%" in page.text("main tbody tr")
     page.go(f"{url}/?page=evaluations&run=demo")
-    click(page, "MATH", "main")
+    page.until("document.querySelector('main').textContent.includes('50.0% (25.0% to 75.0%)')")
+    click(page, "level 5", "main")
     page.until("[...document.querySelectorAll('td.text')].some(e => e.textContent.includes('DROP TABLE'))")
-    assert "50.0% (25.0% to 75.0%)" in page.text("main")
+    assert "easy" not in page.text("main"), "of that level alone"
 
 
 def test_the_keyboard_walks_through_the_answers(page: Page, url: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from storedrun import grade, group
 
 from chorus.protocol.ledger import Rollout
+from chorus.protocol.messages import RolloutGroup
 from chorus.protocol.rewards import RewardSpec, compose_group
 from chorus.protocol.run_folder import rollouts
 from chorus.protocol.run_folder.folder import RunFolder
@@ -53,6 +54,23 @@ def write(run: RunFolder, step: int) -> None:
     record = {"step": step, "steps": STEPS, "time": 2000.0 + step, "reward": 0.1 * step, "accuracy": 0.1 * step}
     record |= {"by_template": {"abel": part, "formal": part | {"format": 0.1}}, "stage": "one" if step < 3 else "two"}
     run.append_record(record | {"alarms": ["entropy is low"] if step == 2 else []})
+
+
+def evaluate(run: RunFolder, name: str, step: int) -> None:
+    """p0 of level 1 and p1 of level 2, each sampled twice and asked once at temperature 0, as `made(step)` has them."""
+    sampled = made(step)
+    reading = replace(READING, level=lambda id: int(id[1]) + 1)
+    greedy = [replace(r, group=_greedy(r.group)) for r in sampled]
+    (run.evaluated(name).parent).mkdir(exist_ok=True)
+    rollouts.save_table(run.evaluated(name), rollouts.table_of(rows_of(step, [*sampled, *greedy], reading, 9.0, step)))
+    told = {"step": step, "problems": 2, "samples": 2, "accuracy": 0.25, "greedy": 0.5, "format": 0.4, "truncated": 0.0}
+    run.evaluation(name).write_text(json.dumps(told | {"response_tokens_mean": 2.0, "ungraded": 0}))
+
+
+def _greedy(group: RolloutGroup) -> RolloutGroup:
+    sampling = group.task.sampling.model_copy(update={"temperature": 0.0})
+    task = group.task.model_copy(update={"index": group.task.index + 1000, "sampling": sampling, "group_size": 1})
+    return group.model_copy(update={"task": task, "samples": group.samples[:1]})
 
 
 def viewed_run(folder: Path, steps: int = STEPS, **config: Any) -> RunFolder:

@@ -5,7 +5,8 @@ import { el } from "./dom.js";
 import { showOverview } from "./overview.js";
 import { showRollouts } from "./rollouts.js";
 import { showGroup } from "./group.js";
-import { showCompare, showEvaluations, showProblem } from "./more.js";
+import { showCompare, showProblem } from "./more.js";
+import { showEvaluations } from "./evaluations.js";
 
 const PAGES = {
   overview: ["Overview", showOverview],
@@ -51,6 +52,8 @@ export function link(text, changes, fresh = true) {
 }
 
 export const run = () => state().get("run") || runs[0]?.run || "";
+/** The evaluation whose answers are shown; empty: what the run has trained on. */
+export const of = () => state().get("of") ?? "";
 export const allRuns = () => runs;
 export const say = (text) => { at("announce").textContent = text; };
 

@@ -37,6 +37,11 @@ export function facts(pairs) {
   return el("dl", { class: "facts" }, known.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 }
 
+/** A long text folded, so that a table stays a table. */
+export function whole(text, most = 600) {
+  return text.length <= most ? text : el("details", {}, el("summary", {}, clip(text, 200)), text);
+}
+
 export function clip(text, most) {
   return text.length > most ? `${text.slice(0, most)}…` : text;
 }

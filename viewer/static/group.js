@@ -1,15 +1,16 @@
 // One group: the prompt as the model saw it, its samples side by side, token by token, and what today's rules say.
 
-import { go, link, run, say, state } from "./app.js";
+import { go, link, of, run, say, state } from "./app.js";
 import { ask, post } from "./api.js";
 import { el, facts, number, verdict } from "./dom.js";
 import { dark } from "./plot.js";
 
 const MODES = { probability: "the engine's probability", version: "weight version", entropy: "entropy", ratio: "learner over engine", none: "nothing" };
+const MARKS = { special: ["special", "special token"], hint: ["given", "hint from the solution"], prefill: ["begun", "written by the prompt"] };
 const MOST_TOKENS = 2000; // of a sample, until all are asked for
 
 export async function showGroup() {
-  const asked = { run: run(), step: state().get("step"), group: state().get("group") };
+  const asked = { run: run(), of: of(), step: state().get("step"), group: state().get("group") };
   const one = await ask("group", asked);
   const chosen = Number(state().get("sample") ?? -1);
   const has = { probability: true, version: true, none: true, entropy: one.samples.some((s) => s.token_entropies), ratio: one.samples.some((s) => s.token_ratios) };
@@ -17,7 +18,7 @@ export async function showGroup() {
   const radios = Object.entries(MODES).filter(([name]) => has[name]).map(([name, title]) => el("label", {},
     el("input", { type: "radio", name: "color", value: name, checked: name === mode, onchange: () => go({ color: name }) }), title));
   const nodes = [
-    el("section", { class: "card" }, el("h2", {}, `Group ${one.group} of step ${one.step}`), about(one)),
+    el("section", { class: "card" }, el("h2", {}, `Group ${one.group} of ${of() ? `evaluation ${of()}, after ` : ""}step ${one.step}`), about(one)),
     el("section", { class: "card" }, el("h2", {}, "Prompt, as the model saw it"), prompt(one)),
     el("fieldset", { class: "choice" }, el("legend", {}, "Colour tokens by"), radios),
     el("div", { class: "samples" }, one.samples.map((sample) => card(one, sample, mode, chosen))),
@@ -28,8 +29,8 @@ export async function showGroup() {
 
 function about(one) {
   return facts([
-    ["Problem", link(one.problem_id, { page: "problem", id: one.problem_id })],
-    ["Template", link(one.template, { page: "rollouts", template: one.template })],
+    ["Problem", link(one.problem_id, { page: "problem", id: one.problem_id, of: of() })],
+    ["Template", link(one.template, { page: "rollouts", template: one.template, of: of() })],
     ["Gold", one.gold.join(" | ")], ["Kind", one.kind], ["Level", one.level], ["Domain", one.domain],
     ["Hint", one.hint_ratio ? `${Math.round(100 * one.hint_ratio)}% of the solution` : null],
     ["Generator", `${one.generator}, attempt ${one.attempt}`],
@@ -38,8 +39,10 @@ function about(one) {
 }
 
 function prompt(one) {
-  const pieces = one.prompt_pieces.map(({ text, special }) => el("span", special ? { class: "special" } : {}, text));
-  return el("pre", { class: "tokens", tabindex: "0" }, pieces);
+  const pieces = one.prompt_pieces.map(({ text, mark }) => el("span", mark ? { class: MARKS[mark][0], title: MARKS[mark][1] } : {}, text));
+  const shown = Object.keys(MARKS).filter((mark) => one.prompt_pieces.some((piece) => piece.mark === mark));
+  const legend = shown.map((mark) => el("span", { class: MARKS[mark][0] }, MARKS[mark][1]));
+  return el("div", {}, el("p", { class: "row legend" }, legend), el("pre", { class: "tokens", tabindex: "0" }, pieces));
 }
 
 function card(one, sample, mode, chosen) {
@@ -105,7 +108,7 @@ const shade = (strength, mode) => `hsl(${HUES[mode]} 90% ${dark() ? 45 : 60}% / 
 async function judge(one, sample, place) {
   place.replaceChildren(el("p", { class: "hint" }, "The graders are asked…"));
   try {
-    const { then, now } = await post("judge", { run: run(), step: one.step, group: one.group, sample: sample.sample });
+    const { then, now } = await post("judge", { run: run(), of: of(), step: one.step, group: one.group, sample: sample.sample });
     const same = then.verdict === now.verdict;
     const markers = Object.entries(now.markers ?? {}).map(([marker, n]) => `${marker.replaceAll("\n", "⏎")} × ${n}`).join(", ");
     place.replaceChildren(el("p", {}, "Today: ", verdict(now.verdict), same ? " as then" : ` (then ${then.verdict})`),

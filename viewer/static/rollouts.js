@@ -1,6 +1,6 @@
 // Every answer of a run: filters, a breakdown, a table. The address holds all of it.
 
-import { address, go, link, run, say, state } from "./app.js";
+import { address, go, link, of, run, say, state } from "./app.js";
 import { ask, download } from "./api.js";
 import { clip, el, number, share, table, verdict } from "./dom.js";
 
@@ -8,7 +8,7 @@ export const FILTERS = {
   q: ["Words in the text", "wide"], step: ["Step", "", "5:50"], template: ["Template"], verdict: ["Verdict"],
   problem: ["Problem"], level: ["Level"], domain: ["Domain"], hint: ["Hint ratio", "", "0.5:"], staleness: ["Staleness", "", "1:"],
   generator: ["Generator"], length: ["Length", "", "100:"], reward: ["Reward", "", ":1"], format: ["Format", "", ":0.999"],
-  truncated: ["Cut off", "", "true"], disputed: ["Second opinion differs", "", "true"],
+  truncated: ["Cut off", "", "true"], disputed: ["Second opinion differs", "", "true"], greedy: ["Greedy", "", "true"],
 };
 const SHORTCUTS = [
   ["All", {}],
@@ -25,7 +25,7 @@ const PAGE = 50;
 const SORTED = { Step: "step", Problem: "problem", Template: "template", Verdict: "verdict", Reward: "reward", Advantage: "advantage", Stale: "staleness", Tokens: "tokens" };
 let typing = 0;
 
-const filters = () => Object.fromEntries(Object.keys(FILTERS).map((name) => [name, state().getAll(name)]));
+const filters = () => ({ of: of(), ...Object.fromEntries(Object.keys(FILTERS).map((name) => [name, state().getAll(name)])) });
 
 export async function showRollouts() {
   const offset = Number(state().get("offset") ?? 0);
@@ -61,9 +61,10 @@ function form() {
       : el("input", { id: name, value, placeholder: hint ?? "", oninput: change, autocomplete: "off", spellcheck: "false" });
     return el("div", { class: css }, el("label", { for: name }, title), input);
   });
-  const shortcuts = SHORTCUTS.map(([title, wanted]) => el("button", { type: "button", onclick: () => go({ page: "rollouts", ...wanted }, true) }, title));
+  const shortcuts = SHORTCUTS.map(([title, wanted]) => el("button", { type: "button", onclick: () => go({ page: "rollouts", of: of(), ...wanted }, true) }, title));
   const prevented = (event) => event.preventDefault();
   return el("form", { class: "card", id: "filters", onsubmit: prevented, "aria-label": "Filters" },
+    of() ? el("h2", {}, `Answers of evaluation ${of()}`) : null,
     el("div", { class: "row", role: "group", "aria-label": "Shortcuts" }, shortcuts),
     el("div", { class: "filters" }, fields),
     el("p", { class: "hint" }, "Numbers may be ranges (5:50, 2:, :1) or several (5,50)."));
@@ -96,12 +97,12 @@ function rowsTable(rows, sort) {
     return el("th", { scope: "col", "aria-sort": order }, el("button", { type: "button", onclick: turn }, title, order === "none" ? "" : order === "ascending" ? " ↑" : " ↓"));
   });
   const body = rows.map((row) => {
-    const open = link(String(row.step), { page: "group", step: row.step, group: row.group, sample: row.sample });
+    const open = link(String(row.step), { page: "group", of: of(), step: row.step, group: row.group, sample: row.sample });
     open.dataset.row = "";
     open.setAttribute("aria-label", `Step ${row.step}, group ${row.group}, sample ${row.sample}`);
     return el("tr", {},
       el("td", { class: "number" }, open),
-      el("td", {}, link(row.problem_id, { page: "problem", id: row.problem_id })),
+      el("td", {}, link(row.problem_id, { page: "problem", of: of(), id: row.problem_id })),
       el("td", {}, row.template, row.hint_ratio ? ` (hint ${number(row.hint_ratio)})` : ""),
       el("td", {}, verdict(row.verdict)),
       el("td", { class: "number", title: `accuracy ${number(row.accuracy)}, format ${number(row.format)}` }, number(row.reward)),

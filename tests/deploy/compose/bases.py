@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compose_tools import HERE, ROOT, clean_environment
-from engine import NoEngineError, client
+from drive import NothingHereError
+from engine import client
 
 SUITE = "bookworm"
 WHEELS_PORT = 18471
@@ -44,7 +45,7 @@ def python_base() -> str:
 
 
 def root_file_system(cache: Path, scratch: Path) -> Path:
-    """A minimal Debian with Python as a tar; built once (a minute), then taken from the cache. Raises NoEngineError."""
+    """A minimal Debian with Python as a tar; built once (a minute), then cached. Raises NothingHereError."""
     cache.mkdir(parents=True, exist_ok=True)
     recipe = hashlib.blake2b((INCLUDE + APT_KEEPS_NOTHING).encode(), digest_size=6).hexdigest()
     tar = cache / f"{SUITE}-{recipe}.tar"
@@ -54,7 +55,7 @@ def root_file_system(cache: Path, scratch: Path) -> Path:
     try:
         _run(["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, str(root)], deadline_s=1200)
     except (RuntimeError, subprocess.TimeoutExpired) as error:
-        raise NoEngineError(f"no base image: {error}") from None
+        raise NothingHereError(f"no base image: {error}") from None
     for mount in ("proc", "sys"):  # debootstrap may leave them
         _run(["umount", str(root / mount)], may_fail=True)
     shutil.copy(_CERTIFICATES, root / _CERTIFICATES.lstrip("/"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-OURS = ("init", "reward-server", "generator", "learner")
+OURS = ("init", "reward-server", "generator", "learner", "view")
 ENDS_BY_ITSELF = ("init", "learner")
 # generator.group_deadline_s; twice a grade's limit, and 5 s; learner.grace_s
 LONGEST_DRAIN_S = {"generator": 300, "reward-server": 15, "learner": 120}

@@ -10,76 +10,51 @@ engine's images and build cache there for the next time.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from bases import build_stand_in, import_python, root_file_system, served_wheels
-from engine import Engine, NoEngineError, ensure_tools
-from stack import REDIS, RUN, Stack, StackError
+from drive import Drive, DriveError  # pyright: ignore[reportAttributeAccessIssue]
+from engine import Engine, ensure_tools
+from stack import REDIS, RUN, Stack
+
+TEST = Drive("compose-test")
 
 LIMIT_S = 1500.0  # the target is 900 s; beyond it the test still tells what it saw
-
-
-class Report:
-    """The phases with their seconds, printed as they end."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        print(f"compose-test: {time.monotonic() - began:6.1f} s  {name}", flush=True)
-
-    def total(self) -> float:
-        return time.monotonic() - self._started
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="keep the engine's data here")
     parser.add_argument("--patience", type=float, default=1.0, help="lengthens every wait, on a busy machine")
-    arguments = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(143))  # through every `finally`
-    report = Report()
+    asked = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="chorus-compose-"))
-    engine = Engine(scratch, arguments.data or scratch / "data")
-    try:
-        with report.phase("engine"):
+    engine = Engine(scratch, asked.data or scratch / "data")
+
+    def work() -> None:
+        with TEST.phase("engine"):
             ensure_tools()
             engine.start()
-        stack = Stack(engine, LIMIT_S, arguments.patience)
-        build(report, engine, stack, scratch)
-        run(report, stack)
-        status = 0
-    except NoEngineError as why:
-        print(f"compose-test: SKIPPED: {why}")
-        status = 0
-    except StackError as error:
-        print(f"compose-test: FAILED: {error}", file=sys.stderr)
-        status = 1
-    finally:
-        with report.phase("engine stopped, its traces removed"):
-            engine.stop()
-    print(f"compose-test: {report.total():6.1f} s  in all")
-    return status
+        stack = Stack(engine, LIMIT_S, asked.patience)
+        build(engine, stack, scratch)
+        run(stack)
+
+    return TEST.run(work, engine.stop, "engine stopped, its traces removed")
 
 
-def build(report: Report, engine: Engine, stack: Stack, scratch: Path) -> None:
+def build(engine: Engine, stack: Stack, scratch: Path) -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chorus" / "compose-test"
     with served_wheels() as wheels_url:
-        with report.phase("a stand-in for the official Python image"):
+        with TEST.phase("a stand-in for the official Python image"):
             import_python(root_file_system(cache, scratch), engine.environment, wheels_url)
-        with report.phase("docker compose build, and stand-ins for Redis and Prometheus"), ThreadPoolExecutor() as pool:
+        with TEST.phase("docker compose build, and stand-ins for Redis and Prometheus"), ThreadPoolExecutor() as pool:
             images = stack.compose("config", "--images").split()
             builds: list[Future] = [pool.submit(stack.compose, "build", deadline_s=900)]
             for dockerfile, name in (("redis.Dockerfile", "redis:"), ("prometheus.Dockerfile", "prom/prometheus:")):
@@ -90,53 +65,59 @@ def build(report: Report, engine: Engine, stack: Stack, scratch: Path) -> None:
     print(stack.docker("image", "ls", "--format", "compose-test: image {{.Repository}}:{{.Tag}} {{.Size}}"), end="")
 
 
-def run(report: Report, stack: Stack) -> None:
+def run(stack: Stack) -> None:
     try:
-        with report.phase("docker compose up: the model built, every service healthy"):
-            stack.compose("up", "--detach", "--no-build", deadline_s=600)
+        with TEST.phase("docker compose up: the model built, every service healthy"):
+            try:
+                stack.compose("up", "--detach", "--no-build", deadline_s=600)
+            except DriveError as error:  # a service that ended says why in its log alone
+                logs = stack.compose("logs", "--no-color", "--tail", "15", may_fail=True)
+                raise DriveError(f"{error}\n{logs}") from None
             for service in ("redis", "reward-server", "generator", "learner", "prometheus"):
                 stack.wait(f"{service} healthy", lambda service=service: stack.healthy(service), 120)
-        with report.phase("three steps trained"):
+        with TEST.phase("three steps trained"):
             stack.wait("step 3", lambda: stack.steps() >= 3, 300)
         look_around(stack)
-        with report.phase("generators 1 -> 3, all with verified weights, while it trains"):
+        with TEST.phase("generators 1 -> 3, all with verified weights, while it trains"):
             scale(stack, 3)
-        with report.phase("one generator killed; it comes back and is given weights"):
+        with TEST.phase("one generator killed; it comes back and is given weights"):
             kill_a_generator(stack)
-        with report.phase("generators 3 -> 1, drained, while it trains"):
+        with TEST.phase("generators 3 -> 1, drained, while it trains"):
             since = time.time()
             scale(stack, 1)
-            check(stack.ends("generator", since) == [0, 0], "two generators drained and ended with 0")
-        with report.phase("the learner killed; it goes on from its checkpoint"):
+            TEST.check(stack.ends("generator", since) == [0, 0], "two generators drained and ended with 0")
+        with TEST.phase("the learner killed; it goes on from its checkpoint"):
             kill_the_learner(stack)
-        with report.phase("the run finished, its accounts balanced"):
+        with TEST.phase("the run finished, its accounts balanced"):
             finish(stack)
-        with report.phase("docker compose up again: nothing left to train"):
+        with TEST.phase("docker compose up again: nothing left to train"):
             again(stack)
     finally:
-        with report.phase("docker compose down"):
+        with TEST.phase("docker compose down"):
             since = time.time()
             stack.compose("down", "--volumes", "--timeout", "60", deadline_s=180, may_fail=True)
-    check(stack.ends("generator", since) == [0], "the last generator drained and ended with 0")
+    TEST.check(stack.ends("generator", since) == [0], "the last generator drained and ended with 0")
 
 
 def look_around(stack: Stack) -> None:
     """From outside, and what the containers may do."""
     verdicts = [stack.grade(completion=f"so it is \\boxed{{{n}}}", gold="7") for n in (7, 8)]
-    check(verdicts == ["correct", "wrong"], f"the reward server grades over 127.0.0.1: {verdicts}")
+    TEST.check(verdicts == ["correct", "wrong"], f"the reward server grades over 127.0.0.1: {verdicts}")
     program = "```python\nprint(int(input()) + 1)\n```"
     verdict = stack.grade(kind="code", completion=program, tests=[{"input": "2", "output": "3"}])
-    check(verdict == "correct", f"and runs a program in its sandbox: {verdict}")
+    TEST.check(verdict == "correct", f"and runs a program in its sandbox: {verdict}")
     seen = stack.wait("Prometheus scrapes", lambda: stack.prometheus("chorus_learner_step >= 3"), 60)
-    check(len(seen) == 1, f"Prometheus knows the learner's step: {seen[0]['value'][1]}")
+    TEST.check(len(seen) == 1, f"Prometheus knows the learner's step: {seen[0]['value'][1]}")
     stack.wait("all targets up", lambda: len(stack.prometheus("up == 1")) >= 3, 60)
     for service in ("reward-server", "generator", "learner"):
         user = stack.compose("exec", "-T", service, "id", "-u").strip()
         first = stack.compose("exec", "-T", service, "cat", "/proc/1/comm").strip()
         written = stack.compose("exec", "-T", service, "sh", "-c", "touch /opt/x && echo yes", may_fail=True)
-        check((user, first, written) == ("10001", "tini", ""), f"{service}: user {user}, PID 1 {first}, root read-only")
+        TEST.check(
+            (user, first, written) == ("10001", "tini", ""), f"{service}: user {user}, PID 1 {first}, root read-only"
+        )
     ready = stack.compose("exec", "-T", "reward-server", "python", "-c", _READYZ).strip()
-    print(f"compose-test: reward server: {ready}", flush=True)
+    TEST.say(f"reward server: {ready}")
 
 
 _READYZ = "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:8100/readyz').read().decode())"
@@ -162,7 +143,7 @@ def kill_a_generator(stack: Stack) -> None:
         return len(now) == 3 and len(now - known) == 1
 
     stack.wait("a new member in the dead one's place", back, 300, every_s=8)
-    check(stack.containers("generator")[0]["RestartCount"] == 1, "the engine started it again")
+    TEST.check(stack.containers("generator")[0]["RestartCount"] == 1, "the engine started it again")
     stack.wait("a further step", lambda: stack.steps() > before, 120)
 
 
@@ -170,7 +151,7 @@ def kill_the_learner(stack: Stack) -> None:
     before = stack.steps()
     os.kill(stack.containers("learner")[0]["State"]["Pid"], signal.SIGKILL)
     stack.wait("a step beyond", lambda: stack.steps() > before, 180)
-    check(stack.containers("learner")[0]["RestartCount"] == 1, "the engine started it again")
+    TEST.check(stack.containers("learner")[0]["RestartCount"] == 1, "the engine started it again")
 
 
 def finish(stack: Stack) -> None:
@@ -178,29 +159,23 @@ def finish(stack: Stack) -> None:
     up = ("up", "--detach", "--no-build", "--no-deps", "learner")
     stack.compose(*up, COMPOSE_TEST_STEPS=str(steps))
     state = stack.wait("the learner's end", lambda: _ended(stack, "learner"), 240)
-    check(state["ExitCode"] == 0, f"the learner ended with {state['ExitCode']} after {steps} steps")
+    TEST.check(state["ExitCode"] == 0, f"the learner ended with {state['ExitCode']} after {steps} steps")
     audit = stack.compose("run", "--rm", "--no-deps", "learner", "audit", f"/runs/{RUN}")
-    check("balanced" in audit and "unbalanced" not in audit, audit.strip())
+    TEST.check("balanced" in audit and "unbalanced" not in audit, audit.strip())
     live = stack.compose("run", "--rm", "--no-deps", "learner", "audit", "--redis", REDIS, RUN)
-    check("balanced" in live, live.strip().splitlines()[0])
+    TEST.check("balanced" in live, live.strip().splitlines()[0])
 
 
 def again(stack: Stack) -> None:
     since = time.time()
     stack.compose("up", "--detach", "--no-build", "--no-deps", "learner", COMPOSE_TEST_STEPS="1")
     stack.wait("the learner's end", lambda: _ended(stack, "learner"), 60)
-    check(stack.ends("learner", since)[-1] == 0, "a finished run has nothing left to do")
+    TEST.check(stack.ends("learner", since)[-1] == 0, "a finished run has nothing left to do")
 
 
 def _ended(stack: Stack, service: str) -> dict | None:
     state = stack.containers(service)[0]["State"]
     return state if state["Status"] == "exited" else None
-
-
-def check(holds: bool, what: str) -> None:
-    if not holds:
-        raise StackError(f"it does not hold that {what}")
-    print(f"compose-test:           {what}", flush=True)
 
 
 if __name__ == "__main__":

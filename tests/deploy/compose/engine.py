@@ -17,6 +17,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from drive import NothingHereError
+
 PACKAGES = ("docker.io", "iptables", "debootstrap")
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 40.0
@@ -25,27 +27,23 @@ _SYSCTLS = ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables", "net/br
 _PR_SET_PDEATHSIG = 1
 
 
-class NoEngineError(Exception):
-    """No engine can be had here. The message says why, and what would mend it."""
-
-
 def ensure_tools() -> None:
-    """dockerd, its client, iptables and debootstrap; installed where that is ours to do. Raises NoEngineError."""
+    """dockerd, its client, iptables and debootstrap; installed where that is ours to do. Raises NothingHereError."""
     if os.geteuid() != 0:
-        raise NoEngineError("a Docker engine is started by root only")
+        raise NothingHereError("a Docker engine is started by root only")
     if Path("/var/run/docker.sock").exists() or Path("/sys/class/net/docker0").exists():
-        raise NoEngineError("another Docker engine runs here; a second one would fight it over the firewall's rules")
+        raise NothingHereError("another Docker engine runs here; a second one would fight it over the firewall's rules")
     missing = [tool for tool in ("dockerd", "iptables-save", "debootstrap") if shutil.which(tool) is None]
     if not missing:
         return
     if shutil.which("apt-get") is None:
-        raise NoEngineError(f"{', '.join(missing)} not found, and no apt-get to install them with")
+        raise NothingHereError(f"{', '.join(missing)} not found, and no apt-get to install them with")
     print(f"compose-test: apt-get install {' '.join(PACKAGES)} (for {', '.join(missing)})", flush=True)
     quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "capture_output": True, "text": True}
     for arguments in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
         result = subprocess.run(["apt-get", *arguments], timeout=300, check=False, **quiet)
     if result.returncode != 0:
-        raise NoEngineError(f"apt-get install {' '.join(PACKAGES)} failed: {result.stderr.strip()[-300:]}")
+        raise NothingHereError(f"apt-get install {' '.join(PACKAGES)} failed: {result.stderr.strip()[-300:]}")
 
 
 def client() -> str:
@@ -73,7 +71,7 @@ class Engine:
         return {"DOCKER_HOST": self.host, "DOCKER_CONFIG": str(config), "DOCKER_BUILDKIT": "1"}
 
     def start(self) -> None:
-        """Raises NoEngineError where it does not come up."""
+        """Raises NothingHereError where it does not come up."""
         self._links = _links()
         self._sysctls = {name: value for name in _SYSCTLS if (value := _sysctl(name)) is not None}
         self._rules = {tool: _run([tool + "-save"]).stdout for tool in ("iptables", "ip6tables")}
@@ -88,7 +86,7 @@ class Engine:
         while _run([client(), "info"], self.environment).returncode != 0:
             if self._process.poll() is not None or time.monotonic() > end:
                 words = self.log.read_text(errors="replace").strip().splitlines()[-3:]
-                raise NoEngineError(f"dockerd does not start: {' / '.join(words)}")
+                raise NothingHereError(f"dockerd does not start: {' / '.join(words)}")
             time.sleep(0.3)
 
     def stop(self) -> None:

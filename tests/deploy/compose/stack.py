@@ -13,14 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 from compose_tools import HERE, ROOT, clean_environment, compose_command
+from drive import DriveError
 from engine import Engine, client
 
 RUN = "demo"
 REDIS = "redis://redis:6379/0"
-
-
-class StackError(AssertionError):
-    """Something did not happen, or not in time."""
 
 
 class Stack:
@@ -39,7 +36,7 @@ class Stack:
     # -- commands -----------------------------------------------------------------------------------
 
     def compose(self, *arguments: str, deadline_s: float = 120, may_fail: bool = False, **more: str) -> str:
-        """Standard output of one Compose command. Raises StackError."""
+        """Standard output of one Compose command. Raises DriveError."""
         files = ("--file", str(ROOT / "docker-compose.yml"), "--file", str(HERE / "docker-compose.test.yml"))
         command = [*compose_command(), "--project-directory", str(ROOT), *files, "--progress", "plain", *arguments]
         return self._run(command, deadline_s, may_fail, more)
@@ -60,24 +57,24 @@ class Stack:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise StackError(f"{' '.join(command[-6:])}: not done after {left:.0f} s") from None
+            raise DriveError(f"{' '.join(command[-6:])}: not done after {left:.0f} s") from None
         if result.returncode != 0 and not may_fail:
-            raise StackError(f"{' '.join(command[-6:])}: {result.stdout[-1500:]}{result.stderr[-3000:]}")
+            raise DriveError(f"{' '.join(command[-6:])}: {result.stdout[-1500:]}{result.stderr[-3000:]}")
         return result.stdout
 
     def wait(self, what: str, ready: Callable[[], Any], deadline_s: float, every_s: float = 1.0) -> Any:
-        """The first true value of `ready`. Raises StackError, with the logs' last lines, when none comes in time."""
+        """The first true value of `ready`. Raises DriveError, with the logs' last lines, when none comes in time."""
         end = min(time.monotonic() + self._patience * deadline_s, self._deadline)
         problem = ""
         while time.monotonic() < end:
             try:
                 if value := ready():
                     return value
-            except (StackError, OSError, ValueError, KeyError) as error:
+            except (DriveError, OSError, ValueError, KeyError) as error:
                 problem = f" ({error})"
             time.sleep(every_s)
         logs = self.compose("logs", "--no-color", "--tail", "15", may_fail=True)
-        raise StackError(f"not in time: {what}{problem}\n{self.compose('ps', '--all', may_fail=True)}\n{logs}")
+        raise DriveError(f"not in time: {what}{problem}\n{self.compose('ps', '--all', may_fail=True)}\n{logs}")
 
     # -- containers ---------------------------------------------------------------------------------
 

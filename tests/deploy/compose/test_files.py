@@ -91,6 +91,19 @@ def test_the_stack_has_the_services_that_others_name() -> None:
     assert published == {"reward-server": [8100], "prometheus": [9090], "grafana": [3000]}
 
 
+@pytest.mark.parametrize("files", STACKS, ids=lambda files: "+".join(file.name for file in files))
+def test_the_viewer_is_there_when_it_is_asked_for_and_reads_alone(files: tuple[Path, ...]) -> None:
+    config = resolved(*files, COMPOSE_PROFILES="view", CHORUS_VIEW_TOKEN="secret")
+    assert problems_of(config) == []
+    view = config["services"]["view"]
+    assert [(port["host_ip"], port["target"], port["published"]) for port in view["ports"]] == [
+        ("127.0.0.1", 8200, "8200")
+    ]
+    assert view["environment"]["CHORUS_VIEW_TOKEN"] == "secret"
+    assert view["command"][0] == "view"
+    assert all(mount["read_only"] for mount in view["volumes"])
+
+
 def test_the_reward_server_reads_the_recipe_that_the_run_is_prepared_from() -> None:
     services = resolved(CPU, CHORUS_RECIPE="recipes/mine.toml")["services"]
     command = services["reward-server"]["command"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from compose_tools import ROOT
 
 SCRIPT = ROOT / "deploy" / "docker" / "requirements.py"
@@ -43,3 +45,11 @@ def test_what_is_installed_is_not_installed_again_under_any_spelling(tmp_path: P
     lock = ["# a comment", "Redis==6", "Prometheus_Client==1", "no_such.thing==5 ; python_version > '3'"]
     (tmp_path / "requirements-cpu.lock").write_text("\n".join(lock))
     assert [line for line in printed("rest", cwd=tmp_path) if line] == ["no_such.thing==5 ; python_version > '3'"]
+
+
+@pytest.mark.parametrize("dockerfile", sorted(SCRIPT.parent.glob("*.Dockerfile")), ids=lambda path: path.stem)
+def test_an_image_asks_for_extras_that_there_are_and_its_build_ends_where_they_are_not(dockerfile: Path) -> None:
+    text = dockerfile.read_text()
+    for asked in re.findall(r"requirements\.py (extras[\w ]*)", text):
+        assert names(printed(*asked.split()))
+    assert not re.search(r"requirements\.py[^|&\n]*;", text), "a command after a semicolon hides a failure"

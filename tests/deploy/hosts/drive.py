@@ -12,25 +12,23 @@ gen-0 a real vLLM. Where namespaces or firewalls can't be made it prints `hosts-
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path[:0] = [str(ROOT / "tests" / "deploy"), str(ROOT / "tests" / "support")]
 
+from drive import Drive, DriveError, NothingHereError, arguments, holders, told_by_arguments  # noqa: E402  # pyright: ignore
 from lan import HERE, Lan  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from chorus.deploy.services import valkey_binary  # noqa: E402
@@ -40,14 +38,15 @@ from chorus.protocol.messages import Member  # noqa: E402
 from chorus.protocol.runtime.processes import Guarded  # noqa: E402
 from chorus.protocol.runtime.redis import glance, server_time  # noqa: E402
 
+TEST = Drive("hosts-test")
 RUN = "demo"
 HOSTS = ("redis", "learner-0", "learner-1", "gen-0", "gen-1")
-REDIS, REWARD, STORE, RENDEZVOUS = 6379, 8100, 29400, 29500
+REDIS, REWARD = 6379, 8100
 TRANSFER = "40000-44999"  # weights and gradients: gloo takes ports that the kernel picks, and this narrows its choice
 # Ports of a host that the other hosts reach: the table of docs/operations.md.
 OPEN = {
     "redis": (REDIS, REWARD),
-    "learner-0": (STORE, RENDEZVOUS, TRANSFER),
+    "learner-0": (TRANSFER,),
     "learner-1": (TRANSFER,),
     "gen-0": (TRANSFER,),
     "gen-1": (TRANSFER,),
@@ -56,16 +55,8 @@ SETTINGS = (
     *("evaluation.problems=0", "learner.groups_per_step=4", "sampling.group_size=4", "learner.checkpoint_every=3"),
     *("generator.lease_s=3.0", "learner.keep_checkpoints=2", "reward.workers=1", "alarms.flat_steps=0"),
     *("learner.sync_deadline_s=10", "run.steps=1000000", "trackers.tensorboard=false", "doctor.steps=0"),
-    *(f"learner.store_port={STORE}", "placement.learner_ranks=2"),
+    "placement.learner_ranks=2",
 )
-
-
-class HostsError(AssertionError):
-    """Something did not happen, or not in time."""
-
-
-class NoHostsError(RuntimeError):
-    """No hosts can be made here."""
 
 
 class Hosts:
@@ -76,9 +67,9 @@ class Hosts:
         self.folder = scratch / RUN
         self.real = real
         self._running: dict[str, Guarded] = {}
-        self._secret, self._token = secrets.token_hex(16), secrets.token_hex(16)
+        self.secret, self.token = secrets.token_hex(16), secrets.token_hex(16)
         self.folder.mkdir()
-        self.url = f"redis://:{self._secret}@{self.lan.address('redis')}:{REDIS}/0"
+        self.url = f"redis://:{self.secret}@{self.lan.address('redis')}:{REDIS}/0"
         settings = [f"redis.url={self.url}", f"reward.url=http://{self.lan.address('redis')}:{REWARD}"]
         settings += [f"learner.host={self.lan.address('learner-0')}", f"model.path={model}"]
         config = load_config(ROOT / "recipes" / "demo.toml", (*SETTINGS, *settings, *further), {})
@@ -89,11 +80,11 @@ class Hosts:
     def build(self) -> None:
         for tool in ("ip", "nft"):
             if shutil.which(tool) is None:
-                raise NoHostsError(f"no `{tool}` here (Debian: iproute2, nftables)")
+                raise NothingHereError(f"no `{tool}` here (Debian: iproute2, nftables)")
         try:
             self.lan.build()
         except subprocess.CalledProcessError as error:
-            raise NoHostsError(f"network namespaces need more rights: {error.stderr.decode().strip()}") from None
+            raise NothingHereError(f"network namespaces need more rights: {error.stderr.decode().strip()}") from None
         for host in HOSTS:
             self._wall(host)
 
@@ -124,15 +115,15 @@ class Hosts:
         settings = self.folder / "redis.conf"
         settings.touch(mode=0o600)
         address = self.lan.address("redis")
-        settings.write_text(f'bind {address}\nport {REDIS}\nrequirepass {self._secret}\nsave ""\ndir {self.folder}\n')
+        settings.write_text(f'bind {address}\nport {REDIS}\nrequirepass {self.secret}\nsave ""\ndir {self.folder}\n')
         self._spawn("redis", "redis", [valkey_binary(), str(settings)])
         words = ["reward-server", "--host", address, "--port", str(REWARD), "--recipe", str(self.config)]
         self._spawn("redis", "reward-server", [*_CHORUS, *words])
 
     def start_learner(self, rank: int) -> None:
         """The same command on both hosts but for the rank."""
-        where = ["--master-addr", self.lan.address("learner-0"), "--master-port", str(RENDEZVOUS)]
-        torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1"]
+        where = ["--rdzv-endpoint", str(self.config), "--rdzv-id", RUN, "--rdzv-conf", f"rank={rank}"]
+        torchrun = ["-m", "chorus.deploy.nodes", "--nnodes", "2", "--nproc-per-node", "1"]
         words = [*self._which(), "--run-dir", str(self.folder), "--resume"]
         argv = [sys.executable, *torchrun, *where, "-m", "chorus.cli.main", "learner", *words]
         self._spawn(f"learner-{rank}", f"learner-{rank}", argv)
@@ -151,7 +142,7 @@ class Hosts:
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "support")]),
             "OMP_NUM_THREADS": "1",
             "GLOO_SOCKET_IFNAME": self.lan.far(host),
-            "CHORUS_REWARD_TOKEN": self._token,
+            "CHORUS_REWARD_TOKEN": self.token,
             "CHORUS_TEST_DELAY_S": "0.3",
         }
         self._running[name] = self.lan.spawn(host, argv, env, self.folder / f"{name}.log")
@@ -197,7 +188,7 @@ class Hosts:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def wait(self, what: str, ready: Callable[[], object], deadline_s: float, may_end: tuple[str, ...] = ()) -> float:
-        """Seconds until it was so. Raises HostsError."""
+        """Seconds until it was so. Raises DriveError."""
         began = time.monotonic()
         while not ready():
             gone = [n for n, p in self._running.items() if n not in may_end and p.poll() is not None]
@@ -205,7 +196,7 @@ class Hosts:
                 why = f"{gone[0]} ended before" if gone else f"not within {deadline_s:g} s:"
                 logs = sorted(self.folder.glob("*.log"))
                 tail = "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in logs)
-                raise HostsError(f"{why} {what}\n{tail}")
+                raise DriveError(f"{why} {what}\n{tail}")
             time.sleep(0.1)
         return time.monotonic() - began
 
@@ -213,54 +204,24 @@ class Hosts:
 _CHORUS = (sys.executable, "-m", "chorus.cli.main")
 
 
-@contextlib.contextmanager
-def phase(name: str) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    print(f"hosts-test: {time.monotonic() - began:6.1f} s  {name}", flush=True)
-
-
-def check(holds: bool, what: str) -> None:
-    if not holds:
-        raise HostsError(f"it does not hold that {what}")
-    print(f"hosts-test:           {what}", flush=True)
-
-
-def _leave(*_: object) -> None:
-    """Through every `finally`, which a second signal does not cut short."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    sys.exit(143)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", type=int, default=0, help="so many generators are real ones")
-    parser.add_argument("--model", type=Path, help="a model's folder in the starter's place")
-    parser.add_argument("--set", action="append", default=[], help="another value for a key of the recipe")
-    arguments = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
-    began = time.monotonic()
+    asked = arguments(__doc__, "so many generators are real ones").parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="chorus-hosts-"))
-    hosts = Hosts(scratch, str(arguments.model or starter()), arguments.real, arguments.set)
-    try:
-        with phase("five hosts behind firewalls, and one outside"):
+    hosts = Hosts(scratch, str(asked.model or starter()), asked.real, asked.set)
+
+    def work() -> None:
+        with TEST.phase("five hosts behind firewalls, and one outside"):
             hosts.build()
         drive(hosts)
-        status = 0
-    except NoHostsError as why:
-        print(f"hosts-test: SKIPPED: {why}")
-        status = 0
-    except HostsError as error:
-        print(f"hosts-test: FAILED: {error}", file=sys.stderr)
-        status = 1
-    finally:
-        with phase("all gone"):
-            hosts.close()
+
+    def clean() -> None:
+        hosts.close()
+        if asked.keep:
+            TEST.say(str(scratch))
+        else:
             shutil.rmtree(scratch, ignore_errors=True)
-    print(f"hosts-test: {time.monotonic() - began:6.1f} s  in all")
-    return status
+
+    return TEST.run(work, clean, "all gone")
 
 
 def starter() -> str:
@@ -270,34 +231,41 @@ def starter() -> str:
 
 
 def drive(hosts: Hosts) -> None:
-    with phase("three steps trained, by two learner hosts, on what both generators sampled"):
+    with TEST.phase("three steps trained, by two learner hosts, on what both generators sampled"):
         hosts.start_redis()
         for n in (0, 1):
             hosts.start_generator(n)
             hosts.start_learner(n)
         hosts.wait("three steps", lambda: hosts.step() >= 3 and hosts.ready() == {"gen-0", "gen-1"}, 180)
-    with phase("the outsider knocked on every port that listens"):
+    with TEST.phase("the outsider knocked on every port that listens"):
         knock(hosts)
-    with phase("gen-1 cut off; training went on; it came back by itself"):
+    with TEST.phase("gen-1 cut off; training went on; it came back by itself"):
         cut_off(hosts)
-    with phase("learner-1's host killed; the run ended on both and went on after a start with --resume"):
+    with TEST.phase("learner-1's host killed; the run ended on both and went on after a start with --resume"):
         lose_a_learner(hosts)
-    with phase("the run finished, accounts balanced"):
+    with TEST.phase("the run finished, accounts balanced"):
         finish(hosts)
 
 
 def knock(hosts: Hosts) -> None:
     listening = {host: sorted(hosts.listening(host)) for host in HOSTS}
     tried = [(host, port) for host, ports in listening.items() for port in ports]
-    check({host for host, _ in tried} >= {"redis", "learner-0"}, f"they listen on {listening}")
+    TEST.check({host for host, _ in tried} >= {"redis", "learner-0"}, f"they listen on {listening}")
 
     def reached(place: tuple[str, int]) -> bool:
         return hosts.lan.reaches("outsider", hosts.lan.address(place[0]), place[1])
 
     with ThreadPoolExecutor(4) as pool:
         through = [place for place, came in zip(tried, pool.map(reached, tried), strict=True) if came]
-    check(through == [], "none of these ports lets the outsider in")
-    check(hosts.lan.reaches("gen-0", hosts.lan.address("redis"), REDIS), "a host of the run reaches Redis")
+    TEST.check(through == [], "none of these ports lets the outsider in")
+    TEST.check(listening["redis"] == [REDIS, REWARD], "Redis and the reward server are all that the first host offers")
+    kept = hosts.secret, hosts.token
+    TEST.check(
+        [holders(hosts.folder, secret) for secret in kept] == [["config.json", "redis.conf"], []],
+        "the secrets stand in files of mode 600 alone, and in no log",
+    )
+    TEST.check(told_by_arguments(*kept) == [], "no secret is among any process's arguments")
+    TEST.check(hosts.lan.reaches("gen-0", hosts.lan.address("redis"), REDIS), "a host of the run reaches Redis")
 
 
 def cut_off(hosts: Hosts) -> None:
@@ -305,10 +273,10 @@ def cut_off(hosts: Hosts) -> None:
     hosts.wait("gen-1 missed", lambda: hosts.ready() == {"gen-0"}, 30)
     before = hosts.step()
     seconds = hosts.wait("three further steps", lambda: hosts.step() >= before + 3, 90)
-    check(True, f"three steps without it took {seconds:.1f} s")
+    TEST.say(f"three steps without it took {seconds:.1f} s")
     hosts.lan.plug("gen-1")
     seconds = hosts.wait("gen-1 back", lambda: hosts.ready() == {"gen-0", "gen-1"}, 90)
-    check(True, f"it sampled again after {seconds:.1f} s")
+    TEST.say(f"it sampled again after {seconds:.1f} s")
 
 
 def lose_a_learner(hosts: Hosts) -> None:
@@ -316,11 +284,11 @@ def lose_a_learner(hosts: Hosts) -> None:
     hosts.kill("learner-1")
     seconds = hosts.wait("the other end", lambda: hosts.ended("learner-0") is not None, 60, ("learner-0",))
     status = hosts.ended("learner-0")
-    check(status not in (0, None), f"learner-0 ended {seconds:.1f} s after it, with {status}")
+    TEST.check(status not in (0, None), f"learner-0 ended {seconds:.1f} s after it, with {status}")
     for rank in (0, 1):
         hosts.start_learner(rank)
     seconds = hosts.wait("steps beyond", lambda: hosts.step() > before + 2, 120)
-    check(True, f"it was beyond its last step {seconds:.1f} s after the start")
+    TEST.say(f"it was beyond its last step {seconds:.1f} s after the start")
 
 
 def finish(hosts: Hosts) -> None:
@@ -334,9 +302,9 @@ def finish(hosts: Hosts) -> None:
         hosts.start_learner(rank)
     both = ("learner-0", "learner-1")
     hosts.wait("the end", lambda: all(hosts.ended(name) is not None for name in both), 120, both)
-    check([hosts.ended(name) for name in both] == [0, 0], "both learners ended with 0")
+    TEST.check([hosts.ended(name) for name in both] == [0, 0], "both learners ended with 0")
     done = subprocess.run([*_CHORUS, "audit", str(hosts.folder)], capture_output=True, text=True, timeout=60)
-    check(done.returncode == 0, done.stdout.strip().replace(str(hosts.folder), "audit"))
+    TEST.check(done.returncode == 0, done.stdout.strip().replace(str(hosts.folder), "audit"))
 
 
 if __name__ == "__main__":

@@ -10,28 +10,30 @@ no Slurm can be started it prints `slurm-test: SKIPPED` and why, and ends with 0
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
-import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lab import Lab, LabError, NoLabError
 from redis import RedisError
 
-from chorus.protocol.ledger import Keys
-from chorus.protocol.messages import Member
-from chorus.protocol.runtime.redis import glance, server_time
-
 ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "tests" / "deploy"))
+
+from drive import Drive, DriveError, arguments, holders, told_by_arguments  # noqa: E402  # pyright: ignore[reportAttributeAccessIssue]
+from lab import Lab  # noqa: E402
+
+from chorus.protocol.ledger import Keys  # noqa: E402
+from chorus.protocol.messages import Member  # noqa: E402
+from chorus.protocol.runtime.redis import glance, server_time  # noqa: E402
+
+TEST = Drive("slurm-test")
 STEPS = 1_000_000  # until the test has seen enough; then it sets how many there are
 SETTINGS = (
     *("evaluation.problems=0", "learner.groups_per_step=4", "sampling.group_size=4", "learner.checkpoint_every=3"),
@@ -101,10 +103,10 @@ class Run:
     def wait(self, what: str, ready: Callable[[], Any], deadline_s: float) -> None:
         try:
             self.lab.wait(what, lambda: _now(ready), deadline_s)
-        except LabError as error:
+        except DriveError as error:
             logs = sorted((self.folder / "logs").glob("*.log")) if list(self.runs.glob("*/run.json")) else []
             tail = "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
-            raise LabError(f"{error}\n{tail}") from None
+            raise DriveError(f"{error}\n{tail}") from None
 
 
 def _now(ready: Callable[[], Any]) -> Any:
@@ -115,90 +117,57 @@ def _now(ready: Callable[[], Any]) -> Any:
         return False
 
 
-@contextlib.contextmanager
-def phase(name: str) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    print(f"slurm-test: {time.monotonic() - began:6.1f} s  {name}", flush=True)
-
-
-def check(holds: bool, what: str) -> None:
-    if not holds:
-        raise LabError(f"it does not hold that {what}")
-    print(f"slurm-test:           {what}", flush=True)
-
-
-def _leave(*_: object) -> None:
-    """Through every `finally`, which a second signal does not cut short."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    sys.exit(143)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", type=int, default=0, help="so many generators of each array are real ones")
-    parser.add_argument("--model", type=Path, help="a model's folder in the starter's place")
-    parser.add_argument("--set", action="append", default=[], help="another value for a key of the recipe")
+    parser = arguments(__doc__, "so many generators of each array are real ones")
     parser.add_argument("--learner-nodes", type=int, default=2)
-    parser.add_argument("--keep", action="store_true", help="leave the folder with all logs")
-    arguments = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
-    began = time.monotonic()
+    asked = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="chorus-slurm-"))
     lab = Lab(scratch)
-    try:
-        with phase("a Slurm of three nodes"):
+
+    def work() -> None:
+        with TEST.phase("a Slurm of three nodes"):
             lab.start()
-        drive(Run(lab, scratch / "runs"), arguments)
-        status = 0
-    except NoLabError as why:
-        print(f"slurm-test: SKIPPED: {why}")
-        status = 0
-    except LabError as error:
-        print(f"slurm-test: FAILED: {error}", file=sys.stderr)
-        status = 1
-    finally:
-        with phase("Slurm stopped"):
-            lab.stop()
-        if arguments.keep:
-            print(f"slurm-test: {scratch}")
+        drive(Run(lab, scratch / "runs"), asked)
+
+    def clean() -> None:
+        lab.stop()
+        if asked.keep:
+            TEST.say(str(scratch))
         else:
             shutil.rmtree(scratch, ignore_errors=True)
-    print(f"slurm-test: {time.monotonic() - began:6.1f} s  in all")
-    return status
+
+    return TEST.run(work, clean, "Slurm stopped")
 
 
-def drive(run: Run, arguments: argparse.Namespace) -> None:
-    with phase("chorus slurm submit: three steps trained over the nodes"):
-        submit(run, arguments)
+def drive(run: Run, asked: argparse.Namespace) -> None:
+    with TEST.phase("chorus slurm submit: three steps trained over the nodes"):
+        submit(run, asked)
     look_around(run)
-    with phase("generators 2 -> 4 by one more array, 4 -> 1 drained"):
+    with TEST.phase("generators 2 -> 4 by one more array, 4 -> 1 drained"):
         resize(run)
-    with phase("a generator preempted by an urgent job; it drains, is queued again and samples"):
+    with TEST.phase("a generator preempted by an urgent job; it drains, is queued again and samples"):
         preempt(run)
-    with phase("the learner's node killed; the job is queued again, the old learner fenced"):
+    with TEST.phase("the learner's node killed; the job is queued again, the old learner fenced"):
         lose_the_learner(run)
-    with phase("the head queued again; its Redis comes back with all that it held"):
+    with TEST.phase("the head queued again; its Redis comes back with all that it held"):
         move_the_head(run)
-    with phase("the run finished; nothing is left in the queue, accounts balanced"):
+    with TEST.phase("the run finished; nothing is left in the queue, accounts balanced"):
         finish(run)
 
 
-def submit(run: Run, arguments: argparse.Namespace) -> None:
+def submit(run: Run, asked: argparse.Namespace) -> None:
     wrapper = run.lab.folder / "chorus"
-    wrapper.write_text(WRAPPER.format(root=ROOT, python=sys.executable, real=arguments.real))
+    wrapper.write_text(WRAPPER.format(root=ROOT, python=sys.executable, real=asked.real))
     wrapper.chmod(0o755)
-    settings = [*SETTINGS, f"run.dir={run.runs}", *arguments.set]
-    if arguments.model:
-        settings.append(f"model.path={arguments.model}")
+    settings = [*SETTINGS, f"run.dir={run.runs}", *asked.set]
+    if asked.model:
+        settings.append(f"model.path={asked.model}")
     else:
         cache = ROOT / "runs" / ".cache"
         built = run.chorus("starter", str(ROOT / "recipes" / "demo.toml"), "--cache", str(cache), deadline_s=400)
         settings.append(f"model.path={built.strip().splitlines()[-1]}")
     words = ["slurm", "submit", str(ROOT / "recipes" / "demo.toml"), "--generators", "2", "--chorus", str(wrapper)]
-    words += ["--learner-nodes", str(arguments.learner_nodes), "--partition", "base"]
+    words += ["--learner-nodes", str(asked.learner_nodes), "--partition", "base"]
     words += ["--generator-partition", "spot", "--preemptible"]
     print(run.chorus(*words, *(word for s in settings for word in ("--set", s))), end="")
     run.wait("three steps", lambda: run.step() >= 3, 120)
@@ -206,33 +175,15 @@ def submit(run: Run, arguments: argparse.Namespace) -> None:
 
 def look_around(run: Run) -> None:
     told = run.chorus("slurm", "status", str(run.folder))
-    print("".join(f"slurm-test:           {line}\n" for line in told.splitlines()), end="")
-    check(len(re.findall(r" RUNNING ", told)) == 4, "a head, a learner and two generators run")
-    password = (run.folder / "slurm" / "redis-password").read_text().strip()
-    token = (run.folder / "slurm" / "reward-token").read_text().strip()
-    holders = [p for p in run.folder.rglob("*") if password in content(p)]
-    named = sorted(str(p.relative_to(run.folder)) for p in holders)
-    check(
-        named == ["config.json", "slurm/redis-password", "slurm/redis.conf"]
-        and all(stat.S_IMODE(p.stat().st_mode) == 0o600 for p in holders),
-        f"the password stands in {', '.join(named)} alone, all of mode 600",
+    TEST.say(told)
+    TEST.check(len(re.findall(r" RUNNING ", told)) == 4, "a head, a learner and two generators run")
+    password, token = ((run.folder / "slurm" / name).read_text().strip() for name in ("redis-password", "reward-token"))
+    TEST.check(
+        holders(run.folder, password) == ["config.json", "slurm/redis-password", "slurm/redis.conf"]
+        and holders(run.folder, token) == ["slurm/reward-token"],
+        "the secrets stand in files of mode 600 alone, in no script and no log",
     )
-    lines = [line for line in command_lines() if password in line or token in line]
-    check(lines == [], "no secret is among any process's arguments")
-
-
-def content(path: Path) -> str:
-    """Nothing of what is no file, or is one no more."""
-    try:
-        return path.read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def command_lines() -> Iterator[str]:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            yield path.read_bytes().decode(errors="replace")
+    TEST.check(told_by_arguments(password, token) == [], "no secret is among any process's arguments")
 
 
 def resize(run: Run) -> None:
@@ -243,7 +194,7 @@ def resize(run: Run) -> None:
     left = [job for array in run.jobs("generator") for job in elements(run, array)]
     run.wait("one element left", lambda: len([j for a in run.jobs("generator") for j in elements(run, a)]) == 1, 30)
     run.further()
-    check(len(left) >= 1, f"one element is in the queue: {left[0]}")
+    TEST.check(len(left) >= 1, f"one element is in the queue: {left[0]}")
 
 
 def elements(run: Run, array: str) -> list[str]:
@@ -260,10 +211,10 @@ def preempt(run: Run) -> None:
     options = ("--parsable", "-p", "urgent", "-w", node, f"--cpus-per-task={cpus}", "--output=/dev/null")
     job = run.lab.call("sbatch", *options, str(urgent)).strip()
     run.wait("the urgent job runs", lambda: run.lab.state(job) == "RUNNING", 60)
-    check(f"gen-{element}" in "".join(before), f"{element} had sampled on {node}")
+    TEST.check(f"gen-{element}" in "".join(before), f"{element} had sampled on {node}")
     run.lab.call("scancel", job)
     run.wait("the generator samples again", lambda: len(run.ready() - before) == 1, 90)
-    check(run.lab.restarts(element) >= 1, f"{element} was queued again under its number")
+    TEST.check(run.lab.restarts(element) >= 1, f"{element} was queued again under its number")
     run.further(deadline_s=90)
 
 
@@ -277,11 +228,13 @@ def lose_the_learner(run: Run) -> None:
     run.wait("the job queued again", lambda: run.lab.restarts(job) > restarts[job], 60)
     run.wait("the learner at work elsewhere", lambda: run.lab.state(job) == "RUNNING", 60)
     now = run.lab.node_of(job)
-    check(node not in now, f"the learner was on n{node} and is on {now}, {time.monotonic() - began:.0f} s later")
+    TEST.check(node not in now, f"the learner was on n{node} and is on {now}, {time.monotonic() - began:.0f} s later")
     run.wait("a learner with a later fence", lambda: run.fence() > fence, 120)
     run.further(3, deadline_s=90)
     moved = run.lab.restarts(head) > restarts[head]
-    check(True, f"steps again after {time.monotonic() - began:.0f} s{'; the head had to move, too' if moved else ''}")
+    TEST.check(
+        True, f"steps again after {time.monotonic() - began:.0f} s{'; the head had to move, too' if moved else ''}"
+    )
     run.lab.start_node(f"n{node}")
     run.wait("three nodes", lambda: all(state in ("idle", "mix", "alloc") for state in run.lab.nodes().values()), 30)
 
@@ -293,7 +246,7 @@ def move_the_head(run: Run) -> None:
     run.wait("the head queued again", lambda: run.lab.restarts(job) > restarts, 60)
     run.wait("the head at work", lambda: run.lab.state(job) == "RUNNING" and run.ready(), 90)
     run.further(3, deadline_s=120)
-    check(True, f"steps again after {time.monotonic() - began:.0f} s")
+    TEST.say(f"steps again after {time.monotonic() - began:.0f} s")
 
 
 def finish(run: Run) -> None:
@@ -306,10 +259,10 @@ def finish(run: Run) -> None:
     run.lab.call("scancel", "--batch", "--signal=TERM", job)  # as before the end of its time
     run.wait("an empty queue", lambda: not run.lab.call("squeue", "-h", may_fail=True).strip(), 120)
     over = (run.folder / "slurm" / "stop").read_text().strip()
-    check(over == "finished", "the run ended by itself, and all its jobs with it")
+    TEST.check(over == "finished", "the run ended by itself, and all its jobs with it")
     told = run.chorus("audit", str(run.folder))
-    check("balanced" in told and "OUT OF" not in told, told.strip().replace(str(run.folder), "audit"))
-    check(run.step() == steps, f"it ended after step {steps}")
+    TEST.check("balanced" in told and "OUT OF" not in told, told.strip().replace(str(run.folder), "audit"))
+    TEST.check(run.step() == steps, f"it ended after step {steps}")
 
 
 if __name__ == "__main__":

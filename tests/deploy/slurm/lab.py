@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from drive import DriveError, NothingHereError
+
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 NODES = ("n1", "n2", "n3")
@@ -63,14 +65,6 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 Preempt
 """
 
 
-class LabError(AssertionError):
-    """Something did not happen, or not in time."""
-
-
-class NoLabError(RuntimeError):
-    """No Slurm can be started here."""
-
-
 class Lab:
     """`env` is what Slurm's commands need. Ends what it started, by id."""
 
@@ -82,7 +76,7 @@ class Lab:
 
     def start(self) -> None:
         if os.geteuid() != 0:
-            raise NoLabError("it needs root: slurmd starts jobs in their owner's name")
+            raise NothingHereError("it needs root: slurmd starts jobs in their owner's name")
         if any(shutil.which(program) is None for program in PROGRAMS):
             _install()
         for name in ("state", "log", "munge", "spool", *(f"spool/{node}" for node in NODES)):
@@ -153,13 +147,13 @@ class Lab:
     # -- commands and what they show ------------------------------------------------------------------
 
     def call(self, *argv: str, deadline_s: float = 60, may_fail: bool = False) -> str:
-        """Standard output of a command. Raises LabError."""
+        """Standard output of a command. Raises DriveError."""
         try:
             done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=deadline_s, check=False)
         except subprocess.TimeoutExpired:
-            raise LabError(f"{' '.join(argv[:4])}: not done after {deadline_s:g} s") from None
+            raise DriveError(f"{' '.join(argv[:4])}: not done after {deadline_s:g} s") from None
         if done.returncode != 0 and not may_fail:
-            raise LabError(
+            raise DriveError(
                 f"{' '.join(argv[:6])} ended with {done.returncode}: {done.stdout[-800:]}{done.stderr[-800:]}"
             )
         return done.stdout
@@ -184,7 +178,7 @@ class Lab:
         return int(told.partition("Restarts=")[2].split()[0]) if "Restarts=" in told else 0
 
     def wait(self, what: str, ready: Callable[[], Any], deadline_s: float) -> Any:
-        """The first true value. Raises LabError where none comes in time."""
+        """The first true value. Raises DriveError where none comes in time."""
         end = time.monotonic() + deadline_s
         while time.monotonic() < end:
             if value := ready():
@@ -193,18 +187,18 @@ class Lab:
         logs = (self.folder / "log").glob("*")
         tail = "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-700:]}" for log in sorted(logs))
         queue = self.call("squeue", "-r", may_fail=True)
-        raise LabError(f"not in time ({deadline_s:g} s): {what}\n{queue}{self.nodes()}\n{tail}")
+        raise DriveError(f"not in time ({deadline_s:g} s): {what}\n{queue}{self.nodes()}\n{tail}")
 
 
 def _install() -> None:
     """Nothing is started by it: the packages' own services are for machines with systemd."""
     if shutil.which("apt-get") is None:
-        raise NoLabError(f"no Slurm here, and no apt-get to install it with: {', '.join(PACKAGES)}")
+        raise NothingHereError(f"no Slurm here, and no apt-get to install it with: {', '.join(PACKAGES)}")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for argv in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
         done = subprocess.run(["apt-get", *argv], env=environment, capture_output=True, text=True, timeout=600)
         if done.returncode != 0:
-            raise NoLabError(f"apt-get {argv[0]}: {(done.stderr.strip().splitlines() or ['no words'])[-1]}")
+            raise NothingHereError(f"apt-get {argv[0]}: {(done.stderr.strip().splitlines() or ['no words'])[-1]}")
 
 
 def _free_ports(n: int) -> list[int]:

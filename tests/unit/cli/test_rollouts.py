@@ -9,7 +9,7 @@ from pathlib import Path
 import msgpack
 import pyarrow.parquet as pq
 import pytest
-from viewedrun import TEXTS, made, viewed_run
+from viewedrun import TEXTS, evaluate, made, viewed_run, write
 
 from chorus.cli.main import main
 from chorus.protocol.run_folder.folder import RunFolder
@@ -73,20 +73,53 @@ def test_what_the_filters_let_through_is_written(run: RunFolder, tmp_path: Path)
     assert main(["rollouts", str(run.path), "--export", str(tmp_path / "out.txt")]) == CANNOT_GO_ON
 
 
-def test_an_older_run_is_converted_and_reads_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def older(tmp_path: Path) -> RunFolder:
+    """Steps 1 and 2 as earlier versions wrote them, and step 3, which a resume has trained since."""
     run = viewed_run(tmp_path / "old", steps=0, problems={"train": ["any"]}, templates={"names": ["abel"]})
     run.rollouts.mkdir()
-    groups = {step: made(step) for step in (1, 2)}
-    for step, step_groups in groups.items():
-        rows = msgpack.packb([[r.entry.id, r.group.encode()] for r in step_groups]) or b""
+    for step in (1, 2):
+        rows = msgpack.packb([[r.entry.id, r.group.encode()] for r in made(step)]) or b""
         (run.rollouts / f"step-{step:06d}.msgpack.gz").write_bytes(gzip.compress(rows))
-    assert main(["rollouts", str(run.path)]) == 0
-    assert "convert it: chorus rollouts" in capsys.readouterr().err
-    assert main(["rollouts", str(run.path), "--convert"]) == 0
-    assert sorted(path.suffix for path in run.rollouts.iterdir()) == [".parquet", ".parquet"]
-    assert [[r.group for r in read_step(at)] for _, at in stored_steps(run)] == [
-        [r.group for r in step_groups] for step_groups in groups.values()
+    write(run, 3)
+    return run
+
+
+def test_older_shards_and_parts_are_read_as_one(older: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(older.path.rglob("*"))
+    assert main(["rollouts", str(older.path), "--sort", "step", "--json"]) == 0
+    page = json.loads(capsys.readouterr().out)
+    assert [(row["step"], row["group"]) for row in page["rollouts"]] == [
+        (step, group) for step in (1, 2, 3) for group in (10 * step, 10 * step, 10 * step + 1, 10 * step + 1)
     ]
-    assert main(["rollouts", str(run.path), "--json"]) == 0
-    page = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (page["total"], page["damaged"]) == (8, {})
+    assert (page["total"], page["damaged"]) == (12, {})
+    assert sorted(older.path.rglob("*")) == before, "nothing of the run is changed"
+
+
+def test_an_older_shard_that_is_damaged_is_named_and_the_others_are_shown(
+    older: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (older.rollouts / "step-000001.msgpack.gz").write_bytes(b"nothing of the kind")
+    assert main(["rollouts", str(older.path), "--json"]) == 0
+    page = json.loads(capsys.readouterr().out)
+    assert (page["total"], list(page["damaged"])) == (8, ["step-000001.msgpack.gz"])
+
+
+def test_an_older_run_is_converted_and_reads_the_same(older: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rollouts", str(older.path), "--convert"]) == 0
+    assert "2 steps converted" in capsys.readouterr().out
+    assert sorted(path.suffix for path in older.rollouts.iterdir()) == [".parquet"] * 3
+    assert [[r.group for r in read_step(at)] for _, at in stored_steps(older)] == [
+        [r.group for r in made(step)] for step in (1, 2, 3)
+    ]
+
+
+def test_the_answers_of_an_evaluation_are_asked_by_the_same_filters(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(run, "before", 0)
+    assert main(["rollouts", str(run.path), "--of", "before", "--greedy", "true", "--level", "1", "--json"]) == 0
+    page = json.loads(capsys.readouterr().out)
+    assert [(row["problem_id"], row["text"], row["staleness"]) for row in page["rollouts"]] == [("p0", TEXTS[0], 1)]
+    assert main(["rollouts", str(run.path), "--of", "after"]) == CANNOT_GO_ON
+    assert "there are before" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,7 +103,8 @@ def test_options_say_what_was_wished(config: RunConfig, tmp_path: Path) -> None:
     assert "#SBATCH --nodes=2\n#SBATCH --gpus-per-node=4\n" in texts["learner.sbatch"]
     assert "#SBATCH --gpus-per-node=2\n" in texts["generator.sbatch"]
     assert "--gpus" not in texts["head.sbatch"]
-    assert "--nnodes 2" in texts["learner.sbatch"]
+    assert "$CHORUS slurm ranks --nnodes 2" in texts["learner.sbatch"]
+    assert '--rdzv-id "$RUN" --rdzv-conf "rank=$SLURM_NODEID"' in texts["learner.sbatch"]
     assert "--nproc-per-node 4" in texts["learner.sbatch"]
     spot = scripts(config, tmp_path, "mine", WISHES[2])
     assert "--partition=spot\n" in spot["generator.sbatch"]
@@ -414,3 +416,12 @@ def test_a_learner_s_lease_falls_to_a_later_start_of_its_job_alone(
             await_free(client, "mine")
         monkeypatch.setenv("SLURM_JOB_ID", "8")
         await_free(client, "mine")
+
+
+def test_a_node_of_the_learner_s_job_hands_its_words_to_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever `--chorus` names: its interpreter is the one that has torch."""
+    words = ["--nnodes", "2", "--rdzv-conf", "rank=1", "-m", "chorus.cli.main", "learner", "--config", "c.json"]
+    called: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, argv: called.append(argv))
+    main(["slurm", "ranks", *words])
+    assert called == [[sys.executable, "-P", "-m", "chorus.deploy.nodes", *words]]

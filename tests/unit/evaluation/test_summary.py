@@ -59,9 +59,11 @@ async def test_a_table_of_sampled_answers_says_how_they_were_drawn(sampled: Path
 
 async def test_accuracy_by_level_is_over_that_levels_problems(sampled: Path) -> None:
     b = summarize(sampled)["benchmarks"]["sums"]
+    low, high = b["by_level"]["0"].pop("interval")
+    assert 0 <= low <= 0.5 <= high <= 1
     assert b["by_level"] == {
         "0": {"problems": 2, "accuracy": pytest.approx(0.5)},
-        "1": {"problems": 1, "accuracy": pytest.approx(0.25)},
+        "1": {"problems": 1, "accuracy": pytest.approx(0.25), "interval": [pytest.approx(0.25)] * 2},
     }
     assert b["by_subject"] == {}
 
@@ -78,8 +80,8 @@ async def test_accuracy_by_subject_is_over_that_subjects_problems_and_every_run(
     await answered(tmp_path, spec(n=2), questions(5, subjects=subjects), Reciter(answer))
     summary = summarize(tmp_path)
     assert summary["benchmarks"]["sums"]["by_subject"] == {
-        "algebra": {"problems": 3, "accuracy": pytest.approx((0 + 1 / 2 + 1) / 3)},
-        "geometry": {"problems": 1, "accuracy": 1.0},
+        "algebra": {"problems": 3, "accuracy": pytest.approx((0 + 1 / 2 + 1) / 3), "interval": [0.0, 1.0]},
+        "geometry": {"problems": 1, "accuracy": 1.0, "interval": [1.0, 1.0]},
     }
     assert "Sums by subject: algebra 0.500 (3), geometry 1.000 (1)" in table(summary)
 

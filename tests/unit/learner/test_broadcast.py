@@ -18,6 +18,7 @@ from chorus.protocol.ledger import Keys, LearnerLedger, LedgerLostError, entries
 from chorus.protocol.messages import Member, SyncOffer, SyncReport, Version
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.redis import RENDEZVOUS
 from chorus.protocol.weights import broadcast, describe, host_store, join_group, new_buckets, plan_buckets
 
 CONFIG = RunConfig.model_validate(
@@ -31,11 +32,17 @@ CONFIG = RunConfig.model_validate(
 
 
 @pytest.fixture
-def broadcaster(client: redis.Redis) -> Iterator[Broadcaster]:
+def broadcaster(client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broadcaster]:
+    monkeypatch.setenv(RENDEZVOUS, f"run {redis_url}")
     LearnerLedger(client, "run")
     broadcaster = Broadcaster(CONFIG, client, "run", "gloo", torch.device("cpu"), LearnerMetrics())
     yield broadcaster
     broadcaster.close()
+
+
+def test_over_gloo_a_learner_listens_nowhere(broadcaster: Broadcaster) -> None:
+    """A store of torch's own tells its keys to whoever asks; the run's Redis asks for a password."""
+    assert (type(broadcaster._store).__name__, broadcaster._store.port) == ("MeetingStore", 0)
 
 
 def test_a_wipe_ends_the_wait_for_the_first_generator(broadcaster: Broadcaster, client: redis.Redis) -> None:

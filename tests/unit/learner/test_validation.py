@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from storedrun import grade, group
 
 from chorus.learner.validation import Evaluation, Evaluations
 from chorus.protocol.config.load import ConfigError, load_config
@@ -126,3 +128,14 @@ def test_validation_without_problems_is_refused_with_the_mend(tmp_path: Path) ->
 def test_the_fixed_template_is_the_papers_where_it_is_trained_and_else_the_first(tmp_path: Path) -> None:
     assert config(tmp_path, names='"abel", "qwen-math"').validation_template == "qwen-math"
     assert config(tmp_path, names='"open-r1", "abel"').validation_template == "open-r1"
+
+
+def test_the_answers_behind_an_evaluation_are_kept_as_rows(tmp_path: Path) -> None:
+    some = evaluations(tmp_path)
+    asked = group(7, "abel", [([1, 2], grade(1.0)), ([3], grade(0.0))]).group
+    fresh = [sample.model_copy(update={"versions": [(1, 4, sample.n_tokens)]}) for sample in asked.samples]
+    some.keep("step-000004", 4, 4, [asked.model_copy(update={"samples": fresh})])
+    rows = pq.read_table(tmp_path / "evaluated" / "step-000004.parquet").to_pylist()
+    assert [(r["step"], r["group"], r["sample"], r["accuracy"], r["staleness"]) for r in rows] == [
+        *((4, 7, 0, 1.0, 0), (4, 7, 1, 0.0, 0))
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 import pytest
-from viewedrun import HOSTILE, TEXTS, viewed_run, write
+from viewedrun import HOSTILE, TEXTS, evaluate, viewed_run, write
 
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.templates.template import Template
 from chorus.viewer.app import create_app
+from chorus.viewer.groups import Words, _prompt
 
 
 def client(app: Any, base: str = "http://127.0.0.1:8200") -> httpx.AsyncClient:
@@ -130,6 +132,71 @@ async def test_a_problem_is_followed_over_the_steps_to_its_first_right_answer(as
     assert [row["pass_rate"] for row in one["groups"]] == [0.5] * 4 + [1.0] * 2
     assert one["first_right"]["step"] == 1
     assert (await ask("problem", id="p1"))["first_right"] is None
+
+
+async def test_each_figure_of_an_evaluation_has_an_interval_and_its_answers(tmp_path: Path) -> None:
+    run = viewed_run(tmp_path / "run", steps=0)
+    for name, step in (("before", 0), ("after", 6)):
+        evaluate(run, name, step)
+    async with client(create_app([run])) as http:
+        before, after = (await http.get("/api/evaluations")).json()["heldout"]
+        cells = {(cell["by"], cell["name"]): cell for cell in before["cells"]}
+        asked = {"of": "before", "level": "1", "greedy": "false"}
+        rows = (await http.get("/api/rollouts", params=asked)).json()["rollouts"]
+        compared = (await http.get("/api/compare", params={"a_of": "before", "b_of": "after"})).json()
+        group = (await http.get("/api/group", params={"of": "before", "step": 0, "group": 1000})).json()
+        for of in ("../before", "step-000004"):
+            assert (await http.get("/api/rollouts", params={"of": of})).status_code == 404
+    # p0, of level 1: one of two right, the greedy one right; p1, of level 2: none
+    assert cells["level", "1"]["sampled"] == {"accuracy": 0.5, "interval": [0.5, 0.5]}
+    assert cells["level", "2"]["greedy"]["accuracy"] == 0.0
+    assert (cells["", ""]["problems"], cells["", ""]["sampled"]["accuracy"]) == (2, 0.25)
+    assert cells["", ""]["sampled"]["interval"] == [0.0, 0.5]
+    assert cells["", ""]["greedy"]["accuracy"] == 0.5
+    assert (before["accuracy"], after["answers"]) == (0.25, True)
+    assert [(row["problem_id"], row["text"]) for row in rows] == [("p0", TEXTS[0]), ("p0", TEXTS[1])]
+    assert (compared["gained"], compared["lost"]) == (1, 0)
+    assert group["timeline"][-1]["what"] == "counted it in evaluation before"
+
+
+async def test_the_answers_behind_a_cell_of_a_suite_come_in_pages(tmp_path: Path) -> None:
+    run = viewed_run(tmp_path / "run", steps=0)
+    folder = run.evaluations / "math-greedy"
+    folder.mkdir(parents=True)
+    with (folder / "answers.jsonl").open("w") as file:
+        for k in range(6):
+            samples = [{"verdict": "correct" if k < 3 else "wrong", "text": f"text {k}"}]
+            line = {"benchmark": "math500", "id": f"m{k}", "run": 0, "level": k % 2, "subject": None}
+            file.write(json.dumps(line | {"samples": samples}) + "\n")
+    async with client(create_app([run])) as http:
+
+        async def ask(**asked: Any) -> tuple[list[str], int]:
+            asked |= {"suite": "math-greedy", "benchmark": "math500"}
+            told = (await http.get("/api/answers", params=asked)).json()
+            return [answer["text"] for answer in told["answers"]], told["total"]
+
+        assert await ask(limit=2, offset=4) == (["text 4", "text 5"], 6)
+        assert await ask(level="0") == (["text 0", "text 2", "text 4"], 3)
+        assert await ask(level="1", verdict="wrong") == (["text 3", "text 5"], 2)
+
+
+def test_a_prompt_shows_what_is_special_a_hint_and_begun() -> None:
+    class Letters(Words):
+        def __init__(self) -> None:
+            self.special = {0}
+            self.templates = {
+                "t": Template(name="t", category="deepseek", system="s", prefill="<think>", answer_place="")
+            }
+
+        def pieces(self, ids: Sequence[int]) -> list[str]:
+            return [PIECES[id] for id in ids]
+
+    PIECES = ["<|im_end|>", "What is 3 + 4?", "\n\n## Hi", "nt.3 and ", "4", "assistant\n", "<think>", "3 and"]
+    row = {"prompt_ids": [1, 2, 3, 4, 0, 5, 6], "template": "t", "hint_ratio": 0.5}
+    marks = [piece["mark"] for piece in _prompt(Letters(), row)]
+    assert marks == ["", "hint", "hint", "hint", "special", "", "prefill"]
+    row = {"prompt_ids": [1, 0, 5, 6, 7], "template": "t", "hint_ratio": 0.5}
+    assert [piece["mark"] for piece in _prompt(Letters(), row)] == ["", "special", "", "prefill", "hint"]
 
 
 async def test_two_ranges_of_steps_are_compared_on_the_same_problems(ask: Any) -> None:
