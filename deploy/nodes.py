@@ -13,6 +13,7 @@ import secrets
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import redis
 from torch.distributed.elastic.rendezvous import (
@@ -59,7 +60,7 @@ class Meeting(RendezvousHandler):
         others = range(1, self._nodes)
         end = time.monotonic() + self._deadline_s
         while True:
-            here = client.mget([self._key(str(rank)) for rank in others]) if self._nodes > 1 else []
+            here: list[Any] = client.mget([self._key(str(k)) for k in others]) if others else []  # type: ignore[assignment]
             if None not in here:
                 for mark in here:
                     client.set(self._key(mark.decode()), group, ex=int(self._deadline_s))

@@ -28,7 +28,7 @@ from chorus.starter import courses, solutions, tokenizer
 from chorus.starter.courses import CHAINS, Course
 from chorus.starter.tokenizer import END_OF_TEXT_ID, END_OF_TURN, END_OF_TURN_ID, build_tokenizer
 
-BATCH = 64  # solutions a step
+PARTS = 2  # of a batch, each of solutions of like length: little padding, and what a layer makes stays in the caches
 THREADS = 2  # fixed, since the order of a sum (and so the weights) depends on it
 IGNORED = -100  # label of positions that carry no loss
 
@@ -43,8 +43,7 @@ def build_starter(
     log: Callable[[str], None] = print,
     course: Course = CHAINS,
 ) -> Path:
-    """The starter policy's folder, `cache_dir/<course>-<hash>`; built when it is not there yet (chains 1-3 min, running
-    totals 5).
+    """The starter policy's folder, `cache_dir/<course>-<hash>`; built when it is not there yet (1-3 min).
 
     `extra_templates` are files or folders as for `load_templates`. The same arguments give the same weights
     on one machine. Two processes may build at once: each builds apart, the first to finish keeps its folder.
@@ -106,22 +105,19 @@ def _train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=course.peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, steps))
     parameters = sum(p.numel() for p in model.parameters())
-    log(f"starter: warming up {parameters:,} parameters for {steps} steps of {BATCH} solutions")
+    log(f"starter: warming up {parameters:,} parameters for {steps} steps of {course.batch} solutions")
     started = time.monotonic()
     model.train()
     for step in range(1, steps + 1):
         prompts, completions = _examples(templates, course, random, sloppy=step > course.exact * steps)
-        ids, labels = _encode(tokenizer, prompts, completions)
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
-        loss.backward()
+        loss = _backward(model, _encode(tokenizer, prompts, completions))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
         if step % 100 == 0 or step == steps:
             seconds = time.monotonic() - started
-            log(f"starter: step {step} of {steps}, loss {loss.item():.3f}, {seconds:.0f} s")
+            log(f"starter: step {step} of {steps}, loss {loss:.3f}, {seconds:.0f} s")
 
 
 def _examples(
@@ -130,7 +126,7 @@ def _examples(
     """A batch of prompts and of the completions to learn."""
     prompts: list[str] = []
     completions: list[str] = []
-    for _ in range(BATCH):
+    for _ in range(course.batch):
         template = random.choice(templates)
         text, completion = course.example(template, random, sloppy)
         prompts.append(render_chatml(template, text))
@@ -140,16 +136,35 @@ def _examples(
 
 def _encode(
     tokenizer: PreTrainedTokenizerFast, prompts: list[str], completions: list[str]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, int64 [batch, tokens]; only the completion and its end carry a label."""
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The batch in parts: token ids and labels, int64 [rows, tokens]; only the completion and its end carry a label."""
     # Encoded apart, as a generator sees them: no token may span prompt and completion.
     encoded = zip(tokenizer(prompts).input_ids, tokenizer(completions).input_ids, strict=True)
-    rows = [(torch.tensor(prompt + completion), len(prompt)) for prompt, completion in encoded]
-    ids = pad_sequence([r for r, _ in rows], batch_first=True, padding_value=END_OF_TEXT_ID)
-    labels = pad_sequence([r for r, _ in rows], batch_first=True, padding_value=IGNORED)
-    for row, (_, prompt_length) in enumerate(rows):
-        labels[row, :prompt_length] = IGNORED
-    return ids, labels
+    rows = sorted(encoded, key=lambda row: len(row[0]) + len(row[1]))
+    return [_padded(rows[k * len(rows) // PARTS : (k + 1) * len(rows) // PARTS]) for k in range(PARTS)]
+
+
+def _padded(rows: list[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = [torch.tensor(prompt + completion) for prompt, completion in rows]
+    labels = [torch.tensor([IGNORED] * len(prompt) + completion) for prompt, completion in rows]
+    return (
+        pad_sequence(ids, batch_first=True, padding_value=END_OF_TEXT_ID),
+        pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+    )
+
+
+def _backward(model: LlamaForCausalLM, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """Add the gradient of the mean loss of all labels; that mean."""
+    total = sum(int((labels != IGNORED).sum()) for _, labels in parts)
+    mean = 0.0
+    for ids, labels in parts:
+        told = labels[:, 1:] != IGNORED
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        logits = model.lm_head(hidden[told])  # the head is asked where there is a label
+        loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][told], reduction="sum") / total
+        loss.backward()
+        mean += loss.item()
+    return mean
 
 
 def _lr_factor(step: int, steps: int) -> float:

@@ -57,6 +57,7 @@ class Course:
     exact: float
     hidden: int
     layers: int
+    batch: int = 64  # solutions a step
 
 
 _CHAINS = list(chain_operands("train"))
@@ -149,8 +150,8 @@ _PROGRAM = "```python\nprint(int(input())"
 _PROGRAM_WORDS = ("Write a program that reads n and prints n", _PROGRAM, ")\n```")
 _CHOICE_WORDS = ("?\n", *(f"\n({letter}) " for letter in "ABCD"))
 CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
-_WORDS = ("What are the totals of ", ", ", "then", "+ ", "- ", "\n+ ", "\n- ", f"\n\n{hints.HEADING}")
-RUNNING = Course("starter-running", _WORDS, _running, steps=900, peak_lr=2e-3, exact=0.5, hidden=128, layers=3)
+_WORDS = ("What are the totals of ", ", then + ", ", then - ", ", ", "+ ", "- ", f"\n\n{hints.HEADING}")
+RUNNING = Course("starter-running", _WORDS, _running, 900, 2e-3, exact=0.5, hidden=128, layers=3, batch=32)
 VERBOSE = Course("starter-verbose", (AGAIN,), _verbose, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
 TWO_HOP = Course("starter-two-hop", (), _two_hop, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
 CODE = Course("starter-code", _PROGRAM_WORDS, _chain_or_program, 700, 2e-3, exact=0.7, hidden=128, layers=3)
