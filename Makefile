@@ -94,7 +94,7 @@ mutants: install  ## break the code in a hundred ways, one by one: the tests mus
 # ONLY=qwen3/gemma2 tries these; LORA= those that also train through adapters.
 LORA ?= llama/qwen2
 models: install  ## every architecture of tests/support/architectures.py through a real vLLM: a row of docs/models.md each
-	$(BIN)/python tests/models/run.py --only "$(ONLY)" --lora "$(LORA)"
+	$(BIN)/python tests/models/run.py --only "$(ONLY)" --lora "$(LORA)" --write
 
 FUZZ ?= 10000
 fuzz: install  ## FUZZ=10000 forged inputs for every decoder, stream and endpoint, and the ledger against its model

@@ -26,7 +26,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
-from vllm.model_executor.model_loader.reload.meta import SKIP_LOAD_TENSORS
+from vllm.model_executor.model_loader.reload.meta import SKIP_LOAD_TENSORS, materialize_layer
 
 from chorus.generator.adapter import Base, Delivery, merge, together
 from chorus.protocol.messages import Tensor
@@ -71,7 +71,9 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         self._on_gpu = False
         self._plan: BucketPlan | None = None
         self._buckets: list[torch.Tensor] = []
+        self._written: set[str] = set()
         self._base: Base | None = None
+        self._merged = False  # what came last was an adapter
         self.in_place: Adapter | None = None
 
     def init_transfer_engine(self, init_info: GroupInfo) -> None:
@@ -94,20 +96,42 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         if self._group is None:
             raise RuntimeError("weights announced before a process group was joined; the agent must init first")
         plan = plan_buckets([Tensor(**t) for t in update_info.tensors], update_info.bucket_bytes)
+        self._merged = update_info.scaling is not None
         if update_info.scaling is not None:
             self._merge(Delivery(update_info.scaling, self._received(plan, update_info.timeout_s)))
         elif self._on_gpu:
-            initialize_layerwise_reload(self.model)
+            self._open()
             self._receive_staged(plan, update_info.timeout_s)
         else:
             if plan != self._plan:  # fresh memory costs about as much as the bytes that come into it
                 self._plan, self._buckets = plan, new_buckets(plan)
             for bucket in self._buckets:
                 broadcast(self._group, bucket, update_info.timeout_s)
-            initialize_layerwise_reload(self.model)
-            model: Any = self.model
-            for tensors in plan.views(self._buckets):
-                model.load_weights(tensors)
+            self._open()
+            self._load(plan)
+            if missed := set(not_loaded(self.model)) - self._written:
+                self._written |= missed
+                self._open()
+                self._load(plan)
+
+    def _load(self, plan: BucketPlan) -> None:
+        model: Any = self.model
+        for tensors in plan.views(self._buckets):
+            model.load_weights(tensors)
+
+    def _open(self) -> None:
+        """Layers wait for their weights, on the meta device; those that a class writes into by itself need memory."""
+        initialize_layerwise_reload(self.model)
+        for layer in map(self.model.get_submodule, self._written):
+            materialize_layer(layer, get_layerwise_info(layer))
+            for parameter in layer.parameters(recurse=False):
+                parameter.data.fill_(float("nan"))
+
+    def _close_written(self) -> None:
+        """Layers into which everything was written count as loaded."""
+        for layer in map(self.model.get_submodule, self._written):
+            if not any(bool(parameter.isnan().any()) for parameter in layer.parameters(recurse=False)):
+                get_layerwise_info(layer).load_numel = 1
 
     def _receive_staged(self, plan: BucketPlan, timeout_s: float) -> None:
         assert self._group is not None
@@ -168,9 +192,11 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
             yield name, tensor
 
     def finish_weight_update(self) -> None:
-        if self._base is not None:
+        if self._merged:
             return  # adapters are merged layer by layer, each to its end
+        self._close_written()
         missed = not_loaded(self.model)
+        self._written |= set(missed)  # the next time they get memory
         finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
             self._repack_heads()

@@ -98,7 +98,7 @@ class VllmEngine:
             *("--max-num-seqs", str(c.generator.max_num_seqs + WEIGHT_CHECKS)),
             *("--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
             *("--weight-transfer-config", json.dumps({"backend": "chorus"})),
-            *(("--worker-extension-cls", "chorus.generator.extension.Told") if c.model.lora else ()),
+            *("--worker-extension-cls", "chorus.generator.extension.Told"),
             *("--enable-scale-out", "--disable-uvicorn-access-log"),
             *(("--distributed-executor-backend", "uni") if self._on_one_core else ()),
             *self._gpu_arguments(),

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from chorus.learner.training.experience import make_experience, minibatches
 from chorus.problems.rendering import Renderer, load_tokenizer
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.load import load_config
+from chorus.protocol.config.lora import LoraSection
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import Version
 from chorus.protocol.metrics.processes import GeneratorMetrics
@@ -40,6 +42,7 @@ from chorus.protocol.runtime.exits import CANNOT_GO_ON
 from chorus.protocol.templates.load import choose_templates
 
 pytestmark = pytest.mark.slow
+LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 SOURCE = "arithmetic:chain?split=heldout"
 MAX_TOKENS = 48
 DEADLINE_S = 60.0
@@ -71,7 +74,7 @@ def _disturb(crew: DistributedTrainer, seed: int) -> None:
 def test_weights_that_came_in_a_sync_are_those_that_answer_greedily_as_transformers_does(
     device: str, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The vLLM of `chorus eval` takes other weights twice, refuses a third lot, and has its own back at last."""
+    """The vLLM of `chorus eval` merges adapters, takes other weights twice, refuses others, has its own at last."""
     own = max(os.sched_getaffinity(0))
 
     @asynccontextmanager
@@ -79,6 +82,7 @@ def test_weights_that_came_in_a_sync_are_those_that_answer_greedily_as_transform
         async with started_vllm(config, log, cores) as engine:
             if device == "cpu":
                 _runs_on(engine, {own})
+            await _adapters_come(engine, policy)
             await _sync_to_and_fro(engine, policy)
             yield engine
 
@@ -102,6 +106,40 @@ def _runs_on(engine: RestartingEngine, cores: set[int]) -> None:
     server = psutil.Process(engine.engine.pid)
     for process in (server, *server.children(recursive=True)):
         assert set(process.cpu_affinity() or ()) == cores, process.cmdline()
+
+
+async def _adapters_come(engine: RestartingEngine, model: Path) -> None:
+    """A tiny one, of which only its receiver can tell that it came; the one before again, which is refused; one that
+    can't be overlooked; none at last."""
+    config = config_for_sync(model)
+    model_section = config.model.model_copy(update={"lora": LoraSection(rank=4)})
+    crew = DistributedTrainer(config.model_copy(update={"model": model_section}), torch.device("cpu"), None)
+    learner = Sender(config, WeightSync(engine.engine, "g", False, GeneratorMetrics()))
+    snapshots = []
+    for step, scale in enumerate((0.0, 1e-6, 0.1), 1):
+        with torch.no_grad():
+            for name, parameter in crew.trainer.policy.named_parameters():
+                if ".lora_B." in name:
+                    parameter.fill_(0.0).add_(scale * torch.randn(parameter.shape))
+        snapshots.append(crew.snapshot(Version(fence=1, step=step), [[5, 6, 7], [8, 9], [10]]))
+    nothing, tiny, large = snapshots
+    report = await learner.sync(tiny)
+    assert report.ok, report.detail
+    [seen] = report.adapters
+    assert tiny.adapter
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in seen.moved} == LAYERS
+    assert seen.checksum == tiny.adapter.checksum
+    before = replace(tiny, version=Version(fence=1, step=3), buckets=nothing.buckets)
+    report = await learner.sync(before)
+    assert not report.ok, "these are another version's"
+    assert "the adapter is another than the one sent" in report.detail
+    assert report.gap_mean < 1e-4, "log-probabilities alone do not show it"
+    for step, snapshot in enumerate((large, nothing), 4):
+        report = await learner.sync(replace(snapshot, version=Version(fence=1, step=step)))
+        assert report.ok, report.detail
+        assert report.gap_mean <= 1e-4
+    assert large.adapter
+    assert max(moved.by for moved in large.adapter.moved.values()) > 0.1
 
 
 async def _sync_to_and_fro(engine: RestartingEngine, model: Path) -> None:

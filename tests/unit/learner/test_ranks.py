@@ -36,7 +36,7 @@ from chorus.protocol.run_folder.checkpoints import Manifest
 from test_ranks import FOLLOWED, OBJECTIVES, config_for, minibatches, outcome_of, snapshot_of, supervised_of
 from leanranks import LEAN, lean_config, lean_outcome
 from pathlib import Path
-rank, world, device = ranks.join()
+rank, world, device = ranks.join("")
 results = {}
 for name in LEAN:
     folder = Path(sys.argv[5]) / name
