@@ -18,6 +18,7 @@ from chorus.deploy.memory import (
     activation_bytes,
     fewest,
     host_bytes,
+    kept_by_each,
     leaner,
     sequences_at_once,
     share_of,
@@ -197,7 +198,9 @@ def _memory(config: RunConfig, model: Model | None, placement: Placement, card_g
     at_once = sequences_at_once(config, model, tensor_parallel, card_gib, share_of(config, placement))
     text += f", and KV cache for {at_once:,.0f} sequences of {config.model.context:,} tokens" if model.shape else ""
     yield f"memory      {text}"
-    yield f"host        {size(host_bytes(config, model, placement.learner_ranks))} of the machine's memory at the start"
+    each = (f"{told} {size(kept)}" for told, kept in kept_by_each(config, model, placement.learner_ranks))
+    yield f"state       a rank could keep less: {'; '.join(each)} (docs/models.md)"
+    yield f"host        {size(host_bytes(config, model, placement.learner_ranks))} of the machine's memory"
     yield from _verdict(config, model, placement, card_gib)
 
 

@@ -134,11 +134,11 @@ def sequences_at_once(config: RunConfig, model: Model, tensor_parallel: int, car
 
 
 def host_bytes(config: RunConfig, model: Model, ranks: int) -> float:
-    """At the start each rank reads the model; later rank 0 holds an export, and two copies to send."""
-    state, lora = state_of(config, model), config.model.lora
-    width = width_of(config) if lora else 4 if config.learner.master == "float32" else 2
-    sent = 0 if lora else 2 * width_of(config)
-    return model.count * max(width * ranks, width + sent) + state.on_hosts
+    """A lone rank reads the whole model, of several each reads its part tensor by tensor; later rank 0 holds two
+    copies to send."""
+    width = width_of(config) if config.model.lora else 4 if config.learner.master == "float32" else 2
+    sent = 0 if config.model.lora else 2 * width_of(config)
+    return model.count * max(width if ranks == 1 else 0, sent) + state_of(config, model).on_hosts
 
 
 def width_of(config: RunConfig) -> int:
@@ -184,12 +184,24 @@ def leaner(config: RunConfig, model: Model, placement: Placement, card_gib: floa
 
     What costs time comes before what costs digits.
     """
+    for told, changed in _lean(config):
+        if found := _least_change(changed, model, placement, card_gib, len(placement.all_gpus)):
+            return replace(found, changes=(*told, *found.changes))
+    return None
+
+
+def kept_by_each(config: RunConfig, model: Model, ranks: int) -> Iterator[tuple[str, float]]:
+    """Every way to keep less, as `--set` takes it, and what a rank's state then takes of its card."""
+    for told, changed in _lean(config):
+        yield " ".join(told), state_of(changed, model).on_cards / ranks
+
+
+def _lean(config: RunConfig) -> Iterator[tuple[tuple[str, ...], RunConfig]]:
     for kept in _LEANER:
         told = {key: value for key, value in kept.items() if getattr(config.learner, key) != value}
-        changed = config.model_copy(update={"learner": config.learner.model_copy(update=told)})
-        if told and (found := _least_change(changed, model, placement, card_gib, len(placement.all_gpus))):
-            return replace(found, changes=(*(f"learner.{key}={value}" for key, value in told.items()), *found.changes))
-    return None
+        if told and not config.learner.model_copy(update=told).fault(config.run.steps, config.model.dtype):
+            changed = config.model_copy(update={"learner": config.learner.model_copy(update=told)})
+            yield tuple(f"learner.{key}={value}" for key, value in told.items()), changed
 
 
 def fewest(config: RunConfig, model: Model, card_gib: float) -> Verdict:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chorus.deploy.hours import Speed, duration, expected
+from chorus.deploy.learner_state import state_of
 from chorus.deploy.memory import GIB, activation_bytes, fewest, verdict, weight_bytes
 from chorus.deploy.placement import place
 from chorus.deploy.shapes import Model, model_of
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGSHIP, SMALL = "recipes/qwen2.5-math-1.5b.toml", "recipes/qwen2.5-0.5b.toml"
 ASYNC = "recipes/qwen2.5-math-1.5b_async.toml"
 CARDS = (24, 80, 141)
+LEAN_CARD = 80
 CHECKPOINTED = "learner.gradient_checkpointing=true"
 
 
@@ -93,6 +95,29 @@ def fewest_table() -> str:
     return "\n".join(rows)
 
 
+_CODED, _HALF, _AWAY = "learner.optimizer=adamw8bit", "learner.master=bfloat16", "learner.offload=optimizer"
+LEAN = (
+    ("adamw", ()),
+    ("adamw8bit", (_CODED,)),
+    ("adamw8bit, bfloat16 master", (_CODED, _HALF)),
+    ("the same, moments on the host", (_CODED, _HALF, _AWAY)),
+    ("adapters of rank 32", ("model.lora.rank=32",)),
+)
+
+
+def lean_table() -> str:
+    """Of every model the learner's state, and the fewest cards of 80 GB, with each way to keep less."""
+    rows = ["| model | " + " | ".join(title for title, _ in LEAN) + " |", "| --- " * (1 + len(LEAN)) + "|"]
+    for name, recipe in MODELS:
+        cells = []
+        for _, settings in LEAN:
+            config, model = _loaded(recipe, f"model.path={name}", *settings)
+            found = fewest(config, model, LEAN_CARD)
+            cells.append(f"{size(state_of(config, model).on_cards)}, {found.cards or 'none'}")
+        rows.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 _MARKS = {"learner.token_budget": "b", "learner.gradient_checkpointing": "c", "generator.gpu_memory": "m"}
 
 
@@ -140,7 +165,7 @@ def sizes_table() -> str:
 
 
 TABLES = {
-    "docs/gpus.md": {"fewest": fewest_table, "machines": machines_table},
+    "docs/gpus.md": {"fewest": fewest_table, "lean": lean_table, "machines": machines_table},
     "deploy/README.md": {"sizes": sizes_table},
 }
 

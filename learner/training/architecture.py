@@ -6,16 +6,30 @@ does between head and logits is told here; whether it is told right, `check_forw
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
+from transformers.models.auto.auto_factory import _get_model_class
 
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.model_folder import model_folder, tensors_of
 
 _TOKENS = 8
-_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # nats, on average
+_TOLERANCE, _HALF_TOLERANCE = 1e-4, 5e-2  # nats, on average; with bfloat16
+
+
+def class_of(path: str) -> tuple[Any, Any]:
+    """The causal language model that transformers has for a folder, and its configuration. Raises OSError or
+    ValueError."""
+    config = AutoConfig.from_pretrained(path)
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ValueError(f"a {config.model_type} is no causal language model")
+    kind: Any = _get_model_class(config, AutoModelForCausalLM._model_mapping)
+    text = getattr(config, "sub_configs", {}).get("text_config")
+    return kind, config.get_text_config() if kind.config_class == text else config
 
 
 def attention_of(path: str, cuda: bool) -> str:
@@ -23,10 +37,7 @@ def attention_of(path: str, cuda: bool) -> str:
 
     transformers' sdpa passes over a soft cap of the scores without a word. Raises OSError or ValueError.
     """
-    config = AutoConfig.from_pretrained(path)
-    model: Any = AutoModelForCausalLM._model_mapping.get(type(config), None)
-    if model is None:
-        raise ValueError(f"a {config.model_type} is no causal language model")
+    model, config = class_of(path)
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
     if model._supports_sdpa and not capped:
         return "sdpa"
@@ -51,23 +62,38 @@ def finish_logits(config: Any, logits: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def check_forward(policy: Any) -> None:
-    """Whether the policy's log-probabilities are the model's own, on some tokens. Raises CannotGoOn.
-
-    Before the model is sharded: afterwards only a policy as a whole can run.
-    """
+def check_forward(policy: Any, half: bool, device: torch.device) -> None:
+    """Whether the policy's log-probabilities are the model's own, on some tokens. Raises CannotGoOn. A collective."""
     hf = policy.hf
-    device, dtype = hf.get_input_embeddings().weight.device, hf.get_input_embeddings().weight.dtype
     ids = (torch.arange(1, _TOKENS + 1, device=device) * 7 % hf.config.get_text_config().vocab_size)[None]
-    ours, _ = policy(ids, torch.arange(_TOKENS - 1, device=device), ids[0, 1:])
-    logits = hf(input_ids=ids, use_cache=False).logits[0, :-1].float() / policy.temperature
-    theirs = torch.log_softmax(logits, -1).gather(-1, ids[0, 1:, None])[:, 0]
-    gap = float((ours - theirs).abs().mean())
-    if not gap <= _TOLERANCE[dtype]:
+    asked = ids, torch.arange(_TOKENS - 1, device=device), ids[0, 1:]
+    gap = float((policy(*asked)[0] - policy(*asked, own=True)[0]).abs().mean())
+    if not gap <= (_HALF_TOLERANCE if half else _TOLERANCE):
         raise CannotGoOn(
             f"model.path {hf.config.name_or_path}: a {hf.config.model_type} model makes its logits in a way that "
             f"Chorus does not know: log-probabilities are off by {gap:.2g} from the model's own; take another model"
         )
+
+
+def check_names(hf: Any, sent: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Whether what travels are tensors of the model's files, from which an engine loads. Raises CannotGoOn.
+
+    An engine passes over a name that it does not know without a word.
+    """
+    stored = dict(tensors_of(model_folder(hf.config.name_or_path)))
+    stored |= {f"{hf.base_model_prefix}.{name}": shape for name, shape in stored.items()}
+    heads = [stored[name] for name in hf.all_tied_weights_keys if name in stored]
+    names: set[str] = set()
+    for name, tensor in sent if stored else ():  # of a folder of pickles nothing is known
+        shape = list(tensor.shape)
+        if name in names or (stored.get(name) != shape and shape not in heads):
+            there = "comes twice" if name in names else f"is {stored[name]} there" if name in stored else "is not there"
+            raise CannotGoOn(
+                f"model.path {hf.config.name_or_path}: an engine can't be sent a {hf.config.model_type} model under "
+                f"the names of its files: {name} {shape} {there}; save the model with the installed transformers, or "
+                "take another one"
+            )
+        names.add(name)
 
 
 def file_tensors(hf: Any, name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:

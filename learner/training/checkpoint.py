@@ -20,13 +20,12 @@ from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
-    get_state_dict,
     set_model_state_dict,
     set_state_dict,
 )
 
 from chorus.learner.training.export import check_export, export
-from chorus.learner.training.lora import is_adapter, merged, write_adapter
+from chorus.learner.training.lora import is_adapter, write_adapter
 from chorus.learner.training.policy import Policy
 from chorus.protocol.run_folder.checkpoints import (
     ADAPTER,
@@ -65,15 +64,12 @@ def save(
     try:
         state_dict_saver.save(state, checkpoint_id=str(path / STATE))
     except CheckpointException as error:  # a BaseException, which nobody expects
-        rank, (cause, _) = next(iter(error.failures.items()))
-        raise RuntimeError(f"{path}: rank {rank} can't write it: {cause}") from cause
-    full = get_state_dict(policy, [], options=StateDictOptions(full_state_dict=True, cpu_offload=True))[0]
+        failed, (cause, _) = next(iter(error.failures.items()))
+        raise RuntimeError(f"{path}: rank {failed} can't write it: {cause}") from cause
+    if policy.lora:
+        write_adapter(policy.hf, policy.lora, path / ADAPTER, write=rank == 0)
+    export(policy, path / EXPORT)
     if rank == 0:
-        tensors = {name.removeprefix("hf."): tensor for name, tensor in full.items()}
-        if policy.lora:
-            write_adapter(policy.hf, policy.lora, tensors, path / ADAPTER)
-            tensors = merged(tensors, policy.lora.scaling)
-        export(policy, tensors, path / EXPORT)
         if check:
             check_export(policy, path / EXPORT)
         write_manifest(path, manifest)

@@ -21,15 +21,20 @@ import msgpack
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 
 from chorus.learner.training import checkpoint
-from chorus.learner.training.architecture import check_forward, file_tensors
+from chorus.learner.training.architecture import check_forward, check_names
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.lora import base_norms, expected
-from chorus.learner.training.policy import Policy, WithoutAdapter, freeze, load_policy, sent_parameters
+from chorus.learner.training.policy import (
+    Policy,
+    WithoutAdapter,
+    as_files_have_it,
+    freeze,
+    load_policy,
+    sent_parameters,
+)
+from chorus.learner.training.sharding import put_parts_back, whole
 from chorus.learner.training.supervised import Supervised, SupervisedStats
 from chorus.learner.training.token_stats import StepStats
 from chorus.learner.training.trainer import Trainer
@@ -108,8 +113,8 @@ class DistributedTrainer:
         self.config = config
         self.device = device
         policy = load_policy(config, device)
-        check_forward(policy)
-        policy = _sharded(policy, config, device)
+        check_forward(policy, config.model.dtype == "bfloat16", device)
+        put_parts_back(policy)
         self.trainer = Trainer(policy, config, device, self._first_reference(policy))
         self.supervised = Supervised(self.trainer, config.supervision, config.run.steps)
         self._reference_is_first = True
@@ -119,6 +124,8 @@ class DistributedTrainer:
         dtype = "float32" if policy.lora else config.model.dtype  # adapters are merged in float32
         self._sent = sent_parameters(policy)
         tensors = [pair for sent in self._sent for pair in sent.tensors.items()]
+        if not policy.lora:
+            check_names(policy.hf, tensors)
         self._plan = plan_buckets(describe(tensors, dtype), config.learner.bucket_bytes)
         self._norms = base_norms(policy.hf) if policy.lora else {}
 
@@ -218,7 +225,7 @@ class DistributedTrainer:
             return None
         if policy.lora:
             return WithoutAdapter(policy)
-        return _sharded(freeze(load_policy(self.config, self.device)), self.config, self.device)
+        return freeze(load_policy(self.config, self.device))
 
     def _save(self, folder: Path, manifest: checkpoint.Manifest, check: bool = False) -> Path:
         """With the reference where it may be another one than the first."""
@@ -251,12 +258,8 @@ class DistributedTrainer:
         buckets = new_buckets(self._plan, pinned=self.device.type == "cuda") if to_host else []
         views = {name: view for bucket in self._plan.views(buckets) for name, view in bucket} if to_host else {}
         for sent in self._sent:
-            full = sent.parameter.full_tensor() if isinstance(sent.parameter, DTensor) else sent.parameter
-            if not to_host:
-                continue
-            whole = sent.name in sent.tensors
-            tensors = {sent.name: full} if whole else file_tensors(self.trainer.policy.hf, sent.name, full)
-            for name, tensor in tensors.items():
+            full = whole(sent.parameter)
+            for name, tensor in as_files_have_it(self.trainer.policy, sent, full).items() if to_host else ():
                 views[name].copy_(tensor, non_blocking=True)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -277,21 +280,6 @@ class DistributedTrainer:
             ]
             rounding += rounded
         return points, fmean(rounding or [0.0])
-
-
-def _sharded(policy: Policy, config: RunConfig, device: torch.device) -> Policy:
-    """Itself, in parts where there are several ranks."""
-    if not dist.is_initialized():
-        return policy
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    half = config.model.dtype == "bfloat16"
-    precision = (
-        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else MixedPrecisionPolicy()
-    )
-    for layer in policy.hf.get_decoder().layers:
-        fully_shard(layer, mesh=mesh, mp_policy=precision)
-    fully_shard(policy, mesh=mesh, mp_policy=precision)
-    return policy
 
 
 def _flatten(s: TrainingSequence) -> list[Any]:

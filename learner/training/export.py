@@ -9,31 +9,98 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, GenerationConfig
 
-from chorus.learner.training.policy import Policy
+from chorus.learner.training.architecture import file_tensors
+from chorus.learner.training.lora import adapted, merged
+from chorus.learner.training.policy import Policy, Sent, as_files_have_it, file_parameters
+from chorus.learner.training.sharding import whole
 from chorus.problems.rendering import load_tokenizer
 from chorus.protocol.run_folder.files import read_json, write_json
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.runtime.model_folder import copy_text_files, model_folder, tensors_of
 
+_FILE_BYTES = 2**30
 _SHOWN = 3  # names of tensors in a message
 _TEXT = "Tom has 3 apples.\n\n  a\tb = 12 + x^2\n    return\nHe"
 
 
-def export(policy: Policy, full: Mapping[str, Any], path: Path) -> None:
-    """Write the folder; `full` are the policy's tensors, unsharded."""
+def export(policy: Policy, path: Path) -> None:
+    """Write the folder. A collective: ranks gather one tensor after another, and rank 0 holds one file's at a time."""
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    parts = [*file_parameters(policy), *_buffers(policy)]
+    adapters = {f"{name}.weight": layer for name, layer in adapted(policy.hf)} if policy.lora else {}
+    files = _files(parts)
+    if first:
+        _write_settings(policy, path)
+        _write_index(files, path)
+    for name, held in files.items():
+        tensors: dict[str, torch.Tensor] = {}
+        for part in held:
+            full = whole(part.parameter.detach())
+            if policy.lora and part.name in adapters:
+                full = merged(adapters[part.name], full, policy.lora.scaling)
+            if first:
+                tensors |= _apart(as_files_have_it(policy, part, full))
+        if first:
+            save_file(tensors, path / name, metadata={"format": "pt"})
+    if first:
+        copy_text_files(model_folder(policy.hf.config.name_or_path), path)
+
+
+def _apart(found: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """On the host; several that are views of one tensor, as a layer's experts are, each with memory of its own."""
+    if len(found) == 1:
+        return {name: tensor.cpu().contiguous() for name, tensor in found.items()}
+    return {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in found.items()}
+
+
+def _buffers(policy: Policy) -> list[Sent]:
+    """Those that files hold."""
+    hf = policy.hf
+    kept = hf.state_dict().keys()
+    return [Sent(name, b, file_tensors(hf, name, b.to("meta"))) for name, b in hf.named_buffers() if name in kept]
+
+
+def _files(parts: list[Sent]) -> dict[str, list[Sent]]:
+    """Which parts stand in which file, by its name."""
+    held: list[list[Sent]] = [[]]
+    room = _FILE_BYTES
+    for part in parts:
+        size = part.parameter.numel() * part.parameter.element_size()
+        if held[-1] and size > room:
+            held.append([])
+            room = _FILE_BYTES
+        held[-1].append(part)
+        room -= size
+    if len(held) == 1:
+        return {"model.safetensors": held[0]}
+    return {f"model-{k:05}-of-{len(held):05}.safetensors": some for k, some in enumerate(held, 1)}
+
+
+def _write_index(files: Mapping[str, list[Sent]], path: Path) -> None:
+    """Which tensor stands in which file, where they are several."""
+    if len(files) > 1:
+        where = {tensor: name for name, held in files.items() for part in held for tensor in part.tensors}
+        size = sum(p.parameter.numel() * p.parameter.element_size() for held in files.values() for p in held)
+        write_json(path / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": where})
+
+
+def _write_settings(policy: Policy, path: Path) -> None:
+    """config.json and generation_config.json, as `save_pretrained` writes them."""
     hf = policy.hf
     try:
         hf.generation_config.validate(strict=True)
     except ValueError:  # transformers would refuse to write it; the model's own file follows, as it is
         hf.generation_config = GenerationConfig()
-    hf.save_pretrained(path, state_dict={name.removeprefix("hf."): tensor for name, tensor in full.items()})
-    copy_text_files(model_folder(hf.config.name_or_path), path)
+    hf.config.dtype = str(hf.dtype).removeprefix("torch.")
+    hf.config.architectures = [type(hf).__name__]
+    hf.config.save_pretrained(path)
+    hf.generation_config.save_pretrained(path)
 
 
 def to_dtype(path: Path, dtype: str) -> None:

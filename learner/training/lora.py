@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch.distributed.tensor import DTensor
 
+from chorus.learner.training.sharding import whole
 from chorus.protocol.config.lora import LoraSection
 from chorus.protocol.runtime.adapters import DOWN, UP, Adapter, Moved, checksum
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -26,11 +26,8 @@ _NAME = "default"
 _SHOWN = 3
 
 
-def add_adapters(hf: Any, section: LoraSection, dtype: torch.dtype, seed: int) -> None:
-    """Put an adapter beside every target; nothing else trains any more. Raises CannotGoOn.
-
-    They begin as nothing: A is drawn from the seed, B is 0.
-    """
+def add_adapters(hf: Any, section: LoraSection, dtype: torch.dtype) -> None:
+    """Put an adapter beside every target, on the meta device; nothing else trains any more. Raises CannotGoOn."""
     from peft import LoraConfig, inject_adapter_in_model
 
     found = _targets(hf, section)
@@ -42,12 +39,25 @@ def add_adapters(hf: Any, section: LoraSection, dtype: torch.dtype, seed: int) -
         )
     hf.requires_grad_(False)
     config = LoraConfig(r=section.rank, lora_alpha=section.alpha, target_modules=_names(found), lora_dropout=0.0)  # type: ignore[arg-type]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(config, hf)
+    with torch.device("meta"):
+        inject_adapter_in_model(config, hf, low_cpu_mem_usage=True)
     for _, layer in adapted(hf):
         for part in (layer.lora_A, layer.lora_B):
             part[_NAME].to(dtype).requires_grad_(True)
+
+
+def first_adapters(hf: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
+    """What A and B of every layer begin as, by the names of the model's parameters: A drawn, B nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {}
+    for name, layer in adapted(hf):
+        for part, held in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):
+            weight = held[_NAME].weight
+            first = torch.zeros(weight.shape)
+            if part == "lora_A":  # peft's: uniform within 1 / sqrt(inputs)
+                torch.nn.init.kaiming_uniform_(first, a=math.sqrt(5), generator=generator)
+            drawn[f"{name}.{part}.{_NAME}.weight"] = first
+    return drawn
 
 
 def adapted(hf: torch.nn.Module) -> Iterator[tuple[str, Any]]:
@@ -89,8 +99,7 @@ def base_norms(hf: torch.nn.Module) -> dict[str, float]:
     """The norm of every weight that an adapter moves. A collective where the model is sharded."""
     norms = {}
     for name, layer in adapted(hf):
-        norm = layer.get_base_layer().weight.float().norm()
-        norms[f"{name}.weight"] = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        norms[f"{name}.weight"] = float(whole(layer.get_base_layer().weight.float().norm()))
     return norms
 
 
@@ -112,34 +121,29 @@ def is_adapter(name: str) -> bool:
     return ".lora_" in name
 
 
-def merged(full: Mapping[str, torch.Tensor], scaling: float) -> dict[str, torch.Tensor]:
-    """A whole model's tensors, adapters apart, as a model without adapters has them: in float32, rounded once."""
-    plain = {}
-    for name, tensor in full.items():
-        if is_adapter(name):
-            continue
-        layer, base, rest = name.partition(".base_layer.")
-        if base and rest == "weight":
-            down, up = (full[f"{layer}.{part}.{_NAME}.weight"].float() for part in ("lora_A", "lora_B"))
-            tensor = (tensor.float() + scaling * (up @ down)).to(tensor.dtype)
-        plain[f"{layer}.{rest}" if base else name] = tensor
-    return plain
+def merged(layer: Any, weight: torch.Tensor, scaling: float) -> torch.Tensor:
+    """An adapted layer's weight, whole, as a model without adapters has it: in float32, rounded once. A collective."""
+    down, up = (whole(part[_NAME].weight.detach()).float() for part in (layer.lora_A, layer.lora_B))
+    return (weight.float() + scaling * (up @ down)).to(weight.dtype)
 
 
-def write_adapter(hf: Any, section: LoraSection, full: Mapping[str, torch.Tensor], path: Path) -> None:
-    """A folder in peft's own format, which `PeftModel.from_pretrained` takes."""
+@torch.no_grad()
+def write_adapter(hf: Any, section: LoraSection, path: Path, write: bool) -> None:
+    """A folder in peft's own format, which `PeftModel.from_pretrained` takes. A collective; one rank writes."""
     from peft import LoraConfig
 
-    path.mkdir(parents=True)
-    names = [name for name, _ in adapted(hf)]
     tensors = {
-        f"base_model.model.{name}.{part}.weight": full[f"{name}.{part}.{_NAME}.weight"].contiguous()
-        for name in names
-        for part in ("lora_A", "lora_B")
+        f"base_model.model.{name}.{part}.weight": whole(held[_NAME].weight).cpu().contiguous()
+        for name, layer in adapted(hf)
+        for part, held in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B))
     }
+    if not write:
+        return
+    path.mkdir(parents=True)
     save_file(tensors, path / "adapter_model.safetensors", {"format": "pt"})
+    names = _names(name for name, _ in adapted(hf))
     config = LoraConfig(
-        r=section.rank, lora_alpha=section.alpha, target_modules=_names(names), lora_dropout=0.0, inference_mode=True,  # type: ignore[arg-type]
+        r=section.rank, lora_alpha=section.alpha, target_modules=names, lora_dropout=0.0, inference_mode=True,  # type: ignore[arg-type]
         base_model_name_or_path=hf.config.name_or_path, task_type="CAUSAL_LM",
     )  # fmt: skip
     config.save_pretrained(str(path))

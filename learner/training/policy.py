@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
-from chorus.learner.training.architecture import attention_of, file_tensors, finish_logits
-from chorus.learner.training.lora import adapter_parameters, add_adapters, switched_off
+from chorus.learner.training.architecture import attention_of, class_of, file_tensors, finish_logits
+from chorus.learner.training.lora import adapter_parameters, add_adapters, first_adapters, is_adapter, switched_off
+from chorus.learner.training.sharding import load_in_parts, put_parts_back, shard
 from chorus.protocol.config.lora import LoraSection
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
@@ -43,6 +44,7 @@ class Policy(torch.nn.Module):
         top: int = 0,
         entropy_gradient: bool = False,
         temperature: torch.Tensor | None = None,
+        own: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities at the sampling temperature, in float32.
 
@@ -51,11 +53,16 @@ class Policy(torch.nn.Module):
             index: [n] flat positions at which the next token is predicted.
             target: [n] next tokens. None: the `top` likeliest instead.
             temperature: [n] at which each was sampled, where that is not the run's for all.
+            own: by the model's own forward pass, logits of all tokens at once: what `check_forward` compares with.
 
         Returns:
             (log-probability of the target [n], entropy [n], with gradient only where `entropy_gradient` asks for
             it), or, without a target, (log-probabilities [n, top], token ids [n, top]).
         """
+        if own and target is not None:
+            logits = self.hf(input_ids=input_ids, use_cache=False).logits.flatten(0, 1)[index].float()
+            logp = torch.log_softmax(logits / self.temperature, dim=-1)
+            return logp.gather(-1, target.unsqueeze(-1)).squeeze(-1), _entropy(logp)
         hidden = self.hf.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
         hidden = hidden.reshape(-1, hidden.shape[-1])[index]
         head = self.hf.get_output_embeddings()
@@ -105,24 +112,44 @@ def _entropy(logp: torch.Tensor) -> torch.Tensor:
 
 
 def load_policy(config: RunConfig, device: torch.device) -> Policy:
-    """The model in the dtype of its master weights; in float32 a bfloat16 run computes under autocast."""
-    path, lora = config.model.path, config.model.lora
-    dtype = getattr(torch, config.model.dtype if lora else config.learner.master)  # beside adapters it never changes
+    """The model in the dtype of its master weights; in float32 a bfloat16 run computes under autocast.
+
+    A collective where there are several ranks: each keeps its part.
+    """
+    path, lora, c = config.model.path, config.model.lora, config.learner
+    dtype = getattr(torch, config.model.dtype if lora else c.master)  # beside adapters it never changes
+    made: list[Policy] = []
+
+    def prepare(hf: Any) -> dict[str, torch.Tensor]:
+        """Adapters and parts, and what adapters begin as."""
+        if lora:
+            add_adapters(hf, lora, getattr(torch, c.master))
+        made.append(Policy(hf, config.sampling.temperature, lora))
+        if dist.is_initialized():
+            shard(made[0], config.model.dtype == "bfloat16", device)
+        return first_adapters(hf, config.run.seed) if lora else {}
+
     try:
-        attention = attention_of(path, device.type == "cuda")
-        hf: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        how = {"dtype": dtype, "attn_implementation": attention_of(path, device.type == "cuda")}
+        if dist.is_initialized():
+            load_in_parts(*class_of(path), path, device, prepare, **how)
+        else:
+            hf: Any = AutoModelForCausalLM.from_pretrained(path, **how)
+            added = {name: value.to(hf.get_parameter(name).dtype) for name, value in prepare(hf).items()}
+            hf.load_state_dict(added, strict=False, assign=True)
+            hf.to(device)
+    except CannotGoOn:
+        raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         what = "no such folder or hub name" if not Path(path).exists() else "no model that can be loaded"
         raise CannotGoOn(
             f"model.path {path}: {what} ({first_line(error)}); give a Hugging Face folder or a hub name"
         ) from None
-    hf.config.use_cache = False
-    if lora:
-        add_adapters(hf, lora, getattr(torch, config.learner.master), config.run.seed)
-    if config.learner.gradient_checkpointing:
-        checkpoint_layers(hf)
-    # What will be sharded goes to the device layer by layer, as FSDP takes it: whole, it might not fit there.
-    return Policy(hf if dist.is_initialized() else hf.to(device), config.sampling.temperature, lora)
+    policy = made[0]
+    policy.hf.config.use_cache = False
+    if c.gradient_checkpointing:
+        checkpoint_layers(policy.hf)
+    return policy
 
 
 class WithoutAdapter:
@@ -160,22 +187,35 @@ def checkpoint_layers(hf: Any) -> None:
 
 @dataclass(frozen=True)
 class Sent:
-    """One parameter of the learner, and the tensors that travel of it, by name: no memory, only shapes."""
+    """One parameter of the learner, and the tensors of it that files have, by name: no memory, only shapes."""
 
     name: str
-    parameter: torch.nn.Parameter
+    parameter: torch.Tensor
     tensors: dict[str, torch.Tensor]
 
 
 def sent_parameters(policy: Policy) -> list[Sent]:
-    """What travels: each parameter as the model's files have it, a tied head as the embedding; or adapters alone."""
+    """What travels: the whole model, or adapters alone."""
     if policy.lora:
         return [Sent(name, p, {name: _shape_of(p)}) for name, p in adapter_parameters(policy.hf)]
+    return file_parameters(policy)
+
+
+def file_parameters(policy: Policy) -> list[Sent]:
+    """The model's parameters as its files have them, adapters apart; a tied head once, as the embedding."""
+    put_parts_back(policy)
     found = []
-    for name, p in policy.hf.named_parameters():
-        found.append(Sent(name, p, file_tensors(policy.hf, name, _shape_of(p))))
+    for own, p in policy.hf.named_parameters():
+        name = own.replace(".base_layer.", ".")
+        if not is_adapter(own):
+            found.append(Sent(name, p, file_tensors(policy.hf, name, _shape_of(p))))
     return found
 
 
-def _shape_of(p: torch.nn.Parameter) -> torch.Tensor:
+def as_files_have_it(policy: Policy, sent: Sent, full: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The same tensors, with what the whole parameter holds."""
+    return {sent.name: full} if sent.name in sent.tensors else file_tensors(policy.hf, sent.name, full)
+
+
+def _shape_of(p: torch.Tensor) -> torch.Tensor:
     return torch.empty(p.shape, dtype=p.dtype, device="meta")

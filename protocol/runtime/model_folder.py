@@ -62,17 +62,21 @@ def load_tokenizer(path: str) -> Tokenizer:
 def tensors_of(folder: Path) -> Iterator[tuple[str, list[int]]]:
     """Name and shape of every tensor in a folder's safetensors, by their headers. Raises CannotGoOn."""
     for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with file.open("rb") as data:
-                length = int.from_bytes(data.read(8), "little")
-                header = json.loads(data.read(min(length, _LONGEST_HEADER)))
-            found = [(name, tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CannotGoOn(
-                f"model.path {folder}: {file.name} holds no weights that can be read ({first_line(error)}); copy it "
-                "anew (one of some 130 bytes is a pointer of Git LFS: `git lfs pull` fetches the file)"
-            ) from None
-        yield from found
+        yield from tensors_in(file)
+
+
+def tensors_in(file: Path) -> list[tuple[str, list[int]]]:
+    """Name and shape of every tensor in one file, by its header. Raises CannotGoOn."""
+    try:
+        with file.open("rb") as data:
+            length = int.from_bytes(data.read(8), "little")
+            header = json.loads(data.read(min(length, _LONGEST_HEADER)))
+        return [(name, tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CannotGoOn(
+            f"model.path {file.parent}: {file.name} holds no weights that can be read ({first_line(error)}); copy it "
+            "anew (one of some 130 bytes is a pointer of Git LFS: `git lfs pull` fetches the file)"
+        ) from None
 
 
 def copy_text_files(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs whose learner keeps less, for one rank and for two: what a step makes, and a resume after it."""
+"""Learners that keep less, for one rank and for two: what a step makes, and a resume after it; models in parts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.distributed import DistributedTrainer
+from chorus.learner.training.export import export
+from chorus.learner.training.policy import load_policy
+from chorus.learner.training.sharding import whole
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.messages import Version
 from chorus.protocol.run_folder.checkpoints import Manifest
 
+PARTS = ("gemma3_text", "qwen3_moe")  # scales and two rotary frequencies that stand in no file; fused experts
 LEAN: dict[str, dict[str, Any]] = {
     "adapters": {"model": {"lora": {"rank": 4}}},
     "moments of 8 bits": {"learner": {"optimizer": "adamw8bit"}},
@@ -43,6 +47,15 @@ def lean_config(model: str, name: str) -> RunConfig:
             "learner": {"token_budget": 40, "lr": 1e-3} | how.get("learner", {}),
         }
     )
+
+
+def parts_of(model: Path, export_to: Path, device: torch.device) -> dict[str, torch.Tensor]:
+    """All that the ranks hold of a model, put together: parameters and buffers, those too that stand in no file."""
+    sections = {"model": {"path": str(model), "dtype": "float32"}, "problems": {"train": ["none"]}}
+    config = RunConfig.model_validate(sections | {"templates": {"names": ["qwen-math"]}})
+    policy = load_policy(config, device)
+    export(policy, export_to)
+    return {name: whole(t.detach()) for name, t in (*policy.hf.named_parameters(), *policy.hf.named_buffers())}
 
 
 def sent_bytes(crew: DistributedTrainer) -> torch.Tensor:

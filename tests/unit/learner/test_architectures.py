@@ -105,3 +105,12 @@ def test_logits_that_are_made_in_a_way_not_known_are_refused_at_the_start(
         CannotGoOn, match=rf"a {name} model makes its logits in a way that Chorus does not know: .+ off by"
     ):
         crew_of(folders[name])
+
+
+def test_names_that_stand_in_no_file_are_refused_at_the_start(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine would pass over them without a word."""
+    monkeypatch.setattr(policies, "file_tensors", lambda _, name, tensor: {name: tensor})
+    with pytest.raises(CannotGoOn, match=r"a mixtral model under the names of its files: .+ is not there;"):
+        crew_of(folders["mixtral"])

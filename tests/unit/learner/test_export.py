@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from chorus.learner.training import export as exports
 from chorus.learner.training.checkpoint import save
 from chorus.learner.training.distributed import DistributedTrainer
 from chorus.learner.training.export import check_export, export
@@ -57,7 +58,7 @@ def exported(policy: Policy, tmp_path: Path) -> Path:
         for parameter in policy.parameters():
             parameter.add_(1.0)
     path = tmp_path / "export"
-    export(policy, policy.state_dict(), path)
+    export(policy, path)
     return path
 
 
@@ -73,6 +74,21 @@ def test_its_family_loads_the_policy_as_it_is_with_all_that_belongs_to_it(
     for name in ("generation_config.json", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"):
         assert (exported / name).read_bytes() == (source / name).read_bytes()
     assert loaded.generation_config.eos_token_id == [2, 0]
+
+
+def test_what_is_too_much_for_one_file_stands_in_several(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 0 holds one file's tensors at a time."""
+    monkeypatch.setattr(exports, "_FILE_BYTES", 3000)
+    export(policy, tmp_path / "export")
+    files = sorted((tmp_path / "export").glob("*.safetensors"))
+    assert len(files) > 3
+    assert all(len(load_file(file)) == 1 or file.stat().st_size < 3000 + 2000 for file in files)
+    check_export(policy, tmp_path / "export")
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "export", dtype=torch.float32)
+    for (name, ours), theirs in zip(policy.hf.named_parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
 
 
 def tensors(folder: Path, change: Any) -> None:

@@ -308,8 +308,8 @@ def test_all_layers_of_a_model_of_fused_experts_are_refused(tmp_path: Path) -> N
     sizes = {"hidden_size": 32, "intermediate_size": 32, "moe_intermediate_size": 16, "head_dim": 16, "vocab_size": 60}
     experts = Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape, **sizes))
     with pytest.raises(CannotGoOn, match=r"the experts of this model are fused tensors, .+ name the targets"):
-        add_adapters(experts, LoraSection(rank=2), torch.float32, 0)
+        add_adapters(experts, LoraSection(rank=2), torch.float32)
     experts.save_pretrained(tmp_path)
     experts.config.name_or_path = str(tmp_path)
-    add_adapters(experts, LoraSection(rank=2, targets=["q_proj"]), torch.float32, 0)
+    add_adapters(experts, LoraSection(rank=2, targets=["q_proj"]), torch.float32)
     assert sum(p.requires_grad for p in experts.parameters()) == 2

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from leanranks import LEAN, lean_config, lean_outcome, save_lean_model, sent_bytes
+from architectures import save_architecture
+from leanranks import LEAN, PARTS, lean_config, lean_outcome, save_lean_model, sent_bytes
+from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from chorus.learner.objectives.objective import TOKEN_STATS
 from chorus.learner.training.batch import TrainingSequence, cut
@@ -34,13 +36,15 @@ from pathlib import Path
 from chorus.learner.training import distributed as ranks
 from chorus.protocol.run_folder.checkpoints import Manifest
 from test_ranks import FOLLOWED, OBJECTIVES, config_for, minibatches, outcome_of, snapshot_of, supervised_of
-from leanranks import LEAN, lean_config, lean_outcome
-from pathlib import Path
+from leanranks import LEAN, PARTS, lean_config, lean_outcome, parts_of
 rank, world, device = ranks.join("")
 results = {}
 for name in LEAN:
     folder = Path(sys.argv[5]) / name
     results[name] = lean_outcome(lean_config(sys.argv[5] + "/model", name), minibatches(), folder, device)
+lean = Path(sys.argv[5])
+for name in PARTS:
+    results[name] = parts_of(lean / name, lean / f"{name}, exported", device)
 for name in OBJECTIVES:  # both ranks make the same calls, so that gradients can be gathered
     results[name] = outcome_of(ranks.DistributedTrainer(config_for(sys.argv[2], int(sys.argv[4]), name), device, None))
 crew = ranks.DistributedTrainer(config_for(sys.argv[2], int(sys.argv[4]), FOLLOWED), device, None)
@@ -187,12 +191,16 @@ def test_two_ranks_equal_one(model: str, whole: dict[str, dict[str, Any]], tmp_p
     script, out = tmp_path / "worker.py", tmp_path / "out.pt"
     script.write_text(WORKER)
     save_lean_model(tmp_path / "lean" / "model")
+    for name in PARTS:
+        save_architecture(name, tmp_path / "lean" / name)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     asked = [str(script), str(ROOT), model, str(out), "40", str(tmp_path / "lean")]
     subprocess.run([*command, *asked], check=True, timeout=180)
     results = torch.load(out, weights_only=True)
     for name in LEAN:
         check_lean(name, results[name], tmp_path / "lean")
+    for name in PARTS:
+        check_parts(results[name], tmp_path / "lean" / name, tmp_path / "lean" / f"{name}, exported")
     for objective in OBJECTIVES:
         check(results[objective], whole[objective])
     loss, weights = results["followed"]
@@ -231,10 +239,27 @@ def check_lean(name: str, results: list[torch.Tensor], folder: Path) -> None:
     config, cpu = lean_config(str(folder / "model"), name), torch.device("cpu")
     loaded = DistributedTrainer(config, cpu, folder / name / "step-000001")
     assert torch.equal(sent_bytes(loaded), first), name
+    merged = AutoModelForCausalLM.from_pretrained(folder / name / "step-000001" / "huggingface", dtype=torch.float32)
+    ids = torch.arange(1, 9)[None]
+    torch.testing.assert_close(merged(ids).logits, loaded.trainer.policy.hf.float()(ids).logits, atol=1e-4, rtol=0)
     if config.learner.master == "float32":  # what is rounded stochastically is drawn rank by rank
         alone = lean_outcome(config, minibatches(), folder / f"{name}, alone", cpu)
         for a, b in zip(results, alone, strict=True):
             torch.testing.assert_close(a.view(torch.float32), b.view(torch.float32), atol=1e-4, rtol=0)
+
+
+def check_parts(found: dict[str, torch.Tensor], model: Path, exported: Path) -> None:
+    """What two ranks hold, each its part, is what transformers loads, and what they export is what was in the files."""
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    expected = dict((*loaded.named_parameters(), *loaded.named_buffers()))
+    assert found.keys() == expected.keys()
+    assert any(name.endswith("inv_freq") for name in found)
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+    before, after = (load_file(folder / "model.safetensors") for folder in (model, exported))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert torch.equal(after[name], tensor), name
 
 
 def test_an_earlier_checkpoint_gives_back_its_weights_and_its_optimizer(model: str, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from chorus.protocol.config.load import load_config
 assert "vllm" in hidden
 model = save_tiny_model(Path({folder!r}) / "model", 16)
 policy = load_policy(load_config(Path({recipe!r}), [f"model.path={{model}}"], {{}}), torch.device("cpu"))
-export(policy, policy.state_dict(), Path({folder!r}) / "export")
+export(policy, Path({folder!r}) / "export")
 check_export(policy, Path({folder!r}) / "export")
 """
 
