@@ -12,6 +12,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from torch.distributed.tensor import DTensor
 
 from chorus.benchmarks.bench import Bench
 from chorus.benchmarks.report import Row, at_most
@@ -49,9 +52,8 @@ def _model(folder: Path, layers: int) -> Path:
     from safetensors.torch import save_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
-        **(_SHAPE | {"num_hidden_layers": layers}), dtype="bfloat16", architectures=["LlamaForCausalLM"]
-    )
+    told: dict[str, Any] = _SHAPE | {"num_hidden_layers": layers}
+    config = LlamaConfig(**told, dtype="bfloat16", architectures=["LlamaForCausalLM"])
     config.save_pretrained(folder)
     with torch.device("meta"):
         shapes = {name: p.shape for name, p in LlamaForCausalLM(config).named_parameters()}
@@ -101,7 +103,7 @@ def _rank(model: str, out: Path) -> None:
 
 
 def _part(policy: Policy) -> int:
-    return sum(4 * p.to_local().numel() for p in policy.parameters())
+    return sum(4 * p.to_local().numel() for p in policy.parameters() if isinstance(p, DTensor))
 
 
 def _largest(policy: Policy) -> int:

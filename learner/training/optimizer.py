@@ -82,7 +82,7 @@ class LeanAdamW(torch.optim.Optimizer):
         **defaults: Any,
     ) -> None:
         super().__init__(parameters, defaults)
-        self.place = (0, 0)
+        self.place: tuple[int, int] = (0, 0)
         self._eight_bit = eight_bit
         self._offload = offload
         self._seed = seed
