@@ -116,8 +116,12 @@ class StoredStep:
 
 def parts(run: RunFolder) -> list[Part]:
     """All parts in the order of their steps; none that a merged one replaces, or a converted one."""
+    return _parts_in(run.rollouts)
+
+
+def _parts_in(folder: Path) -> list[Part]:
     found = []
-    for path in run.rollouts.glob("*"):
+    for path in folder.glob("*"):
         if named := _NAME.fullmatch(path.name):
             first = int(named[1])
             found.append(Part(path, first, int(named[2] or first)))
@@ -215,19 +219,31 @@ def read_step(stored: StoredStep | Path) -> list[Rollout]:
     path = stored.path if isinstance(stored, StoredStep) else stored
     if path.suffix != ".parquet":
         return _read_older(path)
-    rows = read_rows(path)
-    if isinstance(stored, StoredStep):
-        rows = [row for row in rows if row["step"] == stored.step]
+    rows = _rows_of_step(stored) if isinstance(stored, StoredStep) else read_rows(path)
     try:
         return groups_of(rows)
     except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"no rollouts: {type(error).__name__} {error}") from None
 
 
+def _rows_of_step(stored: StoredStep) -> list[Row]:
+    """A step's rows, also where a learner at work has merged its part since it was listed."""
+    path, gone = stored.path, set[Path]()
+    while True:
+        try:
+            return [row for row in read_rows(path) if row["step"] == stored.step]
+        except FileNotFoundError:
+            gone.add(path)
+            now = (part.path for part in _parts_in(path.parent) if part.first <= stored.step <= part.last)
+            path = next(now, path)
+            if path in gone:
+                raise
+
+
 def chosen_at(stored: StoredStep) -> float:
     """When a step had its groups, in unix seconds."""
     if stored.path.suffix == ".parquet":
-        at = next((row["chosen_at"] for row in read_rows(stored.path) if row["step"] == stored.step), None)
+        at = next((row["chosen_at"] for row in _rows_of_step(stored)), None)
         if at is not None:
             return at
     return stored.path.stat().st_mtime

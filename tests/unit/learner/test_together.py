@@ -1,5 +1,6 @@
-"""Every two methods in one run: they train, are killed and go on with balanced accounts, or are refused with a reason.
-docs/methods/together.md has the table, which is read here."""
+"""Every two methods in one run: they train, break off and go on with balanced accounts, or are refused with a reason.
+docs/methods/together.md has the table, which is read here. The model is a list (paperlearner), so what a method does to
+weights is not seen here, but that its turn came is."""
 
 from __future__ import annotations
 
@@ -50,6 +51,22 @@ METHODS: dict[str, Sections] = {
     "GRPO": {"objective": {"name": "grpo", "kl_coefficient": 0.1}},
     "DAPO": {"objective": {"name": "dapo"}},
 }
+# What a run's records say once the method's turn has come; a method with stages is seen by their names.
+SEEN: dict[str, Callable[[list[dict[str, Any]]], bool]] = {
+    "prompt augmentation": lambda records: len({name for r in records for name in r["by_template"]}) > 1,
+    "ReLIFT": lambda records: any(r["supervised_updates"] for r in records),
+    "resets": lambda records: records[-1]["reference_resets"] > 0,
+    "controllers": lambda records: all(r["kl_coefficient"] for r in records),
+    "Short-RL": lambda records: any(r["short_gate"] for r in records),
+    "cosine": lambda records: any(r["cosine_gate"] for r in records),
+    "interleaved": lambda records: any(r["interleaved_gate"] is not None for r in records),
+    "GRPO": lambda records: all(r["kl_coefficient"] for r in records),
+    "DAPO": lambda records: any(r["groups_filtered"] for r in records),
+}
+
+
+class Killed(BaseException):
+    """What no handler of the learner's catches."""
 
 
 def together(first: Sections, second: Sections) -> Sections:
@@ -72,48 +89,44 @@ def refused() -> dict[frozenset[str], str]:
     return {frozenset(cell.strip() for cell in row[:2]): row[2].strip().strip("`") for row in rows[2:]}
 
 
-def trained(client: redis.Redis, model: Path, folder: Path, sections: Sections) -> None:
-    """Two steps, with a kill -9 in the second; then on to the end."""
-    config = config_of(
-        model,
-        folder,
-        **{
-            "run": {"steps": 2},
-            "model": {"path": str(model), "context": 1100},
-            "problems": {"train": [str(folder / "train.jsonl")], "max_prompt_tokens": 1000},
-            "learner": {"groups_per_step": 3, "collect_deadline_s": 5.0, "checkpoint_every": 1},
-        }
-        | sections,
-    )
+def trained(client: redis.Redis, model: Path, folder: Path, sections: Sections) -> list[dict[str, Any]]:
+    """The records of a run that was broken off in its second step and went on to its end, in its last stage."""
+    stages = sections.get("curriculum", {}).get("stages", [])
+    steps = max(2, 2 * len(stages))  # problems are drawn a step ahead, so a stage of one step is trained in two or so
+    common: Sections = {
+        "run": {"steps": steps},
+        "model": {"path": str(model), "context": 1100},
+        "problems": {"train": [str(folder / "train.jsonl")], "max_prompt_tokens": 1000},
+        "learner": {"groups_per_step": 3, "collect_deadline_s": 5.0, "checkpoint_every": 1},
+    }
+    config = config_of(model, folder, **(common | sections))
     row = {"answer": "7", "solution": SOLUTION, "sub_answers": ["3"]}
     rows = [row | {"id": f"p{k}", "problem": f"{k}?", "domain": "xy"[k % 2]} for k in range(12)]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    trainings: list[str] = []
 
-    def killed_in_step_two() -> Callable[[str], None]:
-        seen: list[str] = []
-
-        def hook(name: str) -> None:
-            seen.append(name)
-            if seen.count("trained") == 2:
-                raise KeyboardInterrupt
-
-        return hook
+    def dies_in_step_two(name: str) -> None:
+        trainings.extend([name] if name == "trained" else [])
+        if len(trainings) == 2:
+            raise Killed
 
     def accuracies(index: int) -> tuple[float, ...]:
         return (0.0,) if index % 3 == 1 else (1.0, 0.0)
 
-    learner, _ = start(client, config, folder, killed_in_step_two(), accuracies)
-    with pytest.raises(KeyboardInterrupt):
+    learner, _ = start(client, config, folder, dies_in_step_two, accuracies)
+    with pytest.raises(Killed):
         learner.run()
     learner, parts = start(client, config, folder, accuracies=accuracies)
     learner.run()
     records = RunFolder(folder).records()
-    assert [r["step"] for r in records] == [1, 2]
+    assert [r["step"] for r in records] == list(range(1, steps + 1))
+    assert {stage["name"] for stage in stages} <= {r["stage"] for r in records}
     accounts = parts.ledger.accounts()
     assert accounts.difference == 0
-    ranks = parts.ranks
-    assert isinstance(ranks, PaperRanks)
-    assert len(ranks.trained) == len(set(ranks.trained)) == accounts.durable
+    assert isinstance(parts.ranks, PaperRanks)
+    order = parts.ranks.trained
+    assert len(order) == len(set(order)) == accounts.durable
+    return records
 
 
 @pytest.mark.parametrize("pair", list(combinations(METHODS, 2)), ids="+".join)
@@ -123,7 +136,8 @@ def test_two_methods_train_together_or_are_refused_with_the_reason(
     sections = together(*(METHODS[name] for name in pair))
     reason = refused().get(frozenset(pair))
     if reason is None:
-        trained(client, tiny_model, tmp_path, sections)
+        records = trained(client, tiny_model, tmp_path, sections)
+        assert [name for name in pair if name in SEEN and not SEEN[name](records)] == []
     else:
         with pytest.raises((ValidationError, CannotGoOn), match=re.escape(reason)):
             trained(client, tiny_model, tmp_path, sections)

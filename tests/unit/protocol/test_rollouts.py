@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -147,6 +148,32 @@ def test_a_damaged_part_ends_no_run_that_merges(tmp_path: Path, monkeypatch: pyt
     assert [part.path.name for part in parts(run)] == [
         *("step-000001.parquet", "step-000002.parquet", "steps-000003-000004.parquet")
     ]
+
+
+@pytest.mark.parametrize("listed", ["before", "between"])
+def test_who_listed_the_steps_before_or_during_a_merge_reads_them_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: str
+) -> None:
+    monkeypatch.setattr(rollouts, "MERGED_STEPS", 4)
+    run, replace = RunFolder(tmp_path), rollouts._replace
+    many(run, 6)
+    stored = list(stored_steps(run))
+    before = [(step, read_step(where)) for step, where in stored]
+
+    def seen(hidden: Path, chosen: Sequence[Path]) -> None:
+        chosen[0].unlink()
+        if listed == "between":
+            stored[:] = stored_steps(run)
+            assert [path.path.name[0] for _, path in stored] == [*"____ss"]
+        replace(hidden, chosen)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rollouts, "_replace", seen)
+        merge(run, durable=6)
+    assert [(step, read_step(where)) for step, where in stored] == before
+    assert rollouts.chosen_at(stored[0][1]) > 0
+    with pytest.raises(FileNotFoundError):
+        read_step(rollouts.StoredStep(rollouts.step_file(run, 7), 7))
 
 
 @pytest.mark.parametrize("gone", [0, 2, 4])
