@@ -219,19 +219,19 @@ def read_step(stored: StoredStep | Path) -> list[Rollout]:
     path = stored.path if isinstance(stored, StoredStep) else stored
     if path.suffix != ".parquet":
         return _read_older(path)
-    rows = _rows_of_step(stored) if isinstance(stored, StoredStep) else read_rows(path)
+    rows = _find(stored)[1] if isinstance(stored, StoredStep) else read_rows(path)
     try:
         return groups_of(rows)
     except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"no rollouts: {type(error).__name__} {error}") from None
 
 
-def _rows_of_step(stored: StoredStep) -> list[Row]:
-    """A step's rows, also where a learner at work has merged its part since it was listed."""
+def _find(stored: StoredStep) -> tuple[Path, list[Row]]:
+    """A step's part and rows, also where a learner at work has merged the part since it was listed."""
     path, gone = stored.path, set[Path]()
     while True:
         try:
-            return [row for row in read_rows(path) if row["step"] == stored.step]
+            return path, [row for row in read_rows(path) if row["step"] == stored.step]
         except FileNotFoundError:
             gone.add(path)
             now = (part.path for part in _parts_in(path.parent) if part.first <= stored.step <= part.last)
@@ -242,11 +242,9 @@ def _rows_of_step(stored: StoredStep) -> list[Row]:
 
 def chosen_at(stored: StoredStep) -> float:
     """When a step had its groups, in unix seconds."""
-    if stored.path.suffix == ".parquet":
-        at = next((row["chosen_at"] for row in _rows_of_step(stored)), None)
-        if at is not None:
-            return at
-    return stored.path.stat().st_mtime
+    path, rows = _find(stored) if stored.path.suffix == ".parquet" else (stored.path, [])
+    at = next((row["chosen_at"] for row in rows), None)
+    return path.stat().st_mtime if at is None else at
 
 
 def read_rows(path: Path) -> list[Row]:
