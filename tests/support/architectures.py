@@ -33,6 +33,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "q_lora_rank": 32, "kv_lora_rank": 32, "qk_rope_head_dim": 32, "qk_nope_head_dim": 32, "v_head_dim": 32,
         "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_group": 1, "topk_group": 1,
         "first_k_dense_replace": 1, "num_key_value_heads": 2, "routed_scaling_factor": 2.0, "head_dim": 32,
+        "topk_method": "noaux_tc", "scoring_func": "sigmoid",  # as published folders say, and vLLM asks
     },
     "ernie4_5": {},
     "exaone4": _SLIDING,
@@ -54,7 +55,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "residual_multiplier": 0.5, "attention_multiplier": 0.1,
     },
     "hunyuan_v1_dense": {},
-    "lfm2": {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+    "lfm2": {
+        "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False,
+        "conv_dim": 64, "block_dim": 64,  # as published folders say, and vLLM asks
+    },
     "llama": {},
     "llama, tied": _TIED,
     "mistral": {"sliding_window": 16},
