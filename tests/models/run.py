@@ -73,6 +73,8 @@ def _seen(run: str) -> tuple[str, bool]:
     last = said.rpartition("\n")[2]
     if not process.exitcode and last.startswith("seen: "):
         return last.removeprefix("seen: "), True
+    if not process.exitcode and last.startswith("refused: "):
+        return f"{last} | | ", True
     print(said[-3000:], file=sys.stderr, flush=True)
     return f"**{last[:300].replace('|', '/')}** | | ", False
 
@@ -102,12 +104,17 @@ async def _one(name: str, how: str) -> None:
     from chorus.protocol.messages import Version
     from chorus.protocol.metrics.processes import GeneratorMetrics
     from chorus.protocol.run_folder.checkpoints import Manifest
+    from chorus.protocol.runtime.exits import CannotGoOn
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         model = save_architecture(name, Path(folder) / "model")
         config, device = _config(model, how), torch.device("cpu")
-        crew = DistributedTrainer(config, device, None, check_exports=True)
+        try:
+            crew = DistributedTrainer(config, device, None, check_exports=True)
+        except CannotGoOn as error:
+            print(f"refused: {str(error).partition(': ')[2]}", flush=True)
+            return
         for _ in range(2):
             _step(crew)
         saved = crew.save(Path(folder), Manifest(2, 0, {}))
