@@ -59,7 +59,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "hunyuan_v1_dense": {},
     "lfm2": {
         "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False,
-        "conv_dim": 64, "block_dim": 64,  # as published folders say, and vLLM asks
+        "conv_dim": 64, "block_dim": 64, **_TIED,  # as published folders say, and vLLM asks
     },
     "llama": {},
     "llama, tied": _TIED,
