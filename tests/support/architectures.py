@@ -34,7 +34,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "deepseek_v3": {
         "q_lora_rank": 32, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 32, "v_head_dim": 32,
         "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_group": 1, "topk_group": 1,
-        "first_k_dense_replace": 1, "num_key_value_heads": 2, "routed_scaling_factor": 2.0, "head_dim": 32,
+        "first_k_dense_replace": 1, "num_key_value_heads": 2, "routed_scaling_factor": 2.0, "head_dim": 64,
         "topk_method": "noaux_tc", "scoring_func": "sigmoid",  # as published folders say, and vLLM asks
     },
     "ernie4_5": {},
