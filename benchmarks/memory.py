@@ -1,8 +1,8 @@
-"""Memory of a learner's ranks: what a start and a checkpoint add to that of a process that has imported everything.
+"""Memory of a learner's ranks: by what it grows while a model is loaded, then in a forward pass, and in an export.
 
 A random model of half a billion parameters, in bfloat16 as hubs have them, is loaded in float32 by two and by four
-ranks over gloo. Peaks are the kernel's (VmHWM), files that are mapped included. A rank may take 1.3 times its part and
-the largest layer: what is no layer, the embedding above all, or one decoder layer.
+ranks over gloo, which have imported everything. Peaks are the kernel's (VmHWM), files that are mapped included. Loading
+may take 1.3 times a rank's part and the largest layer: what is no layer, the embedding above all, or a decoder layer.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ def measure(bench: Bench) -> Iterator[Row]:
         out = bench.folder / f"{ranks} ranks"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         subprocess.run([*command, "-m", __name__, str(model), str(out)], check=True, timeout=_LIMIT_S)
-        for what in ("start", "checkpoint"):
-            found = [json.loads((out / f"{rank}.json").read_text()) for rank in range(ranks)]
-            grown, part, layer = (max(rank[key] for rank in found) for key in (what, "part", "layer"))
-            note = f"{ranks} ranks, {part:,.0f} MiB of parameters each; the largest layer is {layer:,.0f} MiB"
-            name = f"memory of a rank: growth at its {what} less the largest layer / its part, {ranks} ranks"
-            if what == "checkpoint":  # on top of the part, which stands there: the optimizer has not stepped
-                name = f"memory of a rank: growth at its first checkpoint, {ranks} ranks"
-                yield Row(name, "MiB", [grown], [], None, note)
-            else:
-                yield Row(name, "MiB", [grown - layer], [part], GOAL, f"{note}; it grew by {grown:,.0f} MiB")
+        found = [json.loads((out / f"{rank}.json").read_text()) for rank in range(ranks)]
+        most = {key: max(rank[key] for rank in found) for key in found[0]}
+        part, layer = most["part"], most["layer"]
+        note = f"{ranks} ranks, {part:,.0f} MiB of parameters each; the largest layer is {layer:,.0f} MiB"
+        name = "memory of a rank: growth while it loads, less the largest layer / its part"
+        said = f"{note}; it grew by {most['load']:,.0f} MiB"
+        yield Row(f"{name}, {ranks} ranks", "MiB", [most["load"] - layer], [part], GOAL, said)
+        for what in ("forward pass", "export"):
+            name = f"memory of a rank: growth at its first {what}, {ranks} ranks"
+            yield Row(name, "MiB", [most[what]], [], None, note)
 
 
 def _model(folder: Path, layers: int) -> Path:
@@ -79,8 +79,10 @@ def _rank(model: str, out: Path) -> None:
     import torch
     import torch.distributed as dist
 
-    from chorus.learner.training import distributed
+    from chorus.learner.training import architecture, distributed
     from chorus.learner.training.export import export
+    from chorus.learner.training.policy import load_policy
+    from chorus.learner.training.sharding import put_parts_back
     from chorus.protocol.config.run import RunConfig
 
     torch.set_num_threads(1)
@@ -88,13 +90,17 @@ def _rank(model: str, out: Path) -> None:
     sections = {"model": {"path": model, "dtype": "float32"}, "problems": {"train": ["any"]}}
     config = RunConfig.model_validate(sections | {"templates": {"names": ["qwen-math"]}})
     dist.all_reduce(torch.ones(1))
+    architecture.class_of(model)
     before = _begin()
-    crew = distributed.DistributedTrainer(config, device, None)
-    found = {"start": _status("VmHWM") - before}
-    policy = crew.trainer.policy
+    policy = load_policy(config, device)
+    found = {"load": _status("VmHWM") - before}
+    before = _begin()
+    architecture.check_forward(policy, False, device)
+    found["forward pass"] = _status("VmHWM") - before
+    put_parts_back(policy)
     before = _begin()
     export(policy, out / "export")
-    found["checkpoint"] = _status("VmHWM") - before
+    found["export"] = _status("VmHWM") - before
     found |= {"part": _part(policy) / 2**20, "layer": _largest(policy) / 2**20}
     out.mkdir(exist_ok=True)
     (out / f"{rank}.json").write_text(json.dumps(found))
