@@ -33,7 +33,6 @@ HARMFUL: dict[str, str] = {
         ("TORCHELASTIC_*", "PET_*"), "torchrun's own state and its options: ours would take them for its own"
     ),
     **dict.fromkeys(("ACCELERATE_*", "FSDP_*"), "accelerate's launcher: rank 0 alone would load the weights"),
-    "VLLM_API_KEY": "the agent's calls to its own server would be refused (401)",
     "VLLM_DP_*": "another engine's data-parallel group",
     "VLLM_PORT": "two replicas would race for one port, and a Kubernetes service called vllm sets it to an address",
     **dict.fromkeys(
