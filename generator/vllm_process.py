@@ -65,31 +65,32 @@ def _answer(engine: Sampler, message: dict[str, Any]) -> bytes:
     return b"" if result is None else frame({"call": number, "ok": result})
 
 
+def started(arguments: Sequence[str]) -> Vllm:
+    from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    # The asynchronous engine's parser loads the plugins, and with them our receiver.
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(prog="vllm"))
+    args = EngineArgs.from_cli_args(parser.parse_args(list(arguments)))
+    args.disable_log_stats = True
+    # The offline defaults: a step takes in more prompt tokens, since nobody waits for a first token.
+    return Vllm(LLMEngine.from_engine_args(args, usage_context=UsageContext.LLM_CLASS))
+
+
 class Vllm:
     """vLLM's engine, its core in this process: nothing of a token leaves it before its group is finished.
 
     A pause is not to step: what is under way stays where it is.
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.utils.argparse_utils import FlexibleArgumentParser
-        from vllm.v1.engine.llm_engine import LLMEngine
-
-        # The asynchronous engine's parser loads the plugins, and with them our receiver.
-        parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(prog="vllm"))
-        args = EngineArgs.from_cli_args(parser.parse_args(list(arguments)))
-        args.disable_log_stats = True
-        # The offline defaults: a step takes in more prompt tokens, since nobody waits for a first token.
-        self._engine: Any = LLMEngine.from_engine_args(args, usage_context=UsageContext.LLM_CLASS)
-        self._core: Any = self._engine.engine_core.engine_core
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._core: Any = engine.engine_core.engine_core
         self._requests: dict[int, str] = {}  # calls under way, by vLLM's own names
         self._finished: list[Any] = []  # by a pause
         self._paused = False
-        self._params: Any = SamplingParams
-        self._final = RequestOutputKind.FINAL_ONLY
 
     @property
     def world_size(self) -> int:
@@ -105,7 +106,8 @@ class Vllm:
             outputs += self._engine.step()
         for output in outputs:
             number = int(output.request_id)
-            del self._requests[number]
+            if self._requests.pop(number, None) is None:
+                continue  # given up after the pause that finished it
             yield {"call": number, **_group(output)}
 
     def call(self, number: int, do: str, **what: Any) -> dict[str, Any] | None:
@@ -134,10 +136,13 @@ class Vllm:
         return {}
 
     def _generate(self, number: int, prompt: bytes, sampling: dict[str, Any]) -> None:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
         most = self._engine.vllm_config.scheduler_config.max_num_seqs
         if sampling.get("n", 1) > most:
             raise ValueError(f"{sampling['n']} samples, more than the {most} that run at once")
-        params = self._params(detokenize=False, flat_logprobs=True, output_kind=self._final, **sampling)
+        kind = RequestOutputKind.FINAL_ONLY
+        params = SamplingParams(detokenize=False, flat_logprobs=True, output_kind=kind, **sampling)
         (rendered,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": unpack_ids(prompt).tolist()}])
         self._requests[number] = self._engine.add_request(str(number), rendered, params)
 
@@ -186,7 +191,7 @@ def _group(output: Any) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> int:
     with socket.socket(socket.AF_UNIX) as agent:
         agent.connect(argv[0])
-        engine = Vllm(argv[1:])
+        engine = started(argv[1:])
         agent.sendall(frame({"call": HELLO, "ok": {"world_size": engine.world_size}}))
         serve(agent, engine)
     return 0

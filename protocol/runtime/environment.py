@@ -1,6 +1,6 @@
 """Which variables of the environment a child process gets: all of them, less what is known to harm it.
 
-A cluster's environment is made for other programs: a rank of another job's, a key of another vLLM's. What a run needs
+A cluster's environment is made for other programs: a rank of another job's, a port of another vLLM's. What a run needs
 of it (the network's interfaces, proxies, certificates, libraries) must come through. So both lists are here, by name or
 by the beginning of a name; docs/operations.md shows the same two, with the reasons. What stands in neither passes.
 

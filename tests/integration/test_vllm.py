@@ -88,6 +88,7 @@ def test_weights_that_came_in_a_sync_are_those_that_answer_greedily_as_transform
             await _adapters_come(engine, policy)
             await _sync_to_and_fro(engine, policy)
             yield engine
+            await _given_up_is_sampled_no_further(engine)
             await _stopped_is_found(engine, monkeypatch)
 
     monkeypatch.setattr("chorus.cli.evaluate.eval.started_vllm", synced)
@@ -110,6 +111,25 @@ def _runs_on(engine: RestartingEngine, cores: set[int]) -> None:
     process = psutil.Process(engine.engine.pid)
     assert process.children(recursive=True) == [], "the model in a process of its own costs an exchange a token"
     assert set(process.cpu_affinity() or ()) == cores
+
+
+async def _given_up_is_sampled_no_further(engine: RestartingEngine) -> None:
+    """Whoever waited for it is gone, in the middle of a sequence: the engine's process has nothing to do."""
+    assert isinstance(engine.engine, VllmEngine)
+    assert engine.engine.pid is not None
+    process = psutil.Process(engine.engine.pid)
+    limit = engine.engine.config.model.context - 1
+    dropped = [asyncio.create_task(engine.engine.generate([5], 8, 1.0, limit, DEADLINE_S)) for _ in range(8)]
+    await asyncio.sleep(0.05)
+    for task in dropped:
+        task.cancel()
+    await asyncio.wait(dropped)
+    assert all(task.cancelled() for task in dropped), "too late to give up"
+    await engine.engine.resume(DEADLINE_S)  # answered behind all of them
+    before = process.cpu_times()
+    await asyncio.sleep(0.5)
+    after = process.cpu_times()
+    assert after.user + after.system - before.user - before.system <= 0.1
 
 
 async def _stopped_is_found(engine: RestartingEngine, patch: pytest.MonkeyPatch) -> None:

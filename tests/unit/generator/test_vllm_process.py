@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import deque
+from enum import Enum
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standin import GROUP, StandIn, served
 
-from chorus.generator.vllm_process import serve
+from chorus.generator.vllm_process import Vllm, serve
 from chorus.generator.wire import Frames, frame
 
 MESSAGES = st.lists(st.fixed_dictionaries({"call": st.integers(0, 2**40), "ok": st.binary(max_size=300)}), max_size=5)
@@ -87,3 +90,46 @@ def test_an_agent_that_is_gone_ends_the_loop_whatever_is_under_way() -> None:
     loop.join(10)
     assert not loop.is_alive()
     theirs.close()
+
+
+class PauseState(Enum):
+    """As in vLLM."""
+
+    UNPAUSED = 0
+    PAUSED_ALL = 2
+
+
+class Device:
+    """In the place of vLLM's engine on a GPU: steps that have begun end later, `ends` says with which calls each."""
+
+    def __init__(self, *ends: list[int]) -> None:
+        self.batch_queue = deque(ends)
+        self.done: list[str] = []
+        self.scheduler = SimpleNamespace(
+            pause_state=PauseState.UNPAUSED, set_pause_state=lambda to: self.done.append(to.name)
+        )
+        self.engine_core = SimpleNamespace(engine_core=self)
+
+    def step(self) -> list[Any]:
+        self.done.append("step")
+        return [SimpleNamespace(request_id=str(number), outputs=[]) for number in self.batch_queue.popleft()]
+
+    def pause_scheduler(self, mode: str, clear_cache: bool) -> None:
+        assert not self.batch_queue, "the device is at work"
+        self.done.append(f"{mode}, {clear_cache}")
+
+    def abort_request(self, requests: list[str], internal: bool) -> None:
+        self.done.append(f"abort {requests}")
+
+
+def test_a_pause_takes_in_what_a_device_has_under_way_and_a_group_given_up_meanwhile_is_nobody_s() -> None:
+    device = Device([1], [], [2, 3])
+    engine = Vllm(device)
+    engine._requests = {number: f"request {number}" for number in (1, 2, 3, 4)}
+    engine.call(5, "pause", clear_cache=True)
+    assert device.done == ["PAUSED_ALL", "step", "step", "step", "keep, True"]
+    engine.call(2, "abort")
+    assert engine.busy, "what the pause finished waits to be told"
+    assert [answer["call"] for answer in engine.step()] == [1, 3]
+    assert not engine.busy, "call 4 stands still"
+    assert device.done[5:] == ["abort ['request 2']"], "no step in a pause"
