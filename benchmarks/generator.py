@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 from chorus.benchmarks.bench import Bench
 from chorus.benchmarks.fleet import Fleet, completion_tokens, open_fleet
@@ -58,12 +59,14 @@ def _compare(bench: Bench, name: str, model: Path) -> Iterator[Row]:
                     alone.append(offline.generate(tasks))
                 bench.say(f"path {path[-1]:,.0f}, offline {alone[-1].tokens / alone[-1].seconds:,.0f} tokens/s")
     each = ", ".join(f"{who} {1000 * ms / tokens:.1f}" for who, ms in work.most_common() if ms)
+    each += f", offline {1e6 * sum(r.cpu_s for r in alone) / sum(r.tokens for r in alone):.1f}"
     at_once = f"{groups} groups of {config.sampling.group_size}, {config.groups_in_flight} at once"
     peer = [r.tokens / r.seconds for r in alone]
     yield Row(f"generator: path / offline, {name}", "tokens/s", path, peer, GOAL, f"{at_once}; us a token: {each}")
-    # What is not the model's: with a model that takes no time at all, the core would be full with this.
+    # What is not the model's: beside a GPU, whose model takes none of it, the core would be full with this.
     host = [1e6 * (r.cpu_s - r.model_s) / r.tokens for r in alone]
-    yield Row(f"generator: offline, processor time beside the model, {name}", "us a token", host)
+    full = f"the core is full at {1e6 / median(host):,.0f} tokens/s"
+    yield Row(f"generator: offline, processor time beside the model, {name}", "us a token", host, note=full)
 
 
 def through_the_path(fleet: Fleet, groups: int) -> tuple[int, float]:

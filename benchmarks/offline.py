@@ -91,7 +91,7 @@ def main() -> None:
 
     link = socket.socket(socket.AF_UNIX)
     link.connect(sys.argv[1])
-    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    parser: Any = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
     llm: Any = LLM(**vars(EngineArgs.from_cli_args(parser.parse_args(sys.argv[2:]))))
     in_model = _timed(llm.llm_engine.model_executor)
     link.sendall(frame({}))

@@ -72,7 +72,7 @@ def started(arguments: Sequence[str]) -> Vllm:
     from vllm.v1.engine.llm_engine import LLMEngine
 
     # The asynchronous engine's parser loads the plugins, and with them our receiver.
-    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(prog="vllm"))
+    parser: Any = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(prog="vllm"))
     args = EngineArgs.from_cli_args(parser.parse_args(list(arguments)))
     args.disable_log_stats = True
     # The offline defaults: a step takes in more prompt tokens, since nobody waits for a first token.
