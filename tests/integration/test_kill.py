@@ -7,6 +7,7 @@ tests are steps of one story, in order, on the same run; the last one reads the 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -53,6 +54,14 @@ def learners(run: LiveRun) -> list[psutil.Process]:
     return [p for p in run.processes("learner") if "dying_learner.py" in " ".join(p.cmdline())]
 
 
+def open_to_callers(*processes: psutil.Process) -> list[str]:
+    """Unix sockets on which any of them waits for somebody to connect."""
+    held = {os.path.realpath(fd) for p in processes for fd in Path(f"/proc/{p.pid}/fd").iterdir()}
+    inodes = {name.rpartition("socket:")[2].strip("[]") for name in held}
+    sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return [" ".join(s) for s in sockets if int(s[3], 16) & 0x10000 and s[6] in inodes]
+
+
 def trained_with(run: LiveRun, generator: str) -> int:
     """Groups of this generator in the steps so far."""
     whole = list(stored_steps(RunFolder(run.folder)))[:-1]  # the last one may be half written
@@ -95,8 +104,10 @@ def test_vllm_s_control_has_no_name_and_nothing_of_the_run_can_be_reached_from_a
     story: LiveRun, other_host: OtherHost
 ) -> None:
     (engine,) = story.processes(VLLM)
-    (control,) = [c for c in engine.net_connections("unix") if c.laddr or c.raddr]
-    assert not Path(control.laddr or control.raddr).exists(), "nobody else can come"
+    (agent,) = story.processes("generator", "gen-0")
+    (control,) = [c.laddr for c in agent.net_connections("unix") if c.laddr]
+    assert not Path(control).parent.exists(), "nobody else can come"
+    assert open_to_callers(agent, engine) == []
     assert {c.laddr.ip for c in engine.net_connections("inet") if c.status == psutil.CONN_LISTEN} <= {
         "127.0.0.1",
         "::1",
