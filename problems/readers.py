@@ -122,9 +122,10 @@ def json_rows(path: Path) -> Iterator[Row]:
                 (f"{path}:row {number}", {"id": key} | row) for number, (key, row) in enumerate(found.items(), 1)
             )
             return
-        if len(lists) > 1 and len(lists) == len(found):
+        elif len(lists) > 1 and len(lists) == len(found):
             raise ValueError(f"problems {path}: holds several lists ({names}); save each as a file of its own")
-        found = next(iter(lists.values())) if len(lists) == 1 and "problem" not in found else [found]
+        else:
+            found = next(iter(lists.values())) if len(lists) == 1 and "problem" not in found else [found]
     if not isinstance(found, list):
         raise ValueError(f"problems {path}: holds {found!r:.40}, where a list of rows was expected; mend the file")
     for number, row in enumerate(found, 1):
