@@ -112,24 +112,23 @@ def json_rows(path: Path) -> Iterator[Row]:
         place = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"problems {path}: not valid JSON: {error.msg} ({place}); mend the file") from error
     if isinstance(found, dict):
-        lists = {key: rows for key, rows in found.items() if isinstance(rows, list) and rows}
-        lists = {key: rows for key, rows in lists.items() if isinstance(rows[0], dict)}
-        names = ", ".join(list(found)[:10])
-        if _holds_columns(found):
-            raise ValueError(f"problems {path}: holds columns ({names}), not rows; save it as a list of rows")
-        if _holds_keyed_rows(found):
-            yield from (
-                (f"{path}:row {number}", {"id": key} | row) for number, (key, row) in enumerate(found.items(), 1)
-            )
-            return
-        elif len(lists) > 1 and len(lists) == len(found):
-            raise ValueError(f"problems {path}: holds several lists ({names}); save each as a file of its own")
-        else:
-            found = next(iter(lists.values())) if len(lists) == 1 and "problem" not in found else [found]
+        found = _rows_within(found, path)
     if not isinstance(found, list):
         raise ValueError(f"problems {path}: holds {found!r:.40}, where a list of rows was expected; mend the file")
     for number, row in enumerate(found, 1):
         yield f"{path}:row {number}", row
+
+
+def _rows_within(found: dict[str, Any], path: Path) -> list[Any]:
+    names = ", ".join(list(found)[:10])
+    if _holds_columns(found):
+        raise ValueError(f"problems {path}: holds columns ({names}), not rows; save it as a list of rows")
+    if _holds_keyed_rows(found):
+        return [{"id": key} | row for key, row in found.items()]
+    lists = [rows for rows in found.values() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
+    if len(lists) > 1 and len(lists) == len(found):
+        raise ValueError(f"problems {path}: holds several lists ({names}); save each as a file of its own")
+    return lists[0] if len(lists) == 1 and "problem" not in found else [found]
 
 
 def _holds_columns(found: dict[str, Any]) -> bool:
