@@ -34,7 +34,7 @@ from chorus.protocol.runtime.exits import first_line
 from chorus.protocol.runtime.processes import Guarded, bind_tree, spawn_guarded
 
 _PING_S = 5.0
-_SILENCE_S = 30.0  # longer than any step takes
+_SILENCE_S = 90.0  # longer than any step: thousands of prompt tokens on a shared core are one
 _READ_BYTES = 2**20
 
 
