@@ -1,6 +1,6 @@
 """Runs inside vLLM's workers: joins the replica's process group, receives buckets, loads them.
 
-Called by vLLM's control endpoints, in this order, by the agent alone:
+Called by vLLM's workers, in this order, for the agent alone (generator/vllm_process.py):
 
     init_transfer_engine     once a group: meet the learner under the group's name (blocks, deadline)
     start_weight_update      every sync; sampling is paused

@@ -171,7 +171,7 @@ class GeneratorSection(Section):
         default=0.0, ge=0, le=1, description="vLLM's share of a GPU; 0: 0.85, or 0.4 beside the learner"
     )
     kv_cache_gib: float = Field(default=1.0, gt=0, description="CPU only")
-    vllm_args: list[str] = Field(default_factory=list, description="further arguments for vLLM's server")
+    vllm_args: list[str] = Field(default_factory=list, description="further arguments for vLLM's engine")
     metrics_port: int = Field(
         default=0, ge=0, le=65535, description="Prometheus; 0: none. Replica n listens on port + n"
     )
