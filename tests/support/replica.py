@@ -7,25 +7,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import redis
 import torch
+from intake import Intake
 
-from chorus.generator.relay import Relay
 from chorus.protocol.ledger import Keys, entries_of
 from chorus.protocol.messages import Member, SyncOffer, SyncReport, Version
-from chorus.protocol.weights import (
-    broadcast,
-    describe,
-    join_group,
-    join_store,
-    new_buckets,
-    open_group,
-    pieces,
-    plan_buckets,
-)
+from chorus.protocol.weights import describe, new_buckets, plan_buckets
 
 if TYPE_CHECKING:
     from chorus.learner.training.distributed import Snapshot
@@ -42,13 +32,15 @@ class Replica(threading.Thread):
         self.client, self.id, self.verdicts = redis.Redis.from_url(url), name, [*verdicts]
         self.keys = Keys("run")
         self.late: SyncReport | None = None
-        self.received: dict[str, torch.Tensor] = {}
         self.offers: list[SyncOffer] = []
         self.ending, self.go_on = threading.Event(), threading.Event()
         self.engine = 1
-        self._group: Any = None
-        self._relay: Relay | None = None
+        self._intake = Intake()
         self._beat()
+
+    @property
+    def received(self) -> dict[str, torch.Tensor]:
+        return self._intake.received
 
     @property
     def groups(self) -> list[str]:
@@ -94,34 +86,18 @@ class Replica(threading.Thread):
     def _receive(self, offer: SyncOffer, verdict: str) -> bool:
         new = offer.group not in self.groups
         self.offers.append(offer)
-        where = offer.store_host, offer.store_port
         if new:
-            self._group = join_group("gloo", *where, offer.group, 1, offer.world_size, offer.timeout_s)
-        relay = self._relay = self._relay_of(offer)
-        plan = plan_buckets(offer.tensors, offer.bucket_bytes)
-        buckets = new_buckets(plan)
-        for number, piece in enumerate(pieces(buckets, offer.piece_bytes)):
-            if number and verdict == "dies":  # drops its ends of the groups, as a killed worker would
-                self._group = self._relay = None
+            self._intake.join(offer)
+        for _ in self._intake.take(offer):
+            if verdict == "dies":
+                self._intake.leave()
                 self.engine += 1
                 self._beat()
                 return False
-            if number and verdict == "hangs":
+            if verdict == "hangs":
                 self.go_on.wait(60)
                 return False
-            broadcast(self._group, piece, offer.timeout_s)
-            if relay:
-                relay.pass_on(piece)
-        self.received = {name: t for views in plan.views(buckets) for name, t in views}
         return True
-
-    def _relay_of(self, offer: SyncOffer) -> Relay | None:
-        onward = offer.onward
-        if onward is None or (self._relay and self._relay.group == onward.group):
-            return self._relay if onward else None
-        store = join_store(offer.store_host, offer.store_port, offer.timeout_s)
-        meet = partial(open_group, "gloo", store, onward.group, 0, onward.world_size, offer.timeout_s)
-        return Relay(onward.group, meet, offer.timeout_s)
 
 
 def filled(step: int, sizes: list[tuple[str, int]], bucket_bytes: int, fence: int = 1) -> Snapshot:
