@@ -240,7 +240,6 @@ class Broadcaster:
             with self._changed:
                 way.ok = report is not None and report.ok
                 way.over.set()
-                link.failing = not way.ok
                 if report is not None and report.ok:
                     link.synced = way.snapshot.version
                     link.report = report
@@ -289,13 +288,12 @@ class Broadcaster:
 
     def _companions(self, link: Link) -> list[Link]:
         """Who may pass the newest weights on, or get them from another generator, at the same time as this one."""
-        if self.config.learner.fan_out == "direct" or link.failing:
+        if self.config.learner.fan_out == "direct":
             return []
         return [
             other
             for other in self.links.values()
-            if other is not link and other.waits and other.way is None and not other.failing
-            if other.lacks(self._shared.newest)
+            if other is not link and other.waits and other.way is None and other.lacks(self._shared.newest)
         ]
 
     def _send(self, link: Link, way: Way) -> SyncReport:

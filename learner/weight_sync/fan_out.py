@@ -3,8 +3,8 @@
     direct    learner ─▶ a    learner ─▶ b    learner ─▶ c      the learner's link carries it once a replica
     relay     learner ─▶ a ─▶ b ─▶ c                            once: each passes on what has come of it
 
-A chain is made of the links that wait when a version goes out. Who joins later, or has failed at the version before,
-gets it from the learner alone; who failed last stands at a chain's end, where nobody depends on it.
+A chain is made of the links that wait when a version goes out; who comes later begins another one. Who failed last
+stands at a chain's end, where nobody depends on it.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ class Link:
     source: str = ""  # and who sends over it
     way: Way | None = None  # planned, and not begun
     waits: bool = False  # for something to send
-    failing: bool = False  # the last sync has failed
-    failed_at: float = 0.0  # by the learner's own clock, where it was not the failure of who stood before it
+    failed_at: float = 0.0  # by the learner's own clock: its last failure that was not that of who stood before it
     offered: tuple[str, str] | None = None  # group and version of the sync under way,
     answer: SyncReport | None = None  # and its report
     refusals: int = 0  # since the last sync that went well

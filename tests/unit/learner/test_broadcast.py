@@ -228,7 +228,7 @@ def test_in_a_relay_each_passes_on_what_it_gets_over_groups_that_stay(
 def test_who_fails_in_a_relay_costs_one_sync_its_deadline_and_nobody_else_the_weights(
     relaying: Broadcaster, replica: Callable[..., Replica], who: str, how: str
 ) -> None:
-    """Those behind him get them from the learner itself; afterwards he stands at the chain's end."""
+    """Those behind him begin another chain; afterwards he stands at the chain's end."""
     replicas = [replica(name=name, verdicts=("ok", how, "ok") if name == who else ("ok",)) for name in "abc"]
     faulty = replicas["abc".index(who)]
     others = [r for r in replicas if r is not faulty]
