@@ -23,6 +23,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
@@ -242,18 +243,23 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         self._written |= set(missed)  # the next time they get memory
         finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
-            self._repack_heads()
+            self._repack(set(missed))
         if missed:
             raise RuntimeError(
                 f"the engine has taken no weights for {', '.join(missed[:_SHOWN])} ({len(missed)} layers in all): it "
                 "does not know them by the names of the model's files"
             )
 
-    def _repack_heads(self) -> None:
-        """On CPU a head tied to the embedding would keep its packed copy of the old weights."""
-        for module in self.model.modules():
+    def _repack(self, missed: set[str]) -> None:
+        """What the CPU's kernels read packed, and a reload leaves as it was: a head tied to the embedding keeps its
+        copy of the old weights, and experts lie as files have them."""
+        for name, module in self.model.named_modules():
             if isinstance(module, VocabParallelEmbedding):
                 module.quant_method.process_weights_after_loading(module)
+            elif isinstance(module, RoutedExperts) and name not in missed:
+                kernel = getattr(module.quant_method, "moe_kernel", None)
+                if kernel is not None:
+                    kernel.fused_experts.process_weights_after_loading(module)
 
     def shutdown(self) -> None:
         close_group(self._group)
