@@ -84,7 +84,7 @@ demo: install  ## train the demo's tiny policy on this machine: four real proces
 # files come first (tests/conftest.py).
 WORKERS ?= 2
 test: install  ## every test that needs no GPU; what measures is part of `make bench`
-	$(BIN)/python -m pytest -m "not gpu and not alone" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not gpu and not alone" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # ONLY=rewind tries those whose name or file contains it.
 ONLY ?=

@@ -29,7 +29,7 @@ from chorus.deploy.services import Chosen, reward_server_service, services_of, v
 from chorus.deploy.supervisor import Supervisor
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.training.distributed import DistributedTrainer, Snapshot
-from chorus.learner.weight_sync import Broadcaster
+from chorus.learner.weight_sync.broadcaster import Broadcaster
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
 from chorus.protocol.messages import RolloutGroup, SyncReport, Task, Version
@@ -107,25 +107,25 @@ class Fleet:
             spent[_kind(process)] += round(1000 * (times.user + times.system))
         return spent
 
-    def vllm_url(self) -> str:
-        """Where our generator's vLLM listens. Only measurements talk to it past its agent."""
-        for process in psutil.Process().children(recursive=True):
-            argv = process.cmdline()
-            if "vllm.entrypoints.openai.api_server" in argv:
-                return f"http://127.0.0.1:{argv[argv.index('--port') + 1]}"
-        raise RuntimeError("there is no vLLM among our processes")
-
 
 def _kind(process: psutil.Process) -> str:
     line = " ".join(process.cmdline())
     if process.pid == os.getpid():
         return "learner's side"
-    if "vllm" in line.lower():
-        return "vLLM"
-    for word, kind in (("generator", "agent"), ("reward", "reward server"), ("valkey", "Valkey")):
+    for word, kind in _KINDS.items():
         if word in line:
             return kind
     return "other"
+
+
+# What stands in a command line, the first that fits.
+_KINDS = {
+    "guard.py": "other",
+    "generator.vllm_process": "engine",
+    " generator ": "agent",
+    "reward": "reward server",
+    "valkey": "Valkey",
+}
 
 
 def completion_tokens(groups: list[RolloutGroup]) -> int:

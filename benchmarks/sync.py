@@ -5,7 +5,7 @@
     transfer                                         bytes received, loaded, packed for the kernels
 
 A raw broadcast goes before each sync, while the generator idles. A small model shows the fixed cost of a sync
-(vLLM's control endpoints and its reload), a large one what a byte costs.
+(the engine's pause and vLLM's reload), a large one what a byte costs.
 """
 
 from __future__ import annotations

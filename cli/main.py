@@ -71,7 +71,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Services, each by itself": {
         "learner": ("chorus.learner.main", "the learner alone, or one rank of it under torchrun"),
-        "generator": ("chorus.generator.main", "one generator: an agent and its vLLM server"),
+        "generator": ("chorus.generator.main", "one generator: an agent and its vLLM engine"),
         "reward-server": ("chorus.reward_server.main", "the verifier service"),
         "prepare": ("chorus.deploy.prepare", "make a run's folder and fetch its model, for services in containers"),
     },

@@ -133,15 +133,13 @@ def cancel(run: Path) -> int:
     return os.EX_OK
 
 
-@main.command(
-    "ranks",
-    hidden=True,
-    help="What each node of the learner's job runs: torchrun, whose nodes meet on the run's Redis.",
-    context_settings={"ignore_unknown_options": True},
-)
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def ranks(words: tuple[str, ...]) -> None:
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "chorus.deploy.nodes", *words])
+@main.command("ranks", hidden=True, help="What a node of the learner's runs: torchrun, and its words behind `--`.")
+@click.argument("config", type=PATH)
+@click.argument("words", nargs=-1)
+def ranks(config: Path, words: tuple[str, ...]) -> None:
+    load_config(config)
+    torchrun = [sys.executable, "-P", "-m", "chorus.deploy.nodes", "--rdzv-endpoint", str(config), *words]
+    os.execv(sys.executable, torchrun)
 
 
 @main.command("head", hidden=True, help="What the head's job runs: Redis and the reward server.")

@@ -25,7 +25,7 @@ class Completion(Protocol):
 
 
 class Engine(Protocol):
-    """What samples: a vLLM server, or a run's generators (evaluation/fleet.py)."""
+    """What samples: a vLLM of its own, or a run's generators (evaluation/fleet.py)."""
 
     async def generate(
         self, prompt: list[int], n: int, temperature: float, max_tokens: int, deadline_s: float, top_p: float = 1.0

@@ -1,4 +1,4 @@
-"""The agent beside a vLLM server: a member of the fleet that comes, works, and goes.
+"""The agent beside a vLLM engine: a member of the fleet that comes, works, and goes.
 
     joining ─▶ (engine healthy, first sync verified) ─▶ ready ─▶ draining ─▶ gone, exit 0
        ▲                                     weight check failed │ ▲ weight check passed

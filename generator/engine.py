@@ -1,7 +1,4 @@
-"""All we know of vLLM's server: how it is started, asked for samples, and given new weights.
-
-Its endpoints listen on loopback and have one caller, the agent. Every call has a deadline.
-"""
+"""What the agent knows of an engine: what it asks of it, and what it gets. Every call has a deadline."""
 
 from __future__ import annotations
 

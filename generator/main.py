@@ -1,4 +1,4 @@
-"""One agent and its vLLM server, until SIGTERM drains it."""
+"""One agent and its vLLM engine, until SIGTERM drains it."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ _ERROR = re.compile(r"^([\w.]*(Error|Exception)|[\w.]+: error): \S")
 def last_error(log: Path, begin: int = 0) -> str:
     """The log's last error from byte `begin` on, in one line, or "" where it has none.
 
-    The API server ends with an error that only points to the engine's above: that one is meant. An error of pydantic
-    says what it is about on its second line.
+    An engine with workers in processes of their own ends with an error that only points to theirs above: that one is
+    meant. An error of pydantic says what it is about on its second line.
     """
     with log.open("rb") as file:
         file.seek(max(begin, log.stat().st_size - _END_BYTES))
         lines = [_LABEL.sub("", line) for line in file.read().decode(errors="replace").splitlines()]
-    errors = [k for k, line in enumerate(lines) if _ERROR.match(line) and "root cause above" not in line]
+    errors = [k for k, line in enumerate(lines) if _ERROR.match(line) and "root cause" not in line]
     if not errors:
         return ""
     first = errors[-1]

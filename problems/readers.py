@@ -6,6 +6,7 @@ do, or ImportError where the package that reads the format is not installed.
 
 import csv
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
@@ -99,7 +100,8 @@ def _json(line: str, where: str) -> Any:
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """A list of rows, an object that holds one such list, or a single row; also JSON lines under this name."""
+    """A list of rows, an object that holds one such list or a row under each key, or a single row; also JSON lines
+    under this name."""
     text = _whole_text(path)
     try:
         found = json.loads(text)
@@ -110,18 +112,38 @@ def json_rows(path: Path) -> Iterator[Row]:
         place = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"problems {path}: not valid JSON: {error.msg} ({place}); mend the file") from error
     if isinstance(found, dict):
-        lists = {key: rows for key, rows in found.items() if isinstance(rows, list) and rows}
-        lists = {key: rows for key, rows in lists.items() if isinstance(rows[0], dict)}
-        names = ", ".join(found)
-        if found and all(isinstance(rows, dict) and "0" in rows for rows in found.values()):
-            raise ValueError(f"problems {path}: holds columns ({names}), not rows; save it as a list of rows")
-        if len(lists) > 1 and len(lists) == len(found):
-            raise ValueError(f"problems {path}: holds several lists ({names}); save each as a file of its own")
-        found = next(iter(lists.values())) if len(lists) == 1 and "problem" not in found else [found]
+        found = _rows_within(found, path)
     if not isinstance(found, list):
         raise ValueError(f"problems {path}: holds {found!r:.40}, where a list of rows was expected; mend the file")
     for number, row in enumerate(found, 1):
         yield f"{path}:row {number}", row
+
+
+def _rows_within(found: dict[str, Any], path: Path) -> list[Any]:
+    names = ", ".join(list(found)[:10])
+    if _holds_columns(found):
+        raise ValueError(f"problems {path}: holds columns ({names}), not rows; save it as a list of rows")
+    if _holds_keyed_rows(found):
+        return [{"id": key} | row for key, row in found.items()]
+    lists = [rows for rows in found.values() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
+    if len(lists) > 1 and len(lists) == len(found):
+        raise ValueError(f"problems {path}: holds several lists ({names}); save each as a file of its own")
+    return lists[0] if len(lists) == 1 and "problem" not in found else [found]
+
+
+def _holds_columns(found: dict[str, Any]) -> bool:
+    """Whether this is `{"problem": ["1+1", "2+2"], "answer": ["2", "4"]}`, or with an object of rows each."""
+    if found and all(isinstance(column, dict) and "0" in column for column in found.values()):
+        return True
+    lists = [column for column in found.values() if isinstance(column, list)]
+    plain = all(isinstance(value, str | int | float | bool | None) for column in lists for value in column)
+    return len(found) == len(lists) > 1 and plain and len({len(column) for column in lists} - {1}) == 1
+
+
+def _holds_keyed_rows(found: dict[str, Any]) -> bool:
+    """Whether this is `{"a1": {"problem": ...}, "a2": {"problem": ...}}`."""
+    rows = [row for row in found.values() if isinstance(row, dict)]
+    return len(rows) == len(found) > 1 and len({frozenset(row) for row in rows}) == 1
 
 
 def _whole_text(path: Path) -> str:
@@ -135,11 +157,16 @@ def _whole_text(path: Path) -> str:
 
 
 def csv_rows(path: Path) -> Iterator[Row]:
-    """A header, then a row a record; every value is a text. Rows count from 1, the header not among them."""
+    """A header, then a row a record; every value is a text. Rows count from 1, the header not among them.
+
+    A header without a comma, but with semicolons or tabs, says that these stand between the fields.
+    """
     csv.field_size_limit(2**31 - 1)
-    lines = iter(_whole_text(path).splitlines(keepends=True))
+    text = _whole_text(path)
+    names = text.partition("\n")[0]
+    between = "\t" if ".tsv" in path.suffixes else next((sign for sign in ",;\t" if sign in names), ",")
     try:
-        records = csv.reader(lines, delimiter="\t" if ".tsv" in path.suffixes else ",", strict=True)
+        records = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
         header = next(records, [])
         if len(set(header)) < len(header):
             raise ValueError(f"problems {path}: two columns have the same name in its header; rename one")

@@ -87,9 +87,9 @@ class Spread:
 
 @asynccontextmanager
 async def started_vllm(config: RunConfig, log: Path, cores: Sequence[int]) -> AsyncIterator[RestartingEngine]:
-    """A healthy server until the block ends. `cores` bind its threads where there is no GPU."""
+    """A healthy engine until the block ends. `cores` bind its threads where there is no GPU."""
     if not config.placement.generator_gpus:
-        # The server inherits these; unbound, its threads would fight other processes for the cores.
+        # Its process inherits these; unbound, its threads would fight other processes for the cores.
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
         os.environ |= {"OMP_NUM_THREADS": str(len(cores)), "OMP_WAIT_POLICY": "passive"}
     engine = VllmEngine(config, log, None if config.placement.generator_gpus else set(cores))

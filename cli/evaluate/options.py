@@ -46,7 +46,7 @@ _DECLARED = (
     machine("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs of one engine"),
     machine("--workers", type=int, default=1, help="grader processes"),
     machine("--deadline", type=float, default=3600.0, metavar="S", help="for one problem's answers"),
-    machine("--vllm-arg", multiple=True, metavar="ARG", help="a further argument for vLLM's server"),
+    machine("--vllm-arg", multiple=True, metavar="ARG", help="a further argument for vLLM's engine"),
 )
 
 

@@ -102,9 +102,9 @@ def _training(wishes: Wishes, config: RunConfig, learner: list[str], config_file
     if wishes.learner_nodes * max(1, wishes.learner_gpus) == 1:
         return f'work "${{chorus[@]}}" {shlex.join(learner)}'
     torchrun = [
-        f"exec $CHORUS slurm ranks --nnodes {wishes.learner_nodes}",
-        f"--nproc-per-node {max(1, wishes.learner_gpus)}",
-        f'--rdzv-endpoint {shlex.quote(config_file)} --rdzv-id "$RUN" --rdzv-conf "rank=$SLURM_NODEID"',
+        f"exec $CHORUS slurm ranks {shlex.quote(config_file)} --",
+        f"--nnodes {wishes.learner_nodes} --nproc-per-node {max(1, wishes.learner_gpus)}",
+        '--rdzv-id "$RUN" --rdzv-conf "rank=$SLURM_NODEID"',
         # Or it would kill its ranks after 30 s.
         f"--shutdown-timeout {math.ceil(config.learner.grace_s) + 10}",
         f"-m chorus.cli.main {shlex.join(learner)}",

@@ -26,7 +26,16 @@ _PROBLEMS = (
     "question",
 )
 _PROBLEMS += ("Problem", "Question", "prompt", "messages", "query", "instruction", "input", "ctx", "question_stem")
-_PROBLEMS += ("question.stem", "goal", "problem_text", "conversations", "raw_problem", "sentence", "text")
+_PROBLEMS += (
+    "question.stem",
+    "goal",
+    "problem_text",
+    "conversations",
+    "conversation",
+    "raw_problem",
+    "sentence",
+    "text",
+)
 _ANSWERS = ("answer", "Answer", "final_answer", "answerKey", "reward_model.ground_truth", "ground_truth", "gold")
 _ANSWERS += (
     "answer_number",
@@ -40,8 +49,13 @@ _ANSWERS += (
     "cop",
     "answer_idx",
     "gold_answer",
+    "gt_answer",
+    "gt",
+    "output",
+    "response",
 )
 _WORKED = ("solution", "Solution", "response", "output", "answer", "completion", "rationale", "messages.-1.content")
+_WORKED += ("conversations.-1.value", "conversation.-1.value", "generated_solution", "cot")
 
 
 def refusal(counts: Counter[str], of: int, first: Sequence[tuple[str, Unusable]]) -> str:

@@ -90,6 +90,9 @@ class LearnerSection(UpdateKeys):
     store_port: int = Field(default=0, ge=0, le=65535, description="0: any free port")
     bucket_bytes: int = Field(default=64 * 2**20, ge=4096, description="weights are sent in flat buckets of this size")
     sync_deadline_s: float = Field(default=60.0, gt=0)
+    fan_out: Literal["direct", "relay"] = Field(
+        default="direct", description="relay: generators pass weights on, so that the learner sends them once (gloo)"
+    )
     grace_s: float = Field(
         default=120.0, gt=0, description="from SIGTERM to the end: the step in progress and its checkpoint"
     )
@@ -171,7 +174,7 @@ class GeneratorSection(Section):
         default=0.0, ge=0, le=1, description="vLLM's share of a GPU; 0: 0.85, or 0.4 beside the learner"
     )
     kv_cache_gib: float = Field(default=1.0, gt=0, description="CPU only")
-    vllm_args: list[str] = Field(default_factory=list, description="further arguments for vLLM's server")
+    vllm_args: list[str] = Field(default_factory=list, description="further arguments for vLLM's engine")
     metrics_port: int = Field(
         default=0, ge=0, le=65535, description="Prometheus; 0: none. Replica n listens on port + n"
     )
@@ -310,6 +313,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"sampling.group_size is {s.group_size}; a group needs at least 2 samples, because its "
                 "advantages are differences within the group"
+            )
+        if self.learner.fan_out == "relay" and self.placement.learner_gpus and not self.shares_a_gpu:
+            raise ValueError(
+                "learner.fan_out is relay, which passes weights on over gloo, and these GPUs would use NCCL; leave it "
+                'out, or set it to "direct"'
             )
         if t.max < t.target:
             raise ValueError(

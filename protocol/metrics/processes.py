@@ -85,7 +85,7 @@ class GeneratorMetrics:
             f"{prefix}_logprob_tolerance_nats", "A larger gap puts the generator into quarantine", registry=r
         )
         self.version = Gauge(f"{prefix}_version_step", "Step of the weights being sampled", registry=r)
-        self.engine_starts = Counter(f"{prefix}_engine_starts", "Starts of the vLLM server", registry=r)
+        self.engine_starts = Counter(f"{prefix}_engine_starts", "Starts of the vLLM engine", registry=r)
         for outcome in _OUTCOMES:
             self.groups.labels(outcome)
         for result in _RESULTS:

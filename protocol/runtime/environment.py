@@ -1,6 +1,6 @@
 """Which variables of the environment a child process gets: all of them, less what is known to harm it.
 
-A cluster's environment is made for other programs: a rank of another job's, a key of another vLLM's. What a run needs
+A cluster's environment is made for other programs: a rank of another job's, a port of another vLLM's. What a run needs
 of it (the network's interfaces, proxies, certificates, libraries) must come through. So both lists are here, by name or
 by the beginning of a name; docs/operations.md shows the same two, with the reasons. What stands in neither passes.
 
@@ -33,7 +33,6 @@ HARMFUL: dict[str, str] = {
         ("TORCHELASTIC_*", "PET_*"), "torchrun's own state and its options: ours would take them for its own"
     ),
     **dict.fromkeys(("ACCELERATE_*", "FSDP_*"), "accelerate's launcher: rank 0 alone would load the weights"),
-    "VLLM_API_KEY": "the agent's calls to its own server would be refused (401)",
     "VLLM_DP_*": "another engine's data-parallel group",
     "VLLM_PORT": "two replicas would race for one port, and a Kubernetes service called vllm sets it to an address",
     **dict.fromkeys(

@@ -6,7 +6,7 @@
 
 The guard starts the command and stops it: when it is asked to, or when the socket ends because the parent is
 gone (a `kill -9` closes it too). It sends SIGTERM to the command, waits a grace period, then sends SIGKILL to
-everything below itself. Being a subreaper it inherits every orphan, so that a grandchild (vLLM's engine, say)
+everything below itself. Being a subreaper it inherits every orphan, so that a grandchild (a worker of vLLM's, say)
 can hide neither in a session of its own nor behind a dead father. The reaper does nothing but outlive the
 guard: a killed guard's orphans fall to it, and it kills them; a killed reaper is a signal to the guard. Who
 kills one process of the chain, any one, leaves nothing behind.

@@ -37,7 +37,7 @@ from fleet import GENERATORS, REPLICAS, VLLM, Fleet  # noqa: E402
 from chorus.protocol.runtime.exits import CANNOT_GO_ON  # noqa: E402
 
 RECOVERY_DEADLINE_S = 90.0
-VLLM_RECOVERY_DEADLINE_S = 500.0  # three processes that start on one core
+VLLM_RECOVERY_DEADLINE_S = 500.0  # a start on one core that others use as well
 STEPS_AFTER = 10
 MAX_GROWTH = 1.5  # of a process's memory, last quarter of the run against the second
 # A pause outlasts the sync deadline (4 s) or the lease (3 s); a cut does so too.

@@ -35,7 +35,7 @@ WORDS = [
     ("reward-server", ("chorus.cli.main", "reward-server")),
     ("grader", ("chorus.reward_server.pool.worker",)),
     ("redis", ("valkey",)),
-    (VLLM, ("vllm.entrypoints",)),
+    (VLLM, ("generator.vllm_process",)),
     *((name, ("generator", name)) for name in GENERATORS),
 ]
 # vLLM takes its time: to start, and beside two others on one core to receive and to answer.

@@ -5,6 +5,7 @@ Here and in test_kill.py alone; what needs an engine, but not this one, has a sc
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -22,6 +23,8 @@ from sender import Sender
 
 from chorus.cli.evaluate.engine import RestartingEngine, started_vllm
 from chorus.cli.main import main
+from chorus.generator import vllm_engine
+from chorus.generator.engine import Completion
 from chorus.generator.vllm_engine import VllmEngine
 from chorus.generator.weight_sync import WeightSync
 from chorus.learner.rollouts.admission import Admission
@@ -85,6 +88,8 @@ def test_weights_that_came_in_a_sync_are_those_that_answer_greedily_as_transform
             await _adapters_come(engine, policy)
             await _sync_to_and_fro(engine, policy)
             yield engine
+            await _given_up_is_sampled_no_further(engine)
+            await _stopped_is_found(engine, monkeypatch)
 
     monkeypatch.setattr("chorus.cli.evaluate.eval.started_vllm", synced)
     how = ["--runs", "2", "--max-tokens", str(MAX_TOKENS), "--dtype", "float32", "--vllm-arg=--enforce-eager"]
@@ -100,12 +105,47 @@ def test_weights_that_came_in_a_sync_are_those_that_answer_greedily_as_transform
 
 
 def _runs_on(engine: RestartingEngine, cores: set[int]) -> None:
-    """Every process of the server is bound to them."""
+    """The engine has one process, and it is bound to them."""
     assert isinstance(engine.engine, VllmEngine)
     assert engine.engine.pid is not None
-    server = psutil.Process(engine.engine.pid)
-    for process in (server, *server.children(recursive=True)):
-        assert set(process.cpu_affinity() or ()) == cores, process.cmdline()
+    process = psutil.Process(engine.engine.pid)
+    assert process.children(recursive=True) == [], "the model in a process of its own costs an exchange a token"
+    assert set(process.cpu_affinity() or ()) == cores
+
+
+async def _given_up_is_sampled_no_further(engine: RestartingEngine) -> None:
+    """Whoever waited for it is gone, in the middle of a sequence: the engine's process has nothing to do."""
+    assert isinstance(engine.engine, VllmEngine)
+    assert engine.engine.pid is not None
+    process = psutil.Process(engine.engine.pid)
+    limit = engine.engine.config.model.context - 1
+    dropped = [asyncio.create_task(engine.engine.generate([5], 8, 1.0, limit, DEADLINE_S)) for _ in range(8)]
+    await asyncio.sleep(0.05)
+    for task in dropped:
+        task.cancel()
+    await asyncio.wait(dropped)
+    assert all(task.cancelled() for task in dropped), "too late to give up"
+    await engine.engine.resume(DEADLINE_S)  # answered behind all of them
+    before = process.cpu_times()
+    await asyncio.sleep(0.5)
+    after = process.cpu_times()
+    assert after.user + after.system - before.user - before.system <= 0.1
+
+
+async def _stopped_is_found(engine: RestartingEngine, patch: pytest.MonkeyPatch) -> None:
+    """Its process is there and does nothing: only its own loop can tell."""
+    assert isinstance(engine.engine, VllmEngine)
+    assert engine.engine.pid is not None
+    patch.setattr(vllm_engine, "_PING_S", 0.2)
+    patch.setattr(vllm_engine, "_SILENCE_S", 1.0)
+    process = psutil.Process(engine.engine.pid)
+    dead = asyncio.create_task(engine.engine.wait_dead())
+    await asyncio.sleep(0.5)
+    assert not dead.done()
+    process.suspend()
+    await asyncio.wait_for(dead, 10.0)
+    await engine.engine.stop()
+    assert not process.is_running()
 
 
 async def _adapters_come(engine: RestartingEngine, model: Path) -> None:
@@ -152,9 +192,12 @@ async def _sync_to_and_fro(engine: RestartingEngine, model: Path) -> None:
     for step in (1, 2):  # the first weights are others than those on disk, the second others than the first
         _disturb(crew, seed=step)
         sent = crew.snapshot(Version(fence=1, step=step), prefixes)
+        under_way = [asyncio.create_task(engine.engine.generate([5], 8, 1.0, MAX_TOKENS, 60.0)) for _ in range(8)]
+        await asyncio.sleep(0.05)
         report = await learner.sync(sent)
         assert report.ok, report.detail
         assert report.gap_mean <= 1e-4
+    _switched_in_the_middle(crew, [c for group in await asyncio.gather(*under_way) for c in group])
     _disturb(crew, seed=3)
     meant = crew.snapshot(Version(fence=1, step=3), prefixes)
     report = await learner.sync(Snapshot(meant.version, meant.plan, sent.buckets, meant.checks))
@@ -189,6 +232,20 @@ def _greedy(model: Path, tokenizer: Any, n: int, device: str) -> dict[str, str]:
         out = hf.generate(ids, attention_mask=torch.ones_like(ids), **how)
         texts[problem.id] = str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
     return texts
+
+
+@torch.no_grad()
+def _switched_in_the_middle(crew: DistributedTrainer, completions: list[Completion]) -> None:
+    """Sampled under step 1, then under step 2, whose weights the log-probabilities after the switch are of, as if
+    everything before it had been read with these too."""
+    both = [c for c in completions if [run[:2] for run in c.versions] == [(1, 1), (1, 2)]]
+    assert both, [c.versions for c in completions]
+    for c in both:
+        (*_, before), (*_, after) = c.versions
+        assert before + after == len(c.token_ids)
+        logits = crew.trainer.policy.hf(torch.tensor([[5, *c.token_ids]])).logits[0, before:-1]
+        sampled = torch.log_softmax(logits, -1)[range(after), c.token_ids[before:]]
+        assert sampled.tolist() == pytest.approx(c.logprobs[before:], abs=1e-4)
 
 
 # -- a run -----------------------------------------------------------------------------------------

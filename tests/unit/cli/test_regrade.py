@@ -162,20 +162,21 @@ def test_what_the_second_opinion_disputes_is_counted_and_listed(
 def test_rewards_are_composed_with_the_gates_that_the_step_had(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both answers are right; the longer one loses a point, in the step whose gate was open."""
+    """All answers are right; of those in the step whose gate was open the longer one loses what the others gain."""
     tokenizer = load_tokenizer(str(tiny_model))
 
     def ids(text: str) -> list[int]:
         return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
 
-    answers = [(ids("\\boxed{7}"), grade(1.0, extracted="7")), (ids(RIGHT), grade(1.0, extracted="7"))]
+    short_one, long_one = ((ids(text), grade(1.0, extracted="7")) for text in ("\\boxed{7}", RIGHT))
+    answers = [short_one, short_one, long_one]
     steps = [[group(n, "qwen-math", answers, gold="7")] for n in range(2)]
     short = {"compose": "accuracy_only", "short": {"tolerance_tokens": 0}}
     run = run_folder(
         tmp_path / "run", RunConfig.model_validate({**config(tiny_model).model_dump(), "reward": short}), steps
     )
     (run / "metrics.jsonl").write_text('{"step": 1, "short_gate": 1}\n{"step": 2, "short_gate": 0}\n')
-    for chosen, mean in (("1", (1.5 + 0.5) / 2), ("2", 1.0)):
+    for chosen, mean in (("1", (1.5 + 1.5 + 0.5) / 3), ("2", 1.0)):
         assert main(["regrade", str(run), "--workers", "1", "--json", "--steps", chosen]) == 0
         outcome = json.loads(capsys.readouterr().out)
         assert outcome["reward"] == {"then": pytest.approx(mean, abs=1e-5), "now": pytest.approx(mean, abs=1e-5)}

@@ -93,7 +93,7 @@ def test_the_embedded_redis_writes_down_what_it_acknowledges(configure: Configur
 def test_services_get_the_environment_less_what_harms_them(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harmful = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "VLLM_API_KEY", "PYTHONOPTIMIZE")
+    harmful = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "VLLM_DP_RANK", "PYTHONOPTIMIZE")
     for name in harmful:
         monkeypatch.setenv(name, "2")
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth1")

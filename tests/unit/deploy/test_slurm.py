@@ -103,7 +103,7 @@ def test_options_say_what_was_wished(config: RunConfig, tmp_path: Path) -> None:
     assert "#SBATCH --nodes=2\n#SBATCH --gpus-per-node=4\n" in texts["learner.sbatch"]
     assert "#SBATCH --gpus-per-node=2\n" in texts["generator.sbatch"]
     assert "--gpus" not in texts["head.sbatch"]
-    assert "$CHORUS slurm ranks --nnodes 2" in texts["learner.sbatch"]
+    assert re.search(r"\$CHORUS slurm ranks \S+ -- \\\n +--nnodes 2 ", texts["learner.sbatch"])
     assert '--rdzv-id "$RUN" --rdzv-conf "rank=$SLURM_NODEID"' in texts["learner.sbatch"]
     assert "--nproc-per-node 4" in texts["learner.sbatch"]
     spot = scripts(config, tmp_path, "mine", WISHES[2])
@@ -421,7 +421,8 @@ def test_a_learner_s_lease_falls_to_a_later_start_of_its_job_alone(
 def test_a_node_of_the_learner_s_job_hands_its_words_to_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever `--chorus` names: its interpreter is the one that has torch."""
     words = ["--nnodes", "2", "--rdzv-conf", "rank=1", "-m", "chorus.cli.main", "learner", "--config", "c.json"]
+    config = str(Path(__file__).parents[3] / "recipes" / "demo.toml")
     called: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, argv: called.append(argv))
-    main(["slurm", "ranks", *words])
-    assert called == [[sys.executable, "-P", "-m", "chorus.deploy.nodes", *words]]
+    main(["slurm", "ranks", config, "--", *words])
+    assert called == [[sys.executable, "-P", "-m", "chorus.deploy.nodes", "--rdzv-endpoint", config, *words]]

@@ -301,7 +301,7 @@ def test_an_evaluation_drops_what_is_corrupt(loop: Loop) -> None:
         for id, task in loop.tasks(keys):
             loop.commit(id, task.index, group(task, ids=(5, 10**6) if task.index else (5, 6)), keys)
 
-    assert evaluate(loop.admission, ledger, 0, 0, loop.admission.evaluation_tasks, answer).accuracy == 1.0
+    assert evaluate(loop.admission, ledger, 0, 0, loop.admission.evaluation_tasks, answer)[0].accuracy == 1.0
     assert ledger.accounts().dropped == {"corrupt": 1}
 
 

@@ -61,6 +61,9 @@ FILES = {
     "set.feather": as_feather,
     "set.csv": as_csv,
     "set.tsv": lambda path: as_csv(path, "\t"),
+    "semicolons.csv": lambda path: as_csv(path, ";"),
+    "tabs.csv": lambda path: as_csv(path, "\t"),
+    "keyed.json": lambda path: path.write_text(json.dumps({f"p-{k}": row for k, row in enumerate(ROWS)})),
     "list.json": lambda path: path.write_text(json.dumps(ROWS, indent=1)),
     "lines.json": as_jsonl,
     "named.json": lambda path: path.write_text(json.dumps({"version": 1, "data": ROWS})),
@@ -81,6 +84,20 @@ def test_every_format_gives_the_same_problems(name: str, tmp_path: Path) -> None
         assert seen(f"{tmp_path}/{name}.gz{OPTIONS}") == SEEN
 
 
+def test_a_key_is_its_row_s_id_and_a_row_s_own_id_goes_before_it(tmp_path: Path) -> None:
+    rows = {"x": {"problem": "1+1", "answer": "2"}, "y": {"problem": "1+2", "answer": "3"}}
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    assert [problem.id for problem in load_problems(f"{tmp_path}/a.json")] == ["x", "y"]
+    (tmp_path / "b.json").write_text(json.dumps({key: row | {"id": key * 2} for key, row in rows.items()}))
+    assert [problem.id for problem in load_problems(f"{tmp_path}/b.json")] == ["xx", "yy"]
+
+
+def test_only_a_line_s_end_ends_a_record(tmp_path: Path) -> None:
+    problem = "1\u2028+\x0c1\x85?"
+    (tmp_path / "a.csv").write_text(f"problem,answer\n{problem},2\n", encoding="utf-8")
+    assert [p.problem for p in load_problems(f"{tmp_path}/a.csv")] == [problem]
+
+
 def test_one_object_is_one_row(tmp_path: Path) -> None:
     (tmp_path / "1.json").write_text(json.dumps(ROWS[0]))
     assert seen(f"{tmp_path}/1.json{OPTIONS}") == SEEN[:1]
@@ -94,6 +111,7 @@ def test_one_object_is_one_row(tmp_path: Path) -> None:
         ("a.csv", 'problem,answer\n"1,2\n', r"can't be read as CSV \(unexpected end of data\)"),
         ("a.json", '[{"problem": ', r"a\.json: not valid JSON: Expecting value \(line 1, column 14\)"),
         ("a.json", '{"problem": {"0": "p"}, "answer": {"0": "1"}}', r"holds columns \(problem, answer\), not rows"),
+        ("a.json", '{"problem": ["p", "q"], "answer": ["1", "2"]}', r"holds columns \(problem, answer\), not rows"),
         ("a.json", '{"train": [{"problem": "p"}], "test": [{"problem": "p"}]}', r"several lists \(train, test\)"),
         ("a.json", "7", r"holds 7, where a list of rows was expected"),
         ("a.json", "[7]", r"a\.json:row 1: a row must be an object"),
