@@ -29,7 +29,7 @@ from chorus.deploy.services import Chosen, reward_server_service, services_of, v
 from chorus.deploy.supervisor import Supervisor
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.training.distributed import DistributedTrainer, Snapshot
-from chorus.learner.weight_sync import Broadcaster
+from chorus.learner.weight_sync.broadcaster import Broadcaster
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
 from chorus.protocol.messages import RolloutGroup, SyncReport, Task, Version

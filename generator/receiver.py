@@ -23,16 +23,28 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 from vllm.model_executor.model_loader.reload.meta import SKIP_LOAD_TENSORS, materialize_layer
 
 from chorus.generator.adapter import Base, Delivery, merge, together
+from chorus.generator.relay import Relay
 from chorus.protocol.messages import Tensor
 from chorus.protocol.runtime.adapters import Adapter, Moved
 from chorus.protocol.runtime.model_folder import model_folder
-from chorus.protocol.weights import BucketPlan, broadcast, close_group, join_group, new_buckets, plan_buckets
+from chorus.protocol.weights import (
+    BucketPlan,
+    broadcast,
+    close_group,
+    join_group,
+    join_store,
+    new_buckets,
+    open_group,
+    pieces,
+    plan_buckets,
+)
 
 _SHOWN = 3  # names of layers in a message
 
@@ -57,6 +69,8 @@ class TransferInfo(WeightTransferUpdateInfo):
     bucket_bytes: int
     timeout_s: float
     scaling: float | None = None  # the tensors are an adapter's
+    piece_bytes: int = 0
+    onward: dict[str, Any] | None = None  # the group over which they are passed on
 
 
 class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
@@ -68,6 +82,8 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._group: torch.distributed.ProcessGroup | None = None
+        self._joined: GroupInfo | None = None
+        self._relay: Relay | None = None
         self._on_gpu = False
         self._plan: BucketPlan | None = None
         self._buckets: list[torch.Tensor] = []
@@ -80,10 +96,14 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         close_group(self._group)
         self._group = None
         self._on_gpu = init_info.backend == "nccl"
+        self._joined = i = init_info
+        rank = 1 + self._worker
+        self._group = join_group(i.backend, i.store_host, i.store_port, i.group, rank, i.world_size, i.timeout_s)
+
+    @property
+    def _worker(self) -> int:
         parallel = self.parallel_config
-        worker = parallel.data_parallel_index * parallel.world_size + parallel.rank
-        i = init_info
-        self._group = join_group(i.backend, i.store_host, i.store_port, i.group, 1 + worker, i.world_size, i.timeout_s)
+        return parallel.data_parallel_index * parallel.world_size + parallel.rank
 
     def start_weight_update(self) -> None:
         """Nothing yet: the model is opened for loading only once the bytes are here."""
@@ -98,21 +118,47 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         plan = plan_buckets([Tensor(**t) for t in update_info.tensors], update_info.bucket_bytes)
         self._merged = update_info.scaling is not None
         if update_info.scaling is not None:
-            self._merge(Delivery(update_info.scaling, self._received(plan, update_info.timeout_s)))
+            self._merge(Delivery(update_info.scaling, self._received(plan, update_info)))
         elif self._on_gpu:
             self._open()
             self._receive_staged(plan, update_info.timeout_s)
         else:
-            if plan != self._plan:  # fresh memory costs about as much as the bytes that come into it
+            # Fresh memory costs about as much as the bytes that come into it.
+            if plan != self._plan or (self._relay is not None and self._relay.busy):
                 self._plan, self._buckets = plan, new_buckets(plan)
-            for bucket in self._buckets:
-                broadcast(self._group, bucket, update_info.timeout_s)
+            self._take(self._buckets, update_info)
             self._open()
             self._load(plan)
             if missed := set(not_loaded(self.model)) - self._written:
                 self._written |= missed
                 self._open()
                 self._load(plan)
+
+    def _take(self, buckets: list[torch.Tensor], info: TransferInfo) -> None:
+        """Into these, and on to whoever gets them from here."""
+        assert self._group is not None
+        relay = self._relay_of(info)
+        for piece in pieces(buckets, info.piece_bytes):
+            broadcast(self._group, piece, info.timeout_s)
+            if relay is not None:
+                relay.pass_on(piece)
+
+    def _relay_of(self, info: TransferInfo) -> Relay | None:
+        """The first worker's way on, where the offer names one; the one of another group ends."""
+        onward = info.onward if self._worker == 0 else None
+        if self._relay is not None and (onward is None or onward["group"] != self._relay.group):
+            self._relay.close()
+            self._relay = None
+        if onward is not None and self._relay is None:
+            assert self._joined is not None
+            i, size = self._joined, onward["world_size"]
+
+            def meet() -> Any:
+                store = join_store(i.store_host, i.store_port, i.timeout_s)
+                return open_group(i.backend, store, onward["group"], 0, size, i.timeout_s)
+
+            self._relay = Relay(onward["group"], meet, info.timeout_s)
+        return self._relay
 
     def _load(self, plan: BucketPlan) -> None:
         model: Any = self.model
@@ -143,13 +189,11 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
             for tensors in part.views([bucket]):
                 model.load_weights(tensors)
 
-    def _received(self, plan: BucketPlan, timeout_s: float) -> list[tuple[str, torch.Tensor]]:
+    def _received(self, plan: BucketPlan, info: TransferInfo) -> list[tuple[str, torch.Tensor]]:
         """All of an adapter, on the host, before anything is touched."""
-        assert self._group is not None
         device = self.device if self._on_gpu else torch.device("cpu")
         buckets = [torch.empty(size, dtype=torch.uint8, device=device) for size in plan.bucket_sizes]
-        for bucket in buckets:
-            broadcast(self._group, bucket, timeout_s)
+        self._take(buckets, info)
         return [pair for views in plan.views(bucket.cpu() for bucket in buckets) for pair in views]
 
     def _merge(self, delivery: Delivery) -> None:
@@ -199,18 +243,23 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         self._written |= set(missed)  # the next time they get memory
         finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
-            self._repack_heads()
+            self._repack(set(missed))
         if missed:
             raise RuntimeError(
                 f"the engine has taken no weights for {', '.join(missed[:_SHOWN])} ({len(missed)} layers in all): it "
                 "does not know them by the names of the model's files"
             )
 
-    def _repack_heads(self) -> None:
-        """On CPU a head tied to the embedding would keep its packed copy of the old weights."""
-        for module in self.model.modules():
+    def _repack(self, missed: set[str]) -> None:
+        """What the CPU's kernels read packed, and a reload leaves as it was: a head tied to the embedding keeps its
+        copy of the old weights, and experts lie as files have them."""
+        for name, module in self.model.named_modules():
             if isinstance(module, VocabParallelEmbedding):
                 module.quant_method.process_weights_after_loading(module)
+            elif isinstance(module, RoutedExperts) and name not in missed:
+                kernel = getattr(module.quant_method, "moe_kernel", None)
+                if kernel is not None:
+                    kernel.fused_experts.process_weights_after_loading(module)
 
     def shutdown(self) -> None:
         close_group(self._group)

@@ -193,6 +193,8 @@ class VllmEngine:
         info = {
             "tensors": [t.model_dump() for t in offer.tensors],
             "bucket_bytes": offer.bucket_bytes,
+            "piece_bytes": offer.piece_bytes,
+            "onward": offer.onward.model_dump() if offer.onward else None,
             "timeout_s": offer.timeout_s,
             "scaling": offer.adapter.scaling if offer.adapter else None,
         }

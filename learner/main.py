@@ -134,7 +134,7 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
     from chorus.learner.lifecycle import assemble
     from chorus.learner.loop import FineTuning, Learner
     from chorus.learner.training import distributed
-    from chorus.learner.weight_sync import Broadcaster
+    from chorus.learner.weight_sync.broadcaster import Broadcaster
 
     torch.manual_seed(config.run.seed)
     rank, _, device = distributed.join(config.redis.url)

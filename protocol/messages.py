@@ -399,6 +399,15 @@ class WeightCheck(BaseModel):
         return self
 
 
+class Onward(BaseModel):
+    """The group over which a generator's first worker passes the weights on as they come; it is rank 0 there."""
+
+    model_config = _STRICT
+
+    group: str
+    world_size: int = Field(ge=2)
+
+
 class SyncOffer(Message):
     """The learner invites one generator to receive one version over one process group."""
 
@@ -409,9 +418,11 @@ class SyncOffer(Message):
     backend: Literal["gloo", "nccl"]
     store_host: str
     store_port: int
-    world_size: int = Field(ge=2)  # learner's rank 0 plus the replica's workers
+    world_size: int = Field(ge=2)  # rank 0, the learner's or that of who passes on, plus the replica's workers
     timeout_s: float = Field(gt=0)
     bucket_bytes: int = Field(ge=1)
+    piece_bytes: int = Field(default=0, ge=0)  # buckets travel in pieces of this size; 0: whole
+    onward: Onward | None = None
     tensors: list[Tensor]
     temperature: float
     tolerance: float

@@ -13,7 +13,8 @@ Python, the learner hosts a TCPStore, which asks nobody who he is.
 
 A call that outlives its deadline raises on both sides, and the group is then dead for good: drop it and
 build another under a new name. A replica's group holds no other replica, so it harms nobody else.
-Cost: bytes x replicas over the learner's link, hidden behind training.
+Cost: bytes x replicas over the learner's link, hidden behind training; or bytes once, where replicas pass on to each
+other what has come (`learner.fan_out = "relay"`): rank 0 of such a group is a worker of the replica before.
 """
 
 from __future__ import annotations
@@ -182,6 +183,12 @@ def broadcast(group: ProcessGroup, buffer: torch.Tensor, deadline_s: float) -> N
     group.broadcast(buffer, 0).wait(timedelta(seconds=deadline_s))
     if buffer.is_cuda:
         torch.cuda.current_stream().synchronize()
+
+
+def pieces(buckets: Iterable[torch.Tensor], piece_bytes: int) -> Iterator[torch.Tensor]:
+    """The buckets as they travel, as views: whole, or cut, so that who passes them on need not have a whole one."""
+    for bucket in buckets:
+        yield from bucket.split(piece_bytes) if piece_bytes else (bucket,)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,22 @@ def attention_of(path: str, cuda: bool) -> str:
     return "flex_attention" if cuda and model._supports_flex_attn else "eager"
 
 
+def check_engine(path: str, dtype: str, context: int) -> None:
+    """Whether vLLM computes the class as transformers does, where it is known not to. Raises CannotGoOn, or OSError or
+    ValueError for a folder that holds no model."""
+    config = class_of(path)[1]
+    why = ""
+    if config.model_type == "apertus" and dtype == "float32":
+        why = "keeps the factors of its activation in bfloat16 in a float32 run, too; set model.dtype to bfloat16"
+    elif config.model_type == "cohere2" and context > config.sliding_window:
+        why = (
+            f"lets its sliding attention see one token more than transformers does, so that they differ beyond "
+            f"{config.sliding_window} tokens; set model.context to that or less"
+        )
+    if why:
+        raise CannotGoOn(f"model.path {path}: vLLM computes {config.model_type} in another way: it {why}")
+
+
 def finish_logits(config: Any, logits: torch.Tensor) -> torch.Tensor:
     """What the class does with what its head gives."""
     c = config.get_text_config()

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
-from chorus.learner.training.architecture import attention_of, class_of, file_tensors, finish_logits
+from chorus.learner.training.architecture import attention_of, check_engine, class_of, file_tensors, finish_logits
 from chorus.learner.training.lora import adapter_parameters, add_adapters, first_adapters, is_adapter, switched_off
 from chorus.learner.training.sharding import load_in_parts, put_parts_back, shard
 from chorus.protocol.config.lora import LoraSection
@@ -130,6 +130,7 @@ def load_policy(config: RunConfig, device: torch.device) -> Policy:
         return first_adapters(hf, config.run.seed) if lora else {}
 
     try:
+        check_engine(path, config.model.dtype, config.model.context)
         how = {"dtype": dtype, "attn_implementation": attention_of(path, device.type == "cuda")}
         if dist.is_initialized():
             load_in_parts(*class_of(path), path, device, prepare, **how)

@@ -90,6 +90,9 @@ class LearnerSection(UpdateKeys):
     store_port: int = Field(default=0, ge=0, le=65535, description="0: any free port")
     bucket_bytes: int = Field(default=64 * 2**20, ge=4096, description="weights are sent in flat buckets of this size")
     sync_deadline_s: float = Field(default=60.0, gt=0)
+    fan_out: Literal["direct", "relay"] = Field(
+        default="direct", description="relay: generators pass weights on, so that the learner sends them once (gloo)"
+    )
     grace_s: float = Field(
         default=120.0, gt=0, description="from SIGTERM to the end: the step in progress and its checkpoint"
     )
@@ -310,6 +313,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"sampling.group_size is {s.group_size}; a group needs at least 2 samples, because its "
                 "advantages are differences within the group"
+            )
+        if self.learner.fan_out == "relay" and self.placement.learner_gpus and not self.shares_a_gpu:
+            raise ValueError(
+                "learner.fan_out is relay, which passes weights on over gloo, and these GPUs would use NCCL; leave it "
+                'out, or set it to "direct"'
             )
         if t.max < t.target:
             raise ValueError(

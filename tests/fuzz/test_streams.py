@@ -23,7 +23,8 @@ from tinymodel import TEMPLATE
 from chorus.generator.agent import Agent
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
-from chorus.learner.weight_sync import Broadcaster, Link
+from chorus.learner.weight_sync.broadcaster import Broadcaster
+from chorus.learner.weight_sync.fan_out import Link
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Entry, Keys, LearnerLedger, Lease, digest_of
 from chorus.protocol.ledger.keys import admission_index

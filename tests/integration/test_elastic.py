@@ -37,7 +37,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[LiveRun]:
-    run = start_scripted_run(tmp_path_factory.mktemp("elastic"), tiny_model)
+    folder = tmp_path_factory.mktemp("elastic")
+    run = start_scripted_run(folder, tiny_model, overrides=['learner.fan_out="relay"'])
     yield run
     if run.process.poll() is None:
         for process in processes(run):  # a test that failed half-way may have left one suspended

@@ -28,7 +28,8 @@ from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 
 pytestmark = pytest.mark.slow
 STARTS_S = 300.0  # a vLLM that starts on two cores that others use as well has needed 120 s
-SLOWER = ("learner.sync_deadline_s=15.0", "staleness.max=6", 'generator.vllm_args=["--enforce-eager"]')
+RELAY = 'learner.fan_out="relay"'  # the real engine passes its weights on to the other generator
+SLOWER = (RELAY, "learner.sync_deadline_s=15.0", "staleness.max=6", 'generator.vllm_args=["--enforce-eager"]')
 VLLM = "chorus.generator.vllm_process"
 
 

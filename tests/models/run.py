@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 from contextlib import asynccontextmanager
@@ -35,15 +35,13 @@ HEAD = (
 
 def main() -> int:
     from architectures import ARCHITECTURES
+    from sender import Sender  # noqa: F401, with all that takes seconds to import
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="names, with / between; empty: all")
     parser.add_argument("--lora", default="", help="these through adapters, with / between")
     parser.add_argument("--write", action="store_true", help="put the rows into docs/models.md")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.one is not None:
-        return asyncio.run(_one(*asked.one.split("; ")))
     names = [name for name in ARCHITECTURES if not asked.only or name in asked.only.split("/")]
     runs = [f"{name}; whole" for name in names] + [f"{name}; adapters" for name in asked.lora.split("/") if name]
     failed = 0
@@ -59,18 +57,32 @@ def main() -> int:
 
 
 def _seen(run: str) -> tuple[str, bool]:
-    """The row of one, and whether it is good; else what the last line of its words says."""
-    try:
-        command = [sys.executable, __file__, "--one", run]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return f"not done after {LIMIT_S} s | | ", False
-    last = done.stdout.strip().rpartition("\n")[2]
-    if not done.returncode and last.startswith("seen: "):
+    """The row of one, and whether it is good; else what the last line of its words says.
+
+    A process of its own, forked, since the libraries are imported once for all.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as words:
+        process = multiprocessing.get_context("fork").Process(target=_apart, args=(run, words.fileno()))
+        process.start()
+        process.join(LIMIT_S)
+        if process.is_alive():
+            process.kill()  # its vLLM ends with it
+            return f"**not done after {LIMIT_S} s** | | ", False
+        words.seek(0)
+        said = words.read().strip()
+    last = said.rpartition("\n")[2]
+    if not process.exitcode and last.startswith("seen: "):
         return last.removeprefix("seen: "), True
-    print(done.stderr[-3000:], file=sys.stderr, flush=True)
-    said = (done.stderr.strip() or done.stdout.strip()).rpartition("\n")[2]
-    return f"**{said[:300].replace('|', '/')}** | | ", False
+    if not process.exitcode and last.startswith("refused: "):
+        return f"{last} | | ", True
+    print(said[-3000:], file=sys.stderr, flush=True)
+    return f"**{last[:300].replace('|', '/')}** | | ", False
+
+
+def _apart(run: str, words: int) -> None:
+    os.dup2(words, sys.stdout.fileno())
+    os.dup2(words, sys.stderr.fileno())
+    asyncio.run(_one(*run.split("; ")))
 
 
 def written(page: str, title: str, row: str) -> str:
@@ -82,7 +94,7 @@ def written(page: str, title: str, row: str) -> str:
     return before + BEGIN + "\n".join([HEAD, *lines]) + END + after
 
 
-async def _one(name: str, how: str) -> int:
+async def _one(name: str, how: str) -> None:
     import torch
     from architectures import save_architecture
     from sender import Sender
@@ -92,12 +104,17 @@ async def _one(name: str, how: str) -> int:
     from chorus.protocol.messages import Version
     from chorus.protocol.metrics.processes import GeneratorMetrics
     from chorus.protocol.run_folder.checkpoints import Manifest
+    from chorus.protocol.runtime.exits import CannotGoOn
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         model = save_architecture(name, Path(folder) / "model")
         config, device = _config(model, how), torch.device("cpu")
-        crew = DistributedTrainer(config, device, None, check_exports=True)
+        try:
+            crew = DistributedTrainer(config, device, None, check_exports=True)
+        except CannotGoOn as error:
+            print(f"refused: {str(error).partition(': ')[2]}", flush=True)
+            return
         for _ in range(2):
             _step(crew)
         saved = crew.save(Path(folder), Manifest(2, 0, {}))
@@ -121,7 +138,6 @@ async def _one(name: str, how: str) -> int:
         for what, gap in (("the export", max(export)), ("a sync", max(gaps))):
             assert gap <= TOLERANCE, f"after {what} log-probabilities are {gap:.2g} apart"
         print(f"seen: {max(gaps):.1e} | to the bit | {max(export):.1e}", flush=True)
-    return 0
 
 
 def _config(model: Path, how: str) -> Any:

@@ -23,16 +23,19 @@ _DECODER = {
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 _TIED = {"tie_word_embeddings": True}
 _SLIDING = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
-# What each has beside the common shape. vLLM's CPU attention takes heads of 32 and more.
+# What each has beside the common shape. vLLM's CPU attention takes heads of 32 and more, its
+# latent attention those of 512 + 64 alone.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "apertus": {},
     "arcee": {},
     "cohere": {"logit_scale": 0.3, "use_qk_norm": False, **_TIED},
-    "cohere2": {"logit_scale": 0.3, **_SLIDING, **_TIED},
+    "cohere2": {"logit_scale": 0.3, **_SLIDING, "sliding_window": 128, **_TIED},
+    "cohere2, longer than its window": {"logit_scale": 0.3, **_SLIDING, **_TIED},
     "deepseek_v3": {
-        "q_lora_rank": 32, "kv_lora_rank": 32, "qk_rope_head_dim": 32, "qk_nope_head_dim": 32, "v_head_dim": 32,
+        "q_lora_rank": 32, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 32, "v_head_dim": 32,
         "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_group": 1, "topk_group": 1,
-        "first_k_dense_replace": 1, "num_key_value_heads": 2, "routed_scaling_factor": 2.0, "head_dim": 32,
+        "first_k_dense_replace": 1, "num_key_value_heads": 2, "routed_scaling_factor": 2.0, "head_dim": 64,
+        "topk_method": "noaux_tc", "scoring_func": "sigmoid",  # as published folders say, and vLLM asks
     },
     "ernie4_5": {},
     "exaone4": _SLIDING,
@@ -44,7 +47,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "glm": {"partial_rotary_factor": 0.5},
     "glm4": {"partial_rotary_factor": 0.5},
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 512},
-    "gpt_neox": {},
+    "gpt_neox": {"num_key_value_heads": 2},
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, **_SLIDING},
     "granite": {
         "logits_scaling": 4.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.1,
@@ -54,7 +57,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "residual_multiplier": 0.5, "attention_multiplier": 0.1,
     },
     "hunyuan_v1_dense": {},
-    "lfm2": {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+    "lfm2": {
+        "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False,
+        "conv_dim": 64, "block_dim": 64, **_TIED,  # as published folders say, and vLLM asks
+    },
     "llama": {},
     "llama, tied": _TIED,
     "mistral": {"sliding_window": 16},

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from intake import Intake
 from scripted import ScriptedEngine
 
 from chorus.generator.adapter import Base, Delivery, merge
 from chorus.generator.engine import Completion, EngineError
 from chorus.protocol.messages import SyncOffer, unpack_floats, unpack_ids
 from chorus.protocol.runtime.adapters import Adapter
-from chorus.protocol.weights import broadcast, join_group, new_buckets, plan_buckets
 
 
 class ReceivingEngine(ScriptedEngine):
@@ -38,11 +38,11 @@ class ReceivingEngine(ScriptedEngine):
         self._base = Base(Path(model)) if model else None
         self._in_place: list[Adapter] = []
         self.received: dict[str, torch.Tensor] = {}
-        self._group: Any = None
+        self._intake = Intake()
 
     async def start(self) -> None:
         await super().start()
-        self._group = None
+        self._intake = Intake()
 
     async def generate(self, *args: Any) -> list[Completion]:
         completions = await super().generate(*args)
@@ -54,11 +54,7 @@ class ReceivingEngine(ScriptedEngine):
         return drawn
 
     async def join_group(self, offer: SyncOffer) -> None:
-        self._group = await asyncio.to_thread(_reported, self._join, offer)
-
-    def _join(self, offer: SyncOffer) -> Any:
-        where = offer.store_host, offer.store_port
-        return join_group(offer.backend, *where, offer.group, 1, offer.world_size, offer.timeout_s)
+        await asyncio.to_thread(_reported, self._intake.join, offer)
 
     async def receive(self, offer: SyncOffer) -> None:
         self.received = await asyncio.to_thread(_reported, self._receive, offer)
@@ -96,11 +92,9 @@ class ReceivingEngine(ScriptedEngine):
         return np.concatenate(gaps)
 
     def _receive(self, offer: SyncOffer) -> dict[str, torch.Tensor]:
-        plan = plan_buckets(offer.tensors, offer.bucket_bytes)
-        buckets = new_buckets(plan)
-        for bucket in buckets:
-            broadcast(self._group, bucket, offer.timeout_s)
-        return {name: tensor for views in plan.views(buckets) for name, tensor in views}
+        for _ in self._intake.take(offer):
+            pass
+        return self._intake.received
 
 
 def _load(model: str) -> Any:

@@ -27,6 +27,7 @@ NEEDED = {
     # gloo: the end with the larger address opens the connection, so either may
     ("generator", "learner", GLOO),
     ("learner", "generator", GLOO),
+    ("generator", "generator", GLOO),  # weights that are passed on
 }
 WATCHED = {("prometheus", to, p) for to in ("reward-server", "generator", "learner") for p in (8100, 9100, 9101)}
 
@@ -41,7 +42,7 @@ def open_ways(overlay: str) -> set[tuple[str, str, int]]:
     parties = [*ours(objects), STRANGER, PROMETHEUS, KEDA, DNS, ELSEWHERE, HUB, METADATA]
     return {
         (a.name, b.name, port)
-        for a, b in itertools.permutations(parties, 2)
+        for a, b in itertools.product(parties, repeat=2)
         for port in PORTS
         if (a.ours or b.ours) and passes(policies, a, b, port)
     }

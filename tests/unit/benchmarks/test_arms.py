@@ -14,6 +14,7 @@ from chorus.benchmarks.experiments import (
     critique,
     crossthink,
     interleaved,
+    lean,
     prorl,
     short,
     sparkle,
@@ -31,6 +32,7 @@ EXPERIMENTS |= {
     "crossthink": crossthink,
     "staged": staged,
     "sparkle": sparkle,
+    "lean": lean,
 }
 
 
@@ -59,6 +61,8 @@ def test_the_arms_switch_what_they_say() -> None:
     assert arm("crossthink", "choice_only").problems.train == ["arithmetic:choice?split=train"]
     assert arm("staged", "one_stage").curriculum.stages == []
     assert arm("sparkle", "behind_the_problem").curriculum.hints.place == "user"
+    assert arm("lean", "moments_of_8_bits").learner.optimizer == "adamw8bit"
+    assert [lora and lora.rank for lora in (arm("lean", of).model.lora for of in ("whole", "adapters"))] == [None, 16]
 
 
 def run(folder: Path, name: str, steps: int, accuracy: float, records: list[dict[str, Any]]) -> RunFolder:
@@ -104,3 +108,16 @@ def test_accuracy_by_what_was_given_is_of_the_groups_that_had_it(tmp_path: Path)
     records = [{"by_hint": {"0": {"accuracy": 0.0}, "1": {"accuracy": a}}} for a in (0.5, 1.0)]
     made = run(tmp_path, "a-seed-0-20260101", 2, 0.5, records)
     assert [sparkle.given(share)(made) for share in ("0", "1", "0.5")] == [0.0, 0.75, None]
+
+
+def test_what_travels_is_the_adapter_where_there_is_one(tmp_path: Path) -> None:
+    made = run(tmp_path, "a-seed-0-20260101", 5, 0.5, [{"accuracy": k / 10} for k in range(10)])
+    exported = made.path / "checkpoints" / "step-5" / "huggingface"
+    exported.mkdir(parents=True)
+    (exported / "model.safetensors").write_bytes(bytes(4096))
+    assert lean.sent_kib(made) == 4.0
+    adapter = exported.with_name("adapter")
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(bytes(1024))
+    assert lean.sent_kib(made) == 1.0
+    assert lean.accuracy(6)(made) == pytest.approx(0.7)

@@ -15,7 +15,7 @@ from architectures import save_architecture
 from transformers import AutoModelForCausalLM
 
 from chorus.learner.training import policy as policies
-from chorus.learner.training.architecture import attention_of
+from chorus.learner.training.architecture import attention_of, check_engine
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.distributed import DistributedTrainer
 from chorus.protocol.config.run import RunConfig
@@ -114,3 +114,19 @@ def test_names_that_stand_in_no_file_are_refused_at_the_start(
     monkeypatch.setattr(policies, "file_tensors", lambda _, name, tensor: {name: tensor})
     with pytest.raises(CannotGoOn, match=r"a mixtral model under the names of its files: .+ is not there;"):
         crew_of(folders["mixtral"])
+
+
+@pytest.mark.parametrize(
+    ("name", "works", "why"),
+    [
+        ("apertus", ("bfloat16", 128), r"computes apertus .+ in bfloat16 in a float32 run"),
+        ("cohere2, longer than its window", ("float32", 16), r"computes cohere2 .+ differ beyond 16 tokens"),
+    ],
+)
+def test_what_an_engine_is_known_to_compute_in_another_way_is_refused_at_the_start(
+    name: str, works: tuple[str, int], why: str, tmp_path: Path
+) -> None:
+    folder = save_architecture(name, tmp_path)
+    check_engine(str(folder), *works)
+    with pytest.raises(CannotGoOn, match=why):
+        crew_of(folder)

@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 import redis
 import torch
+from replica import Replica, filled
 
 from chorus.learner.training.distributed import Snapshot
-from chorus.learner.weight_sync import Broadcaster
+from chorus.learner.weight_sync.broadcaster import Broadcaster
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LearnerLedger, LedgerLostError, entries_of
-from chorus.protocol.messages import Member, SyncOffer, SyncReport, Version
+from chorus.protocol.messages import Member, SyncOffer
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import RENDEZVOUS
-from chorus.protocol.weights import broadcast, describe, host_store, join_group, new_buckets, plan_buckets
+from chorus.protocol.weights import host_store, join_group
 
 CONFIG = RunConfig.model_validate(
     {
@@ -97,86 +98,25 @@ def test_a_store_port_in_use_is_refused_by_name() -> None:
         host_store("127.0.0.1", taken.port, 5.0)
 
 
-class Replica(threading.Thread):
-    """A generator's side of the broadcast: real process groups, real bytes, scripted verdicts (the last one stays).
-
-    "late": the report is written only when the next offer is there.
-    """
-
-    def __init__(
-        self, client: redis.Redis, url: str, verdicts: tuple[str, ...] = ("ok",), dies_once: bool = False
-    ) -> None:
-        super().__init__(daemon=True)
-        self.client, self.verdicts, self.dies_once = redis.Redis.from_url(url), [*verdicts], dies_once
-        self.late: SyncReport | None = None
-        self.received: dict[str, torch.Tensor] = {}
-        self.groups: list[str] = []
-        self.ending = threading.Event()
-        self.beat(engine=1)
-
-    def beat(self, engine: int) -> None:
-        member = Member(
-            generator_id="g", state="ready", engine=engine, world_size=1, version=None, in_flight=0,
-            generated_tokens=0, busy_seconds=0.0, uptime_seconds=1.0, last_seen=time.time(),
-        )  # fmt: skip
-        self.client.hset(Keys("run").members, "g", member.encode())
-
-    def run(self) -> None:
-        keys, last, group = Keys("run"), "0", None
-        while not self.ending.is_set():
-            entries = entries_of(self.client.xread({keys.offers("g"): last}, block=100))
-            for id, fields in entries:
-                last = id.decode()
-                offer = SyncOffer.decode(fields[b"d"])
-                if self.late is not None:
-                    self.client.xadd(keys.reports, {"d": self.late.encode()})
-                    self.late = None
-                if offer.group not in self.groups:
-                    self.groups.append(offer.group)
-                    where = offer.store_host, offer.store_port
-                    group = join_group("gloo", *where, offer.group, 1, 2, offer.timeout_s)
-                if self.dies_once:
-                    self.dies_once, group = False, None  # drops its end of the group, as a killed worker would
-                    self.beat(engine=2)
-                    continue
-                plan = plan_buckets(offer.tensors, offer.bucket_bytes)
-                buckets = new_buckets(plan)
-                for bucket in buckets:
-                    broadcast(group, bucket, offer.timeout_s)
-                self.received = {name: t for views in plan.views(buckets) for name, t in views}
-                verdict = self.verdicts.pop(0) if len(self.verdicts) > 1 else self.verdicts[0]
-                ok, detail = (False, "weight check failed") if verdict == "refused" else (True, "")
-                report = SyncReport(generator_id="g", version=offer.version, group=offer.group, ok=ok, detail=detail)
-                if verdict == "late":
-                    self.late = report
-                else:
-                    self.client.xadd(keys.reports, {"d": report.encode()})
-
-
 @pytest.fixture
-def replica(client: redis.Redis, redis_url: str) -> Iterator[Callable[..., Replica]]:
+def replica(redis_url: str) -> Iterator[Callable[..., Replica]]:
     started: list[Replica] = []
 
     def start(**how: Any) -> Replica:
-        started.append(Replica(client, redis_url, **how))
+        started.append(Replica(redis_url, **how))
         started[-1].start()
         return started[-1]
 
     yield start
     for thread in started:
         thread.ending.set()
+        thread.go_on.set()
         thread.join(5)
 
 
 def snapshot(step: int) -> Snapshot:
     """Three tensors of two sizes in buckets of 4 KiB, filled with the step's number."""
-    named = [("a", torch.empty(700)), ("b", torch.empty(3, 5)), ("c", torch.empty(900))]
-    plan = plan_buckets(describe(named, "float32"), 4096)
-    buckets = new_buckets(plan)
-    for views in plan.views(buckets):
-        for k, (_, view) in enumerate(views):
-            view.fill_(step + k / 10)
-    return Snapshot(Version(fence=1, step=step), plan, buckets, [])
+    return filled(step, [("a", 700), ("b", 15), ("c", 900)], 4096)
 
 
 def test_weights_arrive_bit_for_bit_over_one_group(broadcaster: Broadcaster, replica: Callable[..., Replica]) -> None:
@@ -194,7 +134,7 @@ def test_weights_arrive_bit_for_bit_over_one_group(broadcaster: Broadcaster, rep
 def test_a_replica_that_dies_in_a_sync_is_synced_again_over_a_new_group(
     broadcaster: Broadcaster, replica: Callable[..., Replica]
 ) -> None:
-    receiver = replica(dies_once=True)
+    receiver = replica(verdicts=("dies", "ok"))
     broadcaster.publish(snapshot(1))
     assert broadcaster.wait_synced(1, 60.0) == 1
     assert len(receiver.groups) == 2
@@ -215,7 +155,7 @@ def test_a_worker_that_comes_for_a_group_that_was_given_up_is_told_so_at_once(
     broadcaster: Broadcaster, client: redis.Redis, redis_url: str
 ) -> None:
     """Else an engine that stood still would spend a deadline on each invitation that it has missed."""
-    Replica(client, redis_url)  # a member that never comes
+    Replica(redis_url)  # a member that never comes
     broadcaster.publish(snapshot(1))
     assert broadcaster.wait_synced(1, CONFIG.learner.sync_deadline_s + 1.5) == 0
     first, *_ = entries_of(client.xread({Keys("run").offers("g"): "0"}))
@@ -233,3 +173,94 @@ def test_weights_that_every_generator_refuses_end_the_run_with_the_reason(
     broadcaster.publish(snapshot(1))
     with pytest.raises(CannotGoOn, match="refused the weights 5 times; g says: weight check failed"):
         broadcaster.wait_synced(1, 60.0)
+
+
+@pytest.fixture
+def relaying(client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broadcaster]:
+    monkeypatch.setenv(RENDEZVOUS, f"run {redis_url}")
+    LearnerLedger(client, "run")
+    short = {"fan_out": "relay", "sync_deadline_s": 1.5}
+    config = CONFIG.model_copy(update={"learner": CONFIG.learner.model_copy(update=short)})
+    broadcaster = Broadcaster(config, client, "run", "gloo", torch.device("cpu"), LearnerMetrics())
+    yield broadcaster
+    broadcaster.close()
+
+
+def large(step: int) -> Snapshot:
+    """Three pieces of 64 KiB each in two buckets."""
+    return filled(step, [("a", 2**15), ("b", 2**14)], 4096)
+
+
+def waiting(broadcaster: Broadcaster, count: int) -> None:
+    """Until so many links have nothing to do."""
+    until(lambda: sum(link.waits for link in broadcaster.links.values()) >= count, 20.0)
+
+
+def until(holds: Callable[[], bool], deadline_s: float) -> None:
+    end = time.monotonic() + deadline_s
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def all_have(replicas: list[Replica], sent: Snapshot) -> bool:
+    wanted = {name: tensor for views in sent.plan.views(sent.buckets) for name, tensor in views}
+    return all(torch.equal(r.received.get(name, torch.empty(0)), wanted[name]) for r in replicas for name in wanted)
+
+
+def test_in_a_relay_each_passes_on_what_it_gets_over_groups_that_stay(
+    relaying: Broadcaster, replica: Callable[..., Replica]
+) -> None:
+    replicas = [replica(name=name) for name in "abc"]
+    waiting(relaying, 3)
+    for step in (1, 2, 3):
+        relaying.publish(large(step))
+        assert relaying.wait_synced(3, 20.0) == 3
+        assert all_have(replicas, large(step))
+        waiting(relaying, 3)
+    onward = [r.offers[-1].onward for r in replicas]
+    assert [o and o.group for o in onward] == [replicas[1].groups[0], replicas[2].groups[0], None]
+    assert [len(r.groups) for r in replicas] == [1, 1, 1]
+    assert [link.group is not None for link in relaying.links.values()] == [True, False, False]
+
+
+@pytest.mark.parametrize(("who", "how"), [("a", "dies"), ("b", "dies"), ("b", "hangs")])
+def test_who_fails_in_a_relay_costs_one_sync_its_deadline_and_nobody_else_the_weights(
+    relaying: Broadcaster, replica: Callable[..., Replica], who: str, how: str
+) -> None:
+    """Those behind him begin another chain; afterwards he stands at the chain's end."""
+    replicas = [replica(name=name, verdicts=("ok", how, "ok") if name == who else ("ok",)) for name in "abc"]
+    faulty = replicas["abc".index(who)]
+    others = [r for r in replicas if r is not faulty]
+    waiting(relaying, 3)
+    relaying.publish(large(1))
+    assert relaying.wait_synced(3, 20.0) == 3
+    waiting(relaying, 3)
+    relaying.publish(large(2))
+    until(lambda: all_have(others, large(2)), 4 * relaying.config.learner.sync_deadline_s)
+    faulty.go_on.set()
+    assert relaying.wait_synced(3, 30.0) == 3
+    waiting(relaying, 3)
+    relaying.publish(large(3))
+    assert relaying.wait_synced(3, 20.0) == 3
+    assert all_have(replicas, large(3))
+    assert [r.offers[-1].onward is not None for r in others] == [True, True]
+    assert faulty.offers[-1].onward is None
+
+
+def test_who_comes_later_or_is_at_another_version_gets_the_weights_from_the_learner(
+    relaying: Broadcaster, replica: Callable[..., Replica]
+) -> None:
+    first = replica(name="a")
+    waiting(relaying, 1)
+    relaying.publish(large(1))
+    assert relaying.wait_synced(1, 20.0) == 1
+    late = replica(name="b")
+    assert relaying.wait_synced(2, 20.0) == 2
+    assert all_have([first, late], large(1))
+    assert late.offers[-1].piece_bytes == 0
+    waiting(relaying, 2)
+    relaying.publish(large(2))
+    assert relaying.wait_synced(2, 20.0) == 2
+    assert [r.offers[-1].onward is None for r in (first, late)] == [False, True]
+    assert len(late.groups) == 2

@@ -1,7 +1,7 @@
 """Weight broadcast: one link, one thread and one process group per generator replica.
 
     publish(snapshot) ─▶ every link: newest version not yet sent?
-    link:   offer on Redis ─▶ group (once) ─▶ buckets ─▶ report ─▶ newest version? ...
+    link:   way (fan_out.py) ─▶ offer on Redis ─▶ group (once) ─▶ buckets, or by relay ─▶ report ─▶ newest version? ...
     watch:  members come (a link is made), restart their engine (a new group), go (the link ends)
 
 A snapshot is a copy in host memory, so training goes on while links send it. Each link sends the newest
@@ -11,7 +11,6 @@ under a new name; nobody else notices. Threads share nothing but the newest snap
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
@@ -24,6 +23,7 @@ import redis
 import torch
 
 from chorus.learner.training.distributed import Snapshot
+from chorus.learner.weight_sync.fan_out import Link, Planner, Way
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LedgerLostError, entries_of, lost
 from chorus.protocol.messages import (
@@ -33,7 +33,6 @@ from chorus.protocol.messages import (
     SyncOffer,
     SyncReport,
     Tensor,
-    Version,
 )
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.runtime.adapters import fault
@@ -47,6 +46,7 @@ from chorus.protocol.weights import (
     host_store,
     join_store,
     open_group,
+    pieces,
     retract_group,
 )
 
@@ -56,23 +56,6 @@ _TELL_S = 1.0
 _FAILED_PAUSE_S = 0.5
 _LOOK_S = 0.5
 _REFUSALS = 5
-
-
-@dataclass
-class Link:
-    """The way to one replica. `synced`: the newest version whose weight check passed there."""
-
-    member: Member
-    synced: Version | None = None
-    report: SyncReport | None = None  # of the last sync that went well
-    group: torch.distributed.ProcessGroup | None = None
-    group_name: str = ""
-    offered: tuple[str, str] | None = None  # group and version of the sync under way,
-    answer: SyncReport | None = None  # and its report
-    engine: int = 0
-    refusals: int = 0  # since the last sync that went well
-    gone: bool = False
-    thread: threading.Thread | None = None
 
 
 @dataclass
@@ -110,7 +93,7 @@ class Broadcaster:
         )
         self._shared = _Shared()
         self._changed = threading.Condition()
-        self._attempts = itertools.count(1)  # a group's name is never used twice, nor by a generator that returns
+        self._planner = Planner()
         self._told = 0.0
         last = client.xrevrange(self.keys.reports, count=1)
         self._last_report = last[0][0] if last else b"0"
@@ -246,21 +229,25 @@ class Broadcaster:
 
     def _serve(self, link: Link) -> None:
         id = link.member.generator_id
-        while (snapshot := self._next(link)) is not None:
+        while (way := self._next(link)) is not None:
             started = time.monotonic()
             try:
-                with self._metrics.waits.on("sync", id, 2 * self._deadline_s, f"version {snapshot.version}"):
-                    report = self._send(link, snapshot)
+                with self._metrics.waits.on("sync", id, 2 * self._deadline_s, f"version {way.snapshot.version}"):
+                    report = self._send(link, way)
             except (RuntimeError, redis.RedisError, TimeoutError) as error:
                 report = None
-                log.warning("sync of %s to %s failed: %s", snapshot.version, id, error)
+                log.warning("sync of %s to %s failed: %s", way.snapshot.version, id, error)
             with self._changed:
+                way.ok = report is not None and report.ok
+                way.over.set()
                 if report is not None and report.ok:
-                    link.synced = snapshot.version
+                    link.synced = way.snapshot.version
                     link.report = report
                     link.refusals = 0
                     self._metrics.transfer_s.observe(time.monotonic() - started)
                 else:
+                    if way.before is None or way.before.ok:
+                        link.failed_at = time.monotonic()
                     self._metrics.sync_failures.inc()
                     if report is not None:
                         self._count_refusal(link, report)
@@ -279,35 +266,57 @@ class Broadcaster:
                 f"{report.detail}; see the generators' logs"
             )
 
-    def _next(self, link: Link) -> Snapshot | None:
+    def _next(self, link: Link) -> Way | None:
         """Wait for something to send; None when the link is to end."""
 
-        def due() -> bool:
-            if self._shared.closing or link.member.generator_id not in self.links:
-                return True
-            if link.engine != link.member.engine and link.member.engine:
-                link.synced = None  # a new engine has forgotten everything
-            newest = self._shared.newest
-            return bool(newest and not link.gone and link.member.engine and newest.version.newer_than(link.synced))
+        def ends() -> bool:
+            return self._shared.closing or link.member.generator_id not in self.links
 
         with self._changed:
-            self._changed.wait_for(due)
-            if self._shared.closing or link.member.generator_id not in self.links:
+            link.waits = True
+            self._changed.wait_for(lambda: ends() or link.way or link.lacks(self._shared.newest))
+            link.waits = False
+            if link.way is None and not ends() and self._shared.newest is not None:
+                self._planner.plan(self._shared.newest, [link, *self._companions(link)])
+                self._changed.notify_all()
+            way, link.way = link.way, None
+            if ends():
+                if way is not None:
+                    way.over.set()
                 return None
-            return self._shared.newest
+            return way
 
-    def _send(self, link: Link, snapshot: Snapshot) -> SyncReport:
+    def _companions(self, link: Link) -> list[Link]:
+        """Who may pass the newest weights on, or get them from another generator, at the same time as this one."""
+        if self.config.learner.fan_out == "direct":
+            return []
+        return [
+            other
+            for other in self.links.values()
+            if other is not link and other.waits and other.way is None and other.lacks(self._shared.newest)
+        ]
+
+    def _send(self, link: Link, way: Way) -> SyncReport:
         """Offer, meet, send, hear how it went. Raises RuntimeError or TimeoutError on any failure."""
-        member = link.member
-        if link.group is None or link.engine != member.engine:
+        snapshot = way.snapshot
+        if link.group_name != way.group:
             self._close(link)
-            link.engine = member.engine
-            link.group_name = f"{snapshot.version.fence}:{member.generator_id}:{member.engine}:{next(self._attempts)}"
+            link.engine, link.source, link.group_name = way.engine, way.source, way.group
             announce_group(self._store, link.group_name)
-        offer = self._offer(link, snapshot)
+        offer = self._offer(link, way)
         with self._changed:
             link.offered, link.answer = (offer.group, offer.version), None
-        self._client.xadd(self.keys.offers(member.generator_id), {"d": offer.encode()}, maxlen=4)
+        self._client.xadd(self.keys.offers(link.member.generator_id), {"d": offer.encode()}, maxlen=4)
+        if way.before is None:
+            self._transmit(self._meet(link, offer), way)
+        else:
+            way.before.over.wait()  # its own deadlines end this
+        report = self._await_report(link)
+        if report.ok and snapshot.adapter and (why := fault(snapshot.adapter, report.adapters)):
+            return report.model_copy(update={"ok": False, "detail": why})
+        return report
+
+    def _meet(self, link: Link, offer: SyncOffer) -> torch.distributed.ProcessGroup:
         group = link.group
         if group is None:
             store = self._store
@@ -315,13 +324,10 @@ class Broadcaster:
                 store = join_store(store.host, store.port, self._deadline_s)
             group = open_group(self.backend, store, link.group_name, 0, offer.world_size, self._deadline_s)
             link.group = group
-        self._transmit(group, snapshot)
-        report = self._await_report(link)
-        if report.ok and snapshot.adapter and (why := fault(snapshot.adapter, report.adapters)):
-            return report.model_copy(update={"ok": False, "detail": why})
-        return report
+        return group
 
-    def _offer(self, link: Link, snapshot: Snapshot) -> SyncOffer:
+    def _offer(self, link: Link, way: Way) -> SyncOffer:
+        snapshot = way.snapshot
         tensors: list[Tensor] = [slot.tensor for slot in snapshot.plan.slots]
         return SyncOffer(
             version=str(snapshot.version),
@@ -332,6 +338,8 @@ class Broadcaster:
             world_size=1 + link.member.world_size,
             timeout_s=self._deadline_s,
             bucket_bytes=self.config.learner.bucket_bytes,
+            piece_bytes=way.piece_bytes,
+            onward=way.onward,
             tensors=tensors,
             temperature=self.config.sampling.temperature,
             tolerance=self.config.logprob_tolerance(snapshot.rounding),
@@ -339,9 +347,9 @@ class Broadcaster:
             adapter=snapshot.adapter,
         )
 
-    def _transmit(self, group: torch.distributed.ProcessGroup, snapshot: Snapshot) -> None:
-        for bucket in snapshot.buckets:
-            staged = bucket.to(self.device, non_blocking=True) if self.backend == "nccl" else bucket
+    def _transmit(self, group: torch.distributed.ProcessGroup, way: Way) -> None:
+        for piece in pieces(way.snapshot.buckets, way.piece_bytes):
+            staged = piece.to(self.device, non_blocking=True) if self.backend == "nccl" else piece
             broadcast(group, staged, self._deadline_s)
 
     def _await_report(self, link: Link) -> SyncReport:

@@ -1,0 +1,1 @@
+"""Weights to the generators: who gets a version from whom, and the links that carry it."""
