@@ -44,7 +44,7 @@ def attention_of(path: str, cuda: bool) -> str:
     return "flex_attention" if cuda and model._supports_flex_attn else "eager"
 
 
-def check_engine(path: str, dtype: str, context: int) -> None:
+def check_engine(path: str, dtype: str, context: int, on_cpus: bool) -> None:
     """Whether vLLM computes the class as transformers does, where it is known not to. Raises CannotGoOn, or OSError or
     ValueError for a folder that holds no model."""
     config = class_of(path)[1]
@@ -56,6 +56,8 @@ def check_engine(path: str, dtype: str, context: int) -> None:
             f"lets its sliding attention see one token more than transformers does, so that they differ beyond "
             f"{config.sliding_window} tokens; set model.context to that or less"
         )
+    elif config.model_type in ("deepseek_v3", "lfm2") and on_cpus:
+        why = "is off on CPUs before any weights are sent; give generators GPUs, or take another model"
     if why:
         raise CannotGoOn(f"model.path {path}: vLLM computes {config.model_type} in another way: it {why}")
 

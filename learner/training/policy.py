@@ -130,7 +130,7 @@ def load_policy(config: RunConfig, device: torch.device) -> Policy:
         return first_adapters(hf, config.run.seed) if lora else {}
 
     try:
-        check_engine(path, config.model.dtype, config.model.context)
+        check_engine(path, config.model.dtype, config.model.context, not config.placement.generator_gpus)
         how = {"dtype": dtype, "attn_implementation": attention_of(path, device.type == "cuda")}
         if dist.is_initialized():
             load_in_parts(*class_of(path), path, device, prepare, **how)

@@ -119,12 +119,13 @@ def test_names_that_stand_in_no_file_are_refused_at_the_start(
 @pytest.mark.parametrize(
     ("name", "works", "why"),
     [
-        ("apertus", ("bfloat16", 128), r"computes apertus .+ in bfloat16 in a float32 run"),
-        ("cohere2, longer than its window", ("float32", 16), r"computes cohere2 .+ differ beyond 16 tokens"),
+        ("apertus", ("bfloat16", 128, True), r"computes apertus .+ in bfloat16 in a float32 run"),
+        ("cohere2, longer than its window", ("float32", 16, True), r"computes cohere2 .+ differ beyond 16 tokens"),
+        ("lfm2", ("float32", 128, False), r"computes lfm2 .+ is off on CPUs"),
     ],
 )
 def test_what_an_engine_is_known_to_compute_in_another_way_is_refused_at_the_start(
-    name: str, works: tuple[str, int], why: str, tmp_path: Path
+    name: str, works: tuple[str, int, bool], why: str, tmp_path: Path
 ) -> None:
     folder = save_architecture(name, tmp_path)
     check_engine(str(folder), *works)
