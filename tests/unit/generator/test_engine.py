@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import killed_engines
 import numpy as np
 import psutil
 import pytest
@@ -268,31 +270,9 @@ async def test_a_process_that_never_gets_healthy_is_given_up(tmp_path: Path, mon
     await engine.stop()
 
 
-# Says that it is there, in the bytes of one frame, and waits.
-QUICK = """
-import socket, sys
-link = socket.socket(socket.AF_UNIX)
-link.connect(sys.argv[1])
-body = b"\\x82\\xa4call\\x00\\xa2ok\\x81\\xaaworld_size\\x01"
-link.sendall(len(body).to_bytes(4, "little") + body)
-link.recv(1)
-"""
-
-
-async def test_twenty_killed_engines_leave_no_descriptor_no_thread_and_no_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stand_in(monkeypatch, ("-I", "-S", "-c", QUICK))
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))  # or it grows whenever its threads are late
-    agent, engine = psutil.Process(), VllmEngine(CONFIG, tmp_path / "vllm.log")
-    held: list[tuple[int, int, int]] = []
-    for _ in range(21):
-        await engine.start()
-        assert engine.pid is not None
-        os.kill(engine.pid, signal.SIGKILL)
-        await asyncio.wait_for(engine.wait_dead(), 10.0)
-        await engine.stop()
-        held.append((agent.num_fds(), agent.num_threads(), agent.memory_info().rss))
+def test_twenty_killed_engines_leave_no_descriptor_no_thread_and_no_memory(tmp_path: Path) -> None:
+    argv = [sys.executable, killed_engines.__file__, str(tmp_path)]
+    held = json.loads(subprocess.run(argv, check=True, capture_output=True, timeout=60).stdout)
     (first_fds, first_threads, first_rss), (fds, threads, rss) = held[4], held[-1]
     assert (fds, threads) == (first_fds, first_threads)
     assert rss - first_rss < 2 * 2**20
