@@ -124,7 +124,7 @@ slurm-test: install  ## a run as jobs of a real Slurm of three nodes, from nothi
 	$(BIN)/python tests/deploy/slurm/drive.py
 
 hosts-test: install  ## the demo over five hosts: network namespaces, each behind a firewall; needs root
-	$(BIN)/python tests/deploy/hosts/drive.py
+	$(BIN)/python tests/deploy/hosts/drive.py --real 1
 
 # From the sdist, unpacked elsewhere: it must be whole, and a stale build/ here has no say. --no-build-isolation takes the
 # pinned setuptools, without a network.
