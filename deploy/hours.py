@@ -19,7 +19,7 @@ MEASURED_LEARNER_RATE = 22_264.0  # tokens/s of one H100: forward and backward, 
 _CHECKPOINTED = 13_169 / 16_285  # of that with each layer computed again, both with packed rows
 _FORWARD_SHARE = 1 / 3  # of forward and backward, for each further pass
 ASSUMED_GENERATOR_RATE = 10_000.0  # tokens/s of one card at MEASURED_PARAMETERS
-MOST_GENERATOR_RATE = 15_000.0  # vLLM's own work a token fills a core of 2 GHz with that, docs/adr/0012
+MOST_GENERATOR_RATE = 15_000.0  # vLLM's own work a token filled a core of 2 GHz at 10,400 to 15,400, docs/adr/0012
 PROMPT_TOKENS = 200
 
 

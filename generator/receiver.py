@@ -30,21 +30,11 @@ from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 from vllm.model_executor.model_loader.reload.meta import SKIP_LOAD_TENSORS, materialize_layer
 
 from chorus.generator.adapter import Base, Delivery, merge, together
-from chorus.generator.relay import Relay
-from chorus.protocol.messages import Tensor
+from chorus.generator.relay import Relay, relay_to
+from chorus.protocol.messages import Onward, Tensor
 from chorus.protocol.runtime.adapters import Adapter, Moved
 from chorus.protocol.runtime.model_folder import model_folder
-from chorus.protocol.weights import (
-    BucketPlan,
-    broadcast,
-    close_group,
-    join_group,
-    join_store,
-    new_buckets,
-    open_group,
-    pieces,
-    plan_buckets,
-)
+from chorus.protocol.weights import BucketPlan, broadcast, close_group, join_group, new_buckets, pieces, plan_buckets
 
 _SHOWN = 3  # names of layers in a message
 
@@ -144,20 +134,11 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
                 relay.pass_on(piece)
 
     def _relay_of(self, info: TransferInfo) -> Relay | None:
-        """The first worker's way on, where the offer names one; the one of another group ends."""
-        onward = info.onward if self._worker == 0 else None
-        if self._relay is not None and (onward is None or onward["group"] != self._relay.group):
-            self._relay.close()
-            self._relay = None
-        if onward is not None and self._relay is None:
-            assert self._joined is not None
-            i, size = self._joined, onward["world_size"]
-
-            def meet() -> Any:
-                store = join_store(i.store_host, i.store_port, i.timeout_s)
-                return open_group(i.backend, store, onward["group"], 0, size, i.timeout_s)
-
-            self._relay = Relay(onward["group"], meet, info.timeout_s)
+        """The first worker's way on, where the offer names one."""
+        assert self._joined is not None
+        onward = Onward(**info.onward) if info.onward and self._worker == 0 else None
+        i = self._joined
+        self._relay = relay_to(onward, self._relay, i.backend, i.store_host, i.store_port, info.timeout_s)
         return self._relay
 
     def _load(self, plan: BucketPlan) -> None:

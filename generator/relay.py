@@ -13,11 +13,15 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import redis
 import torch
 
-from chorus.protocol.weights import broadcast, close_group
+from chorus.protocol.messages import Onward
+from chorus.protocol.runtime.exits import CannotGoOn, first_line
+from chorus.protocol.weights import broadcast, close_group, join_store, open_group
 
 log = logging.getLogger("chorus.relay")
+_LOST = (RuntimeError, OSError, redis.RedisError, CannotGoOn)  # of the other end, or of Redis, where the two meet
 
 
 class Relay:
@@ -49,9 +53,26 @@ class Relay:
                 if not self._failed:
                     group = group or self._meet()
                     broadcast(group, piece, self._deadline_s)
-            except RuntimeError as error:
+            except _LOST as error:
                 self._failed = True
-                log.warning("weights were not passed on over %s: %s", self.group, str(error).splitlines()[0])
+                log.warning("weights were not passed on over %s: %s", self.group, first_line(error))
             finally:
                 self._pieces.task_done()
         close_group(group)
+
+
+def relay_to(
+    onward: Onward | None, relay: Relay | None, backend: str, store_host: str, store_port: int, deadline_s: float
+) -> Relay | None:
+    """The way on to this group: the one that there is, or another in its place, or none."""
+    if relay is not None and (onward is None or onward.group != relay.group):
+        relay.close()
+        relay = None
+    if onward is None or relay is not None:
+        return relay
+
+    def meet() -> Any:
+        store = join_store(store_host, store_port, deadline_s)
+        return open_group(backend, store, onward.group, 0, onward.world_size, deadline_s)
+
+    return Relay(onward.group, meet, deadline_s)

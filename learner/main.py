@@ -39,6 +39,8 @@ from chorus.protocol.runtime.redis import connect, glance, lost
 from chorus.protocol.runtime.stopping import StopAsked, stopped_by_signals
 
 if TYPE_CHECKING:
+    import torch
+
     from chorus.learner.loop import Learner
 
 log = logging.getLogger("chorus.learner")
@@ -138,6 +140,7 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
 
     torch.manual_seed(config.run.seed)
     rank, _, device = distributed.join(config.redis.url)
+    backend = _backend(config, device)
     run = RunFolder(run_dir)
     if rank == 0:
         _note_start(run)
@@ -147,7 +150,6 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
     ranks = distributed.DistributedTrainer(config, device, start_from, check_exports=True)
     try:
         if rank == 0:
-            backend = "nccl" if device.type == "cuda" and not config.shares_a_gpu else "gloo"
             parts = assemble(
                 config,
                 run,
@@ -167,6 +169,18 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
         if dist.is_initialized():
             dist.destroy_process_group()
     return status
+
+
+def _backend(config: RunConfig, device: torch.device) -> str:
+    """Over what weights go to generators. Raises CannotGoOn."""
+    if device.type != "cuda" or config.shares_a_gpu:
+        return "gloo"
+    if config.learner.fan_out == "relay":
+        raise CannotGoOn(
+            "learner.fan_out is relay, which passes weights on over gloo, and this learner's GPUs send them over NCCL; "
+            'leave it out, or set it to "direct"'
+        )
+    return "nccl"
 
 
 def _status_of(learner: Learner) -> int:

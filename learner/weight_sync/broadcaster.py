@@ -228,34 +228,40 @@ class Broadcaster:
     # -- each link's thread -----------------------------------------------------------------------------
 
     def _serve(self, link: Link) -> None:
-        id = link.member.generator_id
         while (way := self._next(link)) is not None:
-            started = time.monotonic()
             try:
-                with self._metrics.waits.on("sync", id, 2 * self._deadline_s, f"version {way.snapshot.version}"):
-                    report = self._send(link, way)
-            except (RuntimeError, redis.RedisError, TimeoutError) as error:
-                report = None
-                log.warning("sync of %s to %s failed: %s", way.snapshot.version, id, error)
-            with self._changed:
-                way.ok = report is not None and report.ok
-                way.over.set()
-                if report is not None and report.ok:
-                    link.synced = way.snapshot.version
-                    link.report = report
-                    link.refusals = 0
-                    self._metrics.transfer_s.observe(time.monotonic() - started)
-                else:
-                    if way.before is None or way.before.ok:
-                        link.failed_at = time.monotonic()
-                    self._metrics.sync_failures.inc()
-                    if report is not None:
-                        self._count_refusal(link, report)
-                self._changed.notify_all()
-            if report is None or not report.ok:
+                self._carry(link, way)
+            finally:
+                way.over.set()  # who comes after it in a chain waits for this
+            if not way.ok:
                 self._close(link)
                 time.sleep(_FAILED_PAUSE_S)
         self._close(link)
+
+    def _carry(self, link: Link, way: Way) -> None:
+        """One version to one replica, and what becomes of it."""
+        id, version = link.member.generator_id, way.snapshot.version
+        started = time.monotonic()
+        try:
+            with self._metrics.waits.on("sync", id, 2 * self._deadline_s, f"version {version}"):
+                report = self._send(link, way)
+        except (RuntimeError, redis.RedisError, TimeoutError) as error:
+            report = None
+            log.warning("sync of %s to %s failed: %s", version, id, error)
+        with self._changed:
+            way.ok = report is not None and report.ok
+            if report is not None and report.ok:
+                link.synced = version
+                link.report = report
+                link.refusals = 0
+                self._metrics.transfer_s.observe(time.monotonic() - started)
+            else:
+                if way.before is None or way.before.ok:
+                    link.failed_at = time.monotonic()
+                self._metrics.sync_failures.inc()
+                if report is not None:
+                    self._count_refusal(link, report)
+            self._changed.notify_all()
 
     def _count_refusal(self, link: Link, report: SyncReport) -> None:
         """Weights that every generator refuses time and again will not be taken at the next try either."""

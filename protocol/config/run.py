@@ -314,11 +314,6 @@ class RunConfig(Section):
                 f"sampling.group_size is {s.group_size}; a group needs at least 2 samples, because its "
                 "advantages are differences within the group"
             )
-        if self.learner.fan_out == "relay" and self.placement.learner_gpus and not self.shares_a_gpu:
-            raise ValueError(
-                "learner.fan_out is relay, which passes weights on over gloo, and these GPUs would use NCCL; leave it "
-                'out, or set it to "direct"'
-            )
         if t.max < t.target:
             raise ValueError(
                 f"staleness.max ({t.max}) is below staleness.target ({t.target}); every group on time "

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
 
-from chorus.generator.relay import Relay
+from chorus.generator.relay import Relay, relay_to
 from chorus.protocol.messages import SyncOffer
-from chorus.protocol.weights import (
-    broadcast,
-    join_group,
-    join_store,
-    new_buckets,
-    open_group,
-    pieces,
-    plan_buckets,
-)
+from chorus.protocol.weights import broadcast, join_group, new_buckets, pieces, plan_buckets
 
 
 class Intake:
@@ -39,7 +30,8 @@ class Intake:
 
     def take(self, offer: SyncOffer) -> Iterator[int]:
         """Yields how many pieces have come, after each one, before it is passed on."""
-        relay = self._relay = self._relay_of(offer)
+        where = offer.backend, offer.store_host, offer.store_port
+        relay = self._relay = relay_to(offer.onward, self._relay, *where, offer.timeout_s)
         plan = plan_buckets(offer.tensors, offer.bucket_bytes)
         buckets = new_buckets(plan)
         for number, piece in enumerate(pieces(buckets, offer.piece_bytes), 1):
@@ -48,11 +40,3 @@ class Intake:
             if relay is not None:
                 relay.pass_on(piece)
         self.received = {name: tensor for views in plan.views(buckets) for name, tensor in views}
-
-    def _relay_of(self, offer: SyncOffer) -> Relay | None:
-        onward = offer.onward
-        if onward is None or (self._relay and self._relay.group == onward.group):
-            return self._relay if onward else None
-        store = join_store(offer.store_host, offer.store_port, offer.timeout_s)
-        meet = partial(open_group, "gloo", store, onward.group, 0, onward.world_size, offer.timeout_s)
-        return Relay(onward.group, meet, offer.timeout_s)

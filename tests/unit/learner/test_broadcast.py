@@ -12,11 +12,14 @@ import redis
 import torch
 from replica import Replica, filled
 
+from chorus.generator.relay import Relay
+from chorus.learner.main import _backend
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.weight_sync.broadcaster import Broadcaster
+from chorus.learner.weight_sync.fan_out import Link, Way
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LearnerLedger, LedgerLostError, entries_of
-from chorus.protocol.messages import Member, SyncOffer
+from chorus.protocol.messages import Member, SyncOffer, SyncReport
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import RENDEZVOUS
@@ -264,3 +267,45 @@ def test_who_comes_later_or_is_at_another_version_gets_the_weights_from_the_lear
     assert relaying.wait_synced(2, 20.0) == 2
     assert [r.offers[-1].onward is None for r in (first, late)] == [False, True]
     assert len(late.groups) == 2
+
+
+@pytest.mark.parametrize(
+    "lost", [redis.ConnectionError("away"), RuntimeError("closed by peer"), CannotGoOn("no Redis")]
+)
+def test_a_relay_that_can_not_meet_keeps_nothing_of_what_it_was_given(lost: Exception) -> None:
+    """Neither pieces of the version that it failed at nor of those after it."""
+
+    def meet() -> None:
+        raise lost
+
+    relay = Relay("group", meet, 1.0)
+    for _ in range(2):
+        relay.pass_on(torch.zeros(1))
+        until(lambda: not relay.busy, 5.0)
+    relay.close()
+
+
+def test_nobody_waits_for_a_link_whose_sync_ended_with_an_error_of_its_own(
+    relaying: Broadcaster, replica: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = relaying._send
+
+    def send(link: Link, way: Way) -> SyncReport:
+        if link.member.generator_id == "a":
+            raise KeyError("nobody has thought of this")
+        return real(link, way)
+
+    monkeypatch.setattr(relaying, "_send", send)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    replicas = [replica(name=name) for name in "ab"]
+    waiting(relaying, 2)
+    relaying.publish(large(1))
+    until(lambda: all_have(replicas[1:], large(1)), 10.0)
+
+
+def test_weights_are_passed_on_over_gloo_alone() -> None:
+    cuda, relay = torch.device("cuda"), CONFIG.learner.model_copy(update={"fan_out": "relay"})
+    relaying = CONFIG.model_copy(update={"learner": relay})
+    assert [_backend(CONFIG, cuda), _backend(relaying, torch.device("cpu"))] == ["nccl", "gloo"]
+    with pytest.raises(CannotGoOn, match=r"learner.fan_out is relay, .+ leave it out"):
+        _backend(relaying, cuda)
