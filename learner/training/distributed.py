@@ -60,6 +60,7 @@ from chorus.protocol.weights import (
 )
 
 _IDLE_DEADLINE = timedelta(hours=6)  # followers wait for rank 0, which has deadlines of its own
+_DISK_DEADLINE = timedelta(hours=1)  # for a rank that writes its part of a checkpoint
 _MEETING_S = 300.0  # until all ranks have come to a meeting on Redis
 _CHECKED_TOKENS = 5
 
@@ -121,6 +122,8 @@ class DistributedTrainer:
         self.manifest = None if start_from is None else self._load(start_from)
         self.trainer.done = self.manifest.step if self.manifest else 0
         self._check_exports = self._check_next = check_exports
+        self._beside = dist.new_group(backend="gloo", timeout=_DISK_DEADLINE) if dist.is_initialized() else None
+        self._saving: checkpoint.Saving | None = None
         dtype = "float32" if policy.lora else config.model.dtype  # adapters are merged in float32
         self._sent = sent_parameters(policy)
         tensors = [pair for sent in self._sent for pair in sent.tensors.items()]
@@ -162,7 +165,8 @@ class DistributedTrainer:
             adapter = expected(lora.scaling, self._norms, sent)
         return Snapshot(version, self._plan, buckets, *self._weight_checks(prefixes), adapter)
 
-    def save(self, folder: Path, manifest: checkpoint.Manifest) -> Path:
+    def save(self, folder: Path, manifest: checkpoint.Manifest) -> checkpoint.Saving:
+        """Begin a checkpoint of all as it is now; the one before must have been waited for."""
         self._tell("save", [str(folder), manifest.step])
         check, self._check_next = self._check_next, False
         return self._save(folder, manifest, check)
@@ -211,6 +215,8 @@ class DistributedTrainer:
             elif call == "load":
                 self._load(Path(argument))
             else:
+                if self._saving is not None:
+                    self._saving.wait()
                 return
 
     # -- all ranks --------------------------------------------------------------------------------------
@@ -227,12 +233,15 @@ class DistributedTrainer:
             return WithoutAdapter(policy)
         return freeze(load_policy(self.config, self.device))
 
-    def _save(self, folder: Path, manifest: checkpoint.Manifest, check: bool = False) -> Path:
+    def _save(self, folder: Path, manifest: checkpoint.Manifest, check: bool = False) -> checkpoint.Saving:
         """With the reference where it may be another one than the first."""
         t = self.trainer
+        if self._saving is not None:
+            self._saving.wait()
         reference = t.reference if self.config.reference.resets else None
         assert not isinstance(reference, WithoutAdapter)
-        return checkpoint.save(folder, t.policy, self._optimizers, manifest, check, reference)
+        self._saving = checkpoint.save(folder, t.policy, self._optimizers, manifest, check, reference, self._beside)
+        return self._saving
 
     def _load(self, path: Path) -> checkpoint.Manifest:
         """Policy, optimizers and reference as this checkpoint holds them; without a reference in it, the first one."""
