@@ -29,6 +29,7 @@ from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
 from chorus.learner.rollouts.lessons import Lessons
 from chorus.learner.rollouts.relift import Relift
+from chorus.learner.training.checkpoint import WRITE_DEADLINE_S
 from chorus.learner.training.control import Control
 from chorus.learner.training.export import to_dtype
 from chorus.learner.validation import Evaluations
@@ -240,7 +241,8 @@ class Lifecycle:
         if begun is None or not (wait or begun.saving.done):
             return
         self._saving = None
-        begun.saving.wait()
+        with p.metrics.waits.on("checkpoint", "the disk", WRITE_DEADLINE_S, f"step {begun.manifest.step}"):
+            begun.saving.wait()
         p.metrics.checkpoint_s.observe(time.monotonic() - begun.at)
         step = begun.manifest.step
         p.metrics.durable_step.set(step)

@@ -45,6 +45,7 @@ from chorus.protocol.runtime.exits import CannotGoOn, first_line
 
 Optimizers = Mapping[str, torch.optim.Optimizer]
 _REFERENCE = "reference"
+WRITE_DEADLINE_S = 3600.0  # for the disk, and for a rank that writes its part
 
 
 class Saving:
@@ -62,8 +63,10 @@ class Saving:
         return not self._thread.is_alive()
 
     def wait(self) -> Path:
-        """Its folder, once it is a checkpoint. Raises what writing it has raised."""
-        self._thread.join()
+        """Its folder, once it is a checkpoint. Raises what writing it has raised, and CannotGoOn after the deadline."""
+        self._thread.join(WRITE_DEADLINE_S)
+        if not self.done:
+            raise CannotGoOn(f"{self._path}: it was not written after {WRITE_DEADLINE_S:g} s; does its disk answer?")
         if self._error is not None:
             raise self._error
         return self._path

@@ -60,7 +60,6 @@ from chorus.protocol.weights import (
 )
 
 _IDLE_DEADLINE = timedelta(hours=6)  # followers wait for rank 0, which has deadlines of its own
-_DISK_DEADLINE = timedelta(hours=1)  # for a rank that writes its part of a checkpoint
 _MEETING_S = 300.0  # until all ranks have come to a meeting on Redis
 _CHECKED_TOKENS = 5
 
@@ -122,7 +121,8 @@ class DistributedTrainer:
         self.manifest = None if start_from is None else self._load(start_from)
         self.trainer.done = self.manifest.step if self.manifest else 0
         self._check_exports = self._check_next = check_exports
-        self._beside = dist.new_group(backend="gloo", timeout=_DISK_DEADLINE) if dist.is_initialized() else None
+        write = timedelta(seconds=checkpoint.WRITE_DEADLINE_S)
+        self._beside = dist.new_group(backend="gloo", timeout=write) if dist.is_initialized() else None
         self._saving: checkpoint.Saving | None = None
         dtype = "float32" if policy.lora else config.model.dtype  # adapters are merged in float32
         self._sent = sent_parameters(policy)
