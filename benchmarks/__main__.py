@@ -20,7 +20,7 @@ from chorus.benchmarks.report import Row, table
 from chorus.protocol.config.presets import PRESETS
 
 BENCHMARKS = (
-    *("generator", "learner", "head", "gpu", "memory", "sync", "overlap", "loop"),
+    *("generator", "learner", "host", "head", "gpu", "memory", "sync", "control_plane", "overlap", "loop"),
     *("verifier", "verifier_quality", "objectives"),
 )
 

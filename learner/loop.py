@@ -61,6 +61,7 @@ class Learner:
         parts = minibatches(experience, p.config.learner.updates_per_step)
         p.store.chosen(step, groups, p.version, decisions.gates)
         p.ledger.record(step, ids)
+        p.recorder.begin(groups)
 
         stats = p.ranks.step(parts, settings)
         batch = p.relift.due(step, groups)  # recorded by now, as the step's groups are
