@@ -19,8 +19,8 @@ MEASURED_LEARNER_RATE = 22_264.0  # tokens/s of one H100: forward and backward, 
 _CHECKPOINTED = 13_169 / 16_285  # of that with each layer computed again, both with packed rows
 _FORWARD_SHARE = 1 / 3  # of forward and backward, for each further pass
 ASSUMED_GENERATOR_RATE = 10_000.0  # tokens/s of one card at MEASURED_PARAMETERS
-# Of one generator, whatever its card: vLLM's own work beside the model, 77 to 107 us a token, fills a core of 2.1 GHz at
-# this (docs/results.md, whole rounds at 0.7 M and 3 M parameters). A faster core does more: --generator-rate.
+# Of one generator, whatever its card: vLLM's own work beside the model, 77 to 107 us a token, fills a core of 2.1 GHz
+# at this (docs/results.md, whole rounds at 0.7 M and 3 M parameters). A faster core does more: --generator-rate.
 MOST_GENERATOR_RATE = 10_400.0
 PROMPT_TOKENS = 200
 
