@@ -122,6 +122,7 @@ class _Learner:
     groups: Collector
     weights: Broadcaster
     done: int = 0
+    offered: int = 0
 
     def publish(self, generators: int) -> float:
         """Seconds until all generators have verified a new version. Raises TimeoutError."""
@@ -133,8 +134,9 @@ class _Learner:
 
     def _offer(self) -> None:
         plan = plan_buckets(describe([("w", torch.zeros(1024))], "float32"), 4096)
-        version = Version(fence=self.ledger.fence, step=self.done)
+        version = Version(fence=self.ledger.fence, step=self.offered)
         self.weights.publish(Snapshot(version, plan, new_buckets(plan), []))
+        self.offered += 1
 
     def step(self) -> int:
         """Collect, record, train by doing nothing, admit, publish, and all that a checkpoint does to the ledger."""

@@ -35,7 +35,6 @@ from chorus.learner.weight_sync.broadcaster import Broadcaster
 from chorus.problems.rendering import load_tokenizer
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.config.settings import StepSettings
-from chorus.protocol.ledger import LearnerLedger
 from chorus.protocol.messages import Version
 from chorus.protocol.run_folder.checkpoints import Manifest
 from chorus.protocol.weights import describe, new_buckets, plan_buckets
@@ -72,7 +71,7 @@ def _between_steps(bench: Bench, model: Path, groups: int, size: int, tokens: in
         "learner.token_budget=32768",
         "learner.checkpoint_every=1000000",
         "run.steps=1000000",
-        "trackers.tensorboard=false",
+        "doctor.steps=0",  # of a run's first steps alone
     )
     name = f"host-{groups}x{size}x{tokens}"
     with scripted_run(bench, name, config, 1, reasoning(model, _ANSWERS, tokens), delay_s=0.0) as scripted:
@@ -127,7 +126,7 @@ def _assemble(scripted: ScriptedRun, clock: _Clock) -> Parts:
     ranks = _Ranks(config, clock)
     sync = partial(Broadcaster, config, scripted.client, scripted.id, "gloo", torch.device("cpu"))
     parts = assemble(config, run, scripted.id, scripted.client, ranks, sync)
-    ranks.answered = partial(_answered, parts.ledger, config.learner.groups_per_step, scripted.check)
+    ranks.answered = partial(_answered, parts, scripted.check)
     for part, owner, name in (
         ("collect", parts.groups, "next_step"),
         ("admit", parts.groups, "admit"),
@@ -141,10 +140,10 @@ def _assemble(scripted: ScriptedRun, clock: _Clock) -> Parts:
     return parts
 
 
-def _answered(ledger: LearnerLedger, groups: int, check: Callable[[], None]) -> bool:
+def _answered(parts: Parts, check: Callable[[], None]) -> bool:
     """Whether the next step's groups are all there."""
     check()
-    return ledger.accounts().unread >= groups
+    return parts.groups.waiting + parts.ledger.accounts().unread >= parts.config.learner.groups_per_step
 
 
 class _Ranks:
