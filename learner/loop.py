@@ -60,8 +60,8 @@ class Learner:
         experience = make_experience(groups, p.config, p.version, p.ranks.reference, decisions, left_out)
         parts = minibatches(experience, p.config.learner.updates_per_step)
         p.store.chosen(step, groups, p.version, decisions.gates)
-        p.ledger.record(step, ids)
         p.recorder.begin(groups)
+        p.ledger.record(step, ids)
 
         stats = p.ranks.step(parts, settings)
         batch = p.relift.due(step, groups)  # recorded by now, as the step's groups are
