@@ -22,7 +22,7 @@ import psutil
 import torch
 
 from chorus.benchmarks.bench import Bench
-from chorus.benchmarks.models import starter
+from chorus.benchmarks.models import without_weights
 from chorus.benchmarks.report import Row, at_least, at_most
 from chorus.benchmarks.scripted import ScriptedRun, scripted_run
 from chorus.learner.rollouts.admission import Admission
@@ -82,7 +82,7 @@ class _Load:
 
 def _fleet(bench: Bench, generators: int) -> _Load:
     config = bench.config(
-        f"model.path={starter(bench)}",
+        f"model.path={without_weights(bench)}",
         f"learner.groups_per_step={generators}",
         "generator.groups_in_flight=2",
         "staleness.target=1",
@@ -186,7 +186,7 @@ def _long_group(bench: Bench) -> Iterator[Row]:
     """Groups as long as a reasoning model's, from the admission to the tokens that are trained."""
     size, tokens = (2, 1024) if bench.quick else (16, 32768)
     config = bench.config(
-        f"model.path={starter(bench)}",
+        f"model.path={without_weights(bench)}",
         f"model.context={tokens + 64}",
         f"sampling.group_size={size}",
         f"sampling.max_tokens={tokens}",
