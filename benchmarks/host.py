@@ -27,6 +27,7 @@ from chorus.benchmarks.report import Row, at_most
 from chorus.benchmarks.scripted import ScriptedRun, scripted_run
 from chorus.learner.lifecycle import Parts, assemble
 from chorus.learner.loop import Learner
+from chorus.learner.rollouts.collector import Collector
 from chorus.learner.training.batch import TrainingSequence, cut
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.training.supervised import SupervisedStats
@@ -143,7 +144,9 @@ def _assemble(scripted: ScriptedRun, clock: _Clock) -> Parts:
 def _answered(parts: Parts, check: Callable[[], None]) -> bool:
     """Whether the next step's groups are all there."""
     check()
-    return parts.groups.waiting + parts.ledger.accounts().unread >= parts.config.learner.groups_per_step
+    assert isinstance(parts.groups, Collector)
+    there = parts.groups.waiting + len(parts.groups.ahead) + parts.ledger.accounts().unread
+    return there >= parts.config.learner.groups_per_step
 
 
 class _Ranks:
