@@ -36,6 +36,20 @@ def test_a_step_is_recorded_before_it_trains_and_published_before_its_metrics_an
     assert seen.index("trained") < seen.index("admit", first) < seen.index("publish"), "freed credits are used at once"
 
 
+def test_what_a_steps_answers_tell_is_measured_while_it_trains(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    learner, parts = start(client, config_of(tiny_model, tmp_path, run={"steps": 1}), tmp_path, seen.append)
+    begin = parts.recorder.begin
+    monkeypatch.setattr(parts.recorder, "begin", lambda groups: (seen.append("begin"), begin(groups)))
+    learner.run()
+    assert seen.index("begin") < seen.index("train")
+    [record] = RunFolder(tmp_path).records()
+    assert record["diversity"]["distinct_solutions"] == 1.0
+    assert record["repetition"] == 0.0
+
+
 def test_a_whole_run_trains_every_group_once_and_sums_itself_up(
     client: redis.Redis, tiny_model: Path, tmp_path: Path
 ) -> None:
