@@ -82,7 +82,7 @@ def _config(model: Path, dtype: str) -> Any:
 
 
 def _sampled(config: Any, folder: Path) -> Iterator[tuple[list[int], list[int], Any, Any]]:
-    """Prompt, completion, its log-probabilities, and all tokens' experts but the last one's [tokens, layers, chosen]."""
+    """Prompt, completion, its log-probabilities, and the experts [tokens, layers, chosen] of all but the last."""
     import numpy as np
 
     from chorus.generator.vllm_engine import arguments_of, environment_of
