@@ -26,6 +26,7 @@ from chorus.learner.training import checkpoint
 from chorus.learner.training.architecture import check_forward, check_names
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.lora import base_norms, expected
+from chorus.learner.training.memory import give_back_what_is_freed
 from chorus.learner.training.policy import (
     Policy,
     WithoutAdapter,
@@ -89,6 +90,7 @@ def join(redis_url: str) -> tuple[int, int, torch.device]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world > 1:
+        give_back_what_is_freed()
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         group = os.environ.get("TORCHELASTIC_RUN_ID", "")
         if group.startswith("chorus:"):

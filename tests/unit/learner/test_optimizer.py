@@ -161,9 +161,10 @@ def test_moments_of_another_kind_are_refused_with_the_mend(model: Path, tmp_path
 
 def test_what_saves_nothing_is_refused(model: Path) -> None:
     config = crew_of(model).config
-    offloaded = config.model_copy(update={"learner": config.learner.model_copy(update={"offload": "optimizer"})})
-    with pytest.raises(CannotGoOn, match=r"learner.offload = optimizer: this learner has no GPU"):
-        make_optimizer(offloaded, weights(), 0, offloaded.learner)
+    for what in ("optimizer", "activations", "both"):
+        offloaded = config.model_copy(update={"learner": config.learner.model_copy(update={"offload": what})})
+        with pytest.raises(CannotGoOn, match=rf"learner.offload = {what}: this learner has no GPU"):
+            make_optimizer(offloaded, weights(), 0, offloaded.learner)
     whole = config.model_dump() | {"model": {"path": "any", "dtype": "float32"}}
     with pytest.raises(ValidationError, match=r"learner.master is bfloat16 and model.dtype float32"):
         RunConfig.model_validate(whole | {"learner": {"master": "bfloat16"}})
