@@ -54,7 +54,7 @@ def state_of(config: RunConfig, model: Model) -> State:
     moments = sum(map(c.moment_bytes, trained)) + (8.0 if matrices else _unknown_moments(config)) * other
     moments *= 2 if config.relift.enabled else 1  # its updates have an optimizer of their own
     state = count * width + moments
-    return State(beside + count * width, count * width, moments, c.offload == "optimizer", state + model.count * kept)
+    return State(beside + count * width, count * width, moments, c.moments_on_host, state + model.count * kept)
 
 
 def reference_bytes(config: RunConfig, model: Model) -> float:

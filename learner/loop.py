@@ -55,7 +55,7 @@ class Learner:
 
     def step(self) -> None:
         p = self.parts
-        p.stop.check()
+        self._check()
         started, step = time.monotonic(), p.done + 1
         groups = self._collect(step)
         waited_s = time.monotonic() - started
@@ -108,9 +108,10 @@ class Learner:
         return groups
 
     def _check(self) -> None:
-        """What ends a wait for groups."""
+        """What ends a wait for groups, and what can be done in it."""
         self.parts.stop.check()
         self.parts.weights.check()
+        self.life.settle(wait=False)
 
     def _after(self, step: int) -> None:
         """What a trained step may bring about."""
@@ -135,7 +136,7 @@ class FineTuning(Learner):
     def step(self) -> None:
         p = self.parts
         assert p.lessons
-        p.stop.check()
+        self._check()
         started, step = time.monotonic(), p.done + 1
         self.life.say("training", f"step {step} of {p.config.run.steps}")
         batch = p.lessons.batch(step)
