@@ -73,13 +73,13 @@ class GeneratorLedger:
 
     async def _claim_expired(self, count: int) -> list[Lease]:
         """One question while nothing has expired: Redis itself looks through the pending entries."""
-        stream = self.keys.tasks
-        old = await self.client.xpending_range(stream, TASK_GROUP, min="-", max="+", count=count, idle=self.lease_ms)
+        stream, idle = self.keys.tasks, self.lease_ms
+        old = await self.client.xpending_range(stream, TASK_GROUP, min="-", max="+", count=count, idle=idle)
         if not old:
             return []
         # Of those that another generator claims meanwhile none is idle any more.
         ids = [entry["message_id"] for entry in old]
-        claimed = await self.client.xclaim(stream, TASK_GROUP, self.consumer, self.lease_ms, ids)
+        claimed = await self.client.xclaim(stream, TASK_GROUP, self.consumer, idle, ids)
         leases = []
         for id, fields in claimed:
             pending = await self.client.xpending_range(stream, TASK_GROUP, min=id, max=id, count=1)
