@@ -272,6 +272,7 @@ def _flow_stats(
         "tokens_per_second": stats.tokens / around.seconds,
         "generated_tokens_per_second": around.generator_tokens / around.seconds,
         "seconds": around.seconds,
+        "mfu": stats.mfu,
         "wait_seconds": around.wait_s,
         "learner_wait_ratio": around.wait_s / around.seconds,
         "generator_wait_ratio": around.generator_wait_ratio,

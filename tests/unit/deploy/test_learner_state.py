@@ -115,3 +115,12 @@ def test_a_run_that_does_not_fit_is_told_what_would_keep_less_on_the_same_cards(
     assert found.changes == ("learner.optimizer=adamw8bit", "learner.master=bfloat16")
     assert found.needs.learner.bytes / 2**30 == pytest.approx(42.8 + 1.8, abs=0.1)
     assert leaner(config, model, place(config, [0, 1], [0]), 24) is None
+
+
+def test_a_checkpoint_is_copied_to_the_host_before_it_is_written(configure: Configure) -> None:
+    """12 bytes a parameter of weights and moments, beside two copies of what generators get, in bfloat16."""
+    model = model_of("Qwen/Qwen2.5-7B")
+    assert model
+    config = configure(**LONG)
+    assert host_bytes(config, model, 4) / model.count == pytest.approx(12 + 2 * 2, rel=1e-6)
+    assert host_bytes(config, model, 1) == host_bytes(config, model, 4), "more than what a lone rank reads at its start"
