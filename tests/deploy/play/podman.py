@@ -37,7 +37,7 @@ events_logger = "file"
 network_backend = "netavark"
 """
 # Of podman's own, outside of the folder.
-LEFT_BEHIND = tuple(map(Path, ("/run/containers", "/run/libpod", "/var/lib/containers")))
+LEFT_BEHIND = tuple(map(Path, ("/run/containers", "/run/libpod", "/var/lib/containers/cache")))
 
 
 class Podman:
@@ -47,16 +47,19 @@ class Podman:
         self._test, self._scratch, self._data = test, scratch, data
         self._deadline = time.monotonic() + limit_s
         self._traces = Traces(scratch, data, links=("podman", "veth"), firewall=False)
-        self._there = {path: path.exists() for path in LEFT_BEHIND}
-        self._started = False
+        self._there: dict[Path, bool] = {}
 
     # -- commands -----------------------------------------------------------------------------------
 
     def call(self, *arguments: str, deadline_s: float = 60, may_fail: bool = False, stdin: str = "") -> str:
         """Standard output of one command of podman's. Raises DriveError."""
-        folders = {"--root": self._data / "root", "--runroot": self._scratch / "run", "--tmpdir": self._scratch / "t"}
-        folders |= {"--network-config-dir": self._scratch / "net", "--volumepath": self._scratch / "volumes"}
-        words = ["podman", *(word for name, path in folders.items() for word in (name, str(path))), *arguments]
+        # podman notes where they are, and takes no other place for one of them later.
+        names = {"root": "root", "runroot": "run", "tmpdir": "t", "network-config-dir": "net", "volumepath": "volumes"}
+        words = [
+            "podman",
+            *(word for option, name in names.items() for word in (f"--{option}", str(self._data / name))),
+        ]
+        words += arguments
         left = max(1.0, min(deadline_s, self._deadline - time.monotonic()))
         conf = {"CONTAINERS_CONF": str(self._scratch / "containers.conf"), "TMPDIR": str(self._data / "tmp")}
         try:
@@ -100,7 +103,7 @@ class Podman:
         if shutil.which("kubectl") is None:
             raise NothingHereError("no `kubectl` here, which renders the overlay")
         self._traces.remember()
-        self._started = True
+        self._there = {path: path.exists() for path in LEFT_BEHIND}
         for folder in (self._data, self._data / "tmp"):
             folder.mkdir(exist_ok=True)
         (self._scratch / "containers.conf").write_text(CONTAINERS_CONF.format(sysctl=sysctl))
@@ -113,13 +116,13 @@ class Podman:
 
     def stop(self) -> None:
         """All that `start` and the test made is gone. May be called however far it came."""
-        if self._started:
+        if self._there:
             self.call("pod", "rm", "--all", "--force", "--time", "0", deadline_s=90, may_fail=True)
             self.call("rm", "--all", "--force", "--time", "0", deadline_s=60, may_fail=True)
             self.call("volume", "rm", "--all", "--force", may_fail=True)
             self.call("secret", "rm", "--all", may_fail=True)
             self.call("network", "rm", "--force", "chorus", may_fail=True)
-            for number, _ in processes("conmon", str(self._scratch)):
+            for number, _ in processes("conmon", str(self._data)):
                 call(["kill", str(number)])
             for path in LEFT_BEHIND:
                 if not self._there[path]:
@@ -129,9 +132,9 @@ class Podman:
     def remains(self) -> list[str]:
         """What of it is still there."""
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        found = [mount for mount in mounts if mount.startswith(str(self._scratch))]
-        found += [line for _, line in processes(str(self._scratch)) if "podman" in line or "conmon" in line]
-        found += [str(path) for path in (self._scratch, *LEFT_BEHIND) if path.exists() and not self._there.get(path)]
+        found = [mount for mount in mounts if mount.startswith(f"{self._data}/")]
+        found += [line for _, line in processes(str(self._data)) if "conmon" in line]
+        found += [str(path) for path in (self._scratch, *self._there) if path.exists() and not self._there.get(path)]
         return found + self._traces.new_links()
 
     # -- images ---------------------------------------------------------------------------------------
