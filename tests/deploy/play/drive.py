@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT / "tests" / "deploy"), str(ROOT / "tests" / "deploy" / "compose")]
 
 from bases import python_base, root_file_system, served_wheels  # noqa: E402
-from drive import Drive, DriveError  # noqa: E402  # pyright: ignore[reportAttributeAccessIssue]
+from drive import Drive, DriveError, NothingHereError  # noqa: E402  # pyright: ignore[reportAttributeAccessIssue]
 from podman import Podman  # noqa: E402
 from transform import Played, Transform  # noqa: E402
 
@@ -101,16 +102,15 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="keep podman's images here")
     parser.add_argument("--changes", action="store_true", help="print what is changed in the overlay, and end")
     asked = parser.parse_args()
-    transform = Transform(
-        rendered(), {"redis-password": secrets.token_hex(16), "reward-token": secrets.token_hex(16)}, SETTINGS
-    )
     if asked.changes:
+        transform = overlay()
         told(transform, made(transform))
         return 0
     scratch = Path(tempfile.mkdtemp(prefix="chorus-play-"))
     podman = Podman(TEST, scratch, asked.data or scratch / "data", LIMIT_S)
 
     def work() -> None:
+        transform = overlay()
         with TEST.phase("podman"):
             podman.start(sysctl(transform))
         build(podman, scratch)
@@ -123,7 +123,14 @@ def main() -> int:
     return status
 
 
+def overlay() -> Transform:
+    keys = ("redis-password", "reward-token")
+    return Transform(rendered(), {key: secrets.token_hex(16) for key in keys}, SETTINGS)
+
+
 def rendered() -> list[dict[str, Any]]:
+    if shutil.which("kubectl") is None:
+        raise NothingHereError("no `kubectl` here, which renders the overlay")
     command = ["kubectl", "kustomize", str(KUBERNETES / "overlays" / "cpu")]
     return list(yaml.safe_load_all(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout))
 
@@ -240,7 +247,8 @@ def look_around(cluster: Cluster) -> None:
             (told["user"], told["group"], told["root"], seen) == (user, user, [], nothing),
             f"{pod}: user {user}, root read-only, no capability, no new privileges, a filter of system calls",
         )
-        TEST.check(told["ports"] == ["40000", "44999"], f"{pod}: connections from ports {'-'.join(told['ports'])}")
+        if pod.startswith(("learner", "generator")):
+            TEST.check(told["ports"] == ["40000", "44999"], f"{pod}: the kernel picks ports {'-'.join(told['ports'])}")
         limit = podman.state(cluster.main(pod))["HostConfig"]
         TEST.say(f"{pod}: limits {limit['Memory'] >> 20} MiB, {limit['NanoCpus'] / 1e9:g} cores (0: none)")
     refused = podman.inside("redis-0-redis", "env", "-u", "REDISCLI_AUTH", "redis-cli", "ping", may_fail=True)
@@ -297,7 +305,7 @@ def results(cluster: Cluster) -> None:
     cluster.play(cluster.transform.given(yaml.safe_load((KUBERNETES / "results.yaml").read_text())))
     names = podman.inside("results-results", "ls", f"/runs/{RUN}").split()
     TEST.check("summary.json" in names, f"/runs/{RUN} holds {', '.join(names)}")
-    words = ("--rm", "--network", "none", "--volume", "runs:/runs:ro", "chorus-learner:cpu", "audit", f"/runs/{RUN}")
+    words = ("--rm", "--network", "none", "--volume", "runs:/runs", "chorus-learner:cpu", "audit", f"/runs/{RUN}")
     audit = podman.call("run", *words)
     TEST.check("balanced" in audit and "OUT OF" not in audit, audit.strip())
 
