@@ -117,8 +117,10 @@ class Transform:
             o = {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": {"replicas": 1}}
             o["spec"] |= {"selector": {"matchLabels": template["metadata"]["labels"]}, "template": template}
         else:
-            if kind != "Pod":
-                self._changed(f"a Pod in place of a {kind}: podman starts init containers again for ever", name)
+            if kind == "Deployment":
+                self._changed("a Pod that isn't restarted for a Deployment: podman restarts init containers", name)
+            elif kind != "Pod":
+                self._changed(f"a Pod for a {kind}, which podman does not know", name)
             spec["restartPolicy"] = "Never"
             annotations = {"io.podman.annotations.init.container.type": "always"}  # else podman removes it, and its log
             o = {"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"] | {"name": name}, "spec": spec}
