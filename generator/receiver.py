@@ -1,27 +1,34 @@
-"""Runs inside vLLM's workers: joins the replica's process group, receives buckets, loads them.
+"""Runs inside vLLM's workers: joins the replica's process group, receives buckets, puts their weights in place.
 
-Called by vLLM's workers, in this order, for the agent alone (generator/vllm_process.py):
+Told by the engine's process (generator/vllm_process.py), for the agent alone, in this order:
 
-    init_transfer_engine     once a group: meet the learner under the group's name (blocks, deadline)
-    start_weight_update      every sync; sampling is paused
-    update_weights           all buckets are received; over gloo nothing is loaded before the last byte
-                             is here, so a transfer that fails leaves the old weights whole
-    finish_weight_update     layers are put in their kernels' format; then the agent resumes sampling
+    begin("join")       once a group: meet the learner under the group's name, in a thread, with a deadline
+    begin("receive")    every sync: all buckets come into memory beside the model, in a thread; sampling goes on
+    go_on()             between steps, until it says "": a portion of what came is made ready (generator/spare.py)
+    put_in_place()      what is ready becomes the model's
+
+A transfer that fails has touched nothing, and its group is spent. A thread that hangs ends with its deadline; until
+then nothing else is begun. Over NCCL the bytes go onto the device itself, so they are received when they are put in
+place: that way has not been run.
 
 Of a run that trains an adapter, only the adapter comes; it is merged into the layers that it moves (adapter.py).
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from vllm.config import set_current_vllm_config
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
+    layerwise_groups,
 )
 from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
@@ -31,12 +38,16 @@ from vllm.model_executor.model_loader.reload.meta import SKIP_LOAD_TENSORS, mate
 
 from chorus.generator.adapter import Base, Delivery, merge, together
 from chorus.generator.relay import Relay, relay_to
+from chorus.generator.spare import Spare
 from chorus.protocol.messages import Onward, Tensor
 from chorus.protocol.runtime.adapters import Adapter, Moved
+from chorus.protocol.runtime.exits import first_line
 from chorus.protocol.runtime.model_folder import model_folder
 from chorus.protocol.weights import BucketPlan, broadcast, close_group, join_group, new_buckets, pieces, plan_buckets
 
+log = logging.getLogger("chorus.receiver")
 _SHOWN = 3  # names of layers in a message
+_DONE = object()
 
 
 @dataclass
@@ -73,20 +84,50 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         super().__init__(*args, **kwargs)
         self._group: torch.distributed.ProcessGroup | None = None
         self._joined: GroupInfo | None = None
+        self._over_nccl = False
+        self._thread: threading.Thread | None = None
+        self._failed = ""
         self._relay: Relay | None = None
-        self._on_gpu = False
+        self._asked: TransferInfo | None = None  # what is here, whole
         self._plan: BucketPlan | None = None
         self._buckets: list[torch.Tensor] = []
+        self._portions: Iterator[None] = iter(())
+        self._spare = Spare.of(self.model, self.model_config.dtype) if self.device.type == "cpu" else None
         self._written: set[str] = set()
         self._base: Base | None = None
-        self._merged = False  # what came last was an adapter
         self.in_place: Adapter | None = None
 
-    def init_transfer_engine(self, init_info: GroupInfo) -> None:
+    def begin(self, do: str, info: dict[str, Any]) -> None:
+        """Start the thread that waits for the learner; returns at once."""
+        if self._thread is not None and self._thread.is_alive():
+            raise RuntimeError("the transfer before has not ended yet: its deadline is not over")
+        self._failed, self._asked, self._portions = "", None, iter(())
+        work, asked = (self._join, GroupInfo(**info)) if do == "join" else (self._receive, TransferInfo(**info))
+        self._thread = threading.Thread(target=self._carry_out, args=(work, asked), name="weights", daemon=True)
+        self._thread.start()
+
+    def _carry_out(self, work: Any, asked: Any) -> None:
+        try:
+            work(asked)
+        except Exception as error:  # told by `go_on`
+            self._failed = f"{type(error).__name__}: {error}"
+
+    def go_on(self) -> str | None:
+        """None: not ready yet; "": ready; else why it never will be."""
+        assert self._thread is not None
+        if self._thread.is_alive():
+            return None
+        if not self._failed:
+            with set_current_vllm_config(self.vllm_config):
+                if next(self._portions, _DONE) is not _DONE:
+                    return None
+        return self._failed[:1000]
+
+    def _join(self, asked: GroupInfo) -> None:
         close_group(self._group)
         self._group = None
-        self._on_gpu = init_info.backend == "nccl"
-        self._joined = i = init_info
+        self._over_nccl = asked.backend == "nccl"
+        self._joined = i = asked
         rank = 1 + self._worker
         self._group = join_group(i.backend, i.store_host, i.store_port, i.group, rank, i.world_size, i.timeout_s)
 
@@ -95,40 +136,27 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         parallel = self.parallel_config
         return parallel.data_parallel_index * parallel.world_size + parallel.rank
 
-    def start_weight_update(self) -> None:
-        """Nothing yet: the model is opened for loading only once the bytes are here."""
-
-    def update_weights(self, update_info: dict[str, Any]) -> None:
-        # The base class synchronizes torch.accelerator afterwards, which has no CPU device.
-        self.receive_weights(self.parse_update_info(update_info))
-
-    def receive_weights(self, update_info: TransferInfo) -> None:
+    def _receive(self, asked: TransferInfo) -> None:
         if self._group is None:
-            raise RuntimeError("weights announced before a process group was joined; the agent must init first")
-        plan = plan_buckets([Tensor(**t) for t in update_info.tensors], update_info.bucket_bytes)
-        self._merged = update_info.scaling is not None
-        if update_info.scaling is not None:
-            self._merge(Delivery(update_info.scaling, self._received(plan, update_info)))
-        elif self._on_gpu:
-            self._open()
-            self._receive_staged(plan, update_info.timeout_s)
-        else:
-            # Fresh memory costs about as much as the bytes that come into it.
-            if plan != self._plan or (self._relay is not None and self._relay.busy):
-                self._plan, self._buckets = plan, new_buckets(plan)
-            self._take(self._buckets, update_info)
-            self._open()
-            self._load(plan)
-            if missed := set(not_loaded(self.model)) - self._written:
-                self._written |= missed
-                self._open()
-                self._load(plan)
+            raise RuntimeError("weights announced before a process group was joined; the agent must join first")
+        plan = plan_buckets([Tensor(**t) for t in asked.tensors], asked.bucket_bytes)
+        # Fresh memory costs about as much as the bytes that come into it.
+        if plan != self._plan or (self._relay is not None and self._relay.busy):
+            self._plan, self._buckets = plan, self._memory(plan)
+        if not self._over_nccl:
+            self._take(asked)
+            if asked.scaling is None and self._spare is not None:
+                self._portions = self._ready(self._spare, plan)
+        self._asked = asked
 
-    def _take(self, buckets: list[torch.Tensor], info: TransferInfo) -> None:
-        """Into these, and on to whoever gets them from here."""
+    def _memory(self, plan: BucketPlan) -> list[torch.Tensor]:
+        return [] if self._over_nccl else new_buckets(plan, pinned=self.device.type == "cuda")
+
+    def _take(self, info: TransferInfo) -> None:
+        """Into the buckets, and on to whoever gets them from here."""
         assert self._group is not None
         relay = self._relay_of(info)
-        for piece in pieces(buckets, info.piece_bytes):
+        for piece in pieces(self._buckets, info.piece_bytes):
             broadcast(self._group, piece, info.timeout_s)
             if relay is not None:
                 relay.pass_on(piece)
@@ -141,10 +169,56 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         self._relay = relay_to(onward, self._relay, i.backend, i.store_host, i.store_port, info.timeout_s)
         return self._relay
 
-    def _load(self, plan: BucketPlan) -> None:
+    def _ready(self, spare: Spare, plan: BucketPlan) -> Iterator[None]:
+        """Layer by layer, so that a step waits for one of them at most."""
+        tensors = dict(pair for views in plan.views(self._buckets) for pair in views)
+        spare.drop()
+        try:
+            for names in layerwise_groups(list(tensors)):
+                spare.prepare([(name, tensors[name]) for name in names])
+                yield
+            spare.tie()
+            if missed := spare.missed():
+                raise RuntimeError(f"nothing was made ready for {missed[0]}")
+        except Exception as error:  # nothing was changed: the model is loaded in the pause, which tells what is wrong
+            log.info("weights are loaded while sampling stands still: %s", first_line(error))
+            self._spare = None
+
+    def put_in_place(self) -> None:
+        asked, self._asked = self._asked, None
+        if asked is None or self._plan is None:
+            raise RuntimeError("there are no whole weights to put in place; receive some first")
+        with set_current_vllm_config(self.vllm_config):
+            if asked.scaling is not None:
+                views = (pair for tensors in self._views(self._plan, asked) for pair in tensors)
+                self._merge(Delivery(asked.scaling, [(name, tensor.cpu()) for name, tensor in views]))
+            elif self._spare is not None:
+                self._spare.put_in_place()
+            else:
+                self._load(self._plan, asked)
+
+    def _views(self, plan: BucketPlan, asked: TransferInfo) -> Iterator[list[tuple[str, torch.Tensor]]]:
+        return self._staged(plan, asked.timeout_s) if self._over_nccl else plan.views(self._buckets)
+
+    def _staged(self, plan: BucketPlan, timeout_s: float) -> Iterator[list[tuple[str, torch.Tensor]]]:
+        assert self._group is not None
+        for k, size in enumerate(plan.bucket_sizes):
+            bucket = torch.empty(size, dtype=torch.uint8, device=self.device)
+            broadcast(self._group, bucket, timeout_s)
+            yield from BucketPlan([_moved(s) for s in plan.slots if s.bucket == k], [size]).views([bucket])
+
+    def _load(self, plan: BucketPlan, asked: TransferInfo) -> None:
+        """The model is opened for loading, and layers are put in their kernels' format."""
         model: Any = self.model
-        for tensors in plan.views(self._buckets):
+        self._open()
+        for tensors in self._views(plan, asked):
             model.load_weights(tensors)
+        if not self._over_nccl and (missed := set(not_loaded(model)) - self._written):
+            self._written |= missed
+            self._open()
+            for tensors in plan.views(self._buckets):
+                model.load_weights(tensors)
+        self._close()
 
     def _open(self) -> None:
         """Layers wait for their weights, on the meta device; those that a class writes into by itself need memory."""
@@ -159,23 +233,6 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         for layer in map(self.model.get_submodule, self._written):
             if not any(bool(parameter.isnan().any()) for parameter in layer.parameters(recurse=False)):
                 get_layerwise_info(layer).load_numel = 1
-
-    def _receive_staged(self, plan: BucketPlan, timeout_s: float) -> None:
-        assert self._group is not None
-        model: Any = self.model
-        for k, size in enumerate(plan.bucket_sizes):
-            bucket = torch.empty(size, dtype=torch.uint8, device=self.device)
-            broadcast(self._group, bucket, timeout_s)
-            part = BucketPlan([_moved(s) for s in plan.slots if s.bucket == k], [size])
-            for tensors in part.views([bucket]):
-                model.load_weights(tensors)
-
-    def _received(self, plan: BucketPlan, info: TransferInfo) -> list[tuple[str, torch.Tensor]]:
-        """All of an adapter, on the host, before anything is touched."""
-        device = self.device if self._on_gpu else torch.device("cpu")
-        buckets = [torch.empty(size, dtype=torch.uint8, device=device) for size in plan.bucket_sizes]
-        self._take(buckets, info)
-        return [pair for views in plan.views(bucket.cpu() for bucket in buckets) for pair in views]
 
     def _merge(self, delivery: Delivery) -> None:
         """Layer by layer. A layer that the engine does not take whole keeps its weights, and the sync fails by name."""
@@ -216,9 +273,7 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
                 tensor, moved[name] = merge(tensor, *parts[name], delivery.scaling, dtype, self.device)
             yield name, tensor
 
-    def finish_weight_update(self) -> None:
-        if self._merged:
-            return  # adapters are merged layer by layer, each to its end
+    def _close(self) -> None:
         self._close_written()
         missed = not_loaded(self.model)
         self._written |= set(missed)  # the next time they get memory
@@ -245,6 +300,20 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
     def shutdown(self) -> None:
         close_group(self._group)
         self._group = None
+
+    # vLLM's own way in is not taken: it would stop sampling while bytes come.
+
+    def init_transfer_engine(self, init_info: GroupInfo) -> None:
+        raise NotImplementedError("use `begin`")
+
+    def start_weight_update(self) -> None:
+        raise NotImplementedError("use `begin`")
+
+    def receive_weights(self, update_info: TransferInfo) -> None:
+        raise NotImplementedError("use `begin`")
+
+    def finish_weight_update(self) -> None:
+        raise NotImplementedError("use `put_in_place`")
 
 
 def not_loaded(model: torch.nn.Module) -> list[str]:

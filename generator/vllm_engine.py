@@ -56,7 +56,6 @@ class VllmEngine:
         self._listening: asyncio.Task[None] | None = None
         self._numbers = itertools.count(HELLO + 1)
         self._open: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._blocking = 0  # calls under way that keep the engine's loop from answering
 
     async def start(self) -> None:
         """Start the process and wait until it is healthy. Raises EngineError after the start deadline."""
@@ -132,8 +131,7 @@ class VllmEngine:
                 try:
                     await self._call("ping", _SILENCE_S)
                 except EngineError:
-                    if not self._blocking:
-                        return
+                    return
         finally:
             ended.cancel()
 
@@ -180,16 +178,12 @@ class VllmEngine:
             "world_size": offer.world_size,
             "timeout_s": offer.timeout_s,
         }
-        # The deadline holds for the store and again for the connection. To give up before vLLM does would only put
-        # the next call behind this one.
-        await self._call_that_blocks("join", 2 * offer.timeout_s + 10, info=info)
-
-    async def pause(self, clear_cache: bool, deadline_s: float) -> None:
-        """Freeze sampling where it stands. `clear_cache`: old keys and values are recomputed on resume."""
-        await self._call("pause", deadline_s, clear_cache=clear_cache)
+        # The deadline holds for the store and again for the connection. To give up before vLLM does would only have
+        # the next call refused.
+        await self._call("join", 2 * offer.timeout_s + 10, info=info)
 
     async def receive(self, offer: SyncOffer) -> None:
-        """Take the weights of `offer`. Blocks until all buckets came or the offer's deadline is over."""
+        """Have the weights of `offer` beside those that sample; returns once they are whole, and nothing is changed."""
         info = {
             "tensors": [t.model_dump() for t in offer.tensors],
             "bucket_bytes": offer.bucket_bytes,
@@ -198,7 +192,14 @@ class VllmEngine:
             "timeout_s": offer.timeout_s,
             "scaling": offer.adapter.scaling if offer.adapter else None,
         }
-        await self._call_that_blocks("receive", 2 * offer.timeout_s + 30, info=info, version=offer.version)
+        await self._call("receive", 2 * offer.timeout_s + 30, info=info)
+
+    async def put_in_place(self, offer: SyncOffer, clear_cache: bool, deadline_s: float) -> float:
+        """Sample on with what was received. `clear_cache`: old keys and values are computed anew. Returns the seconds
+        from the end of the last step under the old weights until all is ready for the first under the new ones."""
+        deadline_s += offer.timeout_s if offer.backend == "nccl" else 0.0  # there the bytes come only now
+        answer = await self._call("put_in_place", deadline_s, version=offer.version, clear_cache=clear_cache)
+        return float(answer["pause_s"])
 
     async def adapter_in_place(self, deadline_s: float) -> list[Adapter]:
         """What the last adapter moved, as each worker saw it; none where one has none, or has half of one."""
@@ -207,9 +208,6 @@ class VllmEngine:
             return [Adapter.model_validate(seen) for seen in told["workers"] if seen is not None]
         except (KeyError, ValidationError) as error:
             raise EngineError(f"vLLM does not say what the adapter moved: {first_line(error)}") from None
-
-    async def resume(self, deadline_s: float) -> None:
-        await self._call("resume", deadline_s)
 
     async def logprob_gaps(self, offer: SyncOffer) -> np.ndarray:
         """|engine - learner| [points x tokens]: next-token log-probabilities through the sampling path."""
@@ -225,13 +223,6 @@ class VllmEngine:
         gaps = [abs(found[id] - value) for id, value in wanted.items() if id in found]
         # Not one of the learner's likeliest tokens is likely here: as far apart as it gets.
         return np.array(gaps or [np.inf])
-
-    async def _call_that_blocks(self, do: str, deadline_s: float, **what: Any) -> None:
-        self._blocking += 1
-        try:
-            await self._call(do, deadline_s, **what)
-        finally:
-            self._blocking -= 1
 
     async def _call(self, do: str, deadline_s: float, **what: Any) -> dict[str, Any]:
         if self._link is None:

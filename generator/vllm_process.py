@@ -6,8 +6,9 @@
     └──────────────────────────────────────────────────────────────────────────────────────┘
 
 One thread does all of this, so every call is carried out between two steps, and an answer to `ping` says that the loop
-itself goes round. It connects to the agent's socket before anything else, and ends when the agent hangs up. An error in
-a call is that call's answer; one in a step ends the process.
+itself goes round. What has to wait for the learner does so in a thread of a worker's (generator/receiver.py), while
+sampling goes on. The process connects to the agent's socket before anything else, and ends when the agent hangs up. An
+error in a call is that call's answer; one in a step ends the process.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import select
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -24,13 +26,14 @@ from chorus.generator.wire import HELLO, Frames, frame
 from chorus.protocol.messages import pack_floats, pack_ids, unpack_ids
 
 _READ_BYTES = 2**20
+_LOOK_S = 0.002  # after bytes that come to an engine at rest
 
 
 class Sampler(Protocol):
     """What the loop needs of an engine; tests have a scripted one, `Vllm` is the real one."""
 
     @property
-    def busy(self) -> bool: ...
+    def rest_s(self) -> float | None: ...  # until there is something to do; None: until it is asked
     def call(self, number: int, do: str, **what: Any) -> dict[str, Any] | None: ...
     def step(self) -> Iterator[dict[str, Any]]: ...
 
@@ -40,14 +43,14 @@ def serve(agent: socket.socket, engine: Sampler) -> None:
     agent.setblocking(False)
     asked, answers = Frames(), bytearray()
     while True:
-        readable, *_ = select.select([agent], [agent] if answers else [], [], 0 if engine.busy else None)
+        readable, *_ = select.select([agent], [agent] if answers else [], [], engine.rest_s)
         try:
             if readable:
                 if not (data := agent.recv(_READ_BYTES)):
                     return
                 for message in asked.feed(data):
                     answers += _answer(engine, message)
-            if engine.busy:
+            if engine.rest_s is not None:
                 for answer in engine.step():
                     answers += frame(answer)
             with suppress(BlockingIOError):  # an agent that is busy itself gets them later
@@ -82,28 +85,35 @@ def started(arguments: Sequence[str]) -> Vllm:
 class Vllm:
     """vLLM's engine, its core in this process: nothing of a token leaves it before its group is finished.
 
-    A pause is not to step: what is under way stays where it is.
+    Weights come beside the sampling, at the workers, and are put in place between two steps.
     """
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self._core: Any = engine.engine_core.engine_core
         self._requests: dict[int, str] = {}  # calls under way, by vLLM's own names
-        self._finished: list[Any] = []  # by a pause
-        self._paused = False
+        self._finished: list[Any] = []  # while weights were put in place
+        self._beside: int | None = None  # the call whose bytes are on their way to the workers
+        self._stepped = 0.0  # when the last step ended
 
     @property
     def world_size(self) -> int:
         return self._engine.vllm_config.parallel_config.world_size
 
     @property
-    def busy(self) -> bool:
-        return bool(self._finished) or (bool(self._requests) and not self._paused)
+    def rest_s(self) -> float | None:
+        if self._requests:
+            return 0.0
+        return None if self._beside is None else _LOOK_S
 
     def step(self) -> Iterator[dict[str, Any]]:
         outputs, self._finished = self._finished, []
-        if not self._paused:
+        if self._requests:
             outputs += self._engine.step()
+            self._stepped = time.monotonic()
+        if self._beside is not None and (answer := self._look_beside()) is not None:
+            number, self._beside = self._beside, None
+            yield {"call": number} | answer
         for output in outputs:
             number = int(output.request_id)
             if self._requests.pop(number, None) is None:
@@ -120,17 +130,14 @@ class Vllm:
                 if (request := self._requests.pop(number, None)) is not None:
                     self._engine.abort_request([request], internal=True)
                 return None
-            case "join":
-                self._workers("init_weight_transfer_engine", init_info=what["info"])
-            case "pause":
-                self._pause(what["clear_cache"])
-            case "receive":
-                self._receive(what["info"], what["version"])
+            case "join" | "receive":
+                self._workers("weights_begin", do=do, info=what["info"])
+                self._beside = number
+                return None
+            case "put_in_place":
+                return {"pause_s": self._put_in_place(what["version"], what["clear_cache"])}
             case "adapter_in_place":
                 return {"workers": self._workers(do)}
-            case "resume":
-                self._core.resume_scheduler()
-                self._paused = False
             case _:
                 raise ValueError(f"{do!r} is nothing that this engine does")
         return {}
@@ -146,19 +153,28 @@ class Vllm:
         (rendered,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": unpack_ids(prompt).tolist()}])
         self._requests[number] = self._engine.add_request(str(number), rendered, params)
 
-    def _pause(self, clear_cache: bool) -> None:
-        """`clear_cache`: old keys and values are computed anew on resume."""
-        self._paused = True
-        self._core.scheduler.set_pause_state(type(self._core.scheduler.pause_state).PAUSED_ALL)
-        while self._core.batch_queue:  # begun on a GPU with the old weights, and to be counted as theirs
-            self._finished += self._engine.step()
-        self._core.pause_scheduler("keep", clear_cache)
+    def _look_beside(self) -> dict[str, Any] | None:
+        """The answer to what was begun, once all workers are done; each does a portion now, if there is one to do."""
+        states = self._workers("weights_go_on")
+        if any(state is None for state in states):
+            return None
+        failed = [state for state in states if state]
+        return {"error": failed[0]} if failed else {"ok": {}}
 
-    def _receive(self, info: dict[str, Any], version: str) -> None:
-        self._workers("start_weight_update")
-        self._workers("update_weights", update_info=info)
-        self._workers("finish_weight_update")
-        self._engine.set_weight_version(version)
+    def _put_in_place(self, version: str, clear_cache: bool) -> float:
+        """`clear_cache`: old keys and values are computed anew. Returns how long nothing was sampled, in seconds."""
+        stood = self._stepped if self._requests else time.monotonic()
+        self._core.scheduler.set_pause_state(type(self._core.scheduler.pause_state).PAUSED_ALL)
+        try:
+            while self._core.batch_queue:  # begun on a GPU with the old weights, and to be counted as theirs
+                self._finished += self._engine.step()
+                stood = time.monotonic()
+            self._core.pause_scheduler("keep", clear_cache)
+            self._workers("weights_put_in_place")
+            self._engine.set_weight_version(version)
+        finally:
+            self._core.resume_scheduler()
+        return time.monotonic() - stood
 
     def _workers(self, method: str, **what: Any) -> list[Any]:
         """What each of them says."""

@@ -1,13 +1,13 @@
 """Taking new weights: one offer of the learner, from invitation to report.
 
-    offer ─▶ join the group (once) ─▶ pause ─▶ receive ─▶ resume ─▶ weight check ─▶ verified, or quarantined
-                                      └─ sampling stands still ─┘
+    offer ─▶ join the group (once) ─▶ receive ─▶ put in place ─▶ weight check ─▶ verified, or quarantined
+             └────── beside the sampling ─────┘ └ it stands still ┘
 
 A version is *verified* once the engine's log-probabilities, through the very path that samples, agree with
 the learner's own for the same weights; an adapter must also have moved what the learner says. Groups with tokens
-of a version wait for its verdict before they are committed. After a failed transfer the old weights are checked
-again, since some of them may be new ones by then: if they pass, work goes on with them. A failed weight check
-quarantines the generator until a later sync passes.
+of a version wait for its verdict before they are committed. A transfer that fails has touched nothing. Where putting in
+place fails, the old weights are checked again, since some of them may be new ones by then: if they pass, work goes on
+with them. A failed weight check quarantines the generator until a later sync passes.
 """
 
 from __future__ import annotations
@@ -95,25 +95,23 @@ class WeightSync:
         return await self.engine.adapter_in_place(offer.timeout_s) if offer.adapter else []
 
     async def _transfer(self, offer: SyncOffer) -> tuple[float, float]:
+        """Seconds that sampling stood still, and seconds that the bytes took."""
         if offer.group != self._group:
             await self.engine.join_group(offer)
             self._group = offer.group
-        paused = time.monotonic()
-        await self.engine.pause(not self._keep_stale_kv, _CONTROL_DEADLINE_S)
         receiving = time.monotonic()
+        await self.engine.receive(offer)
+        received = time.monotonic()
         try:
-            await self.engine.receive(offer)
-            received = time.monotonic()
+            pause_s = await self.engine.put_in_place(offer, not self._keep_stale_kv, _CONTROL_DEADLINE_S)
         except EngineError:
             if self._passed is not None:
                 self._verified.discard(_key(self._passed))  # until `_look_again` has asked
             raise
-        finally:
-            await self.engine.resume(_CONTROL_DEADLINE_S)
-        return time.monotonic() - paused, received - receiving
+        return pause_s, received - receiving
 
     async def _look_again(self) -> None:
-        """Whether the transfer that failed left the old weights as they were."""
+        """Whether what failed left the old weights as they were."""
         old = self._passed
         if old is None or _key(old) in self._verified:
             return

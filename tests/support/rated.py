@@ -51,7 +51,6 @@ class RatedEngine(ReceivingEngine):
         self.sequence_s = sequence_s
         self.lengths = lengths
         self._running: list[_Sequence] = []
-        self._paused = False
         self._at = 0.0
         self._clock: asyncio.Task[None] | None = None
 
@@ -77,7 +76,7 @@ class RatedEngine(ReceivingEngine):
     def _advance(self) -> None:
         """By the clock, sequence by sequence: whichever ends first makes the others faster from there on."""
         left, self._at = time.monotonic() - self._at, time.monotonic()
-        while self._running and left > 0 and not self._paused:
+        while self._running and left > 0:
             step_s = self.step_s + self.sequence_s * len(self._running)
             tokens = min(left / step_s, min(s.length - s.done for s in self._running))
             left -= max(tokens * step_s, 1e-9)
@@ -121,17 +120,11 @@ class RatedEngine(ReceivingEngine):
         tokens = (answer + answer[-1:] * sequence.length)[: sequence.length]
         return Completion(tokens, [-1.0] * len(tokens), sequence.runs, "stop")
 
-    async def pause(self, clear_cache: bool, deadline_s: float) -> None:
+    async def put_in_place(self, offer: SyncOffer, clear_cache: bool, deadline_s: float) -> float:
         self._advance()
-        self._paused = True
-
-    async def receive(self, offer: SyncOffer) -> None:
         if self.version is not None:
             self._note(self._running)
-        await super().receive(offer)
-
-    async def resume(self, deadline_s: float) -> None:
-        self._at, self._paused = time.monotonic(), False
+        return await super().put_in_place(offer, clear_cache, deadline_s)
 
 
 def _main() -> int:

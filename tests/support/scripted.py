@@ -21,6 +21,7 @@ class ScriptedEngine:
         self.delay_s = delay_s
         self.gap = gap
         self.fail_receive = False
+        self.fail_put = False
         self.version: Version | None = None
         self.calls: list[str] = []
         self.asked: list[tuple[int, float, int, float]] = []  # n, temperature, tokens at most, top-p
@@ -64,17 +65,17 @@ class ScriptedEngine:
     async def join_group(self, offer: SyncOffer) -> None:
         self.calls.append("join")
 
-    async def pause(self, clear_cache: bool, deadline_s: float) -> None:
-        self.calls.append("pause")
-
     async def receive(self, offer: SyncOffer) -> None:
         self.calls.append("receive")
         if self.fail_receive:
             raise EngineError("scripted transfer failure")
-        self.version = Version.parse(offer.version)
 
-    async def resume(self, deadline_s: float) -> None:
-        self.calls.append("resume")
+    async def put_in_place(self, offer: SyncOffer, clear_cache: bool, deadline_s: float) -> float:
+        self.calls.append("put")
+        if self.fail_put:
+            raise EngineError("scripted failure half way")
+        self.version = Version.parse(offer.version)
+        return 0.001
 
     async def logprob_gaps(self, offer: SyncOffer) -> np.ndarray:
         return np.array([self.gap])

@@ -42,6 +42,10 @@ class StandIn:
     def busy(self) -> bool:
         return bool(self._left)
 
+    @property
+    def rest_s(self) -> float | None:
+        return 0.0 if self._left else None
+
     def call(self, number: int, do: str, **what: Any) -> dict[str, Any] | None:
         self.asked.append((do, what))
         if do == "generate":

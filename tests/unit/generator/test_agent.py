@@ -210,13 +210,13 @@ async def test_a_failed_transfer_leaves_the_old_weights_at_work(fleet: Fleet) ->
     fleet.sync("a", "1.1")
     await until(lambda: len(fleet.reports()) == 2)
     assert not fleet.reports()[1].ok
-    assert engine.calls[-1] == "resume", "sampling must go on after a failed transfer"
+    assert engine.calls[-1] == "receive", "what did not come whole is not put in place"
     assert str(agent.sync.version) == "1.0"
     fleet.learner.admit(0, [task(0)], capacity=9)
     await until(lambda: fleet.learner.accounts().unread == 1)
 
 
-async def test_a_transfer_that_fails_half_way_and_leaves_mixed_weights_commits_nothing_until_a_sync_passes(
+async def test_weights_that_are_put_in_place_by_half_commit_nothing_until_a_sync_passes(
     fleet: Fleet,
 ) -> None:
     engine = ScriptedEngine(delay_s=0.3)
@@ -225,12 +225,12 @@ async def test_a_transfer_that_fails_half_way_and_leaves_mixed_weights_commits_n
     await until(lambda: len(fleet.reports()) == 1)
     fleet.learner.admit(0, [task(0)], capacity=9)
     await until(lambda: fleet.learner.accounts().leased == 1)
-    engine.fail_receive, engine.gap = True, 0.5  # the weight check of 1.0 sees weights that are 1.0's no more
+    engine.fail_put, engine.gap = True, 0.5  # the weight check of 1.0 sees weights that are 1.0's no more
     fleet.sync("a", "1.1")
     await until(lambda: agent.state == "quarantined")
     await asyncio.sleep(0.6)
     assert fleet.learner.accounts().unread == 0
-    engine.fail_receive, engine.gap = False, 0.0
+    engine.fail_put, engine.gap = False, 0.0
     fleet.sync("a", "1.2")
     await until(lambda: fleet.learner.accounts().unread == 1)
     assert fleet.groups()[0].samples[0].versions == [(1, 2, 3)]

@@ -111,12 +111,12 @@ async def test_what_nobody_waits_for_any_more_is_aborted(tmp_path: Path) -> None
         with pytest.raises(EngineError, match=r"no answer within 0\.05 s"):
             await agent.generate([1], 2, 0.7, 8, 0.05)
         dropped = asyncio.create_task(agent.generate([2], 2, 0.7, 8, 10.0))
-        await agent.resume(10.0)  # it has begun
+        await agent._call("ping", 10.0)  # it has begun
         dropped.cancel()
         await asyncio.wait({dropped})
-        await agent.resume(10.0)
+        await agent._call("ping", 10.0)
         assert not engine.busy
-    assert [do for do, _ in engine.asked if do != "resume"] == ["generate", "abort"] * 2
+    assert [do for do, _ in engine.asked if do != "ping"] == ["generate", "abort"] * 2
 
 
 async def test_an_engine_that_refuses_goes_on(tmp_path: Path) -> None:

@@ -116,6 +116,23 @@ class Device:
             pause_state=PauseState.UNPAUSED, set_pause_state=lambda to: self.done.append(to.name)
         )
         self.engine_core = SimpleNamespace(engine_core=self)
+        self.states: list[list[str | None]] = []  # what its workers say, each time that they are looked after
+        self.fails = ""
+
+    def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> list[Any]:
+        word = method.removeprefix("weights_")
+        if word == "go_on":
+            return self.states.pop(0)
+        if word == self.fails:
+            raise RuntimeError(f"no {word}")
+        self.done.append(" ".join(map(str, [word, *kwargs.values()])))
+        return []
+
+    def set_weight_version(self, version: str) -> None:
+        self.done.append(f"version {version}")
+
+    def resume_scheduler(self) -> None:
+        self.done.append("resumed")
 
     def step(self) -> list[Any]:
         self.done.append("step")
@@ -129,14 +146,49 @@ class Device:
         self.done.append(f"abort {requests}")
 
 
-def test_a_pause_takes_in_what_a_device_has_under_way_and_a_group_given_up_meanwhile_is_nobody_s() -> None:
+def test_weights_are_put_in_place_once_what_a_device_has_under_way_is_taken_in() -> None:
     device = Device([1], [], [2, 3])
     engine = Vllm(device)
     engine._requests = {number: f"request {number}" for number in (1, 2, 3, 4)}
-    engine.call(5, "pause", clear_cache=True)
-    assert device.done == ["PAUSED_ALL", "step", "step", "step", "keep, True"]
+    answer = engine.call(5, "put_in_place", version="1.2", clear_cache=True)
+    steps = ["PAUSED_ALL", "step", "step", "step", "keep, True", "put_in_place", "version 1.2", "resumed"]
+    assert device.done == steps
+    assert answer is not None
+    assert 0 <= answer["pause_s"] < 1
     engine.call(2, "abort")
-    assert engine.busy, "what the pause finished waits to be told"
-    assert [answer["call"] for answer in engine.step()] == [1, 3]
-    assert not engine.busy, "call 4 stands still"
-    assert device.done[5:] == ["abort ['request 2']"], "no step in a pause"
+    device.batch_queue.append([4])
+    assert [answer["call"] for answer in engine.step()] == [1, 3, 4], "2 is nobody's"
+    assert engine.rest_s is None
+
+
+def test_weights_that_can_t_be_put_in_place_leave_the_engine_sampling() -> None:
+    device = Device()
+    device.fails = "put_in_place"
+    with pytest.raises(RuntimeError, match="no put_in_place"):
+        Vllm(device).call(5, "put_in_place", version="1.2", clear_cache=False)
+    assert device.done == ["PAUSED_ALL", "keep, False", "resumed"], "and its version is the one before"
+
+
+def test_steps_go_on_while_weights_come_and_an_engine_at_rest_looks_for_them() -> None:
+    device = Device([], [1])
+    device.states = [[None, ""], [None, None], ["", ""]]
+    engine = Vllm(device)
+    engine._requests = {1: "request 1"}
+    assert engine.call(7, "receive", info={"bucket_bytes": 8}) is None
+    assert device.done == ["begin receive {'bucket_bytes': 8}"]
+    assert engine.rest_s == 0.0
+    assert [*engine.step()] == []
+    assert [answer["call"] for answer in engine.step()] == [1]
+    assert engine.rest_s is not None
+    assert 0 < engine.rest_s < 0.1, "nobody asks for anything, and the bytes are still on their way"
+    assert [*engine.step()] == [{"call": 7, "ok": {}}]
+    assert engine.rest_s is None
+    assert device.done[1:].count("step") == 2
+
+
+def test_what_one_worker_could_not_receive_is_the_call_s_answer() -> None:
+    device = Device()
+    device.states = [["", "RuntimeError: connection reset"]]
+    engine = Vllm(device)
+    engine.call(7, "join", info={})
+    assert [*engine.step()] == [{"call": 7, "error": "RuntimeError: connection reset"}]
