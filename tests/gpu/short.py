@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 LOGS = ROOT / "runs" / "gpu-short"
 LEAST_S = 25.0  # with less, no part is begun
 GRACE_S = 5.0
+DRY_S = 300.0  # of one part, without a GPU, on a machine that may be busy
 CHORUS = ("-m", "chorus.cli.main")
 BENCHMARKS = ("-m", "chorus.benchmarks")
 PYTEST = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider")
@@ -51,7 +52,7 @@ def test(name: str, limit_s: float, shows: str, file: str, only: str) -> Part:
 
 
 PARTS = (
-    Part("check", 120, "packages, driver, device; five steps", (*CHORUS, "check"), (*CHORUS, "check", "-h")),
+    Part("check", 120, "packages, driver, device; five steps", (*CHORUS, "check"), (*CHORUS, "check", "--help")),
     test("learner", 90, "a step's gradient is the CPU's; snapshots, checkpointed layers", LEARNER, "test"),
     test("experts", 90, "five steps of qwen3_moe in bfloat16", LOOP, "train_in_bfloat16 and qwen3_moe"),
     test("capped", 90, "five steps of gemma2, soft caps, in bfloat16", LOOP, "train_in_bfloat16 and gemma2"),
@@ -77,7 +78,7 @@ def main() -> int:
     asked = parser.parse_args()
     parts = [part for part in PARTS if not asked.only or part.name in asked.only.split("/")]
     LOGS.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + 60 * asked.minutes
+    end = time.monotonic() + (60 * asked.minutes if not asked.list else len(parts) * DRY_S)
     rows = []
     for part in parts:
         command = part.dry if asked.list else part.command
@@ -103,7 +104,7 @@ def one(part: Part, command: tuple[str, ...], end: float, dry: bool) -> str:
             [sys.executable, *command], cwd=ROOT, stdout=file, stderr=file, start_new_session=True
         )
         try:
-            status: int | None = process.wait(min(part.limit_s, left))
+            status: int | None = process.wait(min(DRY_S if dry else part.limit_s, left))
         except subprocess.TimeoutExpired:
             status = None
         finally:
