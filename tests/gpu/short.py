@@ -77,6 +77,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="try that each part would start")
     asked = parser.parse_args()
     parts = [part for part in PARTS if not asked.only or part.name in asked.only.split("/")]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through `finally`, which ends what was begun
     LOGS.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + (60 * asked.minutes if not asked.list else len(parts) * DRY_S)
     rows = []
