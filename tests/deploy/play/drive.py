@@ -100,6 +100,7 @@ class Cluster:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="keep podman's images here")
+    parser.add_argument("--patience", type=float, default=1.0, help="lengthens every wait, on a busy machine")
     parser.add_argument("--changes", action="store_true", help="print what is changed in the overlay, and end")
     asked = parser.parse_args()
     if asked.changes:
@@ -107,7 +108,7 @@ def main() -> int:
         told(transform, made(transform))
         return 0
     scratch = Path(tempfile.mkdtemp(prefix="chorus-play-"))
-    podman = Podman(TEST, scratch, asked.data or scratch / "data", LIMIT_S)
+    podman = Podman(TEST, scratch, asked.data or scratch / "data", LIMIT_S, asked.patience)
 
     def work() -> None:
         transform = overlay()

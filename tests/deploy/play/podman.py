@@ -41,11 +41,14 @@ LEFT_BEHIND = tuple(map(Path, ("/run/containers", "/run/libpod", "/var/lib/conta
 
 
 class Podman:
-    """Every wait ends `limit_s` from now at the latest. `data` keeps images for the next time."""
+    """Every wait ends `limit_s` from now at the latest; `patience` lengthens them all, for a machine that is busy.
 
-    def __init__(self, test: Drive, scratch: Path, data: Path, limit_s: float) -> None:
-        self._test, self._scratch, self._data = test, scratch, data
-        self._deadline = time.monotonic() + limit_s
+    `data` keeps images for the next time.
+    """
+
+    def __init__(self, test: Drive, scratch: Path, data: Path, limit_s: float, patience: float) -> None:
+        self._test, self._scratch, self._data, self._patience = test, scratch, data, patience
+        self._deadline = time.monotonic() + patience * limit_s
         self._traces = Traces(scratch, data, links=("podman", "veth"), firewall=False)
         self._there: dict[Path, bool] = {}
 
@@ -60,7 +63,7 @@ class Podman:
             *(word for option, name in names.items() for word in (f"--{option}", str(self._data / name))),
         ]
         words += arguments
-        left = max(1.0, min(deadline_s, self._deadline - time.monotonic()))
+        left = max(1.0, min(self._patience * deadline_s, self._deadline - time.monotonic()))
         conf = {"CONTAINERS_CONF": str(self._scratch / "containers.conf"), "TMPDIR": str(self._data / "tmp")}
         try:
             result = subprocess.run(
@@ -84,7 +87,7 @@ class Podman:
 
     def wait(self, what: str, ready: Callable[[], Any], deadline_s: float, every_s: float = 1.0) -> Any:
         """The first true value of `ready`. Raises DriveError, with the logs' last lines, when none comes in time."""
-        end = min(time.monotonic() + deadline_s, self._deadline)
+        end = min(time.monotonic() + self._patience * deadline_s, self._deadline)
         problem = ""
         while time.monotonic() < end:
             try:
