@@ -161,7 +161,7 @@ class Podman:
         self.call("build", *words, "--tag", name, str(context), deadline_s=900)
 
     def images(self) -> str:
-        return self.call("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.Size}}")
+        return self.call("image", "ls", "--filter", "dangling=false", "--format", "{{.Repository}}:{{.Tag}} {{.Size}}")
 
     # -- pods -------------------------------------------------------------------------------------------
 
