@@ -37,7 +37,7 @@ from transform import Played, Transform  # noqa: E402
 TEST = Drive("play-test")
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 RUN = "demo"
-LIMIT_S = 1500.0
+LIMIT_S = 2400.0  # half of it may be the images: podman copies layers slowly
 # A run small enough to watch; as in compose-test.
 SETTINGS = {
     "CHORUS_RUN__STEPS": "100000",

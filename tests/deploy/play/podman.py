@@ -158,7 +158,7 @@ class Podman:
         context = ROOT if ours else COMPOSE
         words = ["--pull=never", "--network", "host", "--file", str(context / file)]
         words += ["--target", target] if target else []
-        self.call("build", *words, "--tag", name, str(context), deadline_s=900)
+        self.call("build", *words, "--tag", name, str(context), deadline_s=1200)
 
     def images(self) -> str:
         return self.call("image", "ls", "--filter", "dangling=false", "--format", "{{.Repository}}:{{.Tag}} {{.Size}}")
