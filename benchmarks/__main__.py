@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 
 from chorus.benchmarks import machine
-from chorus.benchmarks.bench import WARM_UP_STEPS, Bench
+from chorus.benchmarks.bench import WARM_UP_STEPS, Bench, say
 from chorus.benchmarks.report import Row, table
 from chorus.protocol.config.presets import PRESETS
 
 BENCHMARKS = (
-    *("generator", "learner", "head", "gpu", "memory", "sync", "overlap", "loop"),
+    *("generator", "learner", "host", "head", "gpu", "memory", "sync", "control_plane", "overlap", "loop"),
     *("verifier", "verifier_quality", "objectives"),
 )
 
@@ -48,7 +48,7 @@ def main() -> int:
         staleness=args.staleness,
         quick=args.quick,
         objectives=tuple(args.objective or ()),
-        say=_say,
+        say=say,
     )
     bench.folder.mkdir(parents=True)
     bench.cache.mkdir(parents=True, exist_ok=True)
@@ -69,10 +69,6 @@ def _write(folder: Path, about: dict[str, object], rows: list[Row]) -> None:
     text = json.dumps(about | {"rows": [row.as_dict() for row in rows]}, indent=2) + "\n"
     for path in (folder / "results.json", folder.parent / "results.json"):
         path.write_text(text, encoding="utf-8")
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

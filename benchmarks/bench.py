@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,3 +35,8 @@ class Bench:
     def config(self, *overrides: str) -> RunConfig:
         """The demo's recipe, without evaluations."""
         return load_config(RECIPE, ["evaluation.problems=0", *overrides])
+
+
+def say(text: str) -> None:
+    """Progress, for who waits."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

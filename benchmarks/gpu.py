@@ -49,10 +49,13 @@ def measure(bench: Bench) -> Iterator[Row]:
             "learner.lr=1e-8", "model.dtype=bfloat16", "learner.token_budget=8192",
         )  # fmt: skip
         way = "checkpointed layers" if checkpointing else "all kept"
-        ours, bare, peak = _compare(bench, way, shape, config)
+        ours, bare, peak, used = _compare(bench, way, shape, config)
         peaks[way] = peak
         note = f"{name}, {_SEQUENCES} sequences, {sum(s.length for s in _sequences()):,} tokens a step"
         yield Row(f"gpu: step / bare step, {way}", "tokens/s", ours, bare, at_least(0.9), note)
+        beside = [mfu * theirs / rate for mfu, theirs, rate in zip(used, bare, ours, strict=True)]
+        yield Row(f"gpu: MFU / that of the bare step, {way}", "share", used, beside)
+        yield Row(f"gpu: MFU, {way}", "share", used, goal=at_least(0.4))
         estimate = [_estimate(bench.folder, shape, config)] * len(peak)
         yield Row(f"gpu: peak memory / the dry run's estimate, {way}", "GiB", peak, estimate)
     yield Row("gpu: peak with / without checkpointed layers", "GiB", peaks["checkpointed layers"], peaks["all kept"])
@@ -60,21 +63,24 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 def _compare(
     bench: Bench, way: str, shape: Qwen2Config, config: RunConfig
-) -> tuple[list[float], list[float], list[float]]:
-    """Tokens/s of the trainer's steps, of the bare ones, and the trainer's peak memory, GiB; one of each a repeat."""
+) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Tokens/s of the trainer's steps, of the bare ones, the trainer's peak memory, GiB, and its MFU; one of each a
+    repeat."""
     ours: list[float] = []
     bare: list[float] = []
     peak: list[float] = []
+    used: list[float] = []
     for _ in range(bench.repeats):
-        rate, memory = _measured(shape, config, bare_steps=False)
+        rate, memory, mfu = _measured(shape, config, bare_steps=False)
         ours.append(rate)
         peak.append(memory)
+        used.append(mfu)
         bare.append(_measured(shape, config, bare_steps=True)[0])
-        bench.say(f"gpu, {way}: {ours[-1]:,.0f}, bare {bare[-1]:,.0f} tokens/s; {peak[-1]:.1f} GiB")
-    return ours, bare, peak
+        bench.say(f"gpu, {way}: {ours[-1]:,.0f}, bare {bare[-1]:,.0f} tokens/s; {peak[-1]:.1f} GiB; MFU {mfu:.2f}")
+    return ours, bare, peak, used
 
 
-def _measured(shape: Qwen2Config, config: RunConfig, bare_steps: bool) -> tuple[float, float]:
+def _measured(shape: Qwen2Config, config: RunConfig, bare_steps: bool) -> tuple[float, float, float]:
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -86,6 +92,7 @@ def _measured(shape: Qwen2Config, config: RunConfig, bare_steps: bool) -> tuple[
         checkpoint_layers(model)
     policy, batch = Policy(model, 1.0), _sequences()
     trainer = Trainer(policy, config, device)
+    mfu = math.nan
     cuts = [b.to(device) for b in cut(batch, config.learner.token_budget)] if bare_steps else []
     for step in range(_STEPS + 1):
         if step == 1:  # the first one warms up
@@ -94,10 +101,12 @@ def _measured(shape: Qwen2Config, config: RunConfig, bare_steps: bool) -> tuple[
         if bare_steps:
             _bare_step(trainer, cuts)
         else:
-            assert math.isfinite(trainer.step([batch]).loss)
+            stats = trainer.step([batch])
+            assert math.isfinite(stats.loss)
+            mfu = stats.mfu or math.nan
     torch.cuda.synchronize()
     rate = _STEPS * sum(s.length for s in batch) / (time.monotonic() - started)
-    return rate, torch.cuda.max_memory_allocated() / _GIB
+    return rate, torch.cuda.max_memory_allocated() / _GIB, mfu
 
 
 def _bare_step(trainer: Trainer, cuts: list) -> None:

@@ -22,9 +22,10 @@ from chorus.learner.rollouts.admission import Admission
 from chorus.learner.training.batch import TrainingSequence, cut
 from chorus.problems.arithmetic import chain_operands, chain_problems
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.templates.load import choose_templates
 from chorus.starter.build import build_starter
 from chorus.starter.solutions import GARBLE, SLIP, sloppy_solution
-from chorus.starter.tokenizer import END_OF_TURN
+from chorus.starter.tokenizer import END_OF_TURN, build_tokenizer
 
 # Heads of 32: the smallest that vLLM's CPU attention supports.
 SHAPE_3M = {
@@ -61,6 +62,15 @@ def three_million(bench: Bench) -> Path:
 def hundred_million(bench: Bench) -> Path:
     """103 M parameters as they were drawn: what is sent and loaded does not depend on their values."""
     return _larger(bench, "100m", SHAPE_100M, 0)
+
+
+def without_weights(bench: Bench) -> Path:
+    """A folder with the starter's tokenizer and a model's config: enough for all that computes nothing."""
+    folder = bench.cache / "without-weights"
+    tokenizer = build_tokenizer(choose_templates(bench.config().templates.names).values())
+    tokenizer.save_pretrained(folder)
+    LlamaConfig(vocab_size=len(tokenizer), **SHAPE_3M).save_pretrained(folder)
+    return folder
 
 
 def random_policy(bench: Bench, shape: dict[str, int]) -> LlamaForCausalLM:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,14 @@ _GRACE_S = 60.0
 def run_to_its_end(name: str, log: Path, *arguments: str, deadline_s: float = 3600.0, command: str = "run") -> None:
     """`chorus run ARGUMENTS`, or another command, in a process of its own, stopped at the deadline. Raises
     RuntimeError."""
-    argv = [sys.executable, "-m", "chorus.cli.main", command, *arguments]
-    process = spawn_guarded(argv, name=name, log=log, grace_s=_GRACE_S)
+    program_to_its_end(name, log, [sys.executable, "-m", "chorus.cli.main", command, *arguments], deadline_s)
+
+
+def program_to_its_end(
+    name: str, log: Path, argv: Sequence[str], deadline_s: float, env: Mapping[str, str] | None = None
+) -> None:
+    """Run `argv`, stopped at the deadline, its output in the log. env: in place of ours. Raises RuntimeError."""
+    process = spawn_guarded(argv, name=name, env=env, log=log, grace_s=_GRACE_S)
     try:
         status = process.wait(deadline_s)
     finally:

@@ -4,9 +4,9 @@
     transfer             bytes come beside the sampling, and layers are made ready
     pause                                                                 ─▶ put in place ─▶ sampling stands still
 
-A raw broadcast goes before each sync, while the generator idles, and a copy of the buckets from memory to memory, on the
-generator's cores. A small model shows the fixed cost of a sync, a large one what a byte costs. The pause is taken by the
-engine's own clock, from the end of the last step under the old weights.
+A raw broadcast goes before each sync, while the generator idles, and a copy of the buckets from memory to memory, on
+the generator's cores. A small model shows the fixed cost of a sync, a large one what a byte costs. The pause is taken
+by the engine's own clock, from the end of the last step under the old weights.
 """
 
 from __future__ import annotations

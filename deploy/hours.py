@@ -19,7 +19,9 @@ MEASURED_LEARNER_RATE = 22_264.0  # tokens/s of one H100: forward and backward, 
 _CHECKPOINTED = 13_169 / 16_285  # of that with each layer computed again, both with packed rows
 _FORWARD_SHARE = 1 / 3  # of forward and backward, for each further pass
 ASSUMED_GENERATOR_RATE = 10_000.0  # tokens/s of one card at MEASURED_PARAMETERS
-MOST_GENERATOR_RATE = 15_000.0  # vLLM's own work a token filled a core of 2 GHz at 10,400 to 15,400, docs/adr/0012
+# Of one generator, whatever its card: vLLM's own work beside the model, 77 to 107 us a token, fills a core of 2.1 GHz
+# at this (docs/results.md, whole rounds at 0.7 M and 3 M parameters). A faster core does more: --generator-rate.
+MOST_GENERATOR_RATE = 10_400.0
 PROMPT_TOKENS = 200
 
 
@@ -90,9 +92,11 @@ def told_time(config: RunConfig, model: Model | None, placement: Placement, spee
     if speed.whole or hours is None or model is None:
         return [*lines, f"expected {_at(tokens, rates)}, with {mean}"]
     learner = "as given" if speed.learner else "as measured on an H100, scaled by size and passes"
-    sampler = "as given" if speed.generator else "assumed, not measured: --generator-rate says better"
     trains = speed.learner or learner_rate(config, model.count)
     samples = speed.generator or generator_rate(model.count, len(placement.generator_gpus[0]))
+    full = "what fills a core of 2.1 GHz, whatever the card"
+    sampler = f"{full if samples == MOST_GENERATOR_RATE else 'assumed, not measured'}: --generator-rate says better"
+    sampler = "as given" if speed.generator else sampler
     how = "one after the other" if hours.in_turn else "side by side, the slower one counts"
     return [
         *lines,

@@ -18,17 +18,23 @@ _WIDTH = {"float32": 4, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class State:
-    """Bytes, over all ranks. `moments` lie on the host where `offloaded`; `checkpoint`: state and export of one."""
+    """Bytes, over all ranks. `moments` lie on the host where `offloaded`; a checkpoint has what is `stored` of them,
+    which is copied first, and its `export`."""
 
     weights: float
     gradients: float
     moments: float
     offloaded: bool
-    checkpoint: float
+    stored: float
+    export: float
 
     @property
     def on_cards(self) -> float:
         return self.weights + self.gradients + (0.0 if self.offloaded else self.moments)
+
+    @property
+    def checkpoint(self) -> float:
+        return self.stored + self.export
 
     @property
     def on_hosts(self) -> float:
@@ -53,8 +59,8 @@ def state_of(config: RunConfig, model: Model) -> State:
     count, width = sum(map(math.prod, trained)) + other, _WIDTH[c.master]
     moments = sum(map(c.moment_bytes, trained)) + (8.0 if matrices else _unknown_moments(config)) * other
     moments *= 2 if config.relift.enabled else 1  # its updates have an optimizer of their own
-    state = count * width + moments
-    return State(beside + count * width, count * width, moments, c.offload == "optimizer", state + model.count * kept)
+    stored = count * width + moments
+    return State(beside + count * width, count * width, moments, c.moments_on_host, stored, model.count * kept)
 
 
 def reference_bytes(config: RunConfig, model: Model) -> float:

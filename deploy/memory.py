@@ -24,8 +24,12 @@ from chorus.deploy.shapes import Model, Shape, model_of
 from chorus.protocol.config.run import Gpu, RunConfig
 
 GIB = 2**30
-_OFFLOADED, _CODED, _HALF = {"offload": "optimizer"}, {"optimizer": "adamw8bit"}, {"master": "bfloat16"}
-_LEANER = (_OFFLOADED, _CODED, _OFFLOADED | _CODED, _CODED | _HALF, _OFFLOADED | _CODED | _HALF)
+_CODED, _HALF = {"optimizer": "adamw8bit"}, {"master": "bfloat16"}
+_AWAY = [{"offload": what} for what in ("optimizer", "activations", "both")]
+# Ways to keep less. With activations on the host each comes after the same without, which needs no checkpointed layers.
+_LEANER = (
+    *_AWAY, *(_CODED | away for away in ({}, *_AWAY)), *(_CODED | _HALF | away for away in ({}, *_AWAY)),
+)  # fmt: skip
 _PIECES_BYTES = 8 * 2**26  # in less memory it works piece by piece
 HEADROOM = 0.1
 USUAL_CARD_GIB = 80.0  # where no card is here and none is named
@@ -34,6 +38,7 @@ MOST_CARDS = 256  # that are looked at for a run that does not fit
 # and key-value widths. Counted from the tensors that autograd keeps (a test counts them again); in bfloat16 the
 # norms stay in float32, and a bfloat16 copy of the weights is kept beside.
 _KEPT_BYTES = {"float32": (32, 16, 8), "bfloat16": (30, 8, 4)}
+_INPUT_BYTES = 4  # of a checkpointed layer, a token and hidden value
 # The head works in chunks of at most so many logits, of which about four float32 copies exist at a time.
 _HEAD_CHUNK_ELEMENTS = 2**25
 _HEAD_BYTES_PER_ELEMENT = 16
@@ -87,11 +92,12 @@ def activation_bytes(config: RunConfig, shape: Shape, parameters: float, ranks: 
     An estimate for decoders like Llama and Qwen with an attention that does not keep its scores: on an H100 the peak
     was 1 % above it (docs/results.md). A sequence that is longer than learner.token_budget is a micro-batch by itself.
     """
-    longest = config.problems.max_prompt_tokens + config.sampling.max_tokens
-    tokens = max(config.learner.token_budget, longest)
+    tokens = _tokens_at_once(config)
     widths = zip(_KEPT_BYTES[config.model.dtype], (shape.hidden, shape.intermediate, shape.kv_width), strict=True)
     layer = tokens * sum(count * width for count, width in widths)
-    checkpointed = layer + tokens * shape.layers * shape.hidden * 4
+    # On the host, two layers' inputs are on the card at a time: one comes while another is worked on.
+    inputs = min(2, shape.layers) if config.learner.activations_on_host else shape.layers
+    checkpointed = layer + tokens * inputs * shape.hidden * _INPUT_BYTES
     kept = checkpointed if config.learner.gradient_checkpointing else layer * shape.layers
     kept += tokens * shape.hidden * 12  # the last norm, and the hidden states that the head is given
     kept += _HEAD_BYTES_PER_ELEMENT * min(_HEAD_CHUNK_ELEMENTS, tokens * shape.vocabulary)
@@ -101,6 +107,10 @@ def activation_bytes(config: RunConfig, shape: Shape, parameters: float, ranks: 
         return kept + (2 * parameters if copied else 0)
     gathered = _GATHERED_ROOT_BYTES * shape.root + _GATHERED_LAYER_BYTES * shape.layer
     return kept + gathered * (1 if half else 2)
+
+
+def _tokens_at_once(config: RunConfig) -> int:
+    return max(config.learner.token_budget, config.problems.max_prompt_tokens + config.sampling.max_tokens)
 
 
 def learner_bytes(config: RunConfig, path: str, ranks: int = 1) -> float | None:
@@ -115,7 +125,8 @@ def _learner_bytes(config: RunConfig, model: Model, ranks: int) -> float:
     reference = reference_bytes(config, model) / ranks
     if reference and ranks > 1 and model.shape:
         reference += 2 * (model.shape.root + 2 * model.shape.layer)  # gathered, too
-    plain = (config.learner.optimizer, config.learner.master, config.learner.offload) == ("adamw", "float32", "none")
+    c = config.learner
+    plain = (c.optimizer, c.master, c.moments_on_host) == ("adamw", "float32", False)
     updating = state.gradients / ranks if plain else _PIECES_BYTES
     return state.on_cards / ranks + reference + max(activations, updating)
 
@@ -135,10 +146,20 @@ def sequences_at_once(config: RunConfig, model: Model, tensor_parallel: int, car
 
 def host_bytes(config: RunConfig, model: Model, ranks: int) -> float:
     """A lone rank reads the whole model, of several each reads its part tensor by tensor; later rank 0 holds two
-    copies to send."""
+    copies to send, and all ranks one of what a checkpoint stores. What lies there for the cards comes on top."""
     width = width_of(config) if config.model.lora else 4 if config.learner.master == "float32" else 2
     sent = 0 if config.model.lora else 2 * width_of(config)
-    return model.count * max(width if ranks == 1 else 0, sent) + state_of(config, model).on_hosts
+    state = state_of(config, model)
+    kept = state.on_hosts
+    written = state.stored + (reference_bytes(config, model) if config.reference.resets else 0.0)
+    if config.learner.activations_on_host and model.shape:
+        kept += ranks * model.shape.layers * _pinned(_tokens_at_once(config) * model.shape.hidden * _INPUT_BYTES)
+    return max(model.count * width if ranks == 1 else 0, model.count * sent + written) + kept
+
+
+def _pinned(count: int) -> int:
+    """Bytes of pinned memory for so many: torch takes it in powers of two."""
+    return 1 << (count - 1).bit_length()
 
 
 def width_of(config: RunConfig) -> int:
@@ -191,8 +212,10 @@ def leaner(config: RunConfig, model: Model, placement: Placement, card_gib: floa
 
 
 def kept_by_each(config: RunConfig, model: Model, ranks: int) -> Iterator[tuple[str, float]]:
-    """Every way to keep less, as `--set` takes it, and what a rank's state then takes of its card."""
+    """Every way to keep less state, as `--set` takes it, and what a rank's then takes of its card."""
     for told, changed in _lean(config):
+        if changed.learner.activations_on_host != config.learner.activations_on_host:
+            continue
         yield " ".join(told), state_of(changed, model).on_cards / ranks
 
 

@@ -255,7 +255,8 @@ def _summary_line(summary: dict[str, Any]) -> str:
     return (
         f"{summary.get('steps')} steps in {clock(summary.get('wall_seconds') or 0)}; staleness "
         f"{_show(staleness, 'mean', '.2f')} (max {_show(staleness, 'max', '.0f')}); {weights.get('syncs')} "
-        f"weight syncs, log-probability gap {_show(weights, 'logprob_gap_mean', '.1e')}"
+        f"weight syncs, log-probability gap {_show(weights, 'logprob_gap_mean', '.1e')}; MFU of a step "
+        f"{_show(summary, 'mfu', '.2f')}"
     )
 
 

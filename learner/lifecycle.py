@@ -19,7 +19,7 @@ from functools import partial
 
 import redis
 
-from chorus.learner.interfaces import Groups, Ledger, Ranks, WeightSync
+from chorus.learner.interfaces import Groups, Ledger, Ranks, Saving, WeightSync
 from chorus.learner.metrics.alarms import FLAT
 from chorus.learner.metrics.recorder import Recorder
 from chorus.learner.metrics.rollout_writer import RolloutWriter, reading_of
@@ -29,6 +29,7 @@ from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
 from chorus.learner.rollouts.lessons import Lessons
 from chorus.learner.rollouts.relift import Relift
+from chorus.learner.training.checkpoint import WRITE_DEADLINE_S
 from chorus.learner.training.control import Control
 from chorus.learner.training.export import to_dtype
 from chorus.learner.validation import Evaluations
@@ -153,11 +154,21 @@ def _introduce(metrics: LearnerMetrics, config: RunConfig, run_id: str, fence: i
         metrics.registry.register(LedgerCollector(glance(config.redis.url), run_id))
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A checkpoint that is being written since `at`."""
+
+    saving: Saving
+    manifest: Manifest
+    at: float
+
+
 class Lifecycle:
     """Everything a learner does beside its steps."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+        self._saving: _Begun | None = None
 
     def begin(self) -> None:
         """Give everybody the weights, and evaluate. Raises CannotGoOn where no generator takes them in time."""
@@ -176,6 +187,7 @@ class Lifecycle:
     def end(self) -> None:
         """Evaluate the last weights and sum the run up."""
         p = self.parts
+        self.settle()
         p.weights.wait_synced(1, p.config.learner.sync_deadline_s, p.stop.check)
         self._evaluate("after")
         tokens = p.recorder.generated_tokens(p.weights.members())
@@ -190,6 +202,7 @@ class Lifecycle:
         p = self.parts
         if p.untold:
             self.checkpoint()
+        self.settle()
         self.say("stopped", f"after step {p.done}")
 
     def close(self) -> None:
@@ -204,8 +217,9 @@ class Lifecycle:
         self.parts.weights.publish(self.parts.ranks.snapshot(version, prefixes))
 
     def checkpoint(self, rolled_back_to: int | None = None) -> None:
-        """Write one, then acknowledge what it holds: in this order, so that a crash between the two loses nothing."""
+        """Begin one, which is written while training goes on; `settle` acknowledges what it holds."""
         p = self.parts
+        self.settle()
         p.durable += sum(map(len, p.untold.values()))
         manifest = Manifest(
             *(p.done, p.ledger.fence, p.untold, rolled_back_to),
@@ -216,14 +230,25 @@ class Lifecycle:
             at=time.time(),
             methods={"relift": p.relift.kept(), "control": p.control.kept()},
         )
-        with p.metrics.checkpoint_s.time():
-            p.store.flush()  # what is acknowledged is gone from Redis
-            p.ranks.save(p.run.checkpoints, manifest)
-        p.metrics.durable_step.set(p.done)
-        p.ledger.durable(p.done, manifest.all_entries)
         p.untold = {}
+        p.store.flush()  # what is acknowledged is gone from Redis
+        self._saving = _Begun(p.ranks.save(p.run.checkpoints, manifest), manifest, time.monotonic())
+
+    def settle(self, wait: bool = True) -> None:
+        """Acknowledge what the checkpoint on its way holds, once it is on the disk: in this order, so that a crash
+        between the two loses nothing. Raises what writing it has raised."""
+        p, begun = self.parts, self._saving
+        if begun is None or not (wait or begun.saving.done):
+            return
+        self._saving = None
+        with p.metrics.waits.on("checkpoint", "the disk", WRITE_DEADLINE_S, f"step {begun.manifest.step}"):
+            begun.saving.wait()
+        p.metrics.checkpoint_s.observe(time.monotonic() - begun.at)
+        step = begun.manifest.step
+        p.metrics.durable_step.set(step)
+        p.ledger.durable(step, begun.manifest.all_entries)
         p.ledger.trim()
-        p.store.durable(p.done)
+        p.store.durable(step)
         self._prune()
 
     def collapsed(self, alarms: Mapping[str, str]) -> None:
@@ -234,11 +259,13 @@ class Lifecycle:
         """
         p = self.parts
         answer, asked, why = p.config.alarms.on_collapse, p.config.alarms.max_rollbacks, "; ".join(alarms.values())
+        self.settle()
         better = answer == "rollback" and not set(FLAT) >= alarms.keys()
         back = checkpoints.oldest(p.run.checkpoints) if better else None
         gone_back = len(checkpoints.rollbacks(p.run.checkpoints))
         if back is None or gone_back >= asked:
             self.checkpoint()
+            self.settle()
             none = "there is no checkpoint to go back to" if better else "no earlier step was any better"
             missing = f"it went back {gone_back} times before" if back else none
             raise CannotGoOn(
@@ -253,6 +280,7 @@ class Lifecycle:
         p.evaluations.ledger.fence = p.ledger.advance()
         p.metrics.fence.set(p.ledger.fence)
         self.checkpoint(rolled_back_to=target)
+        self.settle()
         p.recorder.forget_alarms()
         self.publish(self._first_prefixes())
 

@@ -11,6 +11,7 @@ the way back stand in lifecycle.py.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from dataclasses import replace
 
@@ -25,6 +26,9 @@ from chorus.protocol.runtime.stopping import StopAsked
 
 log = logging.getLogger("chorus.learner")
 
+# What a thread beside the step may hold the interpreter for: Python's own 5 ms are longer than most calls of the step.
+_SWITCH_S = 0.0005
+
 
 class Learner:
     """One learner start. `run` returns when all steps are trained and the summary is written. Rank 0 only.
@@ -35,6 +39,7 @@ class Learner:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.life = Lifecycle(parts)
+        sys.setswitchinterval(_SWITCH_S)
 
     def run(self) -> None:
         try:
@@ -50,7 +55,7 @@ class Learner:
 
     def step(self) -> None:
         p = self.parts
-        p.stop.check()
+        self._check()
         started, step = time.monotonic(), p.done + 1
         groups = self._collect(step)
         waited_s = time.monotonic() - started
@@ -60,9 +65,11 @@ class Learner:
         experience = make_experience(groups, p.config, p.version, p.ranks.reference, decisions, left_out)
         parts = minibatches(experience, p.config.learner.updates_per_step)
         p.store.chosen(step, groups, p.version, decisions.gates)
+        p.recorder.begin(groups)
         p.ledger.record(step, ids)
 
-        stats = p.ranks.step(parts, settings)
+        with p.groups.reading():
+            stats = p.ranks.step(parts, settings)
         batch = p.relift.due(step, groups)  # recorded by now, as the step's groups are
         supervised = p.ranks.supervise(batch).figures() if batch else {}
 
@@ -101,9 +108,10 @@ class Learner:
         return groups
 
     def _check(self) -> None:
-        """What ends a wait for groups."""
+        """What ends a wait for groups, and what can be done in it."""
         self.parts.stop.check()
         self.parts.weights.check()
+        self.life.settle(wait=False)
 
     def _after(self, step: int) -> None:
         """What a trained step may bring about."""
@@ -128,7 +136,7 @@ class FineTuning(Learner):
     def step(self) -> None:
         p = self.parts
         assert p.lessons
-        p.stop.check()
+        self._check()
         started, step = time.monotonic(), p.done + 1
         self.life.say("training", f"step {step} of {p.config.run.steps}")
         batch = p.lessons.batch(step)

@@ -441,7 +441,7 @@ class SyncReport(Message):
     ok: bool
     detail: str = ""
     pause_s: float = 0.0  # sampling stood still
-    transfer_s: float = 0.0  # of which: bytes received and loaded
+    transfer_s: float = 0.0  # before it: bytes came and were made ready beside the sampling
     total_s: float = 0.0
     gap_mean: float = 0.0
     gap_max: float = 0.0

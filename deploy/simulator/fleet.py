@@ -185,11 +185,18 @@ class Fleet:
                 self._sync(generator)
 
     def _sync(self, generator: Generator) -> None:
-        generator.advance(self.now)
-        generator.target, generator.paused = self.done, True
-        generator.stamp += 1  # nothing ends while it stands still
-        self._at(self.now + self.pace.pause_with(len(self.generators)), self._resumed, generator)
+        generator.target = self.done
+        if later_s := self.pace.later_with(len(self.generators)):
+            self._at(self.now + later_s, self._paused, generator)
+        else:
+            self._paused(generator)
         self._at(self.now + self.pace.sync_with(len(self.generators)), self._synced, generator)
+
+    def _paused(self, generator: Generator) -> None:
+        generator.advance(self.now)
+        generator.paused = True
+        generator.stamp += 1  # nothing ends while it stands still
+        self._at(self.now + self.pace.pause_s, self._resumed, generator)
 
     def _resumed(self, generator: Generator) -> None:
         generator.advance(self.now)

@@ -64,7 +64,7 @@ class Pace:
     learner: seconds a trained token, one value a recorded step (a step's work beside waiting, checkpoints included).
     pause_s: an engine stands still for new weights; sync_s is the whole of it, weight check included; both were
     measured with `fleet` generators. link_s: one copy of the weights on the learner's link, by which each further
-    generator makes everybody's pause longer.
+    generator makes everybody's weights later, while all sample on.
     accepted: share of the finished groups that dynamic sampling keeps.
     fresh: the first token of a group that was admitted at a step's end comes after that step's weights, not before.
     """
@@ -80,11 +80,11 @@ class Pace:
     accepted: float = 1.0
     fresh: bool = True
 
-    def pause_with(self, generators: int) -> float:
-        return self.pause_s + self.link_s * max(0.0, generators - self.fleet)
+    def later_with(self, generators: int) -> float:
+        return self.link_s * max(0.0, generators - self.fleet)
 
     def sync_with(self, generators: int) -> float:
-        return max(0.0, self.sync_s - self.pause_s) + self.pause_with(generators)
+        return max(self.sync_s, self.pause_s) + self.later_with(generators)
 
 
 def groups_of(recorded: Sequence[Sequence[int]], group_size: int, max_tokens: int, seed: int) -> tuple[Lengths, ...]:

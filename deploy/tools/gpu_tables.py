@@ -118,6 +118,34 @@ def lean_table() -> str:
     return "\n".join(rows)
 
 
+LONG = (
+    "model.context=32768", "sampling.max_tokens=31744", "problems.max_prompt_tokens=1024",
+    "learner.token_budget=32768", CHECKPOINTED,
+)  # fmt: skip
+_HOST, _BOTH = "learner.offload=activations", "learner.offload=both"
+LONGER = (
+    ("layers checkpointed", ()),
+    ("activations on the host", (_HOST,)),
+    ("adamw8bit, bfloat16 master", (_CODED, _HALF)),
+    ("the same, activations and moments on the host", (_CODED, _HALF, _BOTH)),
+)
+LONG_RANKS = 8  # that a micro-batch's memory is told for
+
+
+def long_table() -> str:
+    """Of every larger model what a micro-batch of one sequence of 32k tokens keeps on a card, and the fewest cards."""
+    rows = ["| model | " + " | ".join(title for title, _ in LONGER) + " |", "| --- " * (1 + len(LONGER)) + "|"]
+    for name, recipe in MODELS[3:]:
+        cells = []
+        for _, settings in LONGER:
+            config, model = _loaded(recipe, f"model.path={name}", *LONG, *settings)
+            assert model.shape is not None
+            kept = size(activation_bytes(config, model.shape, model.count, LONG_RANKS))
+            cells.append(f"{kept}, {fewest(config, model, LEAN_CARD).cards or 'none'}")
+        rows.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 _MARKS = {"learner.token_budget": "b", "learner.gradient_checkpointing": "c", "generator.gpu_memory": "m"}
 
 
@@ -165,7 +193,7 @@ def sizes_table() -> str:
 
 
 TABLES = {
-    "docs/gpus.md": {"fewest": fewest_table, "lean": lean_table, "machines": machines_table},
+    "docs/gpus.md": {"fewest": fewest_table, "lean": lean_table, "long": long_table, "machines": machines_table},
     "deploy/README.md": {"sizes": sizes_table},
 }
 

@@ -4,8 +4,8 @@ A solution is the sequence of a completion's steps, written so that only the rea
 of its template, without case and blanks. So `<think>3 + 4 = 7</think>` and `3+4=7` are the same solution, and the
 samples of one problem can be compared also across templates.
 
-Measured on at most MAX_GROUPS groups a step, evenly chosen, so that it costs a second or two at most: that is what 8
-completions of 3,000 tokens a group took (docs/results.md).
+Measured on at most MAX_GROUPS groups a step, evenly chosen, beside the step's training (answers.py): about a second of
+a core for 8 completions of 3,000 tokens a group (docs/results.md).
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chorus.learner.metrics import curriculum, diversity, interleaved, samples
+from chorus.learner.metrics import curriculum, samples
 from chorus.learner.metrics.alarms import NAMES, Alarms
+from chorus.learner.metrics.answers import AnswerMetrics
 from chorus.learner.metrics.doctor.visit import Doctor
 from chorus.learner.metrics.step_record import Surroundings, step_record
 from chorus.learner.metrics.summary import FleetClock
@@ -67,6 +68,7 @@ class Recorder:
         self._labels = curriculum.labels(admission)
         self._recorded_at = 0.0
         self._decoder = CompletionDecoder(admission.tokenizer.backend_tokenizer, admission.templates.values())
+        self._answers = AnswerMetrics(admission.templates, self._decoder.decode_batch)
 
     def restore(self, since: int) -> None:
         """Take up the records of earlier learners; alarms look at those after step `since`, the last way back."""
@@ -79,14 +81,19 @@ class Recorder:
         """The policy is another one from here on."""
         self.alarms = Alarms(self.config.alarms, self.config.objective.loss, self.config.pays_format)
 
+    def begin(self, groups: list[Rollout]) -> None:
+        """A step is about to train on these: what they tell by themselves is measured meanwhile."""
+        self._answers.begin(groups)
+
     def record(
         self, step: int, groups: list[Rollout], experience: Experience, stats: StepStats, around: Around
     ) -> dict[str, Any]:
         """Before the checkpoint, so that a step which a checkpoint holds has its line. Returns the record."""
-        values = step_record(step, self.config, groups, experience, stats, self._surroundings(around), self._labels)
+        answers = self._answers.take(groups)
+        seen = (experience, stats, self._surroundings(around), self._labels, answers.repetitions)
+        values = step_record(step, self.config, groups, *seen)
         values |= curriculum.step_metrics(groups, self._admission)
-        values |= interleaved.step_metrics(groups, self._admission.templates, self._decoder.decode_batch)
-        values |= diversity.step_metrics(groups, self._admission.templates, self._decoder.decode_batch)
+        values |= answers.values
         values |= around.methods
         if self.config.templates.adaptive:
             values["template_weights"] = self._admission.draw.weights(step + 1)
@@ -171,6 +178,7 @@ class Recorder:
         return self._fleet.tokens.total()
 
     def close(self) -> None:
+        self._answers.close()
         self._trackers.close()
 
 

@@ -54,14 +54,18 @@ def step_record(
     stats: StepStats,
     around: Surroundings,
     labels: Labels | None = None,
+    repetitions: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """The whole line; `labels`: by what else than the template its samples are told apart."""
+    """The whole line; `labels`: by what else than the template its samples are told apart; `repetitions`: of each
+    sample, where they are known already."""
+    if repetitions is None:
+        repetitions = [repetition(unpack_ids(s.token_ids)) for _, s in experience.samples]
     breakdowns: Labels = {"by_template": lambda task: task.template, **(labels or {})}
     values = {
         "step": step,
         "steps": config.run.steps,
         "time": time.time(),
-        **_sample_stats(range(len(experience.samples)), experience, stats, config),
+        **_sample_stats(range(len(experience.samples)), experience, stats, repetitions),
         **_policy_stats(config, stats),
         **_weight_stats(stats.by_sequence),
         "w_p99": stats.w_quantile(0.99),
@@ -69,13 +73,15 @@ def step_record(
         **_staleness_stats(groups, experience),
         **_flow_stats(groups, experience, stats, around),
         **_right_lengths(groups),
-        **{name: _parts(label, experience, stats, config) for name, label in breakdowns.items()},
+        **{name: _parts(label, experience, stats, config, repetitions) for name, label in breakdowns.items()},
         "by_staleness": {name: _by_age(stats, age) for age, name in enumerate(AGES) if stats.by_age.tokens([age])},
     }
     return fill("step", values)
 
 
-def _sample_stats(rows: Sequence[int], experience: Experience, stats: StepStats, config: RunConfig) -> dict[str, Any]:
+def _sample_stats(
+    rows: Sequence[int], experience: Experience, stats: StepStats, repetitions: Sequence[float]
+) -> dict[str, Any]:
     """Rewards, lengths and entropy of some of the step's samples."""
     samples = [experience.samples[k][1] for k in rows]
     graded = [s for s in samples if s.grade.accuracy is not None]
@@ -101,25 +107,31 @@ def _sample_stats(rows: Sequence[int], experience: Experience, stats: StepStats,
         "response_tokens_wrong": mean(s.n_tokens for s in graded if s.grade.accuracy != 1.0),
         "truncated": mean(float(s.finish_reason == "length") for s in samples),
         "no_end": mean(float(_has_no_end(*experience.samples[k])) for k in rows),
-        "repetition": mean(repetition(unpack_ids(s.token_ids)) for s in samples),
+        "repetition": mean(repetitions[k] for k in rows),
     }
 
 
 def _parts(
-    label: Callable[[Task], str | None], experience: Experience, stats: StepStats, config: RunConfig
+    label: Callable[[Task], str | None],
+    experience: Experience,
+    stats: StepStats,
+    config: RunConfig,
+    repetitions: Sequence[float],
 ) -> dict[str, Any]:
-    found = [label(group.task) for group, _ in experience.samples]
-    return {
-        name: _part([k for k, other in enumerate(found) if other == name], experience, stats, config)
-        for name in sorted({name for name in found if name is not None})
-    }
+    rows: dict[str, list[int]] = {}
+    for k, (group, _) in enumerate(experience.samples):
+        if (name := label(group.task)) is not None:
+            rows.setdefault(name, []).append(k)
+    return {name: _part(rows[name], experience, stats, config, repetitions) for name in sorted(rows)}
 
 
-def _part(rows: list[int], experience: Experience, stats: StepStats, config: RunConfig) -> dict[str, Any]:
+def _part(
+    rows: list[int], experience: Experience, stats: StepStats, config: RunConfig, repetitions: Sequence[float]
+) -> dict[str, Any]:
     sums = stats.by_sequence
     values = {
         "samples": len(rows),
-        **_sample_stats(rows, experience, stats, config),
+        **_sample_stats(rows, experience, stats, repetitions),
         "advantage_abs": mean(abs(float(experience.advantages[k])) for k in rows),
         **_clipping(sums, rows),
         "mismatch_k1": sums.mean("mismatch_k1", rows),
@@ -260,6 +272,7 @@ def _flow_stats(
         "tokens_per_second": stats.tokens / around.seconds,
         "generated_tokens_per_second": around.generator_tokens / around.seconds,
         "seconds": around.seconds,
+        "mfu": stats.mfu,
         "wait_seconds": around.wait_s,
         "learner_wait_ratio": around.wait_s / around.seconds,
         "generator_wait_ratio": around.generator_wait_ratio,

@@ -64,6 +64,7 @@ def summarize(
         "learner_wait_ratio": sum(r["wait_seconds"] for r in records) / seconds if seconds else None,
         "generator_wait_ratio": mean(r["generator_wait_ratio"] for r in records),
         "step_seconds": seconds,
+        "mfu": statistics.median(used) if (used := [m for r in records if (m := r.get("mfu"))]) else None,
         "evaluation": {"before": before, "after": after},
         "samples_masked": sum(r["samples_masked"] or 0 for r in records),
         "alarms": [text for r in records for text in r.get("alarms", ())],

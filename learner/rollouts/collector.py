@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import statistics
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +25,8 @@ from chorus.protocol.runtime.exits import CannotGoOn
 
 log = logging.getLogger("chorus.learner")
 _BLOCK_S = 0.5
+_LOOK_S = 0.05
+_AT_ONCE = 64  # groups of a reply while others have the processor: a long one is held three times
 _RECOUNT_S = 5.0
 
 
@@ -31,6 +36,9 @@ class _Fault:
 
     reason: str
     text: str
+
+
+_Judged = tuple[Entry, "Rollout | _Fault"]
 
 
 class Collector:
@@ -60,6 +68,7 @@ class Collector:
             config.learner.head_deadline_s,
         )
         self.next_index = ledger.admitted()
+        self.ahead: list[_Judged] = []  # read beside training, in their order
         self._filtered: Counter[str] = Counter()  # since the last step
         self._recounted = time.monotonic()
 
@@ -75,9 +84,7 @@ class Collector:
                 self.forced.append(self._whole(step, [entries.pop(id) for id in ids]))
         for rollout in (r for step in self.forced for r in step):
             self.admission.observe(rollout.group)
-        for entry in entries.values():
-            if (ready := self._check(entry)) and self._informative(ready):
-                self.window.add(ready, durable_step)
+        self._sort([(entry, self._judge(entry)) for entry in entries.values()], durable_step)
 
     def coming_again(self, durable_step: int) -> range:
         """The steps that a crash undid and that are trained next, as they were recorded."""
@@ -113,6 +120,27 @@ class Collector:
         self.window.outstanding |= dict.fromkeys(range(first, first + taken), step)
         self.next_index += taken
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Meanwhile a thread reads and judges what comes, and changes nothing: the next step finds it ready.
+
+        Raises at its end what reading has raised.
+        """
+        ended = threading.Event()
+        with ThreadPoolExecutor(1, "reading") as thread:
+            read = thread.submit(self._read_ahead, ended)
+            try:
+                yield
+            finally:
+                ended.set()
+        read.result()  # done: the thread has ended
+
+    def _read_ahead(self, ended: threading.Event) -> None:
+        while not ended.is_set():
+            for entry in self.ledger.read(_AT_ONCE, 0.0):
+                self.ahead.append((entry, self._judge(entry)))
+            ended.wait(_LOOK_S)
+
     def next_step(
         self, step: int, steps_left: int, check: Callable[[], None], version: int | None = None
     ) -> list[Rollout]:
@@ -125,6 +153,8 @@ class Collector:
             return self.forced.popleft()
         deadline_s = self.config.learner.collect_deadline_s
         last_news = time.monotonic()
+        judged, self.ahead = self.ahead, []
+        self._sort(judged, step)
         while True:
             check()
             self.admit(step, steps_left, version)
@@ -134,10 +164,8 @@ class Collector:
                 continue
             entries = self.ledger.read(self.config.capacity, _BLOCK_S)
             now = time.monotonic()
-            for entry in entries:
-                if (ready := self._check(entry)) and self._informative(ready):
-                    self.window.add(ready, step)
-                    last_news = now  # what is dropped is no news: a run that drops everything must end
+            if self._sort([(entry, self._judge(entry)) for entry in entries], step):
+                last_news = now  # what is dropped is no news: a run that drops everything must end
             if now - last_news > deadline_s:
                 raise CannotGoOn(
                     f"no usable rollout for learner.collect_deadline_s = {deadline_s:g} s (dropped so far: "
@@ -163,14 +191,22 @@ class Collector:
                 self.window.add(r, step)
         return None
 
-    def _check(self, entry: Entry) -> Rollout | None:
-        """Judge one entry; None: it was refused or dropped."""
+    def _sort(self, judged: list[_Judged], step: int) -> bool:
+        """Into the window, or out of the accounts; whether any can be trained."""
+        usable = False
+        for each in judged:
+            if (ready := self._check(*each)) and self._informative(ready):
+                self.window.add(ready, step)
+                usable = True
+        return usable
+
+    def _check(self, entry: Entry, found: Rollout | _Fault) -> Rollout | None:
+        """None: it was refused or dropped."""
         if entry.index is not None and self._answered(entry.index):
             log.warning("rollout %s is refused: index %d was answered before", entry.id, entry.index)
             self.ledger.refuse([entry.id])
             self.metrics.refused.labels("rollout").inc()
             return None
-        found = self._judge(entry)
         if isinstance(found, _Fault):
             log.warning("rollout %s is dropped as %s: %s", entry.id, found.reason, found.text)
             self._drop(found.reason, [entry])

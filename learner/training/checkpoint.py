@@ -1,5 +1,7 @@
 """Checkpoints written and loaded: collectives of all ranks. Their layout is protocol/run_folder/checkpoints.py's.
 
+    save ─▶ a copy of all that it holds, in host memory ─▶ a thread of each rank writes it, while training goes on
+
 `optimizers`: by the name under which the checkpoint has them. One that has never stepped is not in it, and one that is
 not in it begins anew.
 """
@@ -7,7 +9,8 @@ not in it begins anew.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +26,12 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_state_dict,
 )
+from torch.utils._pytree import tree_map_only
 
-from chorus.learner.training.export import check_export, export
+from chorus.learner.training.export import Export, check_export
 from chorus.learner.training.lora import is_adapter, write_adapter
 from chorus.learner.training.policy import Policy
+from chorus.learner.training.sharding import gathered, memory_of
 from chorus.protocol.run_folder.checkpoints import (
     ADAPTER,
     EXPORT,
@@ -40,6 +45,41 @@ from chorus.protocol.runtime.exits import CannotGoOn, first_line
 
 Optimizers = Mapping[str, torch.optim.Optimizer]
 _REFERENCE = "reference"
+WRITE_DEADLINE_S = 3600.0  # for the disk, and for a rank that writes its part
+
+
+class Saving:
+    """A checkpoint on its way to the disk, in a thread of its own, which a process that ends does not wait for."""
+
+    def __init__(self, path: Path, work: Callable[[], None]) -> None:
+        self._path = path
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._carry_out, args=(work,), name="checkpoint", daemon=True)
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Written, or failed: `wait` returns at once."""
+        return not self._thread.is_alive()
+
+    def wait(self) -> Path:
+        """Its folder, once it is a checkpoint. Raises what writing it has raised, and CannotGoOn after the deadline."""
+        self._thread.join(WRITE_DEADLINE_S)
+        if not self.done:
+            raise CannotGoOn(f"{self._path}: it was not written after {WRITE_DEADLINE_S:g} s; does its disk answer?")
+        if self._error is not None:
+            raise self._error
+        return self._path
+
+    def _carry_out(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except CheckpointException as error:  # a BaseException, which nobody expects
+            failed, (cause, _) = next(iter(error.failures.items()))
+            self._error = RuntimeError(f"{self._path}: rank {failed} can't write it: {cause}")
+            self._error.__cause__ = cause
+        except Exception as error:
+            self._error = error
 
 
 def save(
@@ -49,31 +89,50 @@ def save(
     manifest: Manifest,
     check: bool = False,
     reference: Policy | None = None,
-) -> Path:
-    """Write a checkpoint; a collective, all ranks call it. Returns its folder. `check`: look at its export, too.
-    `reference`: where it must be in it, since it is not the policy that the run began with."""
+    beside: dist.ProcessGroup | None = None,
+) -> Saving:
+    """Begin a checkpoint; a collective, all ranks call it. It holds all as it is now, whatever trains meanwhile.
+
+    `check`: look at its export, too, and return once all is written. `reference`: where it must be in it, since it is
+    not the policy that the run began with. `beside`: of all ranks, over which nobody else speaks until it is written.
+    """
     path = folder_of(folder, manifest.step)
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    if rank == 0:
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    if first:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
     if dist.is_initialized():
         dist.barrier()
-    stepped = {name: optimizer for name, optimizer in optimizers.items() if optimizer.state}
-    state = _state_of(policy, stepped, reference)
-    try:
-        state_dict_saver.save(state, checkpoint_id=str(path / STATE))
-    except CheckpointException as error:  # a BaseException, which nobody expects
-        failed, (cause, _) = next(iter(error.failures.items()))
-        raise RuntimeError(f"{path}: rank {failed} can't write it: {cause}") from cause
+    export = Export(policy, path / EXPORT)
     if policy.lora:
-        write_adapter(policy.hf, policy.lora, path / ADAPTER, write=rank == 0)
-    export(policy, path / EXPORT)
-    if rank == 0:
-        if check:
-            check_export(policy, path / EXPORT)
-        write_manifest(path, manifest)
-    return path
+        write_adapter(policy.hf, policy.lora, path / ADAPTER, write=first)
+    stepped = {name: optimizer for name, optimizer in optimizers.items() if optimizer.state}
+    live = _state_of(policy, stepped, reference)
+    state = tree_map_only(torch.Tensor, _copied, live)
+    copies = {memory_of(tensor): state["model"][name] for name, tensor in live["model"].items()}
+
+    def as_it_was(tensor: torch.Tensor) -> torch.Tensor:
+        copy = copies.get(memory_of(tensor))
+        assert copy is not None or not tensor.requires_grad, "what trains is in the state"
+        return gathered(tensor if copy is None else copy, beside)
+
+    def write() -> None:
+        state_dict_saver.save(state, checkpoint_id=str(path / STATE), process_group=beside)
+        export.write(as_it_was, first)
+        if first:
+            if check:
+                check_export(policy, path / EXPORT)
+            write_manifest(path, manifest)
+
+    saving = Saving(path, write)
+    if check:
+        saving.wait()
+    return saving
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    """In host memory, with memory of its own. torch's own stager knows no moments of 8 bits."""
+    return tensor.detach().clone() if tensor.device.type == "cpu" else tensor.detach().to("cpu")
 
 
 def has_reference(path: Path) -> bool:

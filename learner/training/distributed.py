@@ -26,6 +26,7 @@ from chorus.learner.training import checkpoint
 from chorus.learner.training.architecture import check_forward, check_names
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.lora import base_norms, expected
+from chorus.learner.training.memory import give_back_what_is_freed
 from chorus.learner.training.policy import (
     Policy,
     WithoutAdapter,
@@ -89,6 +90,7 @@ def join(redis_url: str) -> tuple[int, int, torch.device]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world > 1:
+        give_back_what_is_freed()
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         group = os.environ.get("TORCHELASTIC_RUN_ID", "")
         if group.startswith("chorus:"):
@@ -121,6 +123,9 @@ class DistributedTrainer:
         self.manifest = None if start_from is None else self._load(start_from)
         self.trainer.done = self.manifest.step if self.manifest else 0
         self._check_exports = self._check_next = check_exports
+        write = timedelta(seconds=checkpoint.WRITE_DEADLINE_S)
+        self._beside = dist.new_group(backend="gloo", timeout=write) if dist.is_initialized() else None
+        self._saving: checkpoint.Saving | None = None
         dtype = "float32" if policy.lora else config.model.dtype  # adapters are merged in float32
         self._sent = sent_parameters(policy)
         tensors = [pair for sent in self._sent for pair in sent.tensors.items()]
@@ -162,7 +167,8 @@ class DistributedTrainer:
             adapter = expected(lora.scaling, self._norms, sent)
         return Snapshot(version, self._plan, buckets, *self._weight_checks(prefixes), adapter)
 
-    def save(self, folder: Path, manifest: checkpoint.Manifest) -> Path:
+    def save(self, folder: Path, manifest: checkpoint.Manifest) -> checkpoint.Saving:
+        """Begin a checkpoint of all as it is now; the one before must have been waited for."""
         self._tell("save", [str(folder), manifest.step])
         check, self._check_next = self._check_next, False
         return self._save(folder, manifest, check)
@@ -211,6 +217,8 @@ class DistributedTrainer:
             elif call == "load":
                 self._load(Path(argument))
             else:
+                if self._saving is not None:
+                    self._saving.wait()
                 return
 
     # -- all ranks --------------------------------------------------------------------------------------
@@ -227,12 +235,15 @@ class DistributedTrainer:
             return WithoutAdapter(policy)
         return freeze(load_policy(self.config, self.device))
 
-    def _save(self, folder: Path, manifest: checkpoint.Manifest, check: bool = False) -> Path:
+    def _save(self, folder: Path, manifest: checkpoint.Manifest, check: bool = False) -> checkpoint.Saving:
         """With the reference where it may be another one than the first."""
         t = self.trainer
+        if self._saving is not None:
+            self._saving.wait()
         reference = t.reference if self.config.reference.resets else None
         assert not isinstance(reference, WithoutAdapter)
-        return checkpoint.save(folder, t.policy, self._optimizers, manifest, check, reference)
+        self._saving = checkpoint.save(folder, t.policy, self._optimizers, manifest, check, reference, self._beside)
+        return self._saving
 
     def _load(self, path: Path) -> checkpoint.Manifest:
         """Policy, optimizers and reference as this checkpoint holds them; without a reference in it, the first one."""

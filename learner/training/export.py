@@ -7,7 +7,7 @@ everything else           of the model that the run began with, file by file: it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, GenerationConfig
 
 from chorus.learner.training.architecture import file_tensors
-from chorus.learner.training.lora import adapted, merged
+from chorus.learner.training.lora import adapter_parameters, merged
 from chorus.learner.training.policy import Policy, Sent, as_files_have_it, file_parameters
-from chorus.learner.training.sharding import whole
 from chorus.problems.rendering import load_tokenizer
 from chorus.protocol.run_folder.files import read_json, write_json
+from chorus.protocol.runtime.adapters import DOWN, UP
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.runtime.model_folder import copy_text_files, model_folder, tensors_of
 
@@ -29,27 +29,37 @@ _SHOWN = 3  # names of tensors in a message
 _TEXT = "Tom has 3 apples.\n\n  a\tb = 12 + x^2\n    return\nHe"
 
 
-def export(policy: Policy, path: Path) -> None:
-    """Write the folder. A collective: ranks gather one tensor after another, and rank 0 holds one file's at a time."""
-    first = not dist.is_initialized() or dist.get_rank() == 0
-    parts = [*file_parameters(policy), *_buffers(policy)]
-    adapters = {f"{name}.weight": layer for name, layer in adapted(policy.hf)} if policy.lora else {}
-    files = _files(parts)
-    if first:
-        _write_settings(policy, path)
-        _write_index(files, path)
-    for name, held in files.items():
-        tensors: dict[str, torch.Tensor] = {}
-        for part in held:
-            full = whole(part.parameter.detach())
-            if policy.lora and part.name in adapters:
-                full = merged(adapters[part.name], full, policy.lora.scaling)
+class Export:
+    """One that is about to be written: what it will hold is settled now, its weights come later.
+
+    Making it and `write` are collectives: ranks gather one tensor after another, and rank 0 holds one file's at a time.
+    """
+
+    def __init__(self, policy: Policy, path: Path) -> None:
+        self._policy = policy
+        self._path = path
+        self._files = _files([*file_parameters(policy), *_buffers(policy)])
+        self._adapters = dict(adapter_parameters(policy.hf)) if policy.lora else {}
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            _write_settings(policy, path)
+            _write_index(self._files, path)
+            copy_text_files(model_folder(policy.hf.config.name_or_path), path)
+
+    @torch.no_grad()
+    def write(self, whole: Callable[[torch.Tensor], torch.Tensor], first: bool) -> None:
+        """`whole`: a parameter of all ranks as it is to be written. `first`: this rank writes."""
+        for name, held in self._files.items():
+            tensors: dict[str, torch.Tensor] = {}
+            for part in held:
+                full = whole(part.parameter)
+                layer = part.name.removesuffix(".weight")
+                if self._policy.lora and layer + DOWN in self._adapters:
+                    down, up = (whole(self._adapters[layer + half]) for half in (DOWN, UP))
+                    full = merged(full, down, up, self._policy.lora.scaling)
+                if first:
+                    tensors |= _apart(as_files_have_it(self._policy, part, full))
             if first:
-                tensors |= _apart(as_files_have_it(policy, part, full))
-        if first:
-            save_file(tensors, path / name, metadata={"format": "pt"})
-    if first:
-        copy_text_files(model_folder(policy.hf.config.name_or_path), path)
+                save_file(tensors, self._path / name, metadata={"format": "pt"})
 
 
 def _apart(found: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -121,10 +121,9 @@ def is_adapter(name: str) -> bool:
     return ".lora_" in name
 
 
-def merged(layer: Any, weight: torch.Tensor, scaling: float) -> torch.Tensor:
-    """An adapted layer's weight, whole, as a model without adapters has it: in float32, rounded once. A collective."""
-    down, up = (whole(part[_NAME].weight.detach()).float() for part in (layer.lora_A, layer.lora_B))
-    return (weight.float() + scaling * (up @ down)).to(weight.dtype)
+def merged(weight: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scaling: float) -> torch.Tensor:
+    """An adapted layer's weight as a model without adapters has it: in float32, rounded once."""
+    return (weight.float() + scaling * (up.float() @ down.float())).to(weight.dtype)
 
 
 @torch.no_grad()

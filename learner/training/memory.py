@@ -1,15 +1,19 @@
-"""The learner's memory, as it is seen: its peak, and what there is."""
+"""The learner's memory, as it is seen: its peak, and what there is; and what is freed goes back to the machine."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of glibc's malloc.h
+_LARGE = 2**20
 
 
 def peak_memory() -> tuple[int, int]:
@@ -26,3 +30,13 @@ def _cgroup_limit() -> int:
         return int(_CGROUP.read_text())
     except (OSError, ValueError):  # none, or "max"
         return sys.maxsize
+
+
+def give_back_what_is_freed() -> None:
+    """Blocks of a MiB and more are mapped one by one from here on, so that each goes back as soon as it is freed.
+
+    By itself glibc soon keeps freed blocks of up to 32 MiB, and a rank that gathers one layer after another grows with
+    each of them.
+    """
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)

@@ -35,13 +35,15 @@ def make_optimizer(
     """Over the parameters that train. `settings`: AdamW's; what it keeps, and where, is the learner's."""
     c, s = config.learner, settings
     trained = [p for p in parameters if p.requires_grad]
-    if c.offload == "optimizer" and trained[0].device.type == "cpu":
-        raise CannotGoOn("learner.offload = optimizer: this learner has no GPU whose memory that would save; remove it")
+    if c.offload != "none" and trained[0].device.type == "cpu":
+        raise CannotGoOn(
+            f"learner.offload = {c.offload}: this learner has no GPU whose memory that would save; remove it"
+        )
     how: dict[str, Any] = {"lr": s.lr, "betas": s.betas, "eps": s.adam_eps, "weight_decay": s.weight_decay}
-    if (c.optimizer, c.master, c.offload) == ("adamw", "float32", "none"):
+    if (c.optimizer, c.master, c.moments_on_host) == ("adamw", "float32", False):
         # foreach groups parameters of one kind into few kernels; it needs no per-parameter Python.
         return torch.optim.AdamW(trained, **how, foreach=True)
-    return LeanAdamW(trained, c.optimizer == "adamw8bit", c.offload == "optimizer", (config.run.seed, rank), **how)
+    return LeanAdamW(trained, c.optimizer == "adamw8bit", c.moments_on_host, (config.run.seed, rank), **how)
 
 
 def update(optimizer: torch.optim.Optimizer, rate: float, place: tuple[int, int]) -> None:

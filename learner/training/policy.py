@@ -6,6 +6,7 @@ pass, so that [tokens, vocabulary] in float32 never exists for a whole micro-bat
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,20 @@ _CACHED_ELEMENTS = 2**17  # 512 KiB in float32, which a core's own cache holds
 
 
 class Policy(torch.nn.Module):
-    """Wraps the model so that FSDP sees one forward: everything that trains happens inside it."""
+    """Wraps the model so that FSDP sees one forward: everything that trains happens inside it.
 
-    def __init__(self, hf: Any, temperature: float, lora: LoraSection | None = None) -> None:
+    kept_on_host: what the decoder keeps for backward lies in host memory until then. Of a layer that is checkpointed
+    that is its input; what it computes again stays beside it.
+    """
+
+    def __init__(
+        self, hf: Any, temperature: float, lora: LoraSection | None = None, kept_on_host: bool = False
+    ) -> None:
         super().__init__()
         self.hf = hf
         self.temperature = temperature
         self.lora = lora
+        self.kept_on_host = kept_on_host
 
     def forward(
         self,
@@ -63,7 +71,8 @@ class Policy(torch.nn.Module):
             logits = self.hf(input_ids=input_ids, use_cache=False).logits.flatten(0, 1)[index].float()
             logp = torch.log_softmax(logits / self.temperature, dim=-1)
             return logp.gather(-1, target.unsqueeze(-1)).squeeze(-1), _entropy(logp)
-        hidden = self.hf.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+        with self._keeping():
+            hidden = self.hf.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
         hidden = hidden.reshape(-1, hidden.shape[-1])[index]
         head = self.hf.get_output_embeddings()
         if target is None:
@@ -78,6 +87,9 @@ class Policy(torch.nn.Module):
             for h, t, heat in zip(hidden.split(rows), target.split(rows), heats, strict=True)
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])  # type: ignore[index]
+
+    def _keeping(self) -> AbstractContextManager[object]:
+        return torch.autograd.graph.save_on_cpu(pin_memory=True) if self.kept_on_host else nullcontext()
 
     def _log_softmax(
         self, head: torch.nn.Module, hidden: torch.Tensor, temperature: torch.Tensor | None = None
@@ -124,7 +136,7 @@ def load_policy(config: RunConfig, device: torch.device) -> Policy:
         """Adapters and parts, and what adapters begin as."""
         if lora:
             add_adapters(hf, lora, getattr(torch, c.master))
-        made.append(Policy(hf, config.sampling.temperature, lora))
+        made.append(Policy(hf, config.sampling.temperature, lora, c.activations_on_host))
         if dist.is_initialized():
             shard(made[0], config.model.dtype == "bfloat16", device)
         return first_adapters(hf, config.run.seed) if lora else {}

@@ -54,6 +54,26 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def memory_of(tensor: torch.Tensor) -> tuple[int, int]:
+    """Where this rank's part of it lies. Of two that are one tensor the same."""
+    part = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return part.data_ptr(), part.numel()
+
+
+def gathered(tensor: torch.Tensor, group: dist.ProcessGroup | None) -> torch.Tensor:
+    """A tensor of all ranks, whole on the first one, over a group of one's own and through host memory. A collective;
+    the other ranks get one without memory."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    part, world, rows = tensor.to_local().cpu(), dist.get_world_size(group), tensor.shape[0]
+    most = -(-rows // world)  # each rank's, but for the last ones'
+    own = part.new_zeros(most, *tensor.shape[1:])
+    own[: len(part)] = part
+    all_parts = [torch.empty_like(own) for _ in range(world)] if dist.get_rank(group) == 0 else None
+    dist.gather(own, all_parts, dst=0, group=group)
+    return torch.cat(all_parts)[:rows] if all_parts else torch.empty(tensor.shape, dtype=part.dtype, device="meta")
+
+
 def load_in_parts(
     kind: Any, config: Any, path: str, device: torch.device, prepare: Callable[[Any], Tensors], **how: Any
 ) -> None:

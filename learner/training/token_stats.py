@@ -81,6 +81,7 @@ class StepStats:
     skipped_updates: int = 0  # a gradient that was no finite number, or nothing to train on
     ratio_off_max: float = 0.0  # first update: max |current / behaviour - 1|
     lengths: Sequence[int] = ()
+    mfu: float | None = None
 
     def __post_init__(self) -> None:
         self.by_sequence = TokenSums.empty(self.sequences)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut
 from chorus.learner.training.optimizer import make_optimizer, update, updates_of
 from chorus.learner.training.policy import Policy, WithoutAdapter
 from chorus.learner.training.token_stats import StepStats
+from chorus.learner.training.utilisation import Utilisation
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.config.settings import StepSettings
 
@@ -48,11 +50,12 @@ class Trainer:
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self._lr = config.learner.lr
+        self._utilisation = Utilisation(policy, device, config.model.dtype == "bfloat16", self.world)
         self.optimizer = make_optimizer(config, policy.parameters(), self.rank, config.learner)
 
     def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
         """Train on each mini-batch in turn: one optimizer step each. settings: None: the configuration's."""
-        settings = settings or StepSettings.of(self.config)
+        started, settings = time.monotonic(), settings or StepSettings.of(self.config)
         told = {"kl_coefficient": settings.kl_coefficient, "entropy_coefficient": settings.entropy_coefficient}
         self.objective = self.config.objective.model_copy(update=told)
         self._lr = settings.lr
@@ -75,6 +78,8 @@ class Trainer:
         self.done += 1
         if self.world > 1:
             stats.reduce(self.device)
+        seconds = time.monotonic() - started  # whatever was begun on a device has been asked for its result
+        stats.mfu = self._utilisation.share((s.length for batch in minibatches for s in batch), seconds)
         return stats
 
     def _needs_proximal_pass(self, updates: int) -> bool:

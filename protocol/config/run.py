@@ -98,6 +98,15 @@ class LearnerSection(UpdateKeys):
     )
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Prometheus; 0: none")
 
+    @model_validator(mode="after")
+    def _keeps_layers_apart(self) -> Self:
+        if self.activations_on_host and not self.gradient_checkpointing:
+            raise ValueError(
+                f"offload is {self.offload}, and moves what checkpointed layers keep: set gradient_checkpointing to "
+                "true, or offload to optimizer or none"
+            )
+        return self
+
 
 class AlarmsSection(Section):
     """Signs of a collapse, looked at after every step. A threshold of 0 turns an alarm off."""

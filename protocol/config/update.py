@@ -26,8 +26,9 @@ class UpdateKeys(BaseModel):
     master: Literal["float32", "bfloat16"] = Field(
         default="float32", description="what the trained weights are kept in; bfloat16 is rounded stochastically"
     )
-    offload: Literal["none", "optimizer"] = Field(
-        default="none", description="optimizer: the moments lie in host memory, beside a GPU"
+    offload: Literal["none", "optimizer", "activations", "both"] = Field(
+        default="none",
+        description="in host memory, beside a GPU: the moments, what checkpointed layers keep for backward, or both",
     )
     betas: tuple[float, float] = (0.9, 0.999)
     adam_eps: float = Field(default=1e-8, gt=0, description="AdamW's")
@@ -72,6 +73,14 @@ class UpdateKeys(BaseModel):
                 f"of run.steps ({steps}): lower it, or raise run.steps"
             )
         return None
+
+    @property
+    def moments_on_host(self) -> bool:
+        return self.offload in ("optimizer", "both")
+
+    @property
+    def activations_on_host(self) -> bool:
+        return self.offload in ("activations", "both")
 
     def moment_bytes(self, shape: Sequence[int]) -> int:
         """What both moments of one parameter take."""

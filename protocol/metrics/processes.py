@@ -73,7 +73,7 @@ class GeneratorMetrics:
         self.sync_s = _histogram(f"{prefix}_sync_seconds", "One weight update, weight check included", r)
         self.pause_s = _histogram(f"{prefix}_sync_pause_seconds", "Sampling stood still for new weights", r)
         self.transfer_s = _histogram(
-            f"{prefix}_sync_transfer_seconds", "The part of the pause in which weights came and were loaded", r
+            f"{prefix}_sync_transfer_seconds", "Weights came and were made ready, beside the sampling", r
         )
         self.syncs = Counter(f"{prefix}_syncs", "Weight updates by result", ["result"], registry=r)
         self.gap = Gauge(

@@ -151,6 +151,7 @@ _ONE_REWARD = "Groups whose samples got one reward: nothing to learn where the b
 _NO_ANSWER = "Share of samples in which no answer was found"
 _NO_SPREAD = "Share of groups with one reward, those included that dynamic sampling replaced as all right or all wrong"
 _PEAK = "Largest memory of the learner so far: on its GPU, or of its process without one"
+_MFU = "Arithmetic that the step's tokens need, over what the learner's devices could do while it trained them"
 _SCORES = "Users' own graders, and their parts as grader.part: mean over the samples that have it"
 _DISPUTED = "Share of second opinions that differ from the grade"
 _SEED = "SEED-GRPO: what a group's advantages were multiplied by, since its answers differ"
@@ -321,6 +322,7 @@ TABLE: tuple[Metric, ...] = (
         Metric("tokens_per_second", "tokens/s", "Trained tokens over the step's time"),
         Metric("generated_tokens_per_second", "tokens/s", "Tokens that the fleet sampled, over the step's time"),
         Metric("seconds", "s", "The step's time, waiting included; a checkpoint counts with the step after it"),
+        Metric("mfu", "share", _MFU, "mfu_ratio"),
         Metric("wait_seconds", "s", "Waiting for rollouts, in steps that are done", "wait_seconds", counter=True),
         Metric("learner_wait_ratio", "share", "Share of the step's time that the learner waited for rollouts"),
         Metric("generator_wait_ratio", "share", _IDLE, "generators_wait_ratio"),

@@ -117,7 +117,7 @@ async def _one(name: str, how: str) -> None:
             return
         for _ in range(2):
             _step(crew)
-        saved = crew.save(Path(folder), Manifest(2, 0, {}))
+        saved = crew.save(Path(folder), Manifest(2, 0, {})).wait()
         meant = crew.snapshot(Version(fence=1, step=2), PREFIXES)
         resumed = DistributedTrainer(config, device, saved)
         export, gaps = [_of_transformers(saved / "huggingface", meant)], []

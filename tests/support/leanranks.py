@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.distributed import DistributedTrainer
-from chorus.learner.training.export import export
+from chorus.learner.training.export import Export
 from chorus.learner.training.policy import load_policy
 from chorus.learner.training.sharding import whole
 from chorus.protocol.config.run import RunConfig
@@ -54,7 +55,7 @@ def parts_of(model: Path, export_to: Path, device: torch.device) -> dict[str, to
     sections = {"model": {"path": str(model), "dtype": "float32"}, "problems": {"train": ["none"]}}
     config = RunConfig.model_validate(sections | {"templates": {"names": ["qwen-math"]}})
     policy = load_policy(config, device)
-    export(policy, export_to)
+    Export(policy, export_to).write(lambda p: whole(p.detach()), first=dist.get_rank() == 0)
     return {name: whole(t.detach()) for name, t in (*policy.hf.named_parameters(), *policy.hf.named_buffers())}
 
 
@@ -69,8 +70,11 @@ def lean_outcome(
     crew = DistributedTrainer(config, device, None)
     crew.step(batches)
     first = sent_bytes(crew)
-    saved = crew.save(folder, Manifest(step=1, fence=1, entries={}))
+    saving = crew.save(folder, Manifest(step=1, fence=1, entries={}))
     crew.step(batches)
+    saved = saving.wait()
+    if dist.is_initialized():
+        dist.barrier()  # the first rank writes last
     resumed = DistributedTrainer(config, device, saved)
     resumed.step(batches)
     return [first, sent_bytes(crew), sent_bytes(resumed)]

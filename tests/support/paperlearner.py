@@ -33,9 +33,26 @@ Hook = Callable[[str], None]  # called before every change of the world, with it
 Accuracies = tuple[float, ...] | Callable[[int], tuple[float, ...]]  # of a group's samples, in turn; or by its index
 
 
+class PaperSaving:
+    """A checkpoint that is on the disk once it has been looked after so often, or is waited for."""
+
+    def __init__(self, finish: Callable[[], Path], looks: int) -> None:
+        self._finish = finish
+        self._looks = looks
+
+    @property
+    def done(self) -> bool:
+        self._looks -= 1
+        return self._looks < 0
+
+    def wait(self) -> Path:
+        return self._finish()
+
+
 class PaperRanks:
     """`trained`: admission indices in the order of their training, `taught`: the problems of each supervised update,
-    `settings`: those of each step, as the weights remember them; `reference_is`: `trained` at the last reset."""
+    `settings`: those of each step, as the weights remember them; `reference_is`: `trained` at the last reset. `looks`:
+    for how many of them a checkpoint is on its way."""
 
     def __init__(self, start_from: Path | None, hook: Hook) -> None:
         self.manifest = checkpoints.read_manifest(start_from) if start_from else None
@@ -43,6 +60,7 @@ class PaperRanks:
         self.taught: list[list[str]] = []
         self.settings: list[Any] = []
         self.reference_is: list[int] = []
+        self.looks = 0
         self._hook = hook
         if start_from:
             self.load(start_from)
@@ -71,14 +89,18 @@ class PaperRanks:
         plan: Any = None
         return Snapshot(version, plan, [], [])
 
-    def save(self, folder: Path, manifest: Manifest) -> Path:
+    def save(self, folder: Path, manifest: Manifest) -> PaperSaving:
         path = checkpoints.folder_of(folder, manifest.step)
         (path / "state").mkdir(parents=True, exist_ok=True)
         known = [self.trained, self.taught, self.settings, self.reference_is]
         (path / "state" / "trained").write_text(json.dumps(known))
-        self._hook("manifest")
-        checkpoints.write_manifest(path, manifest)
-        return path
+
+        def finish() -> Path:
+            self._hook("manifest")
+            checkpoints.write_manifest(path, manifest)
+            return path
+
+        return PaperSaving(finish, self.looks)
 
     def load(self, path: Path) -> None:
         known = json.loads((path / "state" / "trained").read_text())
@@ -162,11 +184,13 @@ def start(
     folder: Path,
     hook: Hook = lambda name: None,
     accuracies: Accuracies = (1.0, 0.0),
+    looks: int = 0,
 ) -> tuple[Learner, Parts]:
     """A learner start on what lies in the folder and on the ledger."""
     run = RunFolder(folder)
     run.note.write_text('{"started_at": 0}')
     ranks = PaperRanks(checkpoints.latest(run.checkpoints), hook)
+    ranks.looks = looks
     hands = Hands(client, run, hook, accuracies)
     parts = assemble(config, run, RUN, client, ranks, lambda metrics: hands)
     _hooked(parts.ledger, ("record", "trained", "durable", "trim"), hook)

@@ -10,6 +10,7 @@ import pytest
 
 from chorus.benchmarks.experiments import (
     acereason,
+    adapters,
     arms,
     critique,
     crossthink,
@@ -33,6 +34,7 @@ EXPERIMENTS |= {
     "staged": staged,
     "sparkle": sparkle,
     "lean": lean,
+    "adapters": adapters,
 }
 
 
@@ -62,6 +64,8 @@ def test_the_arms_switch_what_they_say() -> None:
     assert arm("staged", "one_stage").curriculum.stages == []
     assert arm("sparkle", "behind_the_problem").curriculum.hints.place == "user"
     assert arm("lean", "moments_of_8_bits").learner.optimizer == "adamw8bit"
+    recipe = load_config(RECIPES / "smollm2_lora.toml")
+    assert (arm("adapters", "adapters").model, arm("adapters", "adapters").learner) == (recipe.model, recipe.learner)
     assert [lora and lora.rank for lora in (arm("lean", of).model.lora for of in ("whole", "adapters"))] == [None, 16]
 
 

@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from chorus.deploy.dry_run import describe, does_not_fit
-from chorus.deploy.hours import Speed
+from chorus.deploy.hours import Speed, told_time
 from chorus.deploy.memory import activation_bytes
 from chorus.deploy.placement import place
-from chorus.deploy.shapes import shape_of
+from chorus.deploy.shapes import Model, shape_of
 from chorus.deploy.sizes import planned
 from chorus.protocol.config.run import RunConfig
 
@@ -295,6 +295,8 @@ def test_with_a_mean_length_it_tells_what_is_expected(configure: Configure) -> N
     assert "time        expected 48.7 h, with completions of 800 tokens on average, one after the other;" in text
     assert "learner 33.7 h: 2 x 16,698 tokens/s, prompts of 200 included (as measured on an H100" in text
     assert "generators 15.0 h: 6 x 10,000 tokens/s (assumed, not measured" in text
+    small = told_time(config, Model(500e6, "as given", None), machine, Speed(mean_tokens=800))
+    assert "6 x 10,400 tokens/s (what fills a core" in small[-1], "a small model is not what holds a generator up"
     told = describe(config, machine, Speed(mean_tokens=800, learner=30_000, generator=20_000))
     assert "expected 26.3 h" in told  # 18.8 + 7.5
     assert "(as given)" in told

@@ -117,10 +117,10 @@ def test_a_pause_holds_up_what_is_running(recipe: Callable[..., RunConfig]) -> N
     assert found.steps_per_hour == pytest.approx(3600 / 2.5, rel=0.03)
 
 
-def test_further_generators_lengthen_the_pause_where_the_learner_s_link_is_shared() -> None:
+def test_further_generators_make_weights_later_where_the_learner_s_link_is_shared() -> None:
     pace = even(0.1, 0.1, pause_s=0.5, sync_s=0.7, link_s=0.2)
-    assert pace.pause_with(1) == pytest.approx(0.5)
-    assert pace.pause_with(4) == pytest.approx(1.1)
+    assert pace.later_with(1) == 0
+    assert pace.later_with(4) == pytest.approx(0.6)
     assert pace.sync_with(4) == pytest.approx(1.3)
 
 

@@ -78,7 +78,7 @@ def test_it_trains_is_sent_as_its_files_are_resumes_and_is_exported(
     }
 
     assert crew.step(minibatches()).skipped_updates == 0
-    saved = crew.save(tmp_path, Manifest(1, 0, {}))
+    saved = crew.save(tmp_path, Manifest(1, 0, {})).wait()
     crew.step(minibatches())
     resumed = crew_of(folders[name], saved)
     exported: Any = AutoModelForCausalLM.from_pretrained(saved / "huggingface", dtype=torch.float32)

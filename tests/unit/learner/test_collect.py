@@ -128,6 +128,44 @@ BAD = {
 }
 
 
+def read_beside(loop: Loop, payloads: int) -> None:
+    """As it happens while a step trains."""
+    deadline = time.monotonic() + 5.0
+    with loop.collector.reading():
+        while len(loop.collector.ahead) < payloads and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+
+def test_what_came_while_a_step_trained_is_there_for_the_next_one(loop: Loop) -> None:
+    loop.collector.admit(0, 5)
+    for id, task in loop.tasks():
+        loop.commit(id, task.index, group(task))
+    read_beside(loop, 2)
+    assert loop.ledger.accounts().unread == 0
+    assert [r.group.task.index for r in loop.collector.next_step(0, 5, lambda: None)] == [0, 1]
+    assert loop.collector.ahead == []
+
+
+def test_reading_while_a_step_trains_drops_and_refuses_nothing_before_the_next_one(loop: Loop) -> None:
+    loop.collector.admit(0, 1)
+    [(bad, task), (good, other)] = loop.tasks()
+    loop.commit(bad, task.index, group(task)[:-5])
+    loop.commit(good, other.index, group(other))
+    loop.commit(good, other.index, group(other))  # by a second writer
+    read_beside(loop, 3)
+    assert (loop.ledger.accounts().dropped, loop.ledger.accounts().foreign) == ({}, 0)
+    assert loop.dropped() == {"corrupt": 1}
+    assert loop.ledger.accounts().foreign == 1
+
+
+def test_a_ledger_that_is_lost_while_a_step_trains_ends_it(loop: Loop) -> None:
+    loop.client.flushall()
+    with pytest.raises(LedgerLostError), loop.collector.reading():
+        time.sleep(0.1)
+    with pytest.raises(ZeroDivisionError), loop.collector.reading():  # whatever reading says
+        time.sleep(1 // 0)
+
+
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_what_is_no_group_of_this_run_is_dropped_as_corrupt(loop: Loop, bad: Any) -> None:
     loop.collector.admit(0, 1)

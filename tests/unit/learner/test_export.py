@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint import state_dict_saver
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chorus.learner.training import export as exports
 from chorus.learner.training.checkpoint import save
 from chorus.learner.training.distributed import DistributedTrainer
-from chorus.learner.training.export import check_export, export
+from chorus.learner.training.export import Export, check_export
 from chorus.learner.training.policy import Policy, load_policy
+from chorus.learner.training.sharding import whole
 from chorus.problems.rendering import load_tokenizer
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.checkpoints import Manifest
@@ -58,7 +65,7 @@ def exported(policy: Policy, tmp_path: Path) -> Path:
         for parameter in policy.parameters():
             parameter.add_(1.0)
     path = tmp_path / "export"
-    export(policy, path)
+    Export(policy, path).write(whole, first=True)
     return path
 
 
@@ -81,7 +88,7 @@ def test_what_is_too_much_for_one_file_stands_in_several(
 ) -> None:
     """Rank 0 holds one file's tensors at a time."""
     monkeypatch.setattr(exports, "_FILE_BYTES", 3000)
-    export(policy, tmp_path / "export")
+    Export(policy, tmp_path / "export").write(whole, first=True)
     files = sorted((tmp_path / "export").glob("*.safetensors"))
     assert len(files) > 3
     assert all(len(load_file(file)) == 1 or file.stat().st_size < 3000 + 2000 for file in files)
@@ -133,6 +140,75 @@ def test_a_checkpoint_of_a_model_whose_folder_is_gone_is_none(policy: Policy, so
     assert not list(tmp_path.rglob("manifest.json"))
 
 
+def test_a_checkpoint_holds_all_as_it_was_when_it_began_whatever_trains_meanwhile(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks = DistributedTrainer(config_of(source), torch.device("cpu"), None)
+    policy, optimizer = ranks.trainer.policy, ranks.trainer.optimizer
+    for parameter in policy.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    weights = [parameter.detach().clone() for parameter in policy.parameters()]
+    moments = [optimizer.state[parameter]["exp_avg"].clone() for parameter in policy.parameters()]
+    changed, real = threading.Event(), state_dict_saver.save
+
+    def late(*state: Any, **how: Any) -> Any:
+        assert changed.wait(30)
+        return real(*state, **how)
+
+    monkeypatch.setattr(state_dict_saver, "save", late)
+    saving = ranks.save(tmp_path, Manifest(1, 1, {}))
+    assert not saving.done
+    optimizer.step()
+    changed.set()
+    saved = saving.wait()
+    exported: Any = AutoModelForCausalLM.from_pretrained(saved / "huggingface", dtype=torch.float32)
+    assert all(map(torch.equal, weights, exported.parameters()))
+    ranks.load(saved)
+    assert all(map(torch.equal, weights, policy.parameters()))
+    assert all(map(torch.equal, moments, (optimizer.state[p]["exp_avg"] for p in policy.parameters())))
+
+
+def test_a_checkpoint_whose_disk_is_full_is_none_and_says_so_when_it_is_waited_for(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks = DistributedTrainer(config_of(source), torch.device("cpu"), None)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(exports, "save_file", full)
+    saving = ranks.save(tmp_path, Manifest(1, 1, {}))
+    with pytest.raises(OSError, match="No space left"):
+        saving.wait()
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+OTHER_RANK = """
+import os, sys
+import torch.distributed as dist
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=1, world_size=2)
+dist.new_group(backend="gloo")
+dist.barrier()
+os._exit(9)
+"""
+
+
+def test_a_rank_that_dies_while_a_checkpoint_is_written_leaves_none(policy: Policy, tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", OTHER_RANK, str(tmp_path / "meeting")])
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=2)
+    try:
+        beside = dist.new_group(backend="gloo")
+        optimizers = {"optimizer": torch.optim.AdamW(policy.parameters())}
+        saving = save(tmp_path / "checkpoints", policy, optimizers, Manifest(1, 1, {}), beside=beside)
+        assert other.wait(30) == 9
+        with pytest.raises(RuntimeError):
+            saving.wait()
+    finally:
+        dist.destroy_process_group()
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
 def test_the_first_export_is_checked_and_the_first_after_a_way_back(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,9 +217,9 @@ def test_the_first_export_is_checked_and_the_first_after_a_way_back(
         "chorus.learner.training.checkpoint.check_export", lambda _, path: looked_at.append(path.parent.name)
     )
     ranks = DistributedTrainer(config_of(source), torch.device("cpu"), None, check_exports=True)
-    first = ranks.save(tmp_path, Manifest(1, 1, {}))
-    ranks.save(tmp_path, Manifest(2, 1, {}))
+    first = ranks.save(tmp_path, Manifest(1, 1, {})).wait()
+    ranks.save(tmp_path, Manifest(2, 1, {})).wait()
     ranks.load(first)
-    ranks.save(tmp_path, Manifest(3, 1, {}))
-    ranks.save(tmp_path, Manifest(4, 1, {}))
+    ranks.save(tmp_path, Manifest(3, 1, {})).wait()
+    ranks.save(tmp_path, Manifest(4, 1, {})).wait()
     assert looked_at == ["step-000001", "step-000003"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from itertools import count
@@ -26,12 +27,27 @@ def test_a_step_is_recorded_before_it_trains_and_published_before_its_metrics_an
     learner.life.begin()
     seen.clear()
     learner.step()
+    learner.life.settle()
     first = seen.index("record")
     assert [name for name in seen[first:] if name != "admit"] == [
         *("record", "train", "trained", "publish"),
         *("record", "manifest", "durable", "trim"),
     ]
     assert seen.index("trained") < seen.index("admit", first) < seen.index("publish"), "freed credits are used at once"
+
+
+def test_what_a_steps_answers_tell_is_measured_while_it_trains(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    learner, parts = start(client, config_of(tiny_model, tmp_path, run={"steps": 1}), tmp_path, seen.append)
+    begin = parts.recorder.begin
+    monkeypatch.setattr(parts.recorder, "begin", lambda groups: (seen.append("begin"), begin(groups)))
+    learner.run()
+    assert seen.index("begin") < seen.index("train")
+    [record] = RunFolder(tmp_path).records()
+    assert record["diversity"]["distinct_solutions"] == 1.0
+    assert record["repetition"] == 0.0
 
 
 def test_a_whole_run_trains_every_group_once_and_sums_itself_up(
@@ -53,8 +69,9 @@ class Killed(BaseException):
     """What no handler of the learner's catches: a `kill -9`."""
 
 
+@pytest.mark.parametrize("looks", [0, 2], ids=["checkpoints at once", "checkpoints beside the training"])
 def test_a_learner_killed_before_any_change_of_the_world_is_followed_by_one_that_loses_and_doubles_nothing(
-    client: redis.Redis, tiny_model: Path, tmp_path: Path
+    client: redis.Redis, tiny_model: Path, tmp_path: Path, looks: int
 ) -> None:
     held = tmp_path / "held.jsonl"
     held.write_text('{"problem": "40?", "answer": "7"}\n')
@@ -70,11 +87,11 @@ def test_a_learner_killed_before_any_change_of_the_world_is_followed_by_one_that
             if next(changes) == last:
                 raise Killed(name)
 
-        learner, _ = start(client, config, folder, dies)
+        learner, _ = start(client, config, folder, dies, looks=looks)
         try:
             learner.run()
         except Killed:
-            again, parts = start(client, config, folder)
+            again, parts = start(client, config, folder, looks=looks)
             again.run()
         else:
             break
@@ -91,6 +108,55 @@ def test_a_learner_killed_before_any_change_of_the_world_is_followed_by_one_that
 
 def _entries(path: Path) -> list[str]:
     return checkpoints.read_manifest(path).all_entries
+
+
+def test_what_a_checkpoint_holds_is_acknowledged_once_it_is_on_the_disk_and_training_goes_on_meanwhile(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+    config = config_of(tiny_model, tmp_path, run={"steps": 9}, learner={"checkpoint_every": 2})
+    learner, parts = start(client, config, tmp_path, seen.append, looks=99)
+    learner.life.begin()
+    for _ in range(3):
+        learner.step()
+    assert "manifest" not in seen
+    assert parts.ledger.accounts().durable == 0
+    learner.step()
+    assert seen.count("manifest") == 1, "the one before is waited for: there are never two on their way"
+    assert parts.ledger.accounts().durable == 4
+    assert checkpoints.read_manifest(checkpoints.folder_of(tmp_path / "checkpoints", 2)).all_entries
+
+
+def test_a_learner_that_is_asked_to_stop_waits_for_the_checkpoint_on_its_way_and_leaves_another(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    config = config_of(tiny_model, tmp_path, run={"steps": 9}, learner={"checkpoint_every": 2})
+    learner, parts = start(client, config, tmp_path, looks=99)
+    learner.life.begin()
+    for _ in range(3):
+        learner.step()
+    learner.life.leave()
+    assert [checkpoints.read_manifest(p).step for p in checkpoints.whole(tmp_path / "checkpoints")] == [2, 3]
+    assert (parts.ledger.accounts().durable, parts.ledger.accounts().difference) == (6, 0)
+
+
+def test_a_checkpoint_that_can_t_be_written_ends_the_run_and_acknowledges_nothing(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    def full(name: str) -> None:
+        if name == "manifest":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = config_of(tiny_model, tmp_path, run={"steps": 9}, learner={"checkpoint_every": 2})
+    learner, parts = start(client, config, tmp_path, full, looks=2)
+    with pytest.raises(OSError, match="No space left"):
+        learner.run()
+    assert parts.done < 5, "it was looked after soon"
+    accounts = parts.ledger.accounts()
+    assert (accounts.durable, accounts.trained) == (0, 2 * parts.done)
+    again, parts = start(client, config, tmp_path)
+    again.run()
+    assert sorted(parts.ranks.trained) == list(range(18)), "nothing is lost"  # type: ignore[attr-defined]
 
 
 def test_a_collapse_goes_back_to_the_oldest_checkpoint_and_on_with_the_next_problems(

@@ -270,7 +270,7 @@ def test_a_checkpoint_is_exact_and_holds_the_adapter_as_peft_has_it_and_the_merg
     crew._check_next = True
     for _ in range(2):
         crew.step(minibatches())
-    saved = crew.save(tmp_path, Manifest(2, 0, {}))
+    saved = crew.save(tmp_path, Manifest(2, 0, {})).wait()
     ours = logits(crew.trainer.policy.hf)
     plain: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     assert float((logits(plain) - ours).abs().max()) > 1e-2

@@ -139,7 +139,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_resume_is_exact_to_the_bit(model: Path, learner: dict[str, str], tmp_path: Path) -> None:
     crew = crew_of(model, **learner)
     crew.step(minibatches())
-    saved = crew.save(tmp_path, Manifest(1, 0, {}))
+    saved = crew.save(tmp_path, Manifest(1, 0, {})).wait()
     crew.step(minibatches())
     resumed = crew_of(model, saved, **learner)
     resumed.step(minibatches())
@@ -154,16 +154,17 @@ def test_a_resume_is_exact_to_the_bit(model: Path, learner: dict[str, str], tmp_
 def test_moments_of_another_kind_are_refused_with_the_mend(model: Path, tmp_path: Path) -> None:
     crew = crew_of(model)
     crew.step(minibatches())
-    saved = crew.save(tmp_path, Manifest(1, 0, {}))
+    saved = crew.save(tmp_path, Manifest(1, 0, {})).wait()
     with pytest.raises(CannotGoOn, match=r"its optimizer is another than learner.optimizer .+; resume with the one"):
         crew_of(model, saved, optimizer="adamw8bit")
 
 
 def test_what_saves_nothing_is_refused(model: Path) -> None:
     config = crew_of(model).config
-    offloaded = config.model_copy(update={"learner": config.learner.model_copy(update={"offload": "optimizer"})})
-    with pytest.raises(CannotGoOn, match=r"learner.offload = optimizer: this learner has no GPU"):
-        make_optimizer(offloaded, weights(), 0, offloaded.learner)
+    for what in ("optimizer", "activations", "both"):
+        offloaded = config.model_copy(update={"learner": config.learner.model_copy(update={"offload": what})})
+        with pytest.raises(CannotGoOn, match=rf"learner.offload = {what}: this learner has no GPU"):
+            make_optimizer(offloaded, weights(), 0, offloaded.learner)
     whole = config.model_dump() | {"model": {"path": "any", "dtype": "float32"}}
     with pytest.raises(ValidationError, match=r"learner.master is bfloat16 and model.dtype float32"):
         RunConfig.model_validate(whole | {"learner": {"master": "bfloat16"}})

@@ -53,13 +53,13 @@ if rank == 0:  # as a run does it: rank 0 calls, the others follow
     results["followed"] = [crew.step(minibatches()).loss, snapshot_of(crew)]
     crew.reset_reference(False)
     results["reset"] = [torch.from_numpy(r) for r in crew.reference([s for part in minibatches() for s in part])]
-    saved = crew.save(Path(sys.argv[3]).parent / "resets", Manifest(1, 1, {}))
+    saved = crew.save(Path(sys.argv[3]).parent / "resets", Manifest(1, 1, {})).wait()
     crew.step(minibatches())
     crew.reset_reference(False)
     crew.load(saved)
     results["loaded"] = [torch.from_numpy(r) for r in crew.reference([s for part in minibatches() for s in part])]
     results["supervised"] = supervised_of(crew)
-    crew.save(Path(sys.argv[3]).parent, Manifest(1, 1, {}))
+    crew.save(Path(sys.argv[3]).parent, Manifest(1, 1, {})).wait()
     crew.stop()
 else:
     crew.follow()
@@ -265,7 +265,7 @@ def check_parts(found: dict[str, torch.Tensor], model: Path, exported: Path) -> 
 def test_an_earlier_checkpoint_gives_back_its_weights_and_its_optimizer(model: str, tmp_path: Path) -> None:
     crew = DistributedTrainer(config_for(model, 4096), torch.device("cpu"), None)
     crew.step(minibatches())
-    saved = crew.save(tmp_path, Manifest(step=1, fence=1, entries={}))
+    saved = crew.save(tmp_path, Manifest(step=1, fence=1, entries={})).wait()
     earlier = snapshot_of(crew)
     later = outcome_of(crew)
     assert not torch.equal(earlier, later["weights"])
@@ -317,10 +317,10 @@ def test_a_resumed_learner_has_the_same_reference_bit_for_bit(model: str, tmp_pa
     config = config_for(model, 4096, FOLLOWED)
     crew = DistributedTrainer(config, torch.device("cpu"), None)
     crew.step(minibatches())
-    untouched = crew.save(tmp_path / "first", Manifest(step=1, fence=1, entries={}))
+    untouched = crew.save(tmp_path / "first", Manifest(step=1, fence=1, entries={})).wait()
     crew.reset_reference(True)
     crew.step(minibatches())
-    saved = crew.save(tmp_path / "second", Manifest(step=2, fence=1, entries={}))
+    saved = crew.save(tmp_path / "second", Manifest(step=2, fence=1, entries={})).wait()
     again = DistributedTrainer(config, torch.device("cpu"), saved)
     for model_of in ("reference", "policy"):
         kept, found = (dict(getattr(c.trainer, model_of).named_parameters()) for c in (crew, again))
@@ -337,7 +337,7 @@ def test_a_checkpoint_of_before_there_were_resets_gives_the_first_reference(mode
     plain = config.model_copy(update={"reference": type(config.reference)()})
     crew = DistributedTrainer(plain, torch.device("cpu"), None)
     crew.step(minibatches())
-    saved = crew.save(tmp_path, Manifest(step=1, fence=1, entries={}))
+    saved = crew.save(tmp_path, Manifest(step=1, fence=1, entries={})).wait()
     again = DistributedTrainer(config, torch.device("cpu"), saved)
     batch = [s for part in minibatches() for s in part]
     for a, b in zip(crew.reference(batch), again.reference(batch), strict=True):

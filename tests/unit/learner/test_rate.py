@@ -41,7 +41,7 @@ def test_the_rate_rises_over_the_first_updates_and_goes_on_rising_after_a_resume
     crew = crew_of(model)
     assert crew.trainer.optimizer.param_groups[0]["eps"] == 1e-5
     assert crew.step(minibatches()).lr == pytest.approx(0.5e-3)
-    saved = crew.save(tmp_path / "checkpoints", Manifest(1, 0, {}))
+    saved = crew.save(tmp_path / "checkpoints", Manifest(1, 0, {})).wait()
     resumed = crew_of(model, saved)
     assert [resumed.step(minibatches()).lr for _ in range(2)] == pytest.approx([1e-3, 1e-3])
     assert crew.step(minibatches()).lr == pytest.approx(1e-3)
@@ -52,7 +52,7 @@ def test_a_rate_that_falls_is_that_of_the_run_s_step_after_a_resume_and_after_a_
     model, how = save_tiny_model(tmp_path / "model"), {"lr_schedule": "linear", "lr_floor": 2e-4}
     crew = crew_of(model, **how)
     rates = [crew.step(minibatches()).lr for _ in range(2)]
-    saved = crew.save(tmp_path / "checkpoints", Manifest(2, 0, {}))
+    saved = crew.save(tmp_path / "checkpoints", Manifest(2, 0, {})).wait()
     rates += [crew.step(minibatches()).lr for _ in range(2)]
     assert rates == pytest.approx([0.5e-3, 1e-3, 0.9e-3, 0.7e-3])
     resumed = crew_of(model, saved, **how)

@@ -57,6 +57,7 @@ def test_a_batch_is_recorded_before_it_trains_after_the_steps_own_update_and_bef
     order = [name for name in seen[seen.index("record") :] if name != "admit"]
     assert order[:5] == ["record", "train", "supervise", "trained", "publish"]
     assert seen.index("supervise") < len(seen) - 1 - seen[::-1].index("admit")
+    learner.life.settle()
     assert (parts.ledger.accounts().trained, parts.ledger.accounts().durable) == (2, 2), "rollouts alone count"
 
 

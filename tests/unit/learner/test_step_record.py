@@ -41,7 +41,7 @@ GROUPS = [
 
 def measured(experience: Experience, w: dict[int, float], entropy: dict[int, float]) -> StepStats:
     """What a trainer would have counted: these weights by age, these entropies by sequence."""
-    stats = StepStats(sequences=len(experience.sequences))
+    stats = StepStats(sequences=len(experience.sequences), mfu=0.4)
     for b in cut(experience.sequences, 16):
         stats.count(b, table(b, w, entropy), 0)
     stats.grad_norms = [0.5]

@@ -114,9 +114,9 @@ def test_weights_and_both_optimizers_go_through_a_checkpoint_bit_for_bit(tiny_mo
     parts = minibatches(make_experience(groups, config), 1)
     crew = crew_of(config)
     crew.step(parts)
-    before_any = crew.save(tmp_path, Manifest(1, 1, {}))
+    before_any = crew.save(tmp_path, Manifest(1, 1, {})).wait()
     crew.supervise(BATCH)
-    saved = crew.save(tmp_path, Manifest(2, 1, {}))
+    saved = crew.save(tmp_path, Manifest(2, 1, {})).wait()
 
     def go_on(crew: DistributedTrainer) -> torch.Tensor:
         crew.supervise(BATCH[:2])

@@ -56,7 +56,7 @@ def test_a_snapshot_is_a_copy_that_training_leaves_alone(crew: DistributedTraine
 
 
 def test_an_exported_checkpoint_holds_it_once_and_loads_tied(crew: DistributedTrainer, tmp_path: Path) -> None:
-    path = crew.save(tmp_path / "checkpoints", Manifest(1, 1, {}))
+    path = crew.save(tmp_path / "checkpoints", Manifest(1, 1, {})).wait()
     stored = load_file(path / "huggingface" / "model.safetensors")
     assert EMBEDDING in stored
     assert HEAD not in stored

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import redis
 import redis.asyncio
+from samples import GROUP, SAMPLE
 
 from chorus.protocol.ledger import (
     FencedError,
@@ -18,6 +19,7 @@ from chorus.protocol.ledger import (
     read_accounts,
 )
 from chorus.protocol.ledger.keys import Keys
+from chorus.protocol.messages import RolloutGroup, pack_floats, pack_ids
 
 LEASE_S = 0.2
 
@@ -60,6 +62,20 @@ async def test_a_group_walks_from_admitted_to_durable(learner: LearnerLedger, a:
     assert learner.durable(1, [entry.id]) == 0, "acknowledging twice counts once"
     assert balanced(learner) == {"admitted": 1, "trained": 1, "durable": 1, "outstanding": 0}
     assert learner.recorded() == {}
+
+
+async def test_a_group_of_16_samples_of_32k_tokens_passes_whole(learner: LearnerLedger, a: GeneratorLedger) -> None:
+    n = 32_768
+    long = SAMPLE.model_copy(
+        update={"token_ids": pack_ids([7] * n), "logprobs": pack_floats([-0.5] * n), "versions": [(1, 0, n)]}
+    )
+    group = GROUP.model_copy(update={"samples": [long] * 16, "task": GROUP.task.model_copy(update={"group_size": 16})})
+    learner.admit(0, [group.task.encode()], capacity=1)
+    (lease,) = await a.lease(1, block_s=0.1)
+    assert await a.commit(lease, group.encode())
+    (entry,) = learner.read(1, 0.1)
+    assert len(entry.payload) > 16 * 8 * n, "token ids and log-probabilities of all"
+    assert RolloutGroup.decode(entry.payload) == group
 
 
 async def test_admission_stops_at_capacity_and_a_trained_group_frees_its_slot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -100,6 +101,16 @@ async def test_a_body_over_the_limit_is_413_whether_its_length_was_declared_or_n
         assert response.status_code == 413
         assert "larger than this server's limit of 2000 bytes" in response.json()["detail"]
         assert (await http.post("/v1/grade", json=FOUR)).json()["verdict"] == "correct"
+
+
+async def test_a_group_of_16_answers_of_32k_tokens_is_within_the_limit_even_as_escaped_json() -> None:
+    thought = "\u4e00" * 49_152  # a token holds one such character or two, and JSON takes six bytes for each
+    items = [{"completion": f"{thought} \\boxed{{{k}}}", "gold": "4", "template": "qwen-math"} for k in range(16)]
+    async with inline_server() as http:
+        headers = {"content-type": "application/json"}
+        response = await http.post("/v1/grade/batch", content=json.dumps({"items": items}), headers=headers)
+    verdicts = [result["verdict"] for result in response.json()["results"]]
+    assert verdicts == ["correct" if k == 4 else "wrong" for k in range(16)]
 
 
 async def test_of_interleaved_blocks_the_last_answer_is_graded_and_earlier_ones_are_found() -> None:
