@@ -80,9 +80,9 @@ def _rank(model: str, out: Path) -> None:
     import torch.distributed as dist
 
     from chorus.learner.training import architecture, distributed
-    from chorus.learner.training.export import export
+    from chorus.learner.training.export import Export
     from chorus.learner.training.policy import load_policy
-    from chorus.learner.training.sharding import put_parts_back
+    from chorus.learner.training.sharding import gathered, put_parts_back
     from chorus.protocol.config.run import RunConfig
 
     torch.set_num_threads(1)
@@ -99,7 +99,7 @@ def _rank(model: str, out: Path) -> None:
     found["forward pass"] = _status("VmHWM") - before
     put_parts_back(policy)
     before = _begin()
-    export(policy, out / "export")
+    Export(policy, out / "export").write(lambda p: gathered(p.detach(), None), rank == 0)
     found["export"] = _status("VmHWM") - before
     found |= {"part": _part(policy) / 2**20, "layer": _largest(policy) / 2**20}
     out.mkdir(exist_ok=True)

@@ -33,13 +33,13 @@ from pathlib import Path
 import torch
 from tinymodel import save_tiny_model
 import chorus.learner.lifecycle, chorus.learner.main
-from chorus.learner.training.export import check_export, export
+from chorus.learner.training.export import Export, check_export
 from chorus.learner.training.policy import load_policy
 from chorus.protocol.config.load import load_config
 assert "vllm" in hidden
 model = save_tiny_model(Path({folder!r}) / "model", 16)
 policy = load_policy(load_config(Path({recipe!r}), [f"model.path={{model}}"], {{}}), torch.device("cpu"))
-export(policy, Path({folder!r}) / "export")
+Export(policy, Path({folder!r}) / "export").write(lambda whole: whole, first=True)
 check_export(policy, Path({folder!r}) / "export")
 """
 
