@@ -19,7 +19,7 @@ TORCH := $(shell sed -n 's/^torch==//p' $(LOCK) 2>/dev/null)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: help platform install install-gpu lock lock-gpu demo test mutants models fuzz chaos kube-test compose-test \
-  slurm-test hosts-test dist lint format bench bench-peer gpu-test clean
+  slurm-test hosts-test play-test dist lint format bench bench-peer gpu-test gpu-short clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -127,6 +127,9 @@ slurm-test: install  ## a run as jobs of a real Slurm of three nodes, from nothi
 hosts-test: install  ## the demo over five hosts: network namespaces, each behind a firewall; needs root
 	$(BIN)/python tests/deploy/hosts/drive.py --real 1
 
+play-test: install  ## the pods of overlay cpu in podman's kube play, from nothing to nothing; needs root
+	$(BIN)/python tests/deploy/play/drive.py
+
 # From the sdist, unpacked elsewhere: it must be whole, and a stale build/ here has no say. --no-build-isolation takes the
 # pinned setuptools, without a network.
 DIST := dist
@@ -163,6 +166,10 @@ bench-peer: install $(PEER)/.installed  ## the whole loop beside TRL's, in turn,
 
 gpu-test: install-gpu  ## the tests that need one or more CUDA devices
 	$(BIN)/python -m pytest -m gpu
+
+MINUTES ?= 12
+gpu-short: install-gpu  ## what one GPU can show in MINUTES=12, part by part, with a table of what passed
+	$(BIN)/python tests/gpu/short.py --minutes $(MINUTES)
 
 clean:  ## remove .venv, caches and built files; runs/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -108,8 +108,8 @@ def _fleet(bench: Bench, generators: int) -> _Load:
                 load.cpu_ms.setdefault(who, []).append((spent[who] - before[who]) / groups)
             load.mib.append(learner.mib())
         for _ in range(_SYNCS):
-            load.synced_s.append(learner.publish(generators))
             learner.step()
+            load.synced_s.append(learner.publish(generators))
     return load
 
 

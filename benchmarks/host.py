@@ -25,6 +25,7 @@ import torch
 from chorus.benchmarks.bench import Bench
 from chorus.benchmarks.report import Row, at_most
 from chorus.benchmarks.scripted import ScriptedRun, scripted_run
+from chorus.learner.interfaces import Saving
 from chorus.learner.lifecycle import Parts, assemble
 from chorus.learner.loop import Learner
 from chorus.learner.rollouts.collector import Collector
@@ -187,7 +188,7 @@ class _Ranks:
     def supervise(self, batch: Any) -> SupervisedStats:
         raise NotImplementedError
 
-    def save(self, folder: Path, manifest: Manifest) -> Path:
+    def save(self, folder: Path, manifest: Manifest) -> Saving:
         raise NotImplementedError
 
     def load(self, path: Path) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,17 +44,20 @@ def main() -> int:
     folder.mkdir(parents=True)
     bench = Bench(folder, args.dir / ".cache", args.repeats, args.steps, staleness=1, quick=False, say=say)
     bench.cache.mkdir(parents=True, exist_ok=True)
-    about, row = machine.describe(), compare(bench, args.python)
-    (folder / "results.json").write_text(json.dumps(about | {"rows": [row.as_dict()]}, indent=2) + "\n")
+    about, row = machine.describe(), None
+    for row in compare(bench, args.python):  # kept pair by pair: a later one may fail
+        told = about | {"rows": [row.as_dict()]}
+        (folder / "results.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    assert row
+    assert row.ratio
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     print(table([row]))
-    assert row.ratio
     print(last_line(row.ratio))
     return os.EX_OK
 
 
-def compare(bench: Bench, python: Path) -> Row:
-    """Ours and TRL in turn, ours first, each on the whole machine."""
+def compare(bench: Bench, python: Path) -> Iterator[Row]:
+    """Ours and TRL in turn, ours first, each on the whole machine; after every pair all so far."""
     model = three_million(bench)
     prompts = bench.folder / "prompts.jsonl"
     _write_prompts(bench, model, prompts)
@@ -68,6 +72,10 @@ def compare(bench: Bench, python: Path) -> Row:
         lengths.append(tokens)
         theirs.append(_run_trl(bench, python, f"trl-{k + 1}", model, prompts))
         bench.say(f"{ours[-1]:.1f} samples/s, TRL {theirs[-1].samples_per_s:.1f}")
+        yield _row(ours, theirs, lengths)
+
+
+def _row(ours: list[float], theirs: list[Theirs], lengths: list[float]) -> Row:
     note = f"{GROUPS} x {GROUP_SIZE}, {sum(lengths) / len(lengths):.1f} tokens a completion; TRL {theirs[0].trl}: "
     note += f"{theirs[0].tokens:.1f} tokens, {theirs[0].generating:.0%} of its time generating"
     return Row("loop / TRL", "samples/s", ours, [each.samples_per_s for each in theirs], GOAL, note)

@@ -148,18 +148,15 @@ class ScriptedEngine:
 
     async def receive(self, offer: SyncOffer) -> None:
         await asyncio.to_thread(_reported, self._take, offer)
-        self._version = Version.parse(offer.version)
 
     def _take(self, offer: SyncOffer) -> None:
         buckets = new_buckets(plan_buckets(offer.tensors, offer.bucket_bytes))
         for piece in pieces(buckets, offer.piece_bytes):
             broadcast(self._group, piece, offer.timeout_s)
 
-    async def pause(self, clear_cache: bool, deadline_s: float) -> None:
-        pass
-
-    async def resume(self, deadline_s: float) -> None:
-        pass
+    async def put_in_place(self, offer: SyncOffer, clear_cache: bool, deadline_s: float) -> float:
+        self._version = Version.parse(offer.version)
+        return 0.0
 
     async def adapter_in_place(self, deadline_s: float) -> list[Adapter]:
         return []

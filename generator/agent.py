@@ -103,7 +103,9 @@ class Agent:
             done, _ = await asyncio.wait([drained, *loops], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {drained}:
                 task.result()  # a loop ends by failing: hand its error on
+            log.info("draining: nothing new is leased, %d groups are under way", len(self._work))
             await self._finish_work()
+            log.info("drained: what was held is committed or given back")
         finally:
             await _end({drained, *loops, *self._work.values()})
             with suppress(redis.RedisError, TimeoutError):

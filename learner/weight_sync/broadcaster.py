@@ -97,6 +97,7 @@ class Broadcaster:
         self._told = 0.0
         last = client.xrevrange(self.keys.reports, count=1)
         self._last_report = last[0][0] if last else b"0"
+        log.info("weights go to generators over %s", backend)
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._watcher.start()
 

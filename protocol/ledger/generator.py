@@ -72,17 +72,17 @@ class GeneratorLedger:
         return [_lease(id, fields, 1) for id, fields in entries_of(reply)]
 
     async def _claim_expired(self, count: int) -> list[Lease]:
-        """One call looks at ten times `count` pending entries; the cursor leads past those that are alive."""
-        cursor, entries = b"0-0", []
-        while not entries:
-            cursor, entries, *_ = await self.client.xautoclaim(
-                self.keys.tasks, TASK_GROUP, self.consumer, min_idle_time=self.lease_ms, start_id=cursor, count=count
-            )
-            if cursor == b"0-0":
-                break
+        """One question while nothing has expired: Redis itself looks through the pending entries."""
+        stream, idle = self.keys.tasks, self.lease_ms
+        old = await self.client.xpending_range(stream, TASK_GROUP, min="-", max="+", count=count, idle=idle)
+        if not old:
+            return []
+        # Of those that another generator claims meanwhile none is idle any more.
+        ids = [entry["message_id"] for entry in old]
+        claimed = await self.client.xclaim(stream, TASK_GROUP, self.consumer, idle, ids)
         leases = []
-        for id, fields in entries:
-            pending = await self.client.xpending_range(self.keys.tasks, TASK_GROUP, min=id, max=id, count=1)
+        for id, fields in claimed:
+            pending = await self.client.xpending_range(stream, TASK_GROUP, min=id, max=id, count=1)
             if fields and pending:
                 leases.append(_lease(id, fields, pending[0]["times_delivered"]))
         return leases

@@ -44,8 +44,9 @@ def python_base() -> str:
     return found[0]
 
 
-def root_file_system(cache: Path, scratch: Path) -> Path:
+def root_file_system(scratch: Path) -> Path:
     """A minimal Debian with Python as a tar; built once (a minute), then cached. Raises NothingHereError."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chorus" / "compose-test"
     cache.mkdir(parents=True, exist_ok=True)
     recipe = hashlib.blake2b((INCLUDE + APT_KEEPS_NOTHING).encode(), digest_size=6).hexdigest()
     tar = cache / f"{SUITE}-{recipe}.tar"
@@ -72,11 +73,16 @@ def root_file_system(cache: Path, scratch: Path) -> Path:
     return tar
 
 
+def base_environment(wheels_url: str) -> list[str]:
+    """Of the Python base: NAME=VALUE each."""
+    certificates = [f"PIP_CERT={_CERTIFICATES}", f"SSL_CERT_FILE={_CERTIFICATES}"]
+    wheels = [f"PIP_FIND_LINKS={wheels_url}"] if wheels_url else []
+    return [f"PATH={_PATH}", *certificates, "PIP_ROOT_USER_ACTION=ignore", *wheels]
+
+
 def import_python(tar: Path, docker: dict[str, str], wheels_url: str) -> None:
     """Make the Python base of the tar, unless the engine has it from an earlier time."""
-    environment = f"PATH={_PATH} PIP_CERT={_CERTIFICATES} SSL_CERT_FILE={_CERTIFICATES} PIP_ROOT_USER_ACTION=ignore"
-    if wheels_url:
-        environment += f" PIP_FIND_LINKS={wheels_url}"
+    environment = " ".join(base_environment(wheels_url))
     inspect = [client(), "image", "inspect", "--format", '{{join .Config.Env " "}}', python_base()]
     if _run(inspect, docker, may_fail=True).strip() == environment:
         return

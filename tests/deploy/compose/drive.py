@@ -50,10 +50,9 @@ def main() -> int:
 
 
 def build(engine: Engine, stack: Stack, scratch: Path) -> None:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chorus" / "compose-test"
     with served_wheels() as wheels_url:
         with TEST.phase("a stand-in for the official Python image"):
-            import_python(root_file_system(cache, scratch), engine.environment, wheels_url)
+            import_python(root_file_system(scratch), engine.environment, wheels_url)
         with TEST.phase("docker compose build, and stand-ins for Redis and Prometheus"), ThreadPoolExecutor() as pool:
             images = stack.compose("config", "--images").split()
             builds: list[Future] = [pool.submit(stack.compose, "build", deadline_s=900)]

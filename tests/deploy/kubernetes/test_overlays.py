@@ -161,6 +161,24 @@ def test_an_overlay_of_ones_own_works_as_the_readme_writes_it(tmp_path: Path) ->
     assert find(objects, "Deployment", "generator")["spec"]["replicas"] == 6
     ours = {c["image"] for p in pods(objects) for c in p.containers if "chorus" in c["image"]}
     assert all(image.startswith("registry.example.com/chorus-") for image in ours)
+    (example,) = re.findall(r"```yaml\n(# my-release/kustomization.yaml\n.*?)```", text, re.DOTALL)
+    release = tmp_path / "my-release"
+    release.mkdir()
+    (release / "kustomization.yaml").write_text(example)
+    pinned = {c["image"] for p in pods(list(yaml.safe_load_all(kustomized(release)))) for c in p.containers}
+    assert len(pinned) == 4
+    assert all(re.fullmatch(r"[^:]+@sha256:[0-9a-f]{64}", image) for image in pinned)
+
+
+def test_generators_share_what_vllm_compiles() -> None:
+    for overlay in ("cpu", "gpu"):
+        generator = pods_of(objects := render(overlay), "generator")
+        cached = environment(objects, generator, "generator")["VLLM_CACHE_ROOT"]
+        mounts = {m["mountPath"]: m for m in generator.spec["containers"][0]["volumeMounts"]}
+        claims = {v["name"]: v.get("persistentVolumeClaim", {}).get("claimName") for v in generator.spec["volumes"]}
+        assert not mounts[cached or ""].get("readOnly")
+        assert claims[mounts[cached or ""]["name"]] == "kernels"
+    assert find(render("gpu"), "PersistentVolumeClaim", "kernels")["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
 def test_redis_is_the_same_as_in_compose() -> None:

@@ -53,9 +53,10 @@ exec {python} -P -m chorus.cli.main "$@"
 class Run:
     """The run as its folder and `chorus` show it."""
 
-    def __init__(self, lab: Lab, runs: Path) -> None:
+    def __init__(self, lab: Lab, runs: Path, real: int) -> None:
         self.lab = lab
         self.runs = runs
+        self.engine_s = 120 if real else 0  # a real one takes so much longer to start
 
     @property
     def folder(self) -> Path:
@@ -127,7 +128,7 @@ def main() -> int:
     def work() -> None:
         with TEST.phase("a Slurm of three nodes"):
             lab.start()
-        drive(Run(lab, scratch / "runs"), asked)
+        drive(Run(lab, scratch / "runs", asked.real), asked)
 
     def clean() -> None:
         lab.stop()
@@ -170,7 +171,7 @@ def submit(run: Run, asked: argparse.Namespace) -> None:
     words += ["--learner-nodes", str(asked.learner_nodes), "--partition", "base"]
     words += ["--generator-partition", "spot", "--preemptible"]
     print(run.chorus(*words, *(word for s in settings for word in ("--set", s))), end="")
-    run.wait("three steps", lambda: run.step() >= 3, 120)
+    run.wait("three steps", lambda: run.step() >= 3, 120 + run.engine_s)
 
 
 def look_around(run: Run) -> None:
@@ -188,7 +189,7 @@ def look_around(run: Run) -> None:
 
 def resize(run: Run) -> None:
     print(run.chorus("slurm", "scale", str(run.folder), "4"), end="")
-    run.wait("four generators ready", lambda: len(run.ready()) == 4, 60)
+    run.wait("four generators ready", lambda: len(run.ready()) == 4, 60 + run.engine_s)
     print(run.chorus("slurm", "scale", str(run.folder), "1"), end="")
     run.wait("one generator left", lambda: len(run.ready()) == 1, 60)
     left = [job for array in run.jobs("generator") for job in elements(run, array)]
@@ -213,7 +214,7 @@ def preempt(run: Run) -> None:
     run.wait("the urgent job runs", lambda: run.lab.state(job) == "RUNNING", 60)
     TEST.check(f"gen-{element}" in "".join(before), f"{element} had sampled on {node}")
     run.lab.call("scancel", job)
-    run.wait("the generator samples again", lambda: len(run.ready() - before) == 1, 90)
+    run.wait("the generator samples again", lambda: len(run.ready() - before) == 1, 90 + run.engine_s)
     TEST.check(run.lab.restarts(element) >= 1, f"{element} was queued again under its number")
     run.further(deadline_s=90)
 

@@ -293,7 +293,8 @@ async def test_an_unreadable_task_is_refused_and_the_rest_goes_on(fleet: Fleet) 
     assert (accounts.dropped, accounts.foreign, accounts.difference) == ({"corrupt": 1}, 1, 0)
 
 
-async def test_draining_finishes_what_is_held_and_leaves(fleet: Fleet) -> None:
+async def test_draining_finishes_what_is_held_and_leaves(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     fleet.learner.admit(0, [task(0)], capacity=9)
     agent, running = fleet.start("a", ScriptedEngine(delay_s=0.5))
     fleet.sync("a", "1.0")
@@ -302,6 +303,9 @@ async def test_draining_finishes_what_is_held_and_leaves(fleet: Fleet) -> None:
     await asyncio.wait_for(running, 5)
     assert fleet.learner.accounts().unread == 1
     assert fleet.client.hgetall(fleet.keys.members) == {}
+    told = [line for line in caplog.messages if line.startswith("drain")]
+    assert told[0] == "draining: nothing new is leased, 1 groups are under way"
+    assert told[1].startswith("drained")
 
 
 async def test_the_heartbeat_tells_state_and_version(fleet: Fleet) -> None:
