@@ -132,7 +132,8 @@ def test_every_forged_rollout_is_taken_or_refused_with_a_reason(client: redis.Re
         nonlocal taken, n
         n += 1
         collector.window.outstanding = {0: 0}
-        ready = collector._check(Entry("1-1", index, payload, digest_of(TASK.encode())))
+        entry = Entry("1-1", index, payload, digest_of(TASK.encode()))
+        ready = collector._check(entry, collector._judge(entry))
         taken += ready is not None
         assert taken + recording.ends.total() == n
         if ready is not None:
