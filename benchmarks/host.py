@@ -11,7 +11,7 @@ measured) counts where the loop waits for it; the processor time of the whole pr
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -85,7 +85,9 @@ def _between_steps(bench: Bench, model: Path, groups: int, size: int, tokens: in
             seconds = [_one_step(learner, clock, bench, name) for _ in range(_WARM_UP + bench.repeats)]
         finally:
             learner.life.close()
-    where = ", ".join(f"{part} {spent / len(seconds):.2f}" for part, spent in clock.parts.most_common())
+    where = ", ".join(
+        f"{part} {spent / len(seconds):.2f}" for part, spent in sorted(clock.parts.items(), key=lambda part: -part[1])
+    )
     note = f"{groups} x {size} x {tokens}; {where}; {clock.cpu_s / len(seconds):.1f} s of processor time a step"
     return seconds[_WARM_UP:], note
 
@@ -110,7 +112,7 @@ class _Clock:
 
     def __init__(self) -> None:
         self.left_out = self.cpu_s = 0.0
-        self.parts: Counter[str] = Counter()
+        self.parts: defaultdict[str, float] = defaultdict(float)
 
     def timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def measured(*arguments: Any, **more: Any) -> Any:

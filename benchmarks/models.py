@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,8 @@ def without_weights(bench: Bench) -> Path:
     folder = bench.cache / "without-weights"
     tokenizer = build_tokenizer(choose_templates(bench.config().templates.names).values())
     tokenizer.save_pretrained(folder)
-    LlamaConfig(vocab_size=len(tokenizer), **SHAPE_3M).save_pretrained(folder)
+    shape: dict[str, Any] = SHAPE_3M
+    LlamaConfig(vocab_size=len(tokenizer), **shape).save_pretrained(folder)
     return folder
 
 

@@ -124,7 +124,7 @@ class DistributedTrainer:
         self.trainer.done = self.manifest.step if self.manifest else 0
         self._check_exports = self._check_next = check_exports
         write = timedelta(seconds=checkpoint.WRITE_DEADLINE_S)
-        self._beside = dist.new_group(backend="gloo", timeout=write) if dist.is_initialized() else None
+        self._beside: Any = dist.new_group(backend="gloo", timeout=write) if dist.is_initialized() else None
         self._saving: checkpoint.Saving | None = None
         dtype = "float32" if policy.lora else config.model.dtype  # adapters are merged in float32
         self._sent = sent_parameters(policy)

@@ -55,8 +55,8 @@ def _used(hf: Any, text: Any) -> Iterable[float]:
     for name, parameter in hf.named_parameters():
         if parameter is embedding and not tied:
             continue
-        a_part = experts and chosen and ".experts." in name
-        yield parameter.numel() * (chosen / experts if a_part else 1.0)
+        share = chosen / experts if experts and chosen and ".experts." in name else 1.0
+        yield parameter.numel() * share
 
 
 def peak_of(device: torch.device, half: bool) -> float:
@@ -77,7 +77,7 @@ def _seconds(a: torch.Tensor) -> float:
     if a.is_cuda:
         torch.cuda.synchronize(a.device)
     started = time.monotonic()
-    a @ a
+    torch.mm(a, a)
     if a.is_cuda:
         torch.cuda.synchronize(a.device)
     return time.monotonic() - started
