@@ -4,7 +4,7 @@ Told by the engine's process (generator/vllm_process.py), for the agent alone, i
 
     begin("join")       once a group: meet the learner under the group's name, in a thread, with a deadline
     begin("receive")    every sync: all buckets come into memory beside the model, in a thread; sampling goes on
-    go_on()             between steps, until it says "": a portion of what came is made ready (generator/spare.py)
+    go_on()             between steps, until it says "": portions of what came are made ready (generator/spare.py)
     put_in_place()      what is ready becomes the model's
 
 A transfer that fails has touched nothing, and its group is spent. A thread that hangs ends with its deadline; until
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,7 @@ from chorus.protocol.weights import BucketPlan, broadcast, close_group, join_gro
 log = logging.getLogger("chorus.receiver")
 _SHOWN = 3  # names of layers in a message
 _DONE = object()
+_AT_ONCE_S = 0.02  # after which a portion waits for the next step
 
 
 @dataclass
@@ -117,9 +119,10 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         assert self._thread is not None
         if self._thread.is_alive():
             return None
-        if not self._failed:
-            with set_current_vllm_config(self.vllm_config):
-                if next(self._portions, _DONE) is not _DONE:
+        until = time.monotonic() + _AT_ONCE_S
+        with set_current_vllm_config(self.vllm_config):
+            while not self._failed and next(self._portions, _DONE) is not _DONE:
+                if time.monotonic() >= until:
                     return None
         return self._failed[:1000]
 
