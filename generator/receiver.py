@@ -91,7 +91,7 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         self._failed = ""
         self._relay: Relay | None = None
         self._asked: TransferInfo | None = None  # what is here
-        self._whole = False  # and ready
+        self._prepared = False  # and ready
         self._plan: BucketPlan | None = None
         self._buckets: list[torch.Tensor] = []
         self._portions: Iterator[None] = iter(())
@@ -104,7 +104,7 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         """Start the thread that waits for the learner; returns at once."""
         if self._thread is not None and self._thread.is_alive():
             raise RuntimeError("the transfer before has not ended yet: its deadline is not over")
-        self._failed, self._asked, self._whole, self._portions = "", None, False, iter(())
+        self._failed, self._asked, self._prepared, self._portions = "", None, False, iter(())
         work, asked = (self._join, GroupInfo(**info)) if do == "join" else (self._receive, TransferInfo(**info))
         self._thread = threading.Thread(target=self._carry_out, args=(work, asked), name="weights", daemon=True)
         self._thread.start()
@@ -125,7 +125,7 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
             while not self._failed and next(self._portions, _DONE) is not _DONE:
                 if time.monotonic() >= until:
                     return None
-        self._whole = not self._failed
+        self._prepared = not self._failed
         return self._failed[:1000]
 
     def _join(self, asked: GroupInfo) -> None:
@@ -190,9 +190,9 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
             self._spare = None
 
     def put_in_place(self) -> None:
-        whole, self._whole = self._whole, False
+        prepared, self._prepared = self._prepared, False
         asked, plan = self._asked, self._plan
-        if not whole or asked is None or plan is None:
+        if not prepared or asked is None or plan is None:
             raise RuntimeError("there are no whole weights to put in place; receive some first")
         with set_current_vllm_config(self.vllm_config):
             if asked.scaling is not None:
