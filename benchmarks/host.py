@@ -25,9 +25,8 @@ import torch
 from chorus.benchmarks.bench import Bench
 from chorus.benchmarks.report import Row, at_most
 from chorus.benchmarks.scripted import ScriptedRun, scripted_run
-from chorus.learner.interfaces import Saving
-from chorus.learner.lifecycle import Parts, assemble
 from chorus.learner.loop import Learner
+from chorus.learner.parts import Parts, Saving, assemble
 from chorus.learner.rollouts.collector import Collector
 from chorus.learner.training.batch import TrainingSequence, cut
 from chorus.learner.training.distributed import Snapshot

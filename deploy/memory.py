@@ -145,10 +145,11 @@ def sequences_at_once(config: RunConfig, model: Model, tensor_parallel: int, car
 
 
 def host_bytes(config: RunConfig, model: Model, ranks: int) -> float:
-    """A lone rank reads the whole model, of several each reads its part tensor by tensor; later rank 0 holds two
+    """A lone rank reads the whole model, of several each reads its part tensor by tensor; later rank 0 holds the
     copies to send, and all ranks one of what a checkpoint stores. What lies there for the cards comes on top."""
     width = width_of(config) if config.model.lora else 4 if config.learner.master == "float32" else 2
-    sent = 0 if config.model.lora else 2 * width_of(config)
+    copies = 3 if config.evaluation.decides_after else 2  # one is kept for who answers a validation
+    sent = 0 if config.model.lora else copies * width_of(config)
     state = state_of(config, model)
     kept = state.on_hosts
     written = state.stored + (reference_bytes(config, model) if config.reference.resets else 0.0)

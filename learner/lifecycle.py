@@ -1,6 +1,6 @@
 """A learner's start, its checkpoints, its way back and its end.
 
-    assemble: join ledger (new fence) ─▶ rewind to the checkpoint ─▶ restore what earlier learners left
+    assemble: its parts, as earlier learners left them (parts.py)
     begin:    first weights to everybody ─▶ evaluate
     ...       steps (loop.py) with checkpoints, validations, and the way back where a policy collapsed
     end:      last weights taken ─▶ evaluate ─▶ summary
@@ -14,144 +14,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 
-import redis
-
-from chorus.learner.interfaces import Groups, Ledger, Ranks, Saving, WeightSync
 from chorus.learner.metrics.alarms import FLAT
-from chorus.learner.metrics.recorder import Recorder
-from chorus.learner.metrics.rollout_writer import RolloutWriter, reading_of
 from chorus.learner.metrics.summary import good_syncs, summarize
-from chorus.learner.metrics.trackers import Trackers
-from chorus.learner.rollouts.admission import Admission
-from chorus.learner.rollouts.collector import Collector
-from chorus.learner.rollouts.lessons import Lessons
-from chorus.learner.rollouts.relift import Relift
+from chorus.learner.parts import Parts, Saving
 from chorus.learner.training.checkpoint import WRITE_DEADLINE_S
-from chorus.learner.training.control import Control
 from chorus.learner.training.export import to_dtype
-from chorus.learner.validation import Evaluations
-from chorus.protocol.config.run import RunConfig
-from chorus.protocol.ledger import LearnerLedger
 from chorus.protocol.messages import WEIGHT_CHECKS, Version
-from chorus.protocol.metrics.ledger import LedgerCollector
-from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.checkpoints import Manifest
 from chorus.protocol.run_folder.files import write_json
-from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.identity import read_identity
-from chorus.protocol.run_folder.problem_set import fingerprint, note_problems
-from chorus.protocol.run_folder.rollouts import tidy
+from chorus.protocol.run_folder.problem_set import fingerprint
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.protocol.runtime.redis import glance
-from chorus.protocol.runtime.stopping import Stop
 
 log = logging.getLogger("chorus.learner")
-
-
-@dataclass
-class Parts:
-    """All that a learner works with, and where it stands.
-
-    lineage: of the ledger (protocol/run_folder/identity.py). done: steps trained. durable: groups that the lineage's
-    checkpoints hold. untold: entries trained since the last checkpoint, by step. stop: asked for by a signal.
-    """
-
-    config: RunConfig
-    run: RunFolder
-    run_id: str
-    client: redis.Redis
-    metrics: LearnerMetrics
-    admission: Admission
-    groups: Groups
-    ranks: Ranks
-    ledger: Ledger
-    weights: WeightSync
-    recorder: Recorder
-    evaluations: Evaluations
-    control: Control
-    relift: Relift
-    store: RolloutWriter
-    lessons: Lessons | None = None
-    lineage: int = 1
-    done: int = 0
-    durable: int = 0
-    untold: dict[int, list[str]] = field(default_factory=dict)
-    stop: Stop = field(default_factory=Stop)
-
-    @property
-    def version(self) -> int:
-        """Of the weights as they are: how often they were trained."""
-        return self.done + self.relift.updates
-
-
-def assemble(
-    config: RunConfig,
-    run: RunFolder,
-    run_id: str,
-    client: redis.Redis,
-    ranks: Ranks,
-    weight_sync: Callable[[LearnerMetrics], WeightSync],
-) -> Parts:
-    """Take over the run: from now on this learner alone may change its ledger. Ledger and files agree with the
-    checkpoint that `ranks` started from, and what earlier learners left is taken up.
-
-    Raises CannotGoOn for what this configuration can't go on with; nothing is dropped or trained by then, and the one
-    that the run had goes on.
-    """
-    metrics = LearnerMetrics(config.learner.metrics_port)
-    admission = Admission(config, run_id)
-    relift = Relift(config, admission, run)
-    lessons = Lessons(config, admission, run) if config.finetune.data else None
-    ledger = LearnerLedger(client, run_id)
-    manifest = ranks.manifest
-    done = manifest.step if manifest else 0
-    identity = read_identity(run.path)
-    lineage = identity.lineage if identity else 1
-    trackers = Trackers(config, run, run_id, done + 1)
-    asked, reading = LearnerLedger(client, run_id, "eval", ledger.fence), reading_of(config, admission)
-    evaluations = Evaluations(config, run, admission, asked, metrics, reading)
-    recorder = Recorder(config, run, admission, metrics, trackers)
-    _introduce(metrics, config, run_id, ledger.fence, done)
-
-    if changed := note_problems(run, admission.digests, done, manifest.problems if manifest else ""):
-        log.warning("%s", changed)
-    if manifest is not None and manifest.lineage == lineage:
-        ledger.durable(done, manifest.all_entries)
-    ledger.rewind(done)
-    run.rewind_records(done)
-    tidy(run, done)
-    evaluations.rewind(done)
-
-    admission.draw.restore(run, done)
-    admission.open(run)
-    recorder.restore(since=max(checkpoints.rollbacks(run.checkpoints), default=0))
-    evaluations.restore()
-    groups = Collector(config, ledger, admission, metrics)
-    groups.restore(done)
-    relift.restore(manifest.methods.get("relift", {}) if manifest else {}, done, groups.coming_again(done))
-    weights = weight_sync(metrics)
-    durable = checkpoints.trained_in(run.checkpoints, lineage)
-    control = Control(config, evaluations.validations)
-    control.restore(manifest.methods.get("control", {}) if manifest else {})
-    parts = (config, run, run_id, client, metrics, admission, groups, ranks, ledger, weights, recorder, evaluations)
-    store = RolloutWriter(run, reading, config.reward_spec)
-    return Parts(*parts, control, relift, store, lessons, lineage, done, durable)
-
-
-def _introduce(metrics: LearnerMetrics, config: RunConfig, run_id: str, fence: int, done: int) -> None:
-    """What holds for the whole of this start."""
-    metrics.run.labels(run_id, config.run.name).set(1)
-    metrics.fence.set(fence)
-    metrics.step.set(done)
-    metrics.durable_step.set(done)
-    metrics.steps_planned.set(config.run.steps)
-    if config.learner.metrics_port:
-        metrics.registry.register(LedgerCollector(glance(config.redis.url), run_id))
 
 
 @dataclass(frozen=True)
@@ -173,16 +53,34 @@ class Lifecycle:
     def begin(self) -> None:
         """Give everybody the weights, and evaluate. Raises CannotGoOn where no generator takes them in time."""
         p = self.parts
-        self.publish(self._first_prefixes())
+        if p.evaluations.missed:
+            self._ask_again(*p.evaluations.missed)
+        self._give(p.version)
+        if not p.done:
+            self._evaluate("before")
+        self.validate()  # a crash may have come between the checkpoint and its validation
+
+    def _give(self, version: int) -> None:
+        """The weights as they are, under this number; until a generator has them."""
+        p = self.parts
+        self._publish(version, self._first_prefixes())
         self.say("waiting", "for a generator with fresh weights")
         deadline_s = p.config.generator.start_deadline_s + p.config.learner.sync_deadline_s
         if p.weights.wait_synced(1, deadline_s, p.stop.check) == 0:
             raise CannotGoOn(
                 f"no generator had passed the weight check after {deadline_s:g} s; see the generators' logs"
             )
-        if not p.done:
-            self._evaluate("before")
-        self.validate()  # a crash may have come between the checkpoint and its validation
+
+    def _ask_again(self, step: int, version: int) -> None:
+        """Training had gone on when its learner ended, and of the answers there is nothing: back to those weights, as
+        long as it takes."""
+        p = self.parts
+        log.info("step %d: its validation was under way when the learner ended, and is asked again", step)
+        p.ranks.load(checkpoints.folder_of(p.run.checkpoints, step))
+        self._give(version)
+        p.evaluations.ask(step, version, exact=False)
+        self.hear()
+        p.ranks.load(checkpoints.folder_of(p.run.checkpoints, p.done))
 
     def end(self) -> None:
         """Evaluate the last weights and sum the run up."""
@@ -212,7 +110,10 @@ class Lifecycle:
 
     def publish(self, prefixes: list[list[int]]) -> None:
         """Offer the weights as they are. `prefixes`: what the weight check asks about."""
-        version = Version(fence=self.parts.ledger.fence, step=self.parts.version)
+        self._publish(self.parts.version, prefixes)
+
+    def _publish(self, number: int, prefixes: list[list[int]]) -> None:
+        version = Version(fence=self.parts.ledger.fence, step=number)
         logs.tell(version=str(version))
         self.parts.weights.publish(self.parts.ranks.snapshot(version, prefixes))
 
@@ -228,7 +129,11 @@ class Lifecycle:
             admitted=p.groups.next_index,
             problems=fingerprint(p.admission.digests),
             at=time.time(),
-            methods={"relift": p.relift.kept(), "control": p.control.kept()},
+            methods={
+                "relift": p.relift.kept(),
+                "control": p.control.kept(),
+                "validation": p.evaluations.kept(),
+            },
         )
         p.untold = {}
         p.store.flush()  # what is acknowledged is gone from Redis
@@ -260,6 +165,8 @@ class Lifecycle:
         p = self.parts
         answer, asked, why = p.config.alarms.on_collapse, p.config.alarms.max_rollbacks, "; ".join(alarms.values())
         self.settle()
+        if p.evaluations.under_way:
+            self.hear()
         better = answer == "rollback" and not set(FLAT) >= alarms.keys()
         back = checkpoints.oldest(p.run.checkpoints) if better else None
         gone_back = len(checkpoints.rollbacks(p.run.checkpoints))
@@ -277,34 +184,71 @@ class Lifecycle:
         log.warning("step %d: back to the weights and the optimizer of step %d: %s", p.done, target, why)
         p.ranks.load(back)
         p.control.restore(checkpoints.read_manifest(back).methods.get("control", {}), gone_back_at=p.done)
-        p.evaluations.ledger.fence = p.ledger.advance()
-        p.metrics.fence.set(p.ledger.fence)
+        self._advance()
         self.checkpoint(rolled_back_to=target)
         self.settle()
         p.recorder.forget_alarms()
         self.publish(self._first_prefixes())
 
     def validate(self) -> None:
-        """Where it is due and not done yet. Nothing is published meanwhile: all answers are of this step's weights."""
-        p = self.parts
-        if not p.evaluations.due(p.done) or p.evaluations.known(p.done):
+        """At the end of a step: hear what is to decide now, ask where it is due, and decide.
+
+        While it is answered training goes on, where the recipe lets it decide later and a generator can be spared to
+        stay on these weights. Otherwise nothing is published meanwhile: all answers are of this step's weights.
+        """
+        p, asked = self.parts, self.parts.evaluations
+        if asked.over(p.done):
+            self.hear()
+        if asked.due(p.done) and not asked.known(p.done):
+            later = p.config.evaluation.decides_after and p.done < p.config.run.steps
+            held = p.weights.hold(p.config.evaluation.replicas) if later else 0
+            asked.ask(p.done, p.version, exact=bool(held))
+            if not held:
+                if later:
+                    log.info("step %d: no generator can be spared for its validation; training waits", p.done)
+                self.hear()
+        asked.decide(p.done)
+
+    def hear(self, wait: bool = True) -> None:
+        """The answers to the validation that is under way."""
+        p, started = self.parts, time.monotonic()
+        asked = p.evaluations.under_way
+        if asked is None:
             return
-        started = time.monotonic()
-        result = p.evaluations.validate(p.done, p.version, self._progress(f"validating step {p.done}"))
+        result = p.evaluations.hear(self._progress(f"validating step {asked.step}", self._hold_again) if wait else None)
+        if result is None:
+            return
+        p.weights.release()
         self._prune()  # of the one that was selected until now
-        p.recorder.evaluated(p.done, "validation", result)
+        p.recorder.evaluated(result["step"], "validation", result)
         p.recorder.leave_out(time.monotonic() - started)
+
+    def _hold_again(self) -> None:
+        """Those who were held on the weights that answer are gone, and the others have newer ones: under a new fence
+        the old ones are taken once more."""
+        p, asked = self.parts, self.parts.evaluations.under_way
+        if asked and asked.exact and not p.weights.holding():
+            log.warning("step %d: nobody has the weights of its validation any more; they are given again", asked.step)
+            self._advance()
+            p.weights.hold_again(p.ledger.fence)
+
+    def _advance(self) -> None:
+        """Versions from now on are newer than all before, whatever their step."""
+        p = self.parts
+        p.evaluations.ledger.fence = p.ledger.advance()
+        p.metrics.fence.set(p.ledger.fence)
 
     def say(self, phase: str, detail: str) -> None:
         """What a person who watches sees."""
         write_json(self.parts.run.status, {"phase": phase, "detail": detail})
 
-    def _progress(self, phase: str) -> Callable[[str], None]:
+    def _progress(self, phase: str, look: Callable[[], None] = lambda: None) -> Callable[[str], None]:
         """Called several times a second while answers are waited for."""
 
         def progress(detail: str) -> None:
             self.parts.stop.check()
             self.say(phase, detail)
+            look()
 
         return progress
 
@@ -319,7 +263,11 @@ class Lifecycle:
 
     def _prune(self) -> None:
         p = self.parts
-        steps = {p.evaluations.selected_step(), *checkpoints.before(p.run.checkpoints, p.recorder.alarms.began)}
+        steps = {
+            p.evaluations.selected_step(),
+            p.evaluations.open_step(),
+            *checkpoints.before(p.run.checkpoints, p.recorder.alarms.began),
+        }
         learner, dtype = p.config.learner, p.config.model.dtype
         thin = partial(to_dtype, dtype=dtype) if learner.keep_exports == "all" else None
         checkpoints.prune(p.run.checkpoints, learner.keep_checkpoints, steps, thin)

@@ -15,8 +15,9 @@ import sys
 import time
 from dataclasses import replace
 
-from chorus.learner.lifecycle import Lifecycle, Parts
+from chorus.learner.lifecycle import Lifecycle
 from chorus.learner.metrics.recorder import Around
+from chorus.learner.parts import Parts
 from chorus.learner.training.control import Decisions
 from chorus.learner.training.experience import make_experience, minibatches
 from chorus.protocol.config.settings import StepSettings
@@ -112,6 +113,7 @@ class Learner:
         self.parts.stop.check()
         self.parts.weights.check()
         self.life.settle(wait=False)
+        self.life.hear(wait=False)
 
     def _after(self, step: int) -> None:
         """What a trained step may bring about."""

@@ -133,8 +133,8 @@ def _learn(config: RunConfig, run_dir: Path, run_id: str, resume: bool, client: 
     import torch
     import torch.distributed as dist
 
-    from chorus.learner.lifecycle import assemble
     from chorus.learner.loop import FineTuning, Learner
+    from chorus.learner.parts import assemble
     from chorus.learner.training import distributed
     from chorus.learner.weight_sync.broadcaster import Broadcaster
 

@@ -223,6 +223,7 @@ class Task(Message):
     opened: str = ""  # the template's marker that the prompt has written already: it counts as the completion's
     options: list[str] = []  # of multiple choice, in order: the text of one is as good as its letter
     sub_answers: list[str] = []
+    exact: bool = False  # by weights of `min_version` alone
 
     @model_serializer(mode="wrap")
     def _without_what_it_has_not(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -237,7 +238,7 @@ class Task(Message):
         return asked | {key: value for key, value in more.items() if value}
 
 
-_RARE_IN_TASKS = frozenset({"row", "opened", "options", "sub_answers"})
+_RARE_IN_TASKS = frozenset({"row", "opened", "options", "sub_answers", "exact"})
 
 
 class Shadow(BaseModel):
@@ -368,6 +369,16 @@ class Member(Message):
 
     def alive(self, now: float) -> bool:
         return now - self.last_seen < GONE_AFTER_S
+
+
+class Hold(Message):
+    """These generators stay on a version, and answer the questions that are asked of it; they take nothing to train on
+    meanwhile, and the others no questions."""
+
+    SCHEMA: ClassVar[str] = "chorus.hold/1"
+
+    version: VersionText
+    generators: list[str]
 
 
 class Tensor(BaseModel):

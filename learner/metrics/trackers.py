@@ -129,6 +129,7 @@ class WeightsAndBiases:
         import wandb  # type: ignore[import-not-found]  # an extra
 
         self._table: Any = wandb.Table
+        self._last = 0
         self._run = wandb.init(
             project=config.trackers.wandb,
             name=run_id,
@@ -139,11 +140,16 @@ class WeightsAndBiases:
         )
 
     def write(self, step: int, at: float, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
+        self._log(dict(values), step)
 
     def show(self, step: int, at: float, rows: Sequence[Mapping[str, Any]]) -> None:
         columns = list(rows[0])
-        self._run.log({"samples": self._table(columns=columns, data=[list(row.values()) for row in rows])}, step=step)
+        self._log({"samples": self._table(columns=columns, data=[list(row.values()) for row in rows])}, step)
+
+    def _log(self, values: dict[str, Any], step: int) -> None:
+        """What is of an earlier step stands at the last one: W & B drops what goes back. Its own step is among it."""
+        self._last = max(self._last, step)
+        self._run.log(values, step=self._last)
 
     def close(self) -> None:
         self._run.finish()

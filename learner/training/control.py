@@ -27,7 +27,7 @@ from chorus.protocol.ledger import Rollout
 from chorus.protocol.metrics.step import mean
 from chorus.protocol.rewards import GATED, Gates
 
-Validations = Callable[[], Sequence[Mapping[str, Any]]]  # so far, in order: step and accuracy of each
+Validations = Callable[[int], Sequence[Mapping[str, Any]]]  # that decide before a step, in order: step and accuracy
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,12 @@ class Control:
         if not config.resets:
             return None
         steps = step - 1 - s.since
-        return reference.due(config, steps, s.kl, self._since_reset() if config.validates else ())
+        return reference.due(config, steps, s.kl, self._since_reset(step) if config.validates else ())
 
-    def _since_reset(self) -> list[float]:
-        """Accuracies of the validations that count: the newest one at the last reset, and those after it."""
-        past = [(v["step"], float(v["accuracy"])) for v in self._validations()]
+    def _since_reset(self, now: int) -> list[float]:
+        """Accuracies of the validations that count before step `now`: the newest one at the last reset, and those
+        after it."""
+        past = [(v["step"], float(v["accuracy"])) for v in self._validations(now)]
         before = [accuracy for step, accuracy in past if step <= self.state.since][-1:]
         return before + [accuracy for step, accuracy in past if step > self.state.since]
 

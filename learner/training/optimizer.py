@@ -41,8 +41,8 @@ def make_optimizer(
         )
     how: dict[str, Any] = {"lr": s.lr, "betas": s.betas, "eps": s.adam_eps, "weight_decay": s.weight_decay}
     if (c.optimizer, c.master, c.moments_on_host) == ("adamw", "float32", False):
-        # foreach groups parameters of one kind into few kernels; it needs no per-parameter Python.
-        return torch.optim.AdamW(trained, **how, foreach=True)
+        # fused: one pass over weights, gradient and moments.
+        return torch.optim.AdamW(trained, **how, fused=True)
     return LeanAdamW(trained, c.optimizer == "adamw8bit", c.moments_on_host, (config.run.seed, rank), **how)
 
 

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
 from chorus.learner.training.architecture import attention_of, check_engine, class_of, file_tensors, finish_logits
+from chorus.learner.training.compiled import compile_layers
 from chorus.learner.training.lora import adapter_parameters, add_adapters, first_adapters, is_adapter, switched_off
 from chorus.learner.training.sharding import load_in_parts, put_parts_back, shard
 from chorus.protocol.config.lora import LoraSection
@@ -162,6 +163,8 @@ def load_policy(config: RunConfig, device: torch.device) -> Policy:
     policy.hf.config.use_cache = False
     if c.gradient_checkpointing:
         checkpoint_layers(policy.hf)
+    if c.compile:
+        compile_layers(policy.hf, device)
     return policy
 
 

@@ -3,6 +3,7 @@
     publish(snapshot) ─▶ every link: newest version not yet sent?
     link:   way (fan_out.py) ─▶ offer on Redis ─▶ group (once) ─▶ buckets, or by relay ─▶ report ─▶ newest version? ...
     watch:  members come (a link is made), restart their engine (a new group), go (the link ends)
+    hold:   some replicas stay on a version, whose snapshot is kept for them, until they are released
 
 A snapshot is a copy in host memory, so training goes on while links send it. Each link sends the newest
 snapshot there is: a slow replica skips versions. A link that fails closes its group and offers again
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
@@ -28,11 +29,13 @@ from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LedgerLostError, entries_of, lost
 from chorus.protocol.messages import (
     GONE_AFTER_S,
+    Hold,
     Member,
     MessageError,
     SyncOffer,
     SyncReport,
     Tensor,
+    Version,
 )
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.runtime.adapters import fault
@@ -61,6 +64,8 @@ _REFUSALS = 5
 @dataclass
 class _Shared:
     newest: Snapshot | None = None
+    kept: Snapshot | None = None  # for those who are held on it
+    most: int = 0  # who are
     closing: bool = False
     failure: Exception | None = None  # of the watcher: the next caller gets it
 
@@ -95,6 +100,7 @@ class Broadcaster:
         self._changed = threading.Condition()
         self._planner = Planner()
         self._told = 0.0
+        client.delete(self.keys.hold)  # a learner's that ended
         last = client.xrevrange(self.keys.reports, count=1)
         self._last_report = last[0][0] if last else b"0"
         log.info("weights go to generators over %s", backend)
@@ -135,6 +141,50 @@ class Broadcaster:
         """Raise what makes further syncs pointless: the ledger is gone, or everybody refuses the weights."""
         if self._shared.failure is not None:
             raise self._shared.failure
+
+    def hold(self, most: int) -> int:
+        """Keep up to `most` replicas on the newest version, and one at least free of that. Returns how many; they are
+        told before this returns. Whoever of them goes is replaced, as long as another one has no newer weights."""
+        with self._changed:
+            able = [link for link in self.links.values() if link.report and not link.gone]
+            number = min(most, len(able) - 1)
+            if number > 0:
+                self._shared.kept, self._shared.most = self._shared.newest, number
+                self._choose()
+            return max(0, number)
+
+    def hold_again(self, fence: int) -> None:
+        """Where nobody is left who could have the kept version: under a newer fence everybody can."""
+        with self._changed:
+            if (kept := self._shared.kept) is not None:
+                self._shared.kept = replace(kept, version=Version(fence=fence, step=kept.version.step))
+                self._choose()
+
+    def holding(self) -> int:
+        """How many are held, and have the kept version or can get it."""
+        with self._changed:
+            return sum(link.held for link in self.links.values())
+
+    def release(self) -> None:
+        """Everybody gets the newest version again."""
+        with self._changed:
+            self._shared.kept, self._shared.most = None, 0
+            self._choose()
+
+    def _choose(self) -> None:
+        """Under the lock: who is held. The fleet is told where that has changed."""
+        kept, links = self._shared.kept, list(self.links.values())
+        before = [link for link in links if link.held]
+        fit = [link for link in links if kept and not link.gone and not link.is_beyond(kept.version)]
+        chosen = sorted(fit, key=lambda link: (not link.held, link.member.generator_id))[: self._shared.most]
+        for link in links:
+            link.held = link in chosen
+        names = [link.member.generator_id for link in chosen]
+        if kept is None:
+            self._client.delete(self.keys.hold)
+        elif before != chosen or not chosen:
+            self._client.set(self.keys.hold, Hold(version=str(kept.version), generators=names).encode())
+        self._changed.notify_all()
 
     def members(self) -> list[Member]:
         """The newest heartbeat of every generator that is there."""
@@ -197,6 +247,8 @@ class Broadcaster:
                     self._client.hdel(self.keys.waits, name)
             for id in [id for id in self.links if id.encode() not in members]:
                 self.links.pop(id).gone = True
+            if self._shared.kept is not None:
+                self._choose()
             self._changed.notify_all()
 
     def _start(self, member: Member) -> None:
@@ -281,26 +333,33 @@ class Broadcaster:
 
         with self._changed:
             link.waits = True
-            self._changed.wait_for(lambda: ends() or link.way or link.lacks(self._shared.newest))
+            self._changed.wait_for(lambda: ends() or link.way or link.lacks(self._due(link)))
             link.waits = False
-            if link.way is None and not ends() and self._shared.newest is not None:
-                self._planner.plan(self._shared.newest, [link, *self._companions(link)])
+            if link.way is None and not ends() and (due := self._due(link)) is not None:
+                self._planner.plan(due, [link, *self._companions(link)])
                 self._changed.notify_all()
             way, link.way = link.way, None
             if ends():
                 if way is not None:
                     way.over.set()
                 return None
+            if way is not None:
+                link.tried = way.snapshot.version
             return way
+
+    def _due(self, link: Link) -> Snapshot | None:
+        """What a replica should have."""
+        return self._shared.kept if link.held else self._shared.newest
 
     def _companions(self, link: Link) -> list[Link]:
         """Who may pass the newest weights on, or get them from another generator, at the same time as this one."""
-        if self.config.learner.fan_out == "direct":
+        if self.config.learner.fan_out == "direct" or link.held:
             return []
+        newest = self._shared.newest
         return [
             other
             for other in self.links.values()
-            if other is not link and other.waits and other.way is None and other.lacks(self._shared.newest)
+            if other is not link and other.waits and not other.held and other.way is None and other.lacks(newest)
         ]
 
     def _send(self, link: Link, way: Way) -> SyncReport:

@@ -54,15 +54,25 @@ class Link:
     failed_at: float = 0.0  # by the learner's own clock: its last failure that was not that of who stood before it
     offered: tuple[str, str] | None = None  # group and version of the sync under way,
     answer: SyncReport | None = None  # and its report
+    tried: Version | None = None  # the newest that was sent to this engine, whatever came of it
+    held: bool = False  # on the version that is kept
     refusals: int = 0  # since the last sync that went well
     gone: bool = False
     thread: threading.Thread | None = None
 
     def lacks(self, newest: Snapshot | None) -> bool:
         """Whether there is something to send to it."""
-        if self.engine != self.member.engine and self.member.engine:
-            self.synced = None  # a new engine has forgotten everything
+        self._look_at_its_engine()
         return bool(newest and not self.gone and self.member.engine and newest.version.newer_than(self.synced))
+
+    def is_beyond(self, version: Version) -> bool:
+        """Whether it has newer weights, or may have: it would not take these."""
+        self._look_at_its_engine()
+        return self.tried is not None and self.tried.newer_than(version)
+
+    def _look_at_its_engine(self) -> None:
+        if self.engine != self.member.engine and self.member.engine:
+            self.synced = self.tried = None  # a new engine has forgotten everything
 
 
 class Planner:

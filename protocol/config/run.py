@@ -79,6 +79,9 @@ class LearnerSection(UpdateKeys):
     gradient_checkpointing: bool = Field(
         default=False, description="keep each layer's input only and compute it again in backward"
     )
+    compile: bool = Field(
+        default=False, description="layers as torch.compile makes them: faster on a GPU, a later start"
+    )
     checkpoint_every: int = Field(default=20, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1)
     keep_exports: Literal["newest", "all"] = Field(
@@ -268,6 +271,12 @@ class EvaluationSection(Section):
     samples: int = Field(default=4, ge=1, description="per problem, at the training temperature")
     templates: list[str] = Field(default_factory=list, description="asked under these; empty: templates.names")
     every: int = Field(default=0, ge=0, description="steps between validations, and after the last step; 0: none")
+    decides_after: int = Field(
+        default=0,
+        ge=0,
+        description="steps that train while a validation is answered; then it decides. 0: training waits for it",
+    )
+    replicas: int = Field(default=1, ge=1, description="generators that answer meanwhile, if others are left to train")
     validation_problems: int = Field(default=64, ge=1, description="asked at every validation")
     validation_template: str = Field(
         default="", description="of all validation problems; empty: qwen-math where it is trained, else the first"
@@ -367,6 +376,11 @@ class RunConfig(Section):
             raise ValueError(
                 "evaluation.every is set, but there is nothing to validate on: name sources in problems.validation, "
                 "or in problems.heldout"
+            )
+        if self.evaluation.decides_after > self.evaluation.every:
+            raise ValueError(
+                f"evaluation.decides_after ({self.evaluation.decides_after}) is more than evaluation.every "
+                f"({self.evaluation.every}): the next validation would be asked before; lower it"
             )
         for stage in self.curriculum.stages:
             punishes_length = self.reward_spec.overlong is not None

@@ -84,6 +84,11 @@ class Keys:
         """Stream: sync reports of all generators."""
         return f"chorus:{self.run}:reports"
 
+    @property
+    def hold(self) -> str:
+        """Who stays on which version, while some do."""
+        return f"chorus:{self.run}:hold"
+
     def offers(self, generator_id: str) -> str:
         """Stream: the sync offers to one generator."""
         return f"chorus:{self.run}:offers:{generator_id}"

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import redis
 
-from chorus.learner.lifecycle import Parts, assemble
 from chorus.learner.loop import Learner
+from chorus.learner.parts import Parts, assemble
 from chorus.learner.training.batch import TrainingSequence
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.training.supervised import SupervisedStats
 from chorus.learner.training.token_stats import StepStats
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.config.settings import StepSettings
-from chorus.protocol.ledger import Keys, entries_of
+from chorus.protocol.ledger import Keys, entries_of, scripts
 from chorus.protocol.ledger.keys import TASK_GROUP
 from chorus.protocol.messages import Grade, Member, RolloutGroup, Sample, Task, Timing, Version, pack_floats, pack_ids
 from chorus.protocol.run_folder import checkpoints
@@ -108,12 +108,24 @@ class PaperRanks:
 
 
 class Hands:
-    """Generators and weight sync in one: every version is taken at once, every queued task answered."""
+    """Generators and weight sync in one: every version is taken at once, every queued task answered.
 
-    def __init__(self, client: redis.Redis, run: RunFolder, hook: Hook, accuracies: Accuracies) -> None:
+    spare: how many of them can be held on a version. Their answers come when the learner has looked `late` times, or
+    waits for them; leaves: they go away at its first look.
+    """
+
+    def __init__(
+        self, client: redis.Redis, run: RunFolder, hook: Hook, accuracies: Accuracies, spare: int = 0, late: int = 0
+    ) -> None:
         self.client = client
         self.run = run
         self.published: list[Version] = []
+        self.spare = spare
+        self.late = late
+        self.leaves = False
+        self.held: Version | None = None
+        self._asked_step = 0
+        self._looks = 0
         self._hook = hook
         self._accuracies = accuracies
 
@@ -128,14 +140,43 @@ class Hands:
     def check(self) -> None:
         pass
 
-    def work(self) -> None:
-        for queue in ("train", "eval"):
+    def hold(self, most: int) -> int:
+        self._hook("hold")
+        self.held = self.published[-1] if self.spare else None
+        self._asked_step = self.published[-1].step
+        self._looks = 0
+        return min(most, self.spare)
+
+    def holding(self) -> int:
+        if self.leaves:
+            self.held, self.leaves = None, False
+        return int(self.held is not None)
+
+    def hold_again(self, fence: int) -> None:
+        self._hook("hold again")
+        self.held = Version(fence=fence, step=self._asked_step)
+
+    def release(self) -> None:
+        self.held = None
+
+    def work(self, waits: bool = False) -> None:
+        self._looks += 1
+        if waits and self.held and self.leaves:
+            return
+        for queue in ("train", "eval") if waits or self._looks > self.late else ("train",):
             keys = Keys(RUN, queue)
             reply = self.client.xreadgroup(TASK_GROUP, "hand", {keys.tasks: ">"}, count=99)
             for id, fields in entries_of(reply):
                 task = Task.decode(fields[b"d"])
+                if task.exact and (self.held is None or self.held.step != task.min_version):
+                    self._bury(keys, id)
+                    continue
                 self.client.xack(keys.tasks, TASK_GROUP, id)
                 self.client.xadd(keys.rollouts, {"i": task.index, "d": self.answer(task)})
+
+    def _bury(self, keys: Keys, id: bytes) -> None:
+        dead = self.client.register_script(scripts.DEAD)
+        dead([keys.tasks, keys.accounts, keys.dead, keys.digests], [TASK_GROUP, id, "abandoned", "", 99])
 
     def answer(self, task: Task) -> bytes:
         told = self._accuracies(task.index) if callable(self._accuracies) else self._accuracies
@@ -144,7 +185,7 @@ class Hands:
             Sample(
                 token_ids=pack_ids([5, 6]),
                 logprobs=pack_floats([-task.index / 1000] * 2),
-                versions=[(1, self.published[-1].step, 2)],
+                versions=[(1, task.min_version if task.exact else self.published[-1].step, 2)],
                 finish_reason="stop",
                 grade=Grade(verdict="any", accuracy=accuracy, format=1.0),
             )
@@ -185,19 +226,23 @@ def start(
     hook: Hook = lambda name: None,
     accuracies: Accuracies = (1.0, 0.0),
     looks: int = 0,
+    spare: int = 0,
+    late: int = 0,
 ) -> tuple[Learner, Parts]:
     """A learner start on what lies in the folder and on the ledger."""
     run = RunFolder(folder)
     run.note.write_text('{"started_at": 0}')
     ranks = PaperRanks(checkpoints.latest(run.checkpoints), hook)
     ranks.looks = looks
-    hands = Hands(client, run, hook, accuracies)
+    hands = Hands(client, run, hook, accuracies, spare, late)
     parts = assemble(config, run, RUN, client, ranks, lambda metrics: hands)
     _hooked(parts.ledger, ("record", "trained", "durable", "trim"), hook)
     _hooked(parts.groups, ("admit",), hook)
     _hooked(parts.recorder, ("record",), hook)
-    for ledger in (parts.ledger, parts.evaluations.ledger):
-        _hooked(ledger, ("read",), lambda name: hands.work())
+    _hooked(parts.ledger, ("read",), lambda name: hands.work())
+    asked = parts.evaluations.ledger
+    read = asked.read
+    asked.read = lambda count, block_s: (hands.work(waits=block_s > 0), read(count, block_s))[1]  # type: ignore[method-assign]
     return Learner(parts), parts
 
 

@@ -20,7 +20,7 @@ from chorus.generator.agent import Agent
 from chorus.generator.engine import EngineError, EngineGone
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LearnerLedger
-from chorus.protocol.messages import Member, RolloutGroup, Sampling, SyncOffer, SyncReport, Task, pack_ids
+from chorus.protocol.messages import Hold, Member, RolloutGroup, Sampling, SyncOffer, SyncReport, Task, pack_ids
 from chorus.protocol.runtime.redis import connect, connect_async
 
 CONFIG = RunConfig.model_validate(
@@ -34,12 +34,12 @@ CONFIG = RunConfig.model_validate(
 )
 
 
-def task(index: int, min_version: int = 0) -> bytes:
+def task(index: int, min_version: int = 0, exact: bool = False) -> bytes:
     return Task(
         run_id="run", index=index, epoch=0, problem_id=f"p{index}", kind="math", gold=["1"],
         template="qwen-math",
         prompt_ids=pack_ids([1, 2]), group_size=2, sampling=Sampling(temperature=1.0, max_tokens=16),
-        min_version=min_version, deadline_s=5.0, admitted_at=time.time(),
+        min_version=min_version, deadline_s=5.0, admitted_at=time.time(), exact=exact,
     ).encode()  # fmt: skip
 
 
@@ -148,6 +148,62 @@ async def test_a_generator_takes_no_more_than_its_share_of_what_is_outstanding(
     await until(lambda: fleet.learner.accounts().leased)
     await asyncio.sleep(0.3)
     assert fleet.learner.accounts().leased == held
+
+
+def hold(fleet: Fleet, version: str, *generators: str) -> None:
+    fleet.client.set(fleet.keys.hold, Hold(version=version, generators=[*generators]).encode())
+
+
+async def test_who_is_held_answers_questions_alone_and_the_others_train(fleet: Fleet) -> None:
+    asked = LearnerLedger(fleet.client, "run", "eval", fence=fleet.learner.fence)
+    hold(fleet, "1.3", "a")
+    agents = [fleet.start(name, ScriptedEngine())[0] for name in "ab"]
+    await until(lambda: all(agent._hold for agent in agents))
+    fleet.learner.admit(0, [task(0)], capacity=9)
+    asked.admit(0, [task(0, 3, exact=True)], 9)
+    fleet.sync("a", "1.3")
+    await until(lambda: asked.accounts().unread == 1)
+    assert fleet.learner.accounts().unread == 0, "it takes nothing to train on"
+    asked.admit(1, [task(1, 3, exact=True)], 9)
+    fleet.sync("b", "1.4")
+    await until(lambda: asked.accounts().unread == 2)
+    await until(lambda: fleet.learner.accounts().unread == 1)
+    assert [RolloutGroup.decode(e.payload).generator_id for e in asked.read(9, 0.01)] == ["a", "a"]
+    assert [group.generator_id for group in fleet.groups()] == ["b"]
+    fleet.client.delete(fleet.keys.hold)
+    fleet.learner.admit(1, [task(1), task(2)], capacity=9)
+    await until(lambda: fleet.learner.accounts().unread == 2)
+
+
+async def test_an_answer_that_new_weights_came_into_is_none_to_an_exact_question(fleet: Fleet) -> None:
+    """It is asked again, of those who are held."""
+    asked = LearnerLedger(fleet.client, "run", "eval", fence=fleet.learner.fence)
+    engine = ScriptedEngine(delay_s=0.4)
+    agent, _ = fleet.start("a", engine)
+    fleet.sync("a", "1.3")
+    await until(lambda: agent.state == "ready")
+    asked.admit(0, [task(0, 3, exact=True)], 9)
+    await until(lambda: len(engine.asked) == 1)
+    hold(fleet, "1.3", "b")
+    fleet.sync("a", "1.4")
+    await until(lambda: str(agent.sync.version) == "1.4")
+    await asyncio.sleep(0.6)
+    assert (asked.accounts().unread, asked.accounts().leased) == (0, 1)
+    fleet.start("b", ScriptedEngine())
+    fleet.sync("b", "1.3")
+    await until(lambda: asked.accounts().unread == 1)
+    [entry] = asked.read(9, 0.01)
+    assert RolloutGroup.decode(entry.payload).samples[0].versions == [(1, 3, 3)]
+
+
+async def test_an_exact_question_of_a_learner_that_has_ended_is_put_aside(fleet: Fleet) -> None:
+    asked = LearnerLedger(fleet.client, "run", "eval", fence=fleet.learner.fence)
+    fleet.client.set(fleet.keys.hold, b"junk")
+    fleet.start("a", ScriptedEngine())
+    fleet.sync("a", "1.4")
+    asked.admit(0, [task(0, 3, exact=True)], 9)
+    await until(lambda: asked.accounts().dropped == {"abandoned": 1})
+    assert (asked.accounts().outstanding, asked.accounts().difference) == (0, 0)
 
 
 async def test_a_failed_weight_check_commits_nothing_until_a_later_one_passes(fleet: Fleet) -> None:

@@ -19,7 +19,7 @@ from chorus.learner.weight_sync.broadcaster import Broadcaster
 from chorus.learner.weight_sync.fan_out import Link, Way
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LearnerLedger, LedgerLostError, entries_of
-from chorus.protocol.messages import Member, SyncOffer, SyncReport
+from chorus.protocol.messages import Hold, Member, SyncOffer, SyncReport
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import RENDEZVOUS
@@ -176,6 +176,81 @@ def test_weights_that_every_generator_refuses_end_the_run_with_the_reason(
     broadcaster.publish(snapshot(1))
     with pytest.raises(CannotGoOn, match="refused the weights 5 times; g says: weight check failed"):
         broadcaster.wait_synced(1, 60.0)
+
+
+def test_who_is_held_stays_on_its_version_until_it_is_released(
+    broadcaster: Broadcaster, client: redis.Redis, replica: Callable[..., Replica]
+) -> None:
+    held, free = replica(name="a"), replica(name="b")
+    waiting(broadcaster, 2)
+    broadcaster.publish(snapshot(1))
+    assert broadcaster.wait_synced(2, 20.0) == 2
+    assert broadcaster.hold(5) == 1, "one is left to train"
+    told: Any = client.get(Keys("run").hold)
+    assert Hold.decode(told) == Hold(version="1.1", generators=["a"])
+    for step in (2, 3):
+        broadcaster.publish(snapshot(step))
+        assert broadcaster.wait_synced(1, 20.0) == 1
+    assert all_have([held], snapshot(1))
+    assert all_have([free], snapshot(3))
+    broadcaster.release()
+    assert client.get(Keys("run").hold) is None
+    assert broadcaster.wait_synced(2, 20.0) == 2
+    assert all_have([held, free], snapshot(3))
+
+
+def test_where_one_generator_is_there_none_is_held(
+    broadcaster: Broadcaster, client: redis.Redis, replica: Callable[..., Replica]
+) -> None:
+    replica(name="a")
+    broadcaster.publish(snapshot(1))
+    assert broadcaster.wait_synced(1, 20.0) == 1
+    assert (broadcaster.hold(1), broadcaster.holding()) == (0, 0)
+    assert client.get(Keys("run").hold) is None
+
+
+def test_who_was_held_and_goes_is_replaced_by_one_without_newer_weights_and_else_the_old_ones_come_again(
+    broadcaster: Broadcaster, client: redis.Redis, replica: Callable[..., Replica]
+) -> None:
+    replicas = {name: replica(name=name) for name in "ab"}
+    waiting(broadcaster, 2)
+    broadcaster.publish(snapshot(1))
+    assert broadcaster.wait_synced(2, 20.0) == 2
+    assert broadcaster.hold(1) == 1
+    broadcaster.publish(snapshot(2))
+    assert broadcaster.wait_synced(1, 20.0) == 1
+    replicas["a"].ending.set()
+    replicas["a"].join(5)
+    client.hdel(Keys("run").members, "a")
+    until(lambda: broadcaster.holding() == 0, 5.0)
+    broadcaster.hold_again(fence=2)
+    until(lambda: all_have([replicas["b"]], snapshot(1)), 20.0)
+    assert replicas["b"].offers[-1].version == "2.1"
+    late = replica(name="c")
+    broadcaster.release()
+    broadcaster.publish(filled(3, [("a", 700), ("b", 15), ("c", 900)], 4096, fence=2))
+    assert broadcaster.wait_synced(2, 20.0) == 2
+    assert all_have([replicas["b"], late], snapshot(3))
+
+
+def test_who_comes_while_the_held_one_is_gone_gets_the_version_that_is_kept(
+    broadcaster: Broadcaster, client: redis.Redis, replica: Callable[..., Replica]
+) -> None:
+    replicas = {name: replica(name=name) for name in "ab"}
+    waiting(broadcaster, 2)
+    broadcaster.publish(snapshot(1))
+    assert broadcaster.wait_synced(2, 20.0) == 2
+    assert broadcaster.hold(1) == 1
+    broadcaster.publish(snapshot(2))
+    assert broadcaster.wait_synced(1, 20.0) == 1
+    replicas["a"].ending.set()
+    replicas["a"].join(5)
+    client.hdel(Keys("run").members, "a")
+    until(lambda: broadcaster.holding() == 0, 5.0)
+    late = replica(name="c")
+    until(lambda: broadcaster.holding() == 1, 5.0)
+    until(lambda: all_have([late], snapshot(1)), 20.0)
+    assert [offer.version for offer in late.offers] == ["1.1"]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tinymodel import TEMPLATE
 
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.collector import Collector
-from chorus.learner.validation import evaluate
+from chorus.learner.rollouts.questions import Evaluation, Progress, Questions
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LearnerLedger, LedgerLostError
 from chorus.protocol.ledger.keys import TASK_GROUP
@@ -319,6 +319,12 @@ def test_a_wiped_redis_ends_the_collection_at_once(loop: Loop) -> None:
     assert time.monotonic() - started < 5
 
 
+def evaluated(loop: Loop, ledger: LearnerLedger, answer: Progress) -> Evaluation:
+    asked = Questions(loop.admission, ledger, 0, 0, loop.admission.evaluation_tasks)
+    asked.wait(answer)
+    return asked.result()
+
+
 def test_an_evaluation_that_nobody_graded_is_no_accuracy_of_zero(loop: Loop) -> None:
     keys = Keys("run", "eval")
     ledger = LearnerLedger(loop.client, "run", "eval", loop.ledger.fence)
@@ -328,7 +334,7 @@ def test_an_evaluation_that_nobody_graded_is_no_accuracy_of_zero(loop: Loop) -> 
             loop.commit(id, task.index, group(task, accuracy=None), keys)
 
     with pytest.raises(CannotGoOn, match=r"none came back graded .* is the reward server alive"):
-        evaluate(loop.admission, ledger, 0, 0, loop.admission.evaluation_tasks, answer)
+        evaluated(loop, ledger, answer)
 
 
 def test_an_evaluation_drops_what_is_corrupt(loop: Loop) -> None:
@@ -339,7 +345,7 @@ def test_an_evaluation_drops_what_is_corrupt(loop: Loop) -> None:
         for id, task in loop.tasks(keys):
             loop.commit(id, task.index, group(task, ids=(5, 10**6) if task.index else (5, 6)), keys)
 
-    assert evaluate(loop.admission, ledger, 0, 0, loop.admission.evaluation_tasks, answer)[0].accuracy == 1.0
+    assert evaluated(loop, ledger, answer).accuracy == 1.0
     assert ledger.accounts().dropped == {"corrupt": 1}
 
 

@@ -26,7 +26,7 @@ BASE: dict[str, Any] = {
 
 def control(validations: list[tuple[int, float]] | None = None, **sections: dict[str, Any]) -> Control:
     config = RunConfig.model_validate({**BASE, **sections})
-    made = Control(config, lambda: [{"step": step, "accuracy": accuracy} for step, accuracy in validations or []])
+    made = Control(config, lambda _: [{"step": step, "accuracy": accuracy} for step, accuracy in validations or []])
     return made
 
 

@@ -37,7 +37,7 @@ class Killed(BaseException):
 
 def told(run: RunFolder, config: RunConfig) -> list[tuple[Any, ...]]:
     """What the run's steps are told where nothing comes between them."""
-    control = Control(config, list)
+    control = Control(config, lambda _: [])
     found = []
     for step, path in stored_steps(run):
         figures = control.figures(step, control.at(step, read_step(path)))

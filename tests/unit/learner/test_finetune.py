@@ -11,8 +11,8 @@ import pytest
 import redis
 from paperlearner import config_of, start
 
-from chorus.learner.lifecycle import Parts
 from chorus.learner.loop import FineTuning
+from chorus.learner.parts import Parts
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.demonstrations import read_batch, recorded_steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from architectures import save_architecture
 from leanranks import LEAN, PARTS, lean_config, lean_outcome, save_lean_model, sent_bytes
 from safetensors.torch import load_file
+from torch._dynamo.backends.registry import lookup_backend
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -26,6 +28,7 @@ from chorus.protocol.messages import Version
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.checkpoints import Manifest
 from chorus.protocol.run_folder.demonstrations import Demonstration
+from chorus.protocol.runtime.exits import CannotGoOn
 
 ROOT = Path(__file__).parents[3]
 WORKER = """
@@ -373,3 +376,28 @@ def test_gradient_checkpointing_and_entropy_leave_the_gradient_as_it_is(model: s
     plain = outcome_of(DistributedTrainer(config, torch.device("cpu"), None))
     saving = outcome_of(DistributedTrainer(config.model_copy(update={"learner": learner}), torch.device("cpu"), None))
     check(saving, plain)
+
+
+def test_compiled_layers_leave_the_gradient_as_it_is(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graphs are torch's, run as they stand: to write programs for them takes a minute here."""
+    made: list[Any] = []
+
+    def counted(graph: Any, example: Any) -> Any:
+        made.append(graph)
+        return lookup_backend("aot_eager")(graph, example)
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counted))
+    config = config_for(model, 4096, "reinforce_pp, entropy")
+    update = {"compile": True, "gradient_checkpointing": True, "token_budget": 40}
+    plain = outcome_of(DistributedTrainer(config, torch.device("cpu"), None))
+    compiled = config.model_copy(update={"learner": config.learner.model_copy(update=update)})
+    check(outcome_of(DistributedTrainer(compiled, torch.device("cpu"), None)), plain)
+    assert 0 < len(made) <= 6, "one for all layers, with a gradient and without, one for a row alone"
+
+
+def test_without_a_compiler_compiled_layers_are_refused(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    config = config_for(model, 4096)
+    learner = config.learner.model_copy(update={"compile": True})
+    with pytest.raises(CannotGoOn, match=r"learner\.compile: .+ none of g\+\+.+ set learner\.compile = false"):
+        DistributedTrainer(config.model_copy(update={"learner": learner}), torch.device("cpu"), None)

@@ -10,8 +10,8 @@ import pytest
 import redis
 from paperlearner import config_of, start
 
-from chorus.learner.lifecycle import Parts
 from chorus.learner.loop import Learner
+from chorus.learner.parts import Parts
 from chorus.learner.rollouts import relift
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Entry, Rollout

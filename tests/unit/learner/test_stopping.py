@@ -17,9 +17,9 @@ from paperlearner import config_of, start
 
 from chorus.deploy.placement import place
 from chorus.deploy.services import MARGIN_S, Chosen, services_of
-from chorus.learner.lifecycle import Parts
 from chorus.learner.loop import Learner
 from chorus.learner.main import _status_of
+from chorus.learner.parts import Parts
 from chorus.protocol.config.run import LearnerSection
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.folder import RunFolder

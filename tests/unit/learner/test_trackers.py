@@ -146,6 +146,17 @@ def test_weights_and_biases_shows_samples_as_a_table(tmp_path: Path, wandb: list
     assert wandb[0].logged == [(10, {"samples": (list(SHOWN[0]), [list(row.values()) for row in SHOWN])})]
 
 
+def test_what_is_of_an_earlier_step_stands_at_the_last_one_in_weights_and_biases_which_would_drop_it(
+    tmp_path: Path, wandb: list[FakeRun]
+) -> None:
+    tracked = Trackers(config(wandb="chorus"), RunFolder(tmp_path), "run")
+    tracked.write(RECORD | {"step": 5})
+    tracked.write({"step": 3, "evaluation": {"validation": {"step": 3, "accuracy": 0.5}}})
+    tracked.close()
+    told = {"evaluation/validation/step": 3.0, "evaluation/validation/accuracy": 0.5}
+    assert wandb[0].logged[1:] == [(5, told)]
+
+
 def test_weights_and_biases_gets_the_same_numbers_and_no_password(tmp_path: Path, wandb: list[FakeRun]) -> None:
     tracked = Trackers(config(wandb="chorus"), RunFolder(tmp_path), "demo 1")
     tracked.write(RECORD)

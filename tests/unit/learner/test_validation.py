@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from storedrun import grade, group
 
-from chorus.learner.validation import Evaluation, Evaluations
+from chorus.learner.rollouts.questions import Evaluation
+from chorus.learner.validation import Evaluations
 from chorus.protocol.config.load import ConfigError, load_config
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.run_folder.checkpoints import prune
