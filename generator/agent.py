@@ -312,7 +312,7 @@ class Agent:
         await ledger.release([lease.id])
 
     async def _look_at_the_hold(self) -> None:
-        data = await self.client.get(self._keys.hold)
+        data: Any = await self.client.get(self._keys.hold)
         try:
             self._hold = Hold.decode(data) if data else None
         except MessageError as error:

@@ -35,7 +35,7 @@ from chorus.problems.sources import load_problems
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.lora import LoraSection
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.messages import Version
+from chorus.protocol.messages import SyncOffer, Version
 from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.files import read_lines
@@ -187,7 +187,9 @@ async def _sync_to_and_fro(engine: RestartingEngine, model: Path) -> None:
     config = config_for_sync(model)
     crew = DistributedTrainer(config, torch.device("cpu"), None)
     own = {name: tensor.clone() for name, tensor in crew.trainer.policy.state_dict().items()}
-    learner = Sender(config, WeightSync(engine.engine, "g", False, GeneratorMetrics()))
+    sync = WeightSync(engine.engine, "g", False, GeneratorMetrics())
+    learner = Sender(config, sync)
+    _old_weights_compute_until_their_turn(engine, sync)
     prefixes = [[5, 6, 7], [8, 9], [10]]
     for step in (1, 2):  # the first weights are others than those on disk, the second others than the first
         _disturb(crew, seed=step)
@@ -206,6 +208,18 @@ async def _sync_to_and_fro(engine: RestartingEngine, model: Path) -> None:
     crew.trainer.policy.load_state_dict(own)
     report = await learner.sync(crew.snapshot(Version(fence=1, step=4), prefixes))
     assert report.ok, report.detail
+
+
+def _old_weights_compute_until_their_turn(engine: RestartingEngine, sync: WeightSync) -> None:
+    """Each time that new ones are here and not yet in place."""
+    receive, gaps_of = engine.engine.receive, engine.engine.logprob_gaps
+
+    async def received(offer: SyncOffer) -> None:
+        await receive(offer)
+        if (old := sync._passed) is not None:
+            assert float((await gaps_of(old)).mean()) <= old.tolerance
+
+    engine.engine.receive = received  # type: ignore[method-assign]
 
 
 def test_a_real_vllm_that_does_not_start_says_why(
