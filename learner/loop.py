@@ -11,7 +11,6 @@ the way back stand in lifecycle.py.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from dataclasses import replace
 
@@ -27,9 +26,6 @@ from chorus.protocol.runtime.stopping import StopAsked
 
 log = logging.getLogger("chorus.learner")
 
-# What a thread beside the step may hold the interpreter for: Python's own 5 ms are longer than most calls of the step.
-_SWITCH_S = 0.0005
-
 
 class Learner:
     """One learner start. `run` returns when all steps are trained and the summary is written. Rank 0 only.
@@ -40,7 +36,6 @@ class Learner:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.life = Lifecycle(parts)
-        sys.setswitchinterval(_SWITCH_S)
 
     def run(self) -> None:
         try:

@@ -59,6 +59,7 @@ _TELL_S = 1.0
 _FAILED_PAUSE_S = 0.5
 _LOOK_S = 0.5
 _REFUSALS = 5
+_CLOSE_S = 5.0  # for all threads together; they are daemons
 
 
 @dataclass
@@ -194,9 +195,10 @@ class Broadcaster:
         with self._changed:
             self._shared.closing = True
             self._changed.notify_all()
+        end = time.monotonic() + _CLOSE_S
         for thread in [self._watcher, *(link.thread for link in self.links.values())]:
             if thread is not None:
-                thread.join(timeout=5.0)
+                thread.join(timeout=max(0.0, end - time.monotonic()))
 
     # -- the watcher's thread -------------------------------------------------------------------------
 
