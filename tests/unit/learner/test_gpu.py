@@ -11,6 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from chorus.learner.training.batch import TrainingSequence
+from chorus.learner.training.compiled import compile_layers
 from chorus.learner.training.distributed import DistributedTrainer
 from chorus.learner.training.policy import Policy, checkpoint_layers, sent_parameters
 from chorus.learner.training.trainer import Trainer
@@ -38,7 +39,9 @@ def sequences() -> list[TrainingSequence]:
     return result
 
 
-def gradient(device: str, *overrides: str, checkpointed: bool = False) -> tuple[torch.Tensor, float]:
+def gradient(
+    device: str, *overrides: str, checkpointed: bool = False, compiled: bool = False
+) -> tuple[torch.Tensor, float]:
     """[parameters] of one step on the sequences, and its norm before clipping."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(SHAPE)
@@ -46,6 +49,8 @@ def gradient(device: str, *overrides: str, checkpointed: bool = False) -> tuple[
         checkpoint_layers(model)
     config = load_config(RECIPE, ["learner.token_budget=2048", "learner.grad_clip=1e9", *overrides])
     policy = Policy(copy.deepcopy(model).to(device), 1.0)
+    if compiled:
+        compile_layers(policy.hf, torch.device(device))
     figures = Trainer(policy, config, torch.device(device)).step([sequences()])
     flat = torch.cat([p.grad.detach().float().cpu().flatten() for p in policy.parameters() if p.grad is not None])
     return flat, figures.grad_norms[0]
@@ -65,6 +70,13 @@ def test_a_step_gives_the_cpu_s_gradient() -> None:
 def test_checkpointed_layers_give_the_same_gradient(dtype: str) -> None:
     expected, _ = gradient("cuda", f"model.dtype={dtype}")
     assert off(gradient("cuda", f"model.dtype={dtype}", checkpointed=True)[0], expected) < 1e-5
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-4), ("bfloat16", 0.05)])
+def test_compiled_layers_give_the_same_gradient_up_to_rounding(dtype: str, bound: float, checkpointed: bool) -> None:
+    expected, _ = gradient("cuda", f"model.dtype={dtype}", checkpointed=checkpointed)
+    assert off(gradient("cuda", f"model.dtype={dtype}", checkpointed=checkpointed, compiled=True)[0], expected) < bound
 
 
 def test_bfloat16_gives_nearly_float32_s_gradient() -> None:
