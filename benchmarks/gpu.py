@@ -22,6 +22,7 @@ from chorus.benchmarks.bench import Bench
 from chorus.benchmarks.report import Row, at_least
 from chorus.deploy.memory import learner_bytes
 from chorus.learner.training.batch import TrainingSequence, cut
+from chorus.learner.training.compiled import compile_layers
 from chorus.learner.training.policy import Policy, checkpoint_layers
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.run import RunConfig
@@ -33,6 +34,11 @@ _SHAPE = Qwen2Config(
 _SMALL = {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 512}
 _SEQUENCES, _PROMPT, _COMPLETIONS = 64, 200, (100, 1500)
 _STEPS = 2  # a measurement
+_WAYS = {  # of the learner
+    "all kept": {},
+    "checkpointed layers": {"gradient_checkpointing": True},
+    "compiled layers": {"compile": True},
+}
 _GIB = 2**30
 
 
@@ -43,12 +49,9 @@ def measure(bench: Bench) -> Iterator[Row]:
     name = torch.cuda.get_device_name()
     shape = Qwen2Config.from_dict(_SHAPE.to_dict() | _SMALL) if bench.quick else _SHAPE
     peaks: dict[str, list[float]] = {}
-    for checkpointing in (False, True):
-        config = bench.config(
-            f"learner.gradient_checkpointing={str(checkpointing).lower()}",
-            "learner.lr=1e-8", "model.dtype=bfloat16", "learner.token_budget=8192",
-        )  # fmt: skip
-        way = "checkpointed layers" if checkpointing else "all kept"
+    for way, how in _WAYS.items():
+        config = bench.config("learner.lr=1e-8", "model.dtype=bfloat16", "learner.token_budget=8192")
+        config = config.model_copy(update={"learner": config.learner.model_copy(update=how)})
         ours, bare, peak, used = _compare(bench, way, shape, config)
         peaks[way] = peak
         note = f"{name}, {_SEQUENCES} sequences, {sum(s.length for s in _sequences()):,} tokens a step"
@@ -90,6 +93,8 @@ def _measured(shape: Qwen2Config, config: RunConfig, bare_steps: bool) -> tuple[
         model = Qwen2ForCausalLM(shape)
     if config.learner.gradient_checkpointing:
         checkpoint_layers(model)
+    if config.learner.compile:
+        compile_layers(model, device)
     policy, batch = Policy(model, 1.0), _sequences()
     trainer = Trainer(policy, config, device)
     mfu = math.nan
