@@ -122,7 +122,7 @@ compose-test: install  ## the stack of docker-compose.yml on an engine of its ow
 	$(BIN)/python tests/deploy/compose/drive.py
 
 slurm-test: install  ## a run as jobs of a real Slurm of three nodes, from nothing to nothing; needs root
-	$(BIN)/python tests/deploy/slurm/drive.py
+	$(BIN)/python tests/deploy/slurm/drive.py --real 1
 
 hosts-test: install  ## the demo over five hosts: network namespaces, each behind a firewall; needs root
 	$(BIN)/python tests/deploy/hosts/drive.py --real 1

@@ -21,7 +21,7 @@ from chorus.protocol.messages import unpack_ids
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.templates.template import Template
 
-_DEADLINE_S = 600.0  # a step of 512 groups takes seconds
+DEADLINE_S = 600.0  # a step of 512 groups takes seconds
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class AnswerMetrics:
         if begun is None or begun[0] is not groups:
             return self._measure(groups)
         try:
-            return begun[1].result(_DEADLINE_S)
+            return begun[1].result(DEADLINE_S)
         except TooSlow:
             raise CannotGoOn(
-                f"the step's answers were not measured within {_DEADLINE_S:g} s: is this machine short of cores? "
+                f"the step's answers were not measured within {DEADLINE_S:g} s: is this machine short of cores? "
                 "Resume with fewer processes beside the learner"
             ) from None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from chorus.learner.metrics import curriculum, samples
 from chorus.learner.metrics.alarms import NAMES, Alarms
-from chorus.learner.metrics.answers import AnswerMetrics
+from chorus.learner.metrics.answers import DEADLINE_S, AnswerMetrics
 from chorus.learner.metrics.doctor.visit import Doctor
 from chorus.learner.metrics.step_record import Surroundings, step_record
 from chorus.learner.metrics.summary import FleetClock
@@ -89,7 +89,8 @@ class Recorder:
         self, step: int, groups: list[Rollout], experience: Experience, stats: StepStats, around: Around
     ) -> dict[str, Any]:
         """Before the checkpoint, so that a step which a checkpoint holds has its line. Returns the record."""
-        answers = self._answers.take(groups)
+        with self._metrics.waits.on("answers", "this process", DEADLINE_S, f"step {step}"):
+            answers = self._answers.take(groups)
         seen = (experience, stats, self._surroundings(around), self._labels, answers.repetitions)
         values = step_record(step, self.config, groups, *seen)
         values |= curriculum.step_metrics(groups, self._admission)
