@@ -146,9 +146,10 @@ def sequences_at_once(config: RunConfig, model: Model, tensor_parallel: int, car
 
 def host_bytes(config: RunConfig, model: Model, ranks: int) -> float:
     """A lone rank reads the whole model, of several each reads its part tensor by tensor; later rank 0 holds two
-    copies to send, and all ranks one of what a checkpoint stores. What lies there for the cards comes on top."""
+    copies to send, with learner.delta two more at most (the version before, and what differs), and all ranks one of
+    what a checkpoint stores. What lies there for the cards comes on top."""
     width = width_of(config) if config.model.lora else 4 if config.learner.master == "float32" else 2
-    sent = 0 if config.model.lora else 2 * width_of(config)
+    sent = 0 if config.model.lora else (4 if config.learner.delta else 2) * width_of(config)
     state = state_of(config, model)
     kept = state.on_hosts
     written = state.stored + (reference_bytes(config, model) if config.reference.resets else 0.0)
