@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from chorus.protocol.delta import apply, checksum
 from chorus.protocol.messages import Delta
+from chorus.protocol.runtime.delta import apply, checksum
 from chorus.protocol.weights import BucketPlan, new_buckets, pieces
 
 Receive = Callable[[torch.Tensor], None]
@@ -51,16 +51,16 @@ class Held:
         self.version = version
 
     def _add(self, version: str, delta: Delta, receive: Receive) -> Iterator[torch.Tensor]:
-        if delta.base != self.version:
-            raise RuntimeError(
-                f"weights {version} came as what differs from {delta.base}, and what is here is "
-                f"{self.version or 'not whole'}; they have to come whole"
-            )
         parts = [torch.empty(length, dtype=torch.uint8) for length in delta.lengths]
         for part in parts:
             if part.numel():
                 receive(part)
                 yield part
+        if delta.base != self.version:  # told only now, since the learner would wait out its deadline with the bytes
+            raise RuntimeError(
+                f"weights {version} came as what differs from {delta.base}, and what is here is "
+                f"{self.version or 'not whole'}; they have to come whole"
+            )
         self.version = ""
         try:
             for bucket, part in zip(self.buckets, parts, strict=True):

@@ -409,8 +409,8 @@ class Onward(BaseModel):
 
 
 class Delta(BaseModel):
-    """Only what differs from `base` is sent: of each bucket a part of so many bytes (protocol/delta.py). `unit`: bytes
-    of a value; `checksum`: CRC-32 of the whole new buckets."""
+    """Only what differs from `base` is sent: of each bucket a part of so many bytes (protocol/runtime/delta.py).
+    `unit`: bytes of a value; `checksum`: CRC-32 of the whole new buckets."""
 
     model_config = _STRICT
 

@@ -17,8 +17,8 @@ import torch
 from safetensors import safe_open
 
 from chorus.benchmarks.experiments.arms import Figure, main
-from chorus.protocol.delta import apply, checksum, difference
 from chorus.protocol.run_folder.folder import RunFolder
+from chorus.protocol.runtime.delta import apply, checksum, difference
 from chorus.protocol.weights import describe, new_buckets, plan_buckets
 
 _WIRE, _UNIT = "bfloat16", 2
