@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ def parts_for(former: Former | None, link: Link, way: Way) -> Parts | None:
 
 
 def _parts(base: Snapshot, new: Snapshot) -> Parts | None:
-    unit = min(slot.value_bytes for slot in new.plan.slots)
+    unit: Any = min(slot.value_bytes for slot in new.plan.slots)
     tensors: list[torch.Tensor] = []
     room = _WORTH * new.plan.total_bytes
     for old, now in zip(base.buckets, new.buckets, strict=True):

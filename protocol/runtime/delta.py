@@ -1,4 +1,4 @@
-"""What differs between two versions of the same bytes, in the smallest of four forms: exact, and undone by nobody.
+"""What differs between two versions of the same bytes, exactly, in the smallest of four forms.
 
     gaps8, gaps16   how many values stand still before each one that changes, and the changed values
     mask            one bit a value, and the changed values
@@ -25,19 +25,20 @@ def difference(base: np.ndarray, new: np.ndarray, unit: int) -> np.ndarray:
     """The part that makes `new` of `base`, uint8 [bytes] both and equally long; at most a byte longer than they."""
     old, now = _values(base, unit), _values(new, unit)
     differs = old != now
-    count = int(np.count_nonzero(differs))
+    count, width = int(np.count_nonzero(differs)), now.itemsize
     if not count:
         return np.empty(0, np.uint8)
-    masked = count * now.itemsize + -(-now.size // 8)
-    if 8 * count >= now.size:  # a gap costs at least as much as the bits between two changed values
-        if masked >= new.size:
-            return _part(_WHOLE, new)
-        return _part(_MASK, now[differs], np.packbits(differs))
-    gaps = np.diff(np.flatnonzero(differs), prepend=-1) - 1
-    form = min(_GAPS, key=lambda form: _entries(gaps, form) * (now.itemsize + _GAPS[form].itemsize))
+    sizes = {_WHOLE: new.size, _MASK: count * width - (-now.size // 8)}
+    gaps = np.empty(0, np.int64)
+    if 8 * count < now.size:  # else gaps take at least as much as the mask
+        gaps = np.diff(np.flatnonzero(differs), prepend=-1) - 1
+        sizes |= {form: _entries(gaps, form) * (width + of.itemsize) for form, of in _GAPS.items()}
+    form = min(sizes, key=lambda form: sizes[form])
+    if form == _WHOLE:
+        return _part(form, new)
+    if form == _MASK:
+        return _part(form, now[differs], np.packbits(differs))
     bridged = _bridged(gaps, form)
-    if bridged.size * (now.itemsize + _GAPS[form].itemsize) >= masked:
-        return _part(_MASK, now[differs], np.packbits(differs))
     return _part(form, now[_places(bridged)], bridged)
 
 
@@ -56,7 +57,7 @@ def checksum(buckets: Iterable[np.ndarray]) -> int:
     """CRC-32 of all bytes, one bucket behind the other."""
     crc = 0
     for bucket in buckets:
-        crc = zlib.crc32(bucket, crc)
+        crc = zlib.crc32(bucket.data, crc)
     return crc
 
 
@@ -99,9 +100,9 @@ def _put_mask(values: np.ndarray, data: np.ndarray) -> None:
     bits = -(-values.size // 8)
     if data.size < bits:
         raise ValueError("its mask is cut off")
-    values[np.unpackbits(data[data.size - bits :], count=values.size).view(bool)] = data[: data.size - bits].view(
-        values.dtype
-    )
+    split = data.size - bits
+    differs = np.unpackbits(data[split:], count=values.size).view(bool)
+    values[differs] = data[:split].view(values.dtype)
 
 
 def _put_gaps(values: np.ndarray, data: np.ndarray, form: int) -> None:

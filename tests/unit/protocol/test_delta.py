@@ -40,7 +40,7 @@ def test_a_difference_makes_the_new_bytes_of_the_old_ones(size: int, share: floa
     changed = int((base.view(f"u{width}") != new.view(f"u{width}")).sum())
     # The values, and a bit for each that there is; or the whole; or, of few, at most three bytes beside each, and one
     # entry for each 65,536 that stand still.
-    assert part.size <= changed * width + -(-size // width // 8) + 2
+    assert part.size <= changed * width + -(-size // width // 8) + 1
     assert part.size <= size + 1
     assert part.size <= changed * (width + 2) + (size // width >> 16) * (width + 2) + 1
     apply(base, part, unit)
