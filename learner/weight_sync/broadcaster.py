@@ -5,8 +5,9 @@
     watch:  members come (a link is made), restart their engine (a new group), go (the link ends)
 
 A snapshot is a copy in host memory, so training goes on while links send it. Each link sends the newest
-snapshot there is: a slow replica skips versions. A link that fails closes its group and offers again
-under a new name; nobody else notices. Threads share nothing but the newest snapshot and the reports.
+snapshot there is, or what differs from the one before (former.py): a slow replica skips versions. A link that
+fails closes its group and offers again under a new name; nobody else notices. Threads share nothing but the newest
+snapshot, the one before and the reports.
 """
 
 from __future__ import annotations
