@@ -3,8 +3,8 @@
 Told by the engine's process (generator/vllm_process.py), for the agent alone, in this order:
 
     begin("join")       once a group: meet the learner under the group's name, in a thread, with a deadline
-    begin("receive")    every sync: all buckets, or what differs of them (held.py), come into memory beside the model, in
-                        a thread; sampling goes on
+    begin("receive")    every sync: all buckets, or what differs of them (held.py), come into memory beside the model,
+                        in a thread; sampling goes on
     go_on()             between steps, until it says "": portions of what came are made ready (generator/spare.py)
     put_in_place()      what is ready becomes the model's
 
