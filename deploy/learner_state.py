@@ -8,6 +8,7 @@ moments      8 bytes a parameter        or codes of 8 bits (protocol/config/upda
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from chorus.deploy.shapes import Model, Shape
@@ -49,18 +50,23 @@ def state_of(config: RunConfig, model: Model) -> State:
         chosen = None if lora.targets == "all-linear" else set(lora.targets)
         targets = {name: s for name, s in matrices.items() if name not in _ROOT and (chosen is None or name in chosen)}
         trained = [
-            part for times, (out, into) in targets.values() for part in [(lora.rank, into), (out, lora.rank)] * times
+            (times, part) for times, (out, into) in targets.values() for part in ((lora.rank, into), (out, lora.rank))
         ]
         beside, other = model.count * kept, 0.0
     else:
-        trained = [shape for times, shape in matrices.values() for _ in range(times)]
+        trained = [*matrices.values()]
         # Norms and biases; all, where no shape is known.
-        beside, other = 0.0, model.count - sum(map(math.prod, trained))
-    count, width = sum(map(math.prod, trained)) + other, _WIDTH[c.master]
-    moments = sum(map(c.moment_bytes, trained)) + (8.0 if matrices else _unknown_moments(config)) * other
+        beside, other = 0.0, model.count - _values(trained)
+    count, width = _values(trained) + other, _WIDTH[c.master]
+    moments = sum(times * c.moment_bytes(shape) for times, shape in trained) + (8.0 if matrices else _unknown_moments(config)) * other
     moments *= 2 if config.relift.enabled else 1  # its updates have an optimizer of their own
     stored = count * width + moments
     return State(beside + count * width, count * width, moments, c.moments_on_host, stored, model.count * kept)
+
+
+def _values(shapes: Iterable[tuple[int, Sequence[int]]]) -> int:
+    """Of so many tensors of each shape."""
+    return sum(times * math.prod(shape) for times, shape in shapes)
 
 
 def reference_bytes(config: RunConfig, model: Model) -> float:

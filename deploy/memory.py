@@ -148,7 +148,8 @@ def host_bytes(config: RunConfig, model: Model, ranks: int) -> float:
     """A lone rank reads the whole model, of several each reads its part tensor by tensor; later rank 0 holds the
     copies to send, and all ranks one of what a checkpoint stores. What lies there for the cards comes on top."""
     width = width_of(config) if config.model.lora else 4 if config.learner.master == "float32" else 2
-    copies = 3 if config.evaluation.decides_after else 2  # one is kept for who answers a validation
+    copies = 2 + bool(config.evaluation.decides_after)  # one is kept for who answers a validation
+    copies += 2 * config.learner.delta  # the version before and, at most, what differs
     sent = 0 if config.model.lora else copies * width_of(config)
     state = state_of(config, model)
     kept = state.on_hosts
@@ -236,8 +237,8 @@ def fewest(config: RunConfig, model: Model, card_gib: float) -> Verdict:
     for _, changed in _settings(config, alone=False):
         room = card * (changed.generator.gpu_memory or 0.85)
         parts = [t for t in _tensor_parallel(model) if _generator_bytes(changed, model, t) <= room]
-        ranks = [r for r in range(1, MOST_CARDS) if _learner_bytes(changed, model, r) <= card]
-        enough += [parts[0] + ranks[0]] if parts and ranks else []
+        ranks = next((r for r in range(1, MOST_CARDS) if parts and _learner_bytes(changed, model, r) <= card), None)
+        enough += [parts[0] + ranks] if ranks else []
     cards = min(enough, default=0)
     if cards and (found := _least_change(config, model, None, card_gib, cards)):
         return replace(found, cards=cards)

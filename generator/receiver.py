@@ -3,7 +3,8 @@
 Told by the engine's process (generator/vllm_process.py), for the agent alone, in this order:
 
     begin("join")       once a group: meet the learner under the group's name, in a thread, with a deadline
-    begin("receive")    every sync: all buckets come into memory beside the model, in a thread; sampling goes on
+    begin("receive")    every sync: all buckets, or what differs of them (held.py), come into memory beside the model,
+                        in a thread; sampling goes on
     go_on()             between steps, until it says "": portions of what came are made ready (generator/spare.py)
     put_in_place()      what is ready becomes the model's
 
@@ -21,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,13 +40,14 @@ from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 from vllm.model_executor.model_loader.reload.meta import SKIP_LOAD_TENSORS, materialize_layer
 
 from chorus.generator.adapter import Base, Delivery, merge, together
+from chorus.generator.held import Held
 from chorus.generator.relay import Relay, relay_to
 from chorus.generator.spare import Spare
-from chorus.protocol.messages import Onward, Tensor
+from chorus.protocol.messages import Delta, Onward, Tensor
 from chorus.protocol.runtime.adapters import Adapter, Moved
 from chorus.protocol.runtime.exits import first_line
 from chorus.protocol.runtime.model_folder import model_folder
-from chorus.protocol.weights import BucketPlan, broadcast, close_group, join_group, new_buckets, pieces, plan_buckets
+from chorus.protocol.weights import BucketPlan, broadcast, close_group, join_group, plan_buckets
 
 log = logging.getLogger("chorus.receiver")
 _SHOWN = 3  # names of layers in a message
@@ -68,12 +71,14 @@ class GroupInfo(WeightTransferInitInfo):
 class TransferInfo(WeightTransferUpdateInfo):
     """What will be sent: the tensors in order, laid into buckets of `bucket_bytes`."""
 
+    version: str
     tensors: list[dict[str, Any]]
     bucket_bytes: int
     timeout_s: float
     scaling: float | None = None  # the tensors are an adapter's
     piece_bytes: int = 0
     onward: dict[str, Any] | None = None  # the group over which they are passed on
+    delta: dict[str, Any] | None = None  # what comes in the buckets' place
 
 
 class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
@@ -93,7 +98,7 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         self._asked: TransferInfo | None = None  # what is here
         self._prepared = False  # and ready
         self._plan: BucketPlan | None = None
-        self._buckets: list[torch.Tensor] = []
+        self._held = Held(pinned=self.device.type == "cuda")
         self._portions: Iterator[None] = iter(())
         self._spare = Spare.of(self.model, self.model_config.dtype) if self.device.type == "cpu" else None
         self._written: set[str] = set()
@@ -144,25 +149,21 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
     def _receive(self, asked: TransferInfo) -> None:
         if self._group is None:
             raise RuntimeError("weights announced before a process group was joined; the agent must join first")
-        plan = plan_buckets([Tensor(**t) for t in asked.tensors], asked.bucket_bytes)
-        # Fresh memory costs about as much as the bytes that come into it.
-        if plan != self._plan or (self._relay is not None and self._relay.busy):
-            self._plan, self._buckets = plan, self._memory(plan)
+        self._plan = plan = plan_buckets([Tensor(**t) for t in asked.tensors], asked.bucket_bytes)
         if not self._over_nccl:
+            self._held.room(plan, in_use=self._relay is not None and self._relay.busy)
             self._take(asked)
             if asked.scaling is None and self._spare is not None:
                 self._portions = self._ready(self._spare, plan)
         self._asked = asked
 
-    def _memory(self, plan: BucketPlan) -> list[torch.Tensor]:
-        return [] if self._over_nccl else new_buckets(plan, pinned=self.device.type == "cuda")
-
     def _take(self, info: TransferInfo) -> None:
         """Into the buckets, and on to whoever gets them from here."""
         assert self._group is not None
         relay = self._relay_of(info)
-        for piece in pieces(self._buckets, info.piece_bytes):
-            broadcast(self._group, piece, info.timeout_s)
+        receive = partial(broadcast, self._group, deadline_s=info.timeout_s)
+        delta = Delta(**info.delta) if info.delta else None
+        for piece in self._held.take(info.version, info.piece_bytes, delta, receive):
             if relay is not None:
                 relay.pass_on(piece)
 
@@ -176,7 +177,7 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
 
     def _ready(self, spare: Spare, plan: BucketPlan) -> Iterator[None]:
         """Layer by layer, so that a step waits for one of them at most."""
-        tensors = dict(pair for views in plan.views(self._buckets) for pair in views)
+        tensors = dict(pair for views in plan.views(self._held.buckets) for pair in views)
         spare.drop()
         try:
             for names in layerwise_groups(list(tensors)):
@@ -204,7 +205,7 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
                 self._load(plan, asked)
 
     def _views(self, plan: BucketPlan, asked: TransferInfo) -> Iterator[list[tuple[str, torch.Tensor]]]:
-        return self._staged(plan, asked.timeout_s) if self._over_nccl else plan.views(self._buckets)
+        return self._staged(plan, asked.timeout_s) if self._over_nccl else plan.views(self._held.buckets)
 
     def _staged(self, plan: BucketPlan, timeout_s: float) -> Iterator[list[tuple[str, torch.Tensor]]]:
         assert self._group is not None
@@ -222,7 +223,7 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         if not self._over_nccl and (missed := set(not_loaded(model)) - self._written):
             self._written |= missed
             self._open()
-            for tensors in plan.views(self._buckets):
+            for tensors in plan.views(self._held.buckets):
                 model.load_weights(tensors)
         self._close()
 

@@ -185,10 +185,12 @@ class VllmEngine:
     async def receive(self, offer: SyncOffer) -> None:
         """Have the weights of `offer` beside those that sample; returns once they are whole, and nothing is changed."""
         info = {
+            "version": offer.version,
             "tensors": [t.model_dump() for t in offer.tensors],
             "bucket_bytes": offer.bucket_bytes,
             "piece_bytes": offer.piece_bytes,
             "onward": offer.onward.model_dump() if offer.onward else None,
+            "delta": offer.delta.model_dump() if offer.delta else None,
             "timeout_s": offer.timeout_s,
             "scaling": offer.adapter.scaling if offer.adapter else None,
         }

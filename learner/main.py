@@ -184,6 +184,11 @@ def _backend(config: RunConfig, device: torch.device) -> str:
             "learner.fan_out is relay, which passes weights on over gloo, and this learner's GPUs send them over NCCL; "
             'leave it out, or set it to "direct"'
         )
+    if config.learner.delta:
+        raise CannotGoOn(
+            "learner.delta is true, which adds to weights in the generators' host memory, and this learner's GPUs send "
+            "them over NCCL onto the device; leave it out, or set it to false"
+        )
     return "nccl"
 
 

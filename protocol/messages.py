@@ -419,6 +419,18 @@ class Onward(BaseModel):
     world_size: int = Field(ge=2)
 
 
+class Delta(BaseModel):
+    """Only what differs from `base` is sent: of each bucket a part of so many bytes (protocol/runtime/delta.py).
+    `unit`: bytes of a value; `checksum`: CRC-32 of the whole new buckets."""
+
+    model_config = _STRICT
+
+    base: VersionText
+    unit: Literal[1, 2, 4, 8]
+    lengths: list[Annotated[int, Field(ge=0)]]
+    checksum: int
+
+
 class SyncOffer(Message):
     """The learner invites one generator to receive one version over one process group."""
 
@@ -434,6 +446,7 @@ class SyncOffer(Message):
     bucket_bytes: int = Field(ge=1)
     piece_bytes: int = Field(default=0, ge=0)  # buckets travel in pieces of this size; 0: whole
     onward: Onward | None = None
+    delta: Delta | None = None  # instead of the buckets
     tensors: list[Tensor]
     temperature: float
     tolerance: float

@@ -200,8 +200,12 @@ class Slot:
     offset: int
 
     @property
+    def value_bytes(self) -> int:
+        return _dtype(self.tensor.dtype).itemsize
+
+    @property
     def n_bytes(self) -> int:
-        return _numel(self.tensor.shape) * _dtype(self.tensor.dtype).itemsize
+        return _numel(self.tensor.shape) * self.value_bytes
 
 
 @dataclass(frozen=True)

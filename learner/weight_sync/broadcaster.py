@@ -6,8 +6,9 @@
     hold:   some replicas stay on a version, whose snapshot is kept for them, until they are released
 
 A snapshot is a copy in host memory, so training goes on while links send it. Each link sends the newest
-snapshot there is: a slow replica skips versions. A link that fails closes its group and offers again
-under a new name; nobody else notices. Threads share nothing but the newest snapshot and the reports.
+snapshot there is, or what differs from the one before (former.py): a slow replica skips versions. A link that
+fails closes its group and offers again under a new name; nobody else notices. Threads share nothing but the newest
+snapshot, the one before and the reports.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.weight_sync.fan_out import Link, Planner, Way
+from chorus.learner.weight_sync.former import Former, Parts, parts_for
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LedgerLostError, entries_of, lost
 from chorus.protocol.messages import (
@@ -67,6 +69,7 @@ class _Shared:
     newest: Snapshot | None = None
     kept: Snapshot | None = None  # for those who are held on it
     most: int = 0  # who are
+    former: Former | None = None  # the one before, with learner.delta and while somebody has not got the newest
     closing: bool = False
     failure: Exception | None = None  # of the watcher: the next caller gets it
 
@@ -115,6 +118,8 @@ class Broadcaster:
         """
         with self._changed:
             self.check()
+            if self.config.learner.delta and self._shared.newest is not None:
+                self._shared.former = Former(self._shared.newest)
             self._shared.newest = snapshot
             self._changed.notify_all()
 
@@ -251,6 +256,9 @@ class Broadcaster:
                 self.links.pop(id).gone = True
             if self._shared.kept is not None:
                 self._choose()
+            newest = self._shared.newest
+            if newest and all(link.gone or link.synced == newest.version for link in self.links.values()):
+                self._shared.former = None
             self._changed.notify_all()
 
     def _start(self, member: Member) -> None:
@@ -367,16 +375,17 @@ class Broadcaster:
     def _send(self, link: Link, way: Way) -> SyncReport:
         """Offer, meet, send, hear how it went. Raises RuntimeError or TimeoutError on any failure."""
         snapshot = way.snapshot
+        parts = parts_for(self._shared.former, link, way)
         if link.group_name != way.group:
             self._close(link)
             link.engine, link.source, link.group_name = way.engine, way.source, way.group
             announce_group(self._store, link.group_name)
-        offer = self._offer(link, way)
+        offer = self._offer(link, way, parts)
         with self._changed:
             link.offered, link.answer = (offer.group, offer.version), None
         self._client.xadd(self.keys.offers(link.member.generator_id), {"d": offer.encode()}, maxlen=4)
         if way.before is None:
-            self._transmit(self._meet(link, offer), way)
+            self._transmit(self._meet(link, offer), way, parts)
         else:
             way.before.over.wait()  # its own deadlines end this
         report = self._await_report(link)
@@ -394,7 +403,7 @@ class Broadcaster:
             link.group = group
         return group
 
-    def _offer(self, link: Link, way: Way) -> SyncOffer:
+    def _offer(self, link: Link, way: Way, parts: Parts | None) -> SyncOffer:
         snapshot = way.snapshot
         tensors: list[Tensor] = [slot.tensor for slot in snapshot.plan.slots]
         return SyncOffer(
@@ -408,6 +417,7 @@ class Broadcaster:
             bucket_bytes=self.config.learner.bucket_bytes,
             piece_bytes=way.piece_bytes,
             onward=way.onward,
+            delta=parts and parts.delta,
             tensors=tensors,
             temperature=self.config.sampling.temperature,
             tolerance=self.config.logprob_tolerance(snapshot.rounding),
@@ -415,10 +425,12 @@ class Broadcaster:
             adapter=snapshot.adapter,
         )
 
-    def _transmit(self, group: torch.distributed.ProcessGroup, way: Way) -> None:
-        for piece in pieces(way.snapshot.buckets, way.piece_bytes):
+    def _transmit(self, group: torch.distributed.ProcessGroup, way: Way, parts: Parts | None) -> None:
+        whole = pieces(way.snapshot.buckets, way.piece_bytes)
+        for piece in (part for part in parts.tensors if part.numel()) if parts else whole:
             staged = piece.to(self.device, non_blocking=True) if self.backend == "nccl" else piece
             broadcast(group, staged, self._deadline_s)
+            self._metrics.sent_bytes.inc(piece.numel())
 
     def _await_report(self, link: Link) -> SyncReport:
         with self._changed:

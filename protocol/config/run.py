@@ -96,6 +96,9 @@ class LearnerSection(UpdateKeys):
     fan_out: Literal["direct", "relay"] = Field(
         default="direct", description="relay: generators pass weights on, so that the learner sends them once (gloo)"
     )
+    delta: bool = Field(
+        default=False, description="send what differs from the version before, where that is less, checked (gloo)"
+    )
     grace_s: float = Field(
         default=120.0, gt=0, description="from SIGTERM to the end: the step in progress and its checkpoint"
     )
@@ -354,6 +357,11 @@ class RunConfig(Section):
                 f"objective.loss policy_gradient has no ratio, so nothing corrects for groups that are up to {t.max} "
                 "steps old: set staleness.target and staleness.max to 0, or objective.proximal = recompute and "
                 "objective.weight = token"
+            )
+        if self.learner.delta and self.model.lora:
+            raise ValueError(
+                "learner.delta sends what differs between whole weights, and with model.lora adapters travel, small "
+                "and new all over: leave out one"
             )
         if self.reference.resets and self.model.lora:
             raise ValueError(

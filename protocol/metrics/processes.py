@@ -150,6 +150,9 @@ class LearnerMetrics:
             f"{prefix}_evaluation_ratio", "Held-out accuracy and format score", ["when", "figure"], registry=r
         )
         self.transfer_s = _histogram(f"{prefix}_weight_sync_seconds", "Weights to one replica, from offer to report", r)
+        self.sent_bytes = Counter(
+            f"{prefix}_weight_sync_sent_bytes", "Weights that the learner itself sent, whole or as a delta", registry=r
+        )
         self.sync_failures = Counter(f"{prefix}_weight_sync_failures", "Syncs that failed", registry=r)
         self.refused = Counter(
             f"{prefix}_refused_messages", "Members, sync reports and rollouts that were refused", ["kind"], registry=r

@@ -64,10 +64,11 @@ def config_for_sync(model: Path) -> RunConfig:
 
 
 @torch.no_grad()
-def _disturb(crew: DistributedTrainer, seed: int) -> None:
+def _disturb(crew: DistributedTrainer, seed: int, share: float = 1.0) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in crew.trainer.policy.parameters():
-        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        chosen = torch.rand(parameter.shape, generator=generator) <= share
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator) * chosen)
 
 
 # -- `chorus eval` ---------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ async def _adapters_come(engine: RestartingEngine, model: Path) -> None:
 
 
 async def _sync_to_and_fro(engine: RestartingEngine, model: Path) -> None:
-    """The head of `model` is its embedding: a sync sends it once, and both take it."""
+    """The head of `model` is its embedding: a sync sends it once, and both take it. Of two syncs only what differs."""
     config = config_for_sync(model)
     crew = DistributedTrainer(config, torch.device("cpu"), None)
     own = {name: tensor.clone() for name, tensor in crew.trainer.policy.state_dict().items()}
@@ -200,13 +201,19 @@ async def _sync_to_and_fro(engine: RestartingEngine, model: Path) -> None:
         assert report.ok, report.detail
         assert report.gap_mean <= 1e-4
     _switched_in_the_middle(crew, [c for group in await asyncio.gather(*under_way) for c in group])
-    _disturb(crew, seed=3)
-    meant = crew.snapshot(Version(fence=1, step=3), prefixes)
+    for step in (3, 4):
+        _disturb(crew, seed=step, share=0.05)
+        sent = crew.snapshot(Version(fence=1, step=step), prefixes)
+        report = await learner.sync(sent, delta=True)
+        assert report.ok, report.detail
+        assert report.gap_mean <= 1e-4
+    _disturb(crew, seed=5)
+    meant = crew.snapshot(Version(fence=1, step=5), prefixes)
     report = await learner.sync(Snapshot(meant.version, meant.plan, sent.buckets, meant.checks))
-    assert not report.ok, "these are the weights of step 2"
+    assert not report.ok, "these are the weights of step 4"
     assert "the engine does not compute what the learner trained" in report.detail
     crew.trainer.policy.load_state_dict(own)
-    report = await learner.sync(crew.snapshot(Version(fence=1, step=4), prefixes))
+    report = await learner.sync(crew.snapshot(Version(fence=1, step=6), prefixes))
     assert report.ok, report.detail
 
 

@@ -35,12 +35,12 @@ class Replica(threading.Thread):
         self.offers: list[SyncOffer] = []
         self.ending, self.go_on = threading.Event(), threading.Event()
         self.engine = 1
-        self._intake = Intake()
+        self.intake = Intake()
         self._beat()
 
     @property
     def received(self) -> dict[str, torch.Tensor]:
-        return self._intake.received
+        return self.intake.received
 
     @property
     def groups(self) -> list[str]:
@@ -87,10 +87,10 @@ class Replica(threading.Thread):
         new = offer.group not in self.groups
         self.offers.append(offer)
         if new:
-            self._intake.join(offer)
-        for _ in self._intake.take(offer):
+            self.intake.join(offer)
+        for _ in self.intake.take(offer):
             if verdict == "dies":
-                self._intake.leave()
+                self.intake.leave()
                 self.engine += 1
                 self._beat()
                 return False

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from chorus.benchmarks.experiments import (
     acereason,
@@ -14,6 +16,7 @@ from chorus.benchmarks.experiments import (
     arms,
     critique,
     crossthink,
+    delta,
     interleaved,
     lean,
     prorl,
@@ -23,7 +26,7 @@ from chorus.benchmarks.experiments import (
 )
 from chorus.benchmarks.experiments.arms import RECIPES, Settings, evaluated, finished, report, trained
 from chorus.protocol.config.load import load_config
-from chorus.protocol.config.run import RunConfig
+from chorus.protocol.config.run import LearnerSection, RunConfig
 from chorus.protocol.run_folder.folder import RunFolder
 
 EXPERIMENTS = {"short": short, "prorl": prorl, "interleaved": interleaved}
@@ -66,6 +69,8 @@ def test_the_arms_switch_what_they_say() -> None:
     assert arm("lean", "moments_of_8_bits").learner.optimizer == "adamw8bit"
     recipe = load_config(RECIPES / "smollm2_lora.toml")
     assert (arm("adapters", "adapters").model, arm("adapters", "adapters").learner) == (recipe.model, recipe.learner)
+    default_lr = LearnerSection().lr
+    assert [arm("delta", of).learner.lr for of in ("recipe", "default_rate")] == [1e-5, default_lr]
     assert [lora and lora.rank for lora in (arm("lean", of).model.lora for of in ("whole", "adapters"))] == [None, 16]
 
 
@@ -125,3 +130,20 @@ def test_what_travels_is_the_adapter_where_there_is_one(tmp_path: Path) -> None:
     (adapter / "adapter_model.safetensors").write_bytes(bytes(1024))
     assert lean.sent_kib(made) == 1.0
     assert lean.accuracy(6)(made) == pytest.approx(0.7)
+
+
+def test_a_delta_is_of_the_values_that_round_to_others(tmp_path: Path) -> None:
+    """Of 1,000, of which 20 move by a half, and 20 by less than bfloat16 knows."""
+    made = run(tmp_path, "recipe-seed-0-20261130", 2, 0.5, [])
+    weights = torch.ones(1000)
+    for step in (1, 2):
+        folder = made.path / "checkpoints" / f"step-00000{step}" / "huggingface"
+        folder.mkdir(parents=True)
+        save_file({"w": weights.clone()}, folder / "model.safetensors")
+        weights[:20] += 0.5
+        weights[20:40] += 1e-4
+    found = {said: figure(made) for said, figure in delta.FIGURES.items()}
+    assert found["values that change, %"] == pytest.approx(2.0)
+    assert found["whole, MB"] == pytest.approx(2000e-6)
+    assert found["delta, MB"] == pytest.approx((20 * 3 + 1) / 1e6), "two bytes a value, one a gap, one for the form"
+    assert found["delta at 100 Mbit/s, s"] == pytest.approx(8 * 61 / 1e8)

@@ -124,3 +124,5 @@ def test_a_checkpoint_is_copied_to_the_host_before_it_is_written(configure: Conf
     config = configure(**LONG)
     assert host_bytes(config, model, 4) / model.count == pytest.approx(12 + 2 * 2, rel=1e-6)
     assert host_bytes(config, model, 1) == host_bytes(config, model, 4), "more than what a lone rank reads at its start"
+    delta = configure(**LONG, learner={"delta": True})
+    assert host_bytes(delta, model, 4) / model.count == pytest.approx(12 + 4 * 2, rel=1e-6)

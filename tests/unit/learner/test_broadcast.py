@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 import torch
+from broadcasting import CONFIG, all_have, until, waiting
 from replica import Replica, filled
 
 from chorus.generator.relay import Relay
@@ -17,31 +18,15 @@ from chorus.learner.main import _backend
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.weight_sync.broadcaster import Broadcaster
 from chorus.learner.weight_sync.fan_out import Link, Way
-from chorus.protocol.config.run import RunConfig
-from chorus.protocol.ledger import Keys, LearnerLedger, LedgerLostError, entries_of
+from chorus.protocol.ledger import Keys, LedgerLostError, entries_of
 from chorus.protocol.messages import Hold, Member, SyncOffer, SyncReport
-from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.protocol.runtime.redis import RENDEZVOUS
 from chorus.protocol.weights import host_store, join_group
-
-CONFIG = RunConfig.model_validate(
-    {
-        "model": {"path": "any"},
-        "problems": {"train": ["any"]},
-        "templates": {"names": ["any"]},
-        "learner": {"sync_deadline_s": 3.0, "bucket_bytes": 4096},
-    }
-)
 
 
 @pytest.fixture
-def broadcaster(client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broadcaster]:
-    monkeypatch.setenv(RENDEZVOUS, f"run {redis_url}")
-    LearnerLedger(client, "run")
-    broadcaster = Broadcaster(CONFIG, client, "run", "gloo", torch.device("cpu"), LearnerMetrics())
-    yield broadcaster
-    broadcaster.close()
+def broadcaster(opened: Callable[..., Broadcaster]) -> Broadcaster:
+    return opened()
 
 
 def test_over_gloo_a_learner_listens_nowhere(broadcaster: Broadcaster) -> None:
@@ -99,22 +84,6 @@ def test_a_store_port_in_use_is_refused_by_name() -> None:
     taken = host_store("127.0.0.1", 0, 5.0)
     with pytest.raises(CannotGoOn, match=rf"learner.store_port {taken.port}: can't listen there"):
         host_store("127.0.0.1", taken.port, 5.0)
-
-
-@pytest.fixture
-def replica(redis_url: str) -> Iterator[Callable[..., Replica]]:
-    started: list[Replica] = []
-
-    def start(**how: Any) -> Replica:
-        started.append(Replica(redis_url, **how))
-        started[-1].start()
-        return started[-1]
-
-    yield start
-    for thread in started:
-        thread.ending.set()
-        thread.go_on.set()
-        thread.join(5)
 
 
 def snapshot(step: int) -> Snapshot:
@@ -254,36 +223,13 @@ def test_who_comes_while_the_held_one_is_gone_gets_the_version_that_is_kept(
 
 
 @pytest.fixture
-def relaying(client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broadcaster]:
-    monkeypatch.setenv(RENDEZVOUS, f"run {redis_url}")
-    LearnerLedger(client, "run")
-    short = {"fan_out": "relay", "sync_deadline_s": 1.5}
-    config = CONFIG.model_copy(update={"learner": CONFIG.learner.model_copy(update=short)})
-    broadcaster = Broadcaster(config, client, "run", "gloo", torch.device("cpu"), LearnerMetrics())
-    yield broadcaster
-    broadcaster.close()
+def relaying(opened: Callable[..., Broadcaster]) -> Broadcaster:
+    return opened(fan_out="relay", sync_deadline_s=1.5)
 
 
 def large(step: int) -> Snapshot:
     """Three pieces of 64 KiB each in two buckets."""
     return filled(step, [("a", 2**15), ("b", 2**14)], 4096)
-
-
-def waiting(broadcaster: Broadcaster, count: int) -> None:
-    """Until so many links have nothing to do."""
-    until(lambda: sum(link.waits for link in broadcaster.links.values()) >= count, 20.0)
-
-
-def until(holds: Callable[[], bool], deadline_s: float) -> None:
-    end = time.monotonic() + deadline_s
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def all_have(replicas: list[Replica], sent: Snapshot) -> bool:
-    wanted = {name: tensor for views in sent.plan.views(sent.buckets) for name, tensor in views}
-    return all(torch.equal(r.received.get(name, torch.empty(0)), wanted[name]) for r in replicas for name in wanted)
 
 
 def test_in_a_relay_each_passes_on_what_it_gets_over_groups_that_stay(
@@ -378,9 +324,16 @@ def test_nobody_waits_for_a_link_whose_sync_ended_with_an_error_of_its_own(
     until(lambda: all_have(replicas[1:], large(1)), 10.0)
 
 
-def test_weights_are_passed_on_over_gloo_alone() -> None:
-    cuda, relay = torch.device("cuda"), CONFIG.learner.model_copy(update={"fan_out": "relay"})
-    relaying = CONFIG.model_copy(update={"learner": relay})
-    assert [_backend(CONFIG, cuda), _backend(relaying, torch.device("cpu"))] == ["nccl", "gloo"]
-    with pytest.raises(CannotGoOn, match=r"learner.fan_out is relay, .+ leave it out"):
-        _backend(relaying, cuda)
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"fan_out": "relay"}, r"learner.fan_out is relay, .+ leave it out"),
+        ({"delta": True}, r"learner.delta is true, .+"),
+    ],
+)
+def test_weights_are_passed_on_and_deltas_sent_over_gloo_alone(keys: dict[str, Any], said: str) -> None:
+    cuda, asked = torch.device("cuda"), CONFIG.learner.model_copy(update=keys)
+    config = CONFIG.model_copy(update={"learner": asked})
+    assert [_backend(CONFIG, cuda), _backend(config, torch.device("cpu"))] == ["nccl", "gloo"]
+    with pytest.raises(CannotGoOn, match=said):
+        _backend(config, cuda)

@@ -15,7 +15,6 @@ import torch
 from architectures import save_architecture
 from leanranks import LEAN, PARTS, lean_config, lean_outcome, save_lean_model, sent_bytes
 from safetensors.torch import load_file
-from torch._dynamo.backends.registry import lookup_backend
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -379,12 +378,12 @@ def test_gradient_checkpointing_and_entropy_leave_the_gradient_as_it_is(model: s
 
 
 def test_compiled_layers_leave_the_gradient_as_it_is(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graphs are torch's, run as they stand: to write programs for them takes a minute here."""
+    """The graphs are run as they stand: to write programs for them takes a minute here."""
     made: list[Any] = []
 
     def counted(graph: Any, example: Any) -> Any:
         made.append(graph)
-        return lookup_backend("aot_eager")(graph, example)
+        return graph
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counted))
     config = config_for(model, 4096, "reinforce_pp, entropy")

@@ -252,3 +252,9 @@ def test_a_chat_format_that_can_not_be_right_is_refused(recipe: Path, sets: list
 def test_a_chat_template_and_what_it_is_told_come_from_the_recipe(recipe: Path) -> None:
     config = load_config(recipe, ["templates.chat=my.jinja", "templates.chat_arguments.enable_thinking=false"], {})
     assert (config.templates.chat, config.templates.chat_arguments) == ("my.jinja", {"enable_thinking": False})
+
+
+def test_adapters_are_sent_as_they_are(recipe: Path) -> None:
+    words = "learner.delta sends what differs between whole weights, and with model.lora adapters travel"
+    assert words in refusal(recipe, ["learner.delta=true", "model.lora.rank=4"])
+    assert load_config(recipe, ["learner.delta=true"], {}).learner.delta
