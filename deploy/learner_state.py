@@ -58,7 +58,8 @@ def state_of(config: RunConfig, model: Model) -> State:
         # Norms and biases; all, where no shape is known.
         beside, other = 0.0, model.count - _values(trained)
     count, width = _values(trained) + other, _WIDTH[c.master]
-    moments = sum(times * c.moment_bytes(shape) for times, shape in trained) + (8.0 if matrices else _unknown_moments(config)) * other
+    moments = sum(times * c.moment_bytes(shape) for times, shape in trained)
+    moments += (8.0 if matrices else _unknown_moments(config)) * other
     moments *= 2 if config.relift.enabled else 1  # its updates have an optimizer of their own
     stored = count * width + moments
     return State(beside + count * width, count * width, moments, c.moments_on_host, stored, model.count * kept)
