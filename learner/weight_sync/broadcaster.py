@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -27,17 +27,16 @@ import torch
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.weight_sync.fan_out import Link, Planner, Way
 from chorus.learner.weight_sync.former import Former, Parts, parts_for
+from chorus.learner.weight_sync.holding import Holding
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LedgerLostError, entries_of, lost
 from chorus.protocol.messages import (
     GONE_AFTER_S,
-    Hold,
     Member,
     MessageError,
     SyncOffer,
     SyncReport,
     Tensor,
-    Version,
 )
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.runtime.adapters import fault
@@ -67,8 +66,6 @@ _CLOSE_S = 5.0  # for all threads together; they are daemons
 @dataclass
 class _Shared:
     newest: Snapshot | None = None
-    kept: Snapshot | None = None  # for those who are held on it
-    most: int = 0  # who are
     former: Former | None = None  # the one before, with learner.delta and while somebody has not got the newest
     closing: bool = False
     failure: Exception | None = None  # of the watcher: the next caller gets it
@@ -104,7 +101,7 @@ class Broadcaster:
         self._changed = threading.Condition()
         self._planner = Planner()
         self._told = 0.0
-        client.delete(self.keys.hold)  # a learner's that ended
+        self._holding = Holding(client, self.keys.hold)
         last = client.xrevrange(self.keys.reports, count=1)
         self._last_report = last[0][0] if last else b"0"
         log.info("weights go to generators over %s", backend)
@@ -150,21 +147,17 @@ class Broadcaster:
 
     def hold(self, most: int) -> int:
         """Keep up to `most` replicas on the newest version, and one at least free of that. Returns how many; they are
-        told before this returns. Whoever of them goes is replaced, as long as another one has no newer weights."""
+        told before this returns."""
         with self._changed:
-            able = [link for link in self.links.values() if link.report and not link.gone]
-            number = min(most, len(able) - 1)
-            if number > 0:
-                self._shared.kept, self._shared.most = self._shared.newest, number
-                self._choose()
-            return max(0, number)
+            number = self._holding.begin(self.links.values(), self._shared.newest, most)
+            self._changed.notify_all()
+            return number
 
     def hold_again(self, fence: int) -> None:
-        """Where nobody is left who could have the kept version: under a newer fence everybody can."""
+        """Where `holding` is 0: who has newer weights takes the kept ones under a newer fence."""
         with self._changed:
-            if (kept := self._shared.kept) is not None:
-                self._shared.kept = replace(kept, version=Version(fence=fence, step=kept.version.step))
-                self._choose()
+            self._holding.renew(self.links.values(), fence)
+            self._changed.notify_all()
 
     def holding(self) -> int:
         """How many are held, and have the kept version or can get it."""
@@ -174,23 +167,8 @@ class Broadcaster:
     def release(self) -> None:
         """Everybody gets the newest version again."""
         with self._changed:
-            self._shared.kept, self._shared.most = None, 0
-            self._choose()
-
-    def _choose(self) -> None:
-        """Under the lock: who is held. The fleet is told where that has changed."""
-        kept, links = self._shared.kept, list(self.links.values())
-        before = [link for link in links if link.held]
-        fit = [link for link in links if kept and not link.gone and not link.is_beyond(kept.version)]
-        chosen = sorted(fit, key=lambda link: (not link.held, link.member.generator_id))[: self._shared.most]
-        for link in links:
-            link.held = link in chosen
-        names = [link.member.generator_id for link in chosen]
-        if kept is None:
-            self._client.delete(self.keys.hold)
-        elif before != chosen or not chosen:
-            self._client.set(self.keys.hold, Hold(version=str(kept.version), generators=names).encode())
-        self._changed.notify_all()
+            self._holding.end(self.links.values())
+            self._changed.notify_all()
 
     def members(self) -> list[Member]:
         """The newest heartbeat of every generator that is there."""
@@ -254,8 +232,8 @@ class Broadcaster:
                     self._client.hdel(self.keys.waits, name)
             for id in [id for id in self.links if id.encode() not in members]:
                 self.links.pop(id).gone = True
-            if self._shared.kept is not None:
-                self._choose()
+            if self._holding.kept is not None:
+                self._holding.choose(self.links.values())
             newest = self._shared.newest
             if newest and all(link.gone or link.synced == newest.version for link in self.links.values()):
                 self._shared.former = None
@@ -359,7 +337,7 @@ class Broadcaster:
 
     def _due(self, link: Link) -> Snapshot | None:
         """What a replica should have."""
-        return self._shared.kept if link.held else self._shared.newest
+        return self._holding.kept if link.held else self._shared.newest
 
     def _companions(self, link: Link) -> list[Link]:
         """Who may pass the newest weights on, or get them from another generator, at the same time as this one."""

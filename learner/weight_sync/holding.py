@@ -1,0 +1,56 @@
+"""Who stays on a version, while the others get newer ones: told to the fleet under one key on Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import redis
+
+from chorus.learner.training.distributed import Snapshot
+from chorus.learner.weight_sync.fan_out import Link
+from chorus.protocol.messages import Hold, Version
+
+
+class Holding:
+    """`kept`: the snapshot for those who are held. All calls under the broadcaster's lock."""
+
+    def __init__(self, client: redis.Redis, key: str) -> None:
+        self.kept: Snapshot | None = None
+        self._most = 0
+        self._client = client
+        self._key = key
+        client.delete(key)  # a learner's that ended
+
+    def begin(self, links: Collection[Link], newest: Snapshot | None, most: int) -> int:
+        """Keep up to `most` on the newest version, and one at least free of that. Returns how many."""
+        able = [link for link in links if link.report and not link.gone]
+        number = min(most, len(able) - 1)
+        if number > 0:
+            self.kept, self._most = newest, number
+            self.choose(links)
+        return max(0, number)
+
+    def renew(self, links: Collection[Link], fence: int) -> None:
+        """Where nobody is left who could have the kept version: under a newer fence everybody can."""
+        if self.kept is not None:
+            self.kept = replace(self.kept, version=Version(fence=fence, step=self.kept.version.step))
+            self.choose(links)
+
+    def end(self, links: Collection[Link]) -> None:
+        """Everybody gets the newest version again."""
+        self.kept, self._most = None, 0
+        self.choose(links)
+
+    def choose(self, links: Collection[Link]) -> None:
+        """Whoever is gone is replaced, as long as another one has no newer weights."""
+        kept, before = self.kept, [link for link in links if link.held]
+        fit = [link for link in links if kept and not link.gone and not link.is_beyond(kept.version)]
+        chosen = sorted(fit, key=lambda link: (not link.held, link.member.generator_id))[: self._most]
+        for link in links:
+            link.held = link in chosen
+        if kept is None:
+            self._client.delete(self._key)
+        elif before != chosen or not chosen:
+            names = [link.member.generator_id for link in chosen]
+            self._client.set(self._key, Hold(version=str(kept.version), generators=names).encode())
