@@ -165,8 +165,8 @@ class Lifecycle:
         p = self.parts
         answer, asked, why = p.config.alarms.on_collapse, p.config.alarms.max_rollbacks, "; ".join(alarms.values())
         self.settle()
-        if p.evaluations.under_way:
-            self.hear()
+        self.hear()
+        p.evaluations.decide(p.done)
         better = answer == "rollback" and not set(FLAT) >= alarms.keys()
         back = checkpoints.oldest(p.run.checkpoints) if better else None
         gone_back = len(checkpoints.rollbacks(p.run.checkpoints))

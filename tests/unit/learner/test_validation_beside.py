@@ -128,6 +128,23 @@ def test_a_learner_that_is_asked_to_stop_leaves_word_of_the_validation_under_way
     assert [line["step"] for line in parts.evaluations.validations()] == [3, 6, 7]
 
 
+def test_a_way_back_waits_for_the_validation_under_way_and_one_that_decides_then_decides(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    config = asking(tiny_model, tmp_path, steps=6, every=2, decides_after=2)
+    alarms = {"on_collapse": "rollback", "entropy_floor": 5.0, "entropy_steps": 4, "max_rollbacks": 1}
+    config = RunConfig.model_validate(config.model_dump() | {"alarms": alarms})
+    learner, parts = start(client, config, tmp_path, spare=1, late=NEVER)
+    look = parts.recorder.alarms.look
+    parts.recorder.alarms.look = lambda record: look(record | {"entropy": 1.0})  # type: ignore[method-assign]
+    told = decisions(learner)
+    learner.run()
+    assert checkpoints.rollbacks(tmp_path / "checkpoints") == [4]
+    assert told == [(4, 2)]
+    assert [line["step"] for line in parts.evaluations.validations()] == [2, 6]
+    assert parts.ledger.accounts().difference == parts.evaluations.ledger.accounts().difference == 0
+
+
 class Killed(BaseException):
     """What no handler of the learner's catches: a `kill -9`."""
 
