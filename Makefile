@@ -19,7 +19,7 @@ TORCH := $(shell sed -n 's/^torch==//p' $(LOCK) 2>/dev/null)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: help platform install install-gpu lock lock-gpu demo test mutants models fuzz chaos kube-test compose-test \
-  slurm-test hosts-test play-test dist lint format bench bench-peer gpu-test gpu-short clean
+  slurm-test slurm-short hosts-test play-test dist lint format bench bench-peer gpu-test gpu-short clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -123,6 +123,9 @@ compose-test: install  ## the stack of docker-compose.yml on an engine of its ow
 
 slurm-test: install  ## a run as jobs of a real Slurm of three nodes, from nothing to nothing; needs root
 	$(BIN)/python tests/deploy/slurm/drive.py --real 1
+
+slurm-short: install  ## the same without what scales, preempts and kills: two minutes
+	$(BIN)/python tests/deploy/slurm/drive.py --short
 
 hosts-test: install  ## the demo over five hosts: network namespaces, each behind a firewall; needs root
 	$(BIN)/python tests/deploy/hosts/drive.py --real 1

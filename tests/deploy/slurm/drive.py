@@ -3,8 +3,9 @@
     Slurm ─▶ submit ─▶ 3 steps ─▶ 2 generators ─▶ 4 ─▶ 1 ─▶ one preempted, back ─▶ the learner's node killed
     ─▶ the head queued again, and the learner ─▶ the run finished, audited ─▶ Slurm gone
 
-The learner trains the demo's starter; engines are scripted unless --real 1 makes the first generator a real vLLM. Where
-no Slurm can be started it prints `slurm-test: SKIPPED` and why, and ends with 0.
+The learner trains the demo's starter; engines are scripted unless --real 1 makes the first generator a real vLLM.
+--short: submit, three steps and the end, of a model as it was drawn. Where no Slurm can be started it prints
+`slurm-test: SKIPPED` and why, and ends with 0.
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ from typing import Any
 from redis import RedisError
 
 ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT / "tests" / "deploy"))
+sys.path[:0] = [str(ROOT / "tests" / "deploy"), str(ROOT / "tests" / "support")]
 
 from drive import Drive, DriveError, arguments, holders, told_by_arguments  # noqa: E402  # pyright: ignore[reportAttributeAccessIssue]
 from lab import Lab  # noqa: E402
+from tinymodel import save_tiny_model  # noqa: E402
 
+from chorus.protocol.config.load import load_config  # noqa: E402
 from chorus.protocol.ledger import Keys  # noqa: E402
 from chorus.protocol.messages import Member  # noqa: E402
 from chorus.protocol.runtime.redis import glance, server_time  # noqa: E402
 
 TEST = Drive("slurm-test")
+RECIPE = ROOT / "recipes" / "demo.toml"
 STEPS = 1_000_000  # until the test has seen enough; then it sets how many there are
 SETTINGS = (
     *("evaluation.problems=0", "learner.groups_per_step=4", "sampling.group_size=4", "learner.checkpoint_every=3"),
@@ -121,6 +125,7 @@ def _now(ready: Callable[[], Any]) -> Any:
 def main() -> int:
     parser = arguments(__doc__, "so many generators of each array are real ones")
     parser.add_argument("--learner-nodes", type=int, default=2)
+    parser.add_argument("--short", action="store_true", help="without what scales, preempts and kills")
     asked = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="chorus-slurm-"))
     lab = Lab(scratch)
@@ -144,6 +149,13 @@ def drive(run: Run, asked: argparse.Namespace) -> None:
     with TEST.phase("chorus slurm submit: three steps trained over the nodes"):
         submit(run, asked)
     look_around(run)
+    if not asked.short:
+        take_away(run)
+    with TEST.phase("the run finished; nothing is left in the queue, accounts balanced"):
+        finish(run)
+
+
+def take_away(run: Run) -> None:
     with TEST.phase("generators 2 -> 4 by one more array, 4 -> 1 drained"):
         resize(run)
     with TEST.phase("a generator preempted by an urgent job; it drains, is queued again and samples"):
@@ -152,26 +164,26 @@ def drive(run: Run, asked: argparse.Namespace) -> None:
         lose_the_learner(run)
     with TEST.phase("the head queued again; its Redis comes back with all that it held"):
         move_the_head(run)
-    with TEST.phase("the run finished; nothing is left in the queue, accounts balanced"):
-        finish(run)
 
 
 def submit(run: Run, asked: argparse.Namespace) -> None:
     wrapper = run.lab.folder / "chorus"
     wrapper.write_text(WRAPPER.format(root=ROOT, python=sys.executable, real=asked.real))
     wrapper.chmod(0o755)
-    settings = [*SETTINGS, f"run.dir={run.runs}", *asked.set]
-    if asked.model:
-        settings.append(f"model.path={asked.model}")
-    else:
-        cache = ROOT / "runs" / ".cache"
-        built = run.chorus("starter", str(ROOT / "recipes" / "demo.toml"), "--cache", str(cache), deadline_s=400)
-        settings.append(f"model.path={built.strip().splitlines()[-1]}")
-    words = ["slurm", "submit", str(ROOT / "recipes" / "demo.toml"), "--generators", "2", "--chorus", str(wrapper)]
+    settings = [*SETTINGS, f"run.dir={run.runs}", f"model.path={asked.model or policy(run, asked.short)}", *asked.set]
+    words = ["slurm", "submit", str(RECIPE), "--generators", "2", "--chorus", str(wrapper)]
     words += ["--learner-nodes", str(asked.learner_nodes), "--partition", "base"]
     words += ["--generator-partition", "spot", "--preemptible"]
     print(run.chorus(*words, *(word for s in settings for word in ("--set", s))), end="")
     run.wait("three steps", lambda: run.step() >= 3, 120 + run.engine_s)
+
+
+def policy(run: Run, short: bool) -> Path:
+    """As it was drawn, or the demo's starter, which takes minutes to build."""
+    if short:
+        return save_tiny_model(run.lab.folder / "model", templates=load_config(RECIPE).templates.names)
+    built = run.chorus("starter", str(RECIPE), "--cache", str(ROOT / "runs" / ".cache"), deadline_s=400)
+    return Path(built.strip().splitlines()[-1])
 
 
 def look_around(run: Run) -> None:

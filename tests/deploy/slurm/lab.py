@@ -196,7 +196,10 @@ def _install() -> None:
         raise NothingHereError(f"no Slurm here, and no apt-get to install it with: {', '.join(PACKAGES)}")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for argv in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
-        done = subprocess.run(["apt-get", *argv], env=environment, capture_output=True, text=True, timeout=600)
+        try:
+            done = subprocess.run(["apt-get", *argv], env=environment, capture_output=True, text=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            raise NothingHereError(f"apt-get {argv[0]}: not done after 300 s") from None
         if done.returncode != 0:
             raise NothingHereError(f"apt-get {argv[0]}: {(done.stderr.strip().splitlines() or ['no words'])[-1]}")
 
