@@ -28,7 +28,7 @@ from chorus.benchmarks.scripted import ScriptedRun, scripted_run
 from chorus.learner.loop import Learner
 from chorus.learner.parts import Parts, Saving, assemble
 from chorus.learner.rollouts.collector import Collector
-from chorus.learner.training.batch import TrainingSequence, cut
+from chorus.learner.training.batch import TrainingSequence, one_ahead, planned
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.training.supervised import SupervisedStats
 from chorus.learner.training.token_stats import AGES, StepStats
@@ -164,9 +164,11 @@ class _Ranks:
 
     def step(self, minibatches: list[list[TrainingSequence]], settings: StepSettings | None = None) -> StepStats:
         sequences = [s for batch in minibatches for s in batch]
-        for batch in minibatches:
-            cut(batch, self._budget)
+        plans = [planned(batch, self._budget) for batch in minibatches]
         started = time.monotonic()
+        for batch, plan in zip(minibatches, plans, strict=True):  # as a trainer's, filled while it trains
+            for _ in one_ahead(batch, plan, torch.device("cpu")):
+                pass
         stats = _stats(sequences)
         end = started + sum(s.length for s in sequences) / _TOKENS_PER_S
         while time.monotonic() < end or not self.answered():

@@ -6,7 +6,8 @@ stands to their right. Rows packed end to end were slower, on CPU and GPU (docs/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,26 +69,42 @@ class MicroBatch:
 
 
 def cut(sequences: Sequence[TrainingSequence], token_budget: int) -> list[MicroBatch]:
-    """Cut into micro-batches of at most `token_budget` tokens, padding included (at least one sequence each).
+    """All micro-batches at once."""
+    return [filled(sequences, members) for members in planned(sequences, token_budget)]
+
+
+def planned(sequences: Sequence[TrainingSequence], token_budget: int) -> list[list[int]]:
+    """Which sequences make each micro-batch of at most `token_budget` tokens, padding included (at least one sequence
+    each).
 
     Sequences without completion tokens have nothing to train on and are left out.
     """
     order = sorted((i for i, s in enumerate(sequences) if len(s.completion)), key=lambda i: (-sequences[i].length, i))
-    batches: list[MicroBatch] = []
+    batches: list[list[int]] = []
     members: list[int] = []
     for i in order:
         # Rows are as wide as the first, the longest one.
         if members and sequences[members[0]].length * (len(members) + 1) > token_budget:
-            batches.append(_tensors(sequences, members))
+            batches.append(members)
             members = []
         members.append(i)
-    if members:
-        batches.append(_tensors(sequences, members))
-    return batches
+    return [*batches, members] if members else batches
 
 
-def _tensors(sequences: Sequence[TrainingSequence], members: list[int]) -> MicroBatch:
-    """Each array is made once and filled: a step's tokens are millions, and this is time that the device waits."""
+def one_ahead(
+    sequences: Sequence[TrainingSequence], plans: Sequence[list[int]], device: torch.device
+) -> Iterator[MicroBatch]:
+    """The micro-batches of these plans in turn; a thread fills the next one while one is at work."""
+    with ThreadPoolExecutor(1, "micro-batches") as thread:
+        coming: Future[MicroBatch] | None = None
+        for members in (*plans, None):
+            ready, coming = coming, members and thread.submit(filled, sequences, members)
+            if ready is not None:
+                yield ready.result().to(device)
+
+
+def filled(sequences: Sequence[TrainingSequence], members: list[int]) -> MicroBatch:
+    """Each array is made once and filled: a step's tokens are millions."""
     chosen = [sequences[i] for i in members]
     width, n = max(s.length for s in chosen), sum(len(s.completion) for s in chosen)
     ids = np.zeros((len(members), width), dtype=np.int64)

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut
+from chorus.learner.training.batch import MicroBatch, TrainingSequence, planned
 from chorus.learner.training.optimizer import make_optimizer, update, updates_of
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.supervised import Supervision
@@ -81,7 +81,8 @@ class Supervised:
         tokens = sum(len(d.target) for d in batch)
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(4, dtype=torch.float64)
-        for b, weight in zip(*t.share(cut(sequences, t.config.learner.token_budget)), strict=True):
+        mine, weights = t.share(planned(sequences, t.config.learner.token_budget))
+        for b, weight in zip(t.filled(sequences, mine), weights, strict=True):
             logp, entropy = t.forward(t.policy, b, s.entropy_coefficient != 0)
             terms = supervised_loss(logp, entropy, tokens, s.entropy_coefficient)
             (terms[0] * weight * t.world).backward()  # FSDP averages over ranks; the loss is a sum over them

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from chorus.learner.objectives.aggregation import token_scales
 from chorus.learner.objectives.corrections import log_weight
 from chorus.learner.objectives.objective import Inputs, combine, correct
 from chorus.learner.objectives.segments import over_tokens
-from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut
+from chorus.learner.training.batch import MicroBatch, TrainingSequence, one_ahead, planned
 from chorus.learner.training.optimizer import make_optimizer, update, updates_of
 from chorus.learner.training.policy import Policy, WithoutAdapter
 from chorus.learner.training.token_stats import StepStats
@@ -63,13 +64,14 @@ class Trainer:
             self._forget()
         lengths = [len(s.completion) for batch in minibatches for s in batch]
         stats = StepStats(len(lengths), lengths=lengths if self.config.rollouts.token_stats else ())
-        cuts = [cut(batch, self.config.learner.token_budget) for batch in minibatches]
+        plans = [planned(batch, self.config.learner.token_budget) for batch in minibatches]
         proximal: list[Scored | None] = [None] * len(minibatches)
         if self._needs_proximal_pass(len(minibatches)):
-            proximal = [self._log_probabilities(self.policy, self.share(batches)[0]) for batches in cuts]
+            scored = ((batch, self.share(plan)[0]) for batch, plan in zip(minibatches, plans, strict=True))
+            proximal = [self._log_probabilities(self.policy, self.filled(batch, mine)) for batch, mine in scored]
         offset = 0
-        for k, (batch, batches, prox) in enumerate(zip(minibatches, cuts, proximal, strict=True)):
-            if self._gradients(batches, self._scales(batch), prox, stats, offset):
+        for k, (batch, plan, prox) in enumerate(zip(minibatches, plans, proximal, strict=True)):
+            if self._gradients(batch, plan, prox, stats, offset):
                 stats.lr = self._rate(k)
                 update(self.optimizer, stats.lr, (self.done + 1, k))
             else:
@@ -93,18 +95,22 @@ class Trainer:
         micro = o.micro_sequences if o.token_mean_scope == "micro" else None
         return token_scales([len(s.completion) for s in batch], o.aggregation, constant, micro)
 
-    def share(self, batches: list[MicroBatch]) -> tuple[list[MicroBatch], list[float]]:
+    def filled(self, batch: Sequence[TrainingSequence], plans: Sequence[list[int]]) -> Iterator[MicroBatch]:
+        """The micro-batches of these plans, on the device, one after the other."""
+        return one_ahead(batch, plans, self.device)
+
+    def share(self, plans: Sequence[list[int]]) -> tuple[list[list[int]], list[float]]:
         """This rank's share and each one's weight; all ranks get equally many."""
-        rounds = -(-len(batches) // self.world)
+        rounds = -(-len(plans) // self.world)
         mine, weights = [], []
         for k in range(rounds):
             at = k * self.world + self.rank
-            mine.append(batches[min(at, len(batches) - 1)].to(self.device))
-            weights.append(1.0 if at < len(batches) else 0.0)
+            mine.append(plans[min(at, len(plans) - 1)])
+            weights.append(1.0 if at < len(plans) else 0.0)
         return mine, weights
 
     @torch.no_grad()
-    def _log_probabilities(self, policy: Policy | WithoutAdapter, batches: list[MicroBatch]) -> Scored:
+    def _log_probabilities(self, policy: Policy | WithoutAdapter, batches: Iterable[MicroBatch]) -> Scored:
         return [self.forward(policy, b)[0] for b in batches]
 
     def forward(
@@ -120,19 +126,24 @@ class Trainer:
         return contextlib.nullcontext()
 
     def _gradients(
-        self, batches: list[MicroBatch], scales: np.ndarray, proximal: Scored | None, stats: StepStats, offset: int
+        self,
+        batch: list[TrainingSequence],
+        plans: list[list[int]],
+        proximal: Scored | None,
+        stats: StepStats,
+        offset: int,
     ) -> bool:
         """Those of one mini-batch, clipped; False where there are none, or none that are finite."""
-        objective = self.objective
-        if not batches:
+        objective, scales = self.objective, self._scales(batch)
+        if not plans:
             return False
         self.optimizer.zero_grad(set_to_none=True)
-        mine, weights = self.share(batches)
+        mine, weights = self.share(plans)
         weight_mean = 1.0
         if objective.weight_normalise and proximal is not None:
-            weight_mean = self._weight_mean(mine, weights, proximal)
+            weight_mean = self._weight_mean(self.filled(batch, mine), weights, proximal)
         with_reference = self.reference is not None and objective.kl_in == "loss"
-        for k, (b, weight) in enumerate(zip(mine, weights, strict=True)):
+        for k, (b, weight) in enumerate(zip(self.filled(batch, mine), weights, strict=True)):
             reference = self._log_probabilities(self.reference, [b])[0] if with_reference and self.reference else None
             logp, entropy = self.forward(self.policy, b, objective.entropy_coefficient != 0)
             inputs = self._inputs(b, logp, entropy, scales, proximal[k] if proximal else None, reference)
@@ -194,7 +205,7 @@ class Trainer:
             reference=reference,
         )
 
-    def _weight_mean(self, mine: list[MicroBatch], weights: list[float], proximal: Scored) -> float:
+    def _weight_mean(self, mine: Iterable[MicroBatch], weights: list[float], proximal: Scored) -> float:
         """The mean of the final w over the mini-batch's tokens, on all ranks."""
         sums = torch.zeros(2, dtype=torch.float64)
         for b, weight, prox in zip(mine, weights, proximal, strict=True):
@@ -206,18 +217,19 @@ class Trainer:
             dist.all_reduce(sums)
         return float(sums[0] / sums[1]) or 1.0
 
+    @torch.no_grad()
     def reference_log_probabilities(self, sequences: list[TrainingSequence]) -> list[np.ndarray]:
         """[completion tokens] of each sequence under the reference policy. A collective: all ranks call it."""
         if self.reference is None:
             raise ValueError("objective.kl_coefficient is 0, so there is no reference policy")
-        batches = cut(sequences, self.config.learner.token_budget)
+        plans = planned(sequences, self.config.learner.token_budget)
         starts = np.cumsum([0, *(len(s.completion) for s in sequences)])
         flat = torch.zeros(int(starts[-1]), dtype=torch.float32)
-        if batches:
-            mine, weights = self.share(batches)
-            for b, weight, logp in zip(mine, weights, self._log_probabilities(self.reference, mine), strict=True):
-                for i, where in b.origin if weight else ():
-                    flat[starts[i] : starts[i + 1]] = logp[where].cpu()
+        mine, weights = self.share(plans)
+        for b, weight in zip(self.filled(sequences, mine), weights, strict=True):
+            logp = self.forward(self.reference, b)[0]
+            for i, where in b.origin if weight else ():
+                flat[starts[i] : starts[i + 1]] = logp[where].cpu()
         if self.world > 1:
             on_device = flat.to(self.device)
             dist.all_reduce(on_device)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from chorus.learner.training.batch import TrainingSequence, cut
+from chorus.learner.training import batch
+from chorus.learner.training.batch import MicroBatch, TrainingSequence, cut, one_ahead, planned
 from chorus.learner.training.policy import Policy
 
 RNG = np.random.default_rng(0)
@@ -111,3 +115,32 @@ def test_without_being_asked_the_entropy_has_no_gradient() -> None:
     logp, entropy = model(micro.input_ids, micro.index, micro.target)
     assert logp.requires_grad
     assert not entropy.requires_grad
+
+
+def test_micro_batches_come_in_turn_and_the_next_one_is_filled_while_one_is_at_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    some, begun = sequences(40), [threading.Event() for _ in range(40)]
+    plans, meant = planned(some, 64), cut(some, 64)
+    assert len(plans) > 3
+    real = batch.filled
+
+    def filled(sequences: Sequence[TrainingSequence], members: list[int]) -> MicroBatch:
+        begun[plans.index(members)].set()
+        return real(sequences, members)
+
+    monkeypatch.setattr(batch, "filled", filled)
+    for k, found in enumerate(one_ahead(some, plans, torch.device("cpu"))):
+        assert torch.equal(found.input_ids, meant[k].input_ids)
+        assert found.origin == meant[k].origin
+        if k + 1 < len(plans):
+            assert begun[k + 1].wait(5.0)
+        assert not any(event.is_set() for event in begun[k + 2 :]), "never more than one ahead: they are large"
+    assert all(event.is_set() for event in begun[: len(plans)])
+    assert list(one_ahead(some, [], torch.device("cpu"))) == []
+
+
+def test_what_filling_raises_is_raised_where_the_micro_batch_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "filled", lambda sequences, members: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(one_ahead(sequences(3), [[0]], torch.device("cpu")))

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from chorus.learner.objectives.objective import TOKEN_STATS
-from chorus.learner.training.batch import TrainingSequence, cut
+from chorus.learner.training.batch import TrainingSequence, cut, planned
 from chorus.learner.training.distributed import DistributedTrainer
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.config.settings import StepSettings
@@ -280,7 +280,7 @@ def test_a_rank_without_work_of_its_own_changes_nothing(model: str) -> None:
     """A lone micro-batch: the second of two ranks repeats it with weight 0 (checked here by its absence)."""
     crew = DistributedTrainer(config_for(model, 4096), torch.device("cpu"), None)
     crew.trainer.world, crew.trainer.rank = 2, 1
-    mine, weights = crew.trainer.share(cut(minibatches()[0], 4096))
+    mine, weights = crew.trainer.share(planned(minibatches()[0], 4096))
     assert (len(mine), weights) == (1, [0.0])
 
 
