@@ -98,7 +98,7 @@ def one_ahead(
     with ThreadPoolExecutor(1, "micro-batches") as thread:
         coming: Future[MicroBatch] | None = None
         for members in (*plans, None):
-            ready, coming = coming, members and thread.submit(filled, sequences, members)
+            ready, coming = coming, thread.submit(filled, sequences, members) if members else None
             if ready is not None:
                 yield ready.result().to(device)
 
