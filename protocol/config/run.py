@@ -79,9 +79,7 @@ class LearnerSection(UpdateKeys):
     gradient_checkpointing: bool = Field(
         default=False, description="keep each layer's input only and compute it again in backward"
     )
-    compile: bool = Field(
-        default=False, description="layers as torch.compile makes them: faster on a GPU, a later start"
-    )
+    compile: bool = Field(default=False, description="layers as torch.compile makes them; a later start")
     checkpoint_every: int = Field(default=20, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1)
     keep_exports: Literal["newest", "all"] = Field(

@@ -178,44 +178,42 @@ def test_where_one_generator_is_there_none_is_held(
     assert client.get(Keys("run").hold) is None
 
 
-def test_who_was_held_and_goes_is_replaced_by_one_without_newer_weights_and_else_the_old_ones_come_again(
+def left_without_the_held_one(
     broadcaster: Broadcaster, client: redis.Redis, replica: Callable[..., Replica]
-) -> None:
-    replicas = {name: replica(name=name) for name in "ab"}
+) -> Replica:
+    """Of two the one that was held on version 1 has gone; the other, returned, has version 2."""
+    held, free = replica(name="a"), replica(name="b")
     waiting(broadcaster, 2)
     broadcaster.publish(snapshot(1))
     assert broadcaster.wait_synced(2, 20.0) == 2
     assert broadcaster.hold(1) == 1
     broadcaster.publish(snapshot(2))
     assert broadcaster.wait_synced(1, 20.0) == 1
-    replicas["a"].ending.set()
-    replicas["a"].join(5)
+    held.ending.set()
+    held.join(5)
     client.hdel(Keys("run").members, "a")
     until(lambda: broadcaster.holding() == 0, 5.0)
+    return free
+
+
+def test_who_was_held_and_goes_is_replaced_by_one_without_newer_weights_and_else_the_old_ones_come_again(
+    broadcaster: Broadcaster, client: redis.Redis, replica: Callable[..., Replica]
+) -> None:
+    free = left_without_the_held_one(broadcaster, client, replica)
     broadcaster.hold_again(fence=2)
-    until(lambda: all_have([replicas["b"]], snapshot(1)), 20.0)
-    assert replicas["b"].offers[-1].version == "2.1"
+    until(lambda: all_have([free], snapshot(1)), 20.0)
+    assert free.offers[-1].version == "2.1"
     late = replica(name="c")
     broadcaster.release()
     broadcaster.publish(filled(3, [("a", 700), ("b", 15), ("c", 900)], 4096, fence=2))
     assert broadcaster.wait_synced(2, 20.0) == 2
-    assert all_have([replicas["b"], late], snapshot(3))
+    assert all_have([free, late], snapshot(3))
 
 
 def test_who_comes_while_the_held_one_is_gone_gets_the_version_that_is_kept(
     broadcaster: Broadcaster, client: redis.Redis, replica: Callable[..., Replica]
 ) -> None:
-    replicas = {name: replica(name=name) for name in "ab"}
-    waiting(broadcaster, 2)
-    broadcaster.publish(snapshot(1))
-    assert broadcaster.wait_synced(2, 20.0) == 2
-    assert broadcaster.hold(1) == 1
-    broadcaster.publish(snapshot(2))
-    assert broadcaster.wait_synced(1, 20.0) == 1
-    replicas["a"].ending.set()
-    replicas["a"].join(5)
-    client.hdel(Keys("run").members, "a")
-    until(lambda: broadcaster.holding() == 0, 5.0)
+    left_without_the_held_one(broadcaster, client, replica)
     late = replica(name="c")
     until(lambda: broadcaster.holding() == 1, 5.0)
     until(lambda: all_have([late], snapshot(1)), 20.0)
