@@ -21,13 +21,14 @@ import redis
 import redis.asyncio
 
 from chorus.generator.engine import Engine, EngineError, EngineGone
+from chorus.generator.hold import StandingHold
 from chorus.generator.reward_client import Grader, GradeRefused
 from chorus.generator.rollout import Decoder, produce, versions_of
 from chorus.generator.weight_sync import WeightSync
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import GeneratorLedger, Keys, Lease, LedgerLostError, entries_of, lost
 from chorus.protocol.ledger.keys import Entries, Queue
-from chorus.protocol.messages import Hold, Member, MessageError, SyncOffer, Task, Version
+from chorus.protocol.messages import Member, MessageError, SyncOffer, Task
 from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.metrics.waits import watch_event_loop
 from chorus.protocol.runtime.exits import likeness
@@ -79,7 +80,7 @@ class Agent:
         self._busy_seconds = 0.0
         self._tokens = 0
         self._at_work = 1
-        self._hold: Hold | None = None
+        self._hold = StandingHold(client, self._keys.hold, generator_id)
 
     def drain(self) -> None:
         """Stop leasing; finish or give back what is held; then `run` returns."""
@@ -209,7 +210,7 @@ class Agent:
             useful = max(0, self.sync.offered_step - self.config.staleness.max)
             if not await self.sync.wait_for_step(useful, _LOOK_AGAIN_S):
                 continue
-            if self._hold is not None and (self.id in self._hold.generators) != (queue == "eval"):
+            if not self._hold.lets_lease(queue):
                 await asyncio.sleep(_LOOK_AGAIN_S)
                 continue
             room = self._share(queue) - sum(held == queue for held, _ in self._work)
@@ -304,20 +305,12 @@ class Agent:
 
     async def _not_by_these_weights(self, ledger: GeneratorLedger, lease: Lease, task: Task) -> None:
         """A question to others, who are held on its version; or, where nobody is, one of a learner that has ended."""
-        await self._look_at_the_hold()
-        if self._hold is None or Version.parse(self._hold.version).step != task.min_version:
+        await self._hold.look()
+        if self._hold.step != task.min_version:
             await self._bury(ledger, lease, "abandoned", f"nobody is held on step {task.min_version}")
             return
         await asyncio.sleep(_LOOK_AGAIN_S)  # or it would come straight back
         await ledger.release([lease.id])
-
-    async def _look_at_the_hold(self) -> None:
-        data: Any = await self.client.get(self._keys.hold)
-        try:
-            self._hold = Hold.decode(data) if data else None
-        except MessageError as error:
-            log.warning("who is held on which version can't be read, and is ignored: %s", error)
-            self._hold = None
 
     async def _failed(self, ledger: GeneratorLedger, lease: Lease, why: str, its_fault: bool) -> None:
         log.warning("task %s, attempt %d: %s", lease.id, lease.attempt, why)
@@ -387,7 +380,7 @@ class Agent:
             )
             await self.client.hset(self._keys.members, self.id, member.encode())  # type: ignore[misc]
             self._at_work = await self._count_at_work(clock)
-            await self._look_at_the_hold()
+            await self._hold.look()
             waits = self.metrics.waits.report(self.id, clock)
             await self.client.hset(self._keys.waits, self.id, waits.encode())  # type: ignore[misc]
             fenced, before = bool(await self.client.exists(self._keys.fence)), fenced

@@ -17,7 +17,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,33 +25,16 @@ import torch
 
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.weight_sync.fan_out import Link, Planner, Way
-from chorus.learner.weight_sync.former import Former, Parts, parts_for
+from chorus.learner.weight_sync.former import Former, parts_for
 from chorus.learner.weight_sync.holding import Holding
+from chorus.learner.weight_sync.sender import Sender
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LedgerLostError, entries_of, lost
-from chorus.protocol.messages import (
-    GONE_AFTER_S,
-    Member,
-    MessageError,
-    SyncOffer,
-    SyncReport,
-    Tensor,
-)
+from chorus.protocol.messages import GONE_AFTER_S, Member, MessageError, SyncReport
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.runtime.adapters import fault
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import server_time
-from chorus.protocol.weights import (
-    MeetingStore,
-    announce_group,
-    broadcast,
-    close_group,
-    host_store,
-    join_store,
-    open_group,
-    pieces,
-    retract_group,
-)
 
 log = logging.getLogger("chorus.learner")
 _WATCH_S = 0.2
@@ -85,23 +67,16 @@ class Broadcaster:
     ) -> None:
         self.config = config
         self.keys = Keys(run_id)
-        self.backend = backend
-        self.device = device
         self.links: dict[str, Link] = {}
         self._client = client
         self._metrics = metrics
         self._deadline_s = config.learner.sync_deadline_s
-        where = config.learner
-        self._store = (
-            host_store(where.host, where.store_port, self._deadline_s)
-            if backend == "nccl"
-            else MeetingStore(client, run_id, where.host, self._deadline_s)
-        )
+        self._sender = Sender(config, client, run_id, backend, device, metrics)
         self._shared = _Shared()
         self._changed = threading.Condition()
         self._planner = Planner()
         self._told = 0.0
-        self._holding = Holding(client, self.keys.hold)
+        self._holding = Holding(client, self.keys.hold, self._changed)
         last = client.xrevrange(self.keys.reports, count=1)
         self._last_report = last[0][0] if last else b"0"
         log.info("weights go to generators over %s", backend)
@@ -151,13 +126,15 @@ class Broadcaster:
         with self._changed:
             number = self._holding.begin(self.links.values(), self._shared.newest, most)
             self._changed.notify_all()
-            return number
+        self._holding.tell()
+        return number
 
     def hold_again(self, fence: int) -> None:
         """Where `holding` is 0: who has newer weights takes the kept ones under a newer fence."""
         with self._changed:
             self._holding.renew(self.links.values(), fence)
             self._changed.notify_all()
+        self._holding.tell()
 
     def holding(self) -> int:
         """How many are held, and have the kept version or can get it."""
@@ -169,6 +146,7 @@ class Broadcaster:
         with self._changed:
             self._holding.end(self.links.values())
             self._changed.notify_all()
+        self._holding.tell()
 
     def members(self) -> list[Member]:
         """The newest heartbeat of every generator that is there."""
@@ -238,6 +216,7 @@ class Broadcaster:
             if newest and all(link.gone or link.synced == newest.version for link in self.links.values()):
                 self._shared.former = None
             self._changed.notify_all()
+        self._holding.tell()
 
     def _start(self, member: Member) -> None:
         link = Link(member)
@@ -275,9 +254,9 @@ class Broadcaster:
             finally:
                 way.over.set()  # who comes after it in a chain waits for this
             if not way.ok:
-                self._close(link)
+                self._sender.close(link)
                 time.sleep(_FAILED_PAUSE_S)
-        self._close(link)
+        self._sender.close(link)
 
     def _carry(self, link: Link, way: Way) -> None:
         """One version to one replica, and what becomes of it."""
@@ -352,63 +331,19 @@ class Broadcaster:
 
     def _send(self, link: Link, way: Way) -> SyncReport:
         """Offer, meet, send, hear how it went. Raises RuntimeError or TimeoutError on any failure."""
-        snapshot = way.snapshot
         parts = parts_for(self._shared.former, link, way)
-        if link.group_name != way.group:
-            self._close(link)
-            link.engine, link.source, link.group_name = way.engine, way.source, way.group
-            announce_group(self._store, link.group_name)
-        offer = self._offer(link, way, parts)
+        offer = self._sender.offer(link, way, parts)
         with self._changed:
             link.offered, link.answer = (offer.group, offer.version), None
         self._client.xadd(self.keys.offers(link.member.generator_id), {"d": offer.encode()}, maxlen=4)
         if way.before is None:
-            self._transmit(self._meet(link, offer), way, parts)
+            self._sender.send(link, way, offer.world_size, parts)
         else:
             way.before.over.wait()  # its own deadlines end this
         report = self._await_report(link)
-        if report.ok and snapshot.adapter and (why := fault(snapshot.adapter, report.adapters)):
+        if report.ok and way.snapshot.adapter and (why := fault(way.snapshot.adapter, report.adapters)):
             return report.model_copy(update={"ok": False, "detail": why})
         return report
-
-    def _meet(self, link: Link, offer: SyncOffer) -> torch.distributed.ProcessGroup:
-        group = link.group
-        if group is None:
-            store = self._store
-            if not isinstance(store, MeetingStore):  # of a TCPStore each group has a connection of its own
-                store = join_store(store.host, store.port, self._deadline_s)
-            group = open_group(self.backend, store, link.group_name, 0, offer.world_size, self._deadline_s)
-            link.group = group
-        return group
-
-    def _offer(self, link: Link, way: Way, parts: Parts | None) -> SyncOffer:
-        snapshot = way.snapshot
-        tensors: list[Tensor] = [slot.tensor for slot in snapshot.plan.slots]
-        return SyncOffer(
-            version=str(snapshot.version),
-            group=link.group_name,
-            backend=self.backend,  # type: ignore[arg-type]
-            store_host=self.config.learner.host,
-            store_port=self._store.port,
-            world_size=1 + link.member.world_size,
-            timeout_s=self._deadline_s,
-            bucket_bytes=self.config.learner.bucket_bytes,
-            piece_bytes=way.piece_bytes,
-            onward=way.onward,
-            delta=parts and parts.delta,
-            tensors=tensors,
-            temperature=self.config.sampling.temperature,
-            tolerance=self.config.logprob_tolerance(snapshot.rounding),
-            checks=snapshot.checks,
-            adapter=snapshot.adapter,
-        )
-
-    def _transmit(self, group: torch.distributed.ProcessGroup, way: Way, parts: Parts | None) -> None:
-        whole = pieces(way.snapshot.buckets, way.piece_bytes)
-        for piece in (part for part in parts.tensors if part.numel()) if parts else whole:
-            staged = piece.to(self.device, non_blocking=True) if self.backend == "nccl" else piece
-            broadcast(group, staged, self._deadline_s)
-            self._metrics.sent_bytes.inc(piece.numel())
 
     def _await_report(self, link: Link) -> SyncReport:
         with self._changed:
@@ -417,11 +352,3 @@ class Broadcaster:
             if link.answer is None:
                 raise TimeoutError(f"no report within learner.sync_deadline_s = {self._deadline_s:g} s")
             return link.answer
-
-    def _close(self, link: Link) -> None:
-        if link.group_name:
-            with suppress(redis.RedisError):  # who still comes for it then waits out its deadline
-                retract_group(self._store, link.group_name)
-        close_group(link.group)
-        link.group = None
-        link.group_name = ""

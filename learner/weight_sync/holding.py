@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -13,13 +14,17 @@ from chorus.protocol.messages import Hold, Version
 
 
 class Holding:
-    """`kept`: the snapshot for those who are held. All calls under the broadcaster's lock."""
+    """`kept`: the snapshot for those who are held. All calls but `tell` under `lock`, the broadcaster's."""
 
-    def __init__(self, client: redis.Redis, key: str) -> None:
+    def __init__(self, client: redis.Redis, key: str, lock: threading.Condition) -> None:
         self.kept: Snapshot | None = None
         self._most = 0
+        self._word: bytes | None = None  # for the fleet; None: nobody is held
+        self._told: bytes | None = None
         self._client = client
         self._key = key
+        self._lock = lock
+        self._telling = threading.Lock()
         client.delete(key)  # a learner's that ended
 
     def begin(self, links: Collection[Link], newest: Snapshot | None, most: int) -> int:
@@ -44,13 +49,23 @@ class Holding:
 
     def choose(self, links: Collection[Link]) -> None:
         """Whoever is gone is replaced, as long as another one has no newer weights."""
-        kept, before = self.kept, [link for link in links if link.held]
+        kept = self.kept
         fit = [link for link in links if kept and not link.gone and not link.is_beyond(kept.version)]
         chosen = sorted(fit, key=lambda link: (not link.held, link.member.generator_id))[: self._most]
         for link in links:
             link.held = link in chosen
-        if kept is None:
-            self._client.delete(self._key)
-        elif before != chosen or not chosen:
-            names = [link.member.generator_id for link in chosen]
-            self._client.set(self._key, Hold(version=str(kept.version), generators=names).encode())
+        names = [link.member.generator_id for link in chosen]
+        self._word = Hold(version=str(kept.version), generators=names).encode() if kept else None
+
+    def tell(self) -> None:
+        """Write to Redis who is held by now; without the lock, so that a slow Redis holds no sync up."""
+        with self._telling:
+            with self._lock:
+                word = self._word
+            if word == self._told:
+                return
+            if word is None:
+                self._client.delete(self._key)
+            else:
+                self._client.set(self._key, word)
+            self._told = word

@@ -124,17 +124,17 @@ class ObjectiveConfig(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        for refused, reason in self._refusals():
+        if self.loss not in LOSSES:
+            raise ValueError(f"objective: loss {self.loss!r} is unknown; known: {', '.join(LOSSES)}")
+        for refused, reason in [*self._of_the_loss(), *self._of_the_weights(), *self._of_the_rest()]:
             if refused:
                 raise ValueError(f"objective: {reason}")
         return self
 
-    def _refusals(self) -> list[tuple[bool, str]]:
-        if self.loss not in LOSSES:
-            return [(True, f"loss {self.loss!r} is unknown; known: {', '.join(LOSSES)}")]
+    def _of_the_loss(self) -> list[tuple[bool, str]]:
+        """Whether it is refused, and why: what its ratio and its bounds don't go with."""
         kind = LOSSES[self.loss]
         corrected = self.weight != "none" or self.reject != "none"
-        low, high = self.accuracy_bounds
         return [
             (
                 kind.per_sequence and self.aggregation != "seq-mean-token-mean",
@@ -153,6 +153,25 @@ class ObjectiveConfig(BaseModel):
                 "objective.weight = geometric",
             ),
             (
+                self.dual_clip is not None and self.loss != "ppo",
+                f"dual_clip bounds the ppo loss; {self.loss} has none: set objective.dual_clip = none",
+            ),
+            (
+                self.loss in ("ppo", "gspo") and self.clip_low is not None and self.clip_low >= 1,
+                f"clip_low is {self.clip_low}: the ratio's lower bound 1 - clip_low would not be positive; none means "
+                "no bound",
+            ),
+            (
+                self.loss == "cispo_absolute" and self.clip_high is not None and self.clip_high <= 1,
+                f"loss cispo_absolute caps the ratio itself, at clip_high = {self.clip_high}, so fresh tokens too: "
+                "set objective.clip_high above 1 (TRL recommends 5.0), or take loss cispo",
+            ),
+        ]
+
+    def _of_the_weights(self) -> list[tuple[bool, str]]:
+        """As above, of importance weights and of what is rejected by them."""
+        return [
+            (
                 self.weight_mode == "mask" and self.weight != "none" and self.weight_cap is None,
                 "weight_mode = mask leaves out what is above the cap: set objective.weight_cap",
             ),
@@ -160,15 +179,6 @@ class ObjectiveConfig(BaseModel):
                 self.weight_low is not None and self.weight_mode != "mask",
                 "weight_low leaves out what is below it, and weight_mode = truncate leaves out nothing: set "
                 "objective.weight_mode = mask",
-            ),
-            (
-                self.kl_target is not None and self.kl_coefficient == 0,
-                "kl_target moves a coefficient in proportion to itself, which 0 does not leave: set a "
-                "objective.kl_coefficient to begin with",
-            ),
-            (
-                self.entropy_target is not None and self.entropy_coefficient < 0,
-                "entropy_target keeps the coefficient at 0 or above: begin with such an objective.entropy_coefficient",
             ),
             (
                 self.weight_normalise and self.weight == "none",
@@ -183,19 +193,20 @@ class ObjectiveConfig(BaseModel):
                 self.reject != "none" and self.reject_low is None and self.reject_high is None,
                 f"reject = {self.reject} without bounds rejects nothing: set objective.reject_low or reject_high",
             ),
+        ]
+
+    def _of_the_rest(self) -> list[tuple[bool, str]]:
+        """As above, of targets and of what is averaged or left out."""
+        low, high = self.accuracy_bounds
+        return [
             (
-                self.dual_clip is not None and self.loss != "ppo",
-                f"dual_clip bounds the ppo loss; {self.loss} has none: set objective.dual_clip = none",
+                self.kl_target is not None and self.kl_coefficient == 0,
+                "kl_target moves a coefficient in proportion to itself, which 0 does not leave: set a "
+                "objective.kl_coefficient to begin with",
             ),
             (
-                self.loss in ("ppo", "gspo") and self.clip_low is not None and self.clip_low >= 1,
-                f"clip_low is {self.clip_low}: the ratio's lower bound 1 - clip_low would not be positive; none means "
-                "no bound",
-            ),
-            (
-                self.loss == "cispo_absolute" and self.clip_high is not None and self.clip_high <= 1,
-                f"loss cispo_absolute caps the ratio itself, at clip_high = {self.clip_high}, so fresh tokens too: "
-                "set objective.clip_high above 1 (TRL recommends 5.0), or take loss cispo",
+                self.entropy_target is not None and self.entropy_coefficient < 0,
+                "entropy_target keeps the coefficient at 0 or above: begin with such an objective.entropy_coefficient",
             ),
             (
                 self.token_mean_scope == "micro" and self.aggregation != "token-mean",

@@ -17,9 +17,9 @@ from chorus.protocol.config.lora import LoraSection
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.reference import ReferenceSection
-from chorus.protocol.config.settings import refusal
 from chorus.protocol.config.supervised import FinetuneSection, ReliftSection, Supervision
 from chorus.protocol.config.templates import TemplatesSection
+from chorus.protocol.config.together import refusals
 from chorus.protocol.config.update import UpdateKeys
 from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
 from chorus.protocol.rewards import OverlongSpec, RewardSpec
@@ -322,76 +322,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _can_be_right(self) -> Self:
-        s, t = self.sampling, self.staleness
-        if s.top_p < 1.0:
-            raise ValueError(
-                f"sampling.top_p is {s.top_p}; training needs 1.0, because the behaviour log-probabilities "
-                "would not be those of the distribution that was sampled"
-            )
-        if s.group_size < 2:
-            raise ValueError(
-                f"sampling.group_size is {s.group_size}; a group needs at least 2 samples, because its "
-                "advantages are differences within the group"
-            )
-        if t.max < t.target:
-            raise ValueError(
-                f"staleness.max ({t.max}) is below staleness.target ({t.target}); every group on time "
-                "would be dropped: set staleness.max >= staleness.target"
-            )
-        if self.learner.groups_per_step % self.learner.updates_per_step:
-            raise ValueError(
-                f"learner.groups_per_step ({self.learner.groups_per_step}) is no multiple of "
-                f"learner.updates_per_step ({self.learner.updates_per_step}); change one of them"
-            )
-        if fault := self.learner.fault(self.run.steps, self.model.dtype):
-            raise ValueError(fault)
-        if self.problems.max_prompt_tokens + s.max_tokens > self.model.context:
-            raise ValueError(
-                f"problems.max_prompt_tokens ({self.problems.max_prompt_tokens}) + sampling.max_tokens "
-                f"({s.max_tokens}) exceed model.context ({self.model.context}): lower one or raise it"
-            )
-        if self.objective.loss == "policy_gradient" and self.objective.weight == "none" and t.max > 0:
-            raise ValueError(
-                f"objective.loss policy_gradient has no ratio, so nothing corrects for groups that are up to {t.max} "
-                "steps old: set staleness.target and staleness.max to 0, or objective.proximal = recompute and "
-                "objective.weight = token"
-            )
-        if self.learner.delta and self.model.lora:
-            raise ValueError(
-                "learner.delta sends what differs between whole weights, and with model.lora adapters travel, small "
-                "and new all over: leave out one"
-            )
-        if self.reference.resets and self.model.lora:
-            raise ValueError(
-                "reference resets, and with model.lora the reference is the model without its adapters: leave out one"
-            )
-        if self.reference.resets and not self.objective.needs_reference:
-            raise ValueError(
-                "reference: it has a trigger, and there is no reference policy: set objective.kl_coefficient above 0"
-            )
-        if self.reference.validates and not self.evaluation.every:
-            raise ValueError("reference: stall and degrade look at validations, and none is made: set evaluation.every")
-        room = self.model.context - self.problems.max_prompt_tokens
-        if fault := self.relift.fault(self.objective.dynamic_sampling, t.target, t.max, room):
-            raise ValueError(fault)
-        if self.relift.enabled and self.finetune.data:
-            raise ValueError("finetune.data takes the place of rollouts, which relift learns of: leave out one of them")
-        if self.evaluation.problems and not self.problems.heldout:
-            raise ValueError("evaluation.problems is set, but problems.heldout names no source: give one")
-        if self.evaluation.every and not (self.problems.validation or self.problems.heldout):
-            raise ValueError(
-                "evaluation.every is set, but there is nothing to validate on: name sources in problems.validation, "
-                "or in problems.heldout"
-            )
-        if self.evaluation.decides_after > self.evaluation.every:
-            raise ValueError(
-                f"evaluation.decides_after ({self.evaluation.decides_after}) is more than evaluation.every "
-                f"({self.evaluation.every}): the next validation would be asked before; lower it"
-            )
-        for stage in self.curriculum.stages:
-            punishes_length = self.reward_spec.overlong is not None
-            if text := refusal(stage, self.objective, s.max_tokens, bool(self.evaluation.every), punishes_length):
-                raise ValueError(f"curriculum.stages: {stage.name} {text}")
+        for why in refusals(self):
+            raise ValueError(why)
         return self
 
     @property

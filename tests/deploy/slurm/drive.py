@@ -3,7 +3,7 @@
     Slurm ─▶ submit ─▶ 3 steps ─▶ 2 generators ─▶ 4 ─▶ 1 ─▶ one preempted, back ─▶ the learner's node killed
     ─▶ the head queued again, and the learner ─▶ the run finished, audited ─▶ Slurm gone
 
-The learner trains the demo's starter; engines are scripted unless --real 1 makes the first generator a real vLLM.
+The learner trains the demo's starter; engines are scripted, but with --real 1 the first generator's is a real vLLM.
 --short: submit, three steps and the end, of a model as it was drawn. Where no Slurm can be started it prints
 `slurm-test: SKIPPED` and why, and ends with 0.
 """
@@ -44,10 +44,14 @@ SETTINGS = (
     *("generator.lease_s=3.0", "learner.keep_checkpoints=2", "reward.workers=1", "alarms.flat_steps=0"),
     *("learner.grace_s=20", f"run.steps={STEPS}", "trackers.tensorboard=false", "doctor.steps=0"),
 )
-# What the nodes call instead of `chorus`: a generator without vLLM, all else as it is.
+# What the nodes call instead of `chorus`: of the first array `real` generators have a vLLM; all else is as it is.
 WRAPPER = """\
 #!/bin/bash
-if [ "$1" = generator ] && [ "$SLURM_ARRAY_TASK_ID" -ge {real} ]; then
+if [ "$1" = generator ]; then
+  echo "$SLURM_ARRAY_JOB_ID" > "$0.$$" && ln "$0.$$" "$0.first" 2> /dev/null
+  [ "$(cat "$0.first")" = "$SLURM_ARRAY_JOB_ID" ] && real={real} || real=0
+fi
+if [ "$1" = generator ] && [ "$SLURM_ARRAY_TASK_ID" -ge "$real" ]; then
   CHORUS_TEST_DELAY_S=0.3 PYTHONPATH={root}/tests/support exec {python} {root}/tests/support/receiving.py "$@"
 fi
 exec {python} -P -m chorus.cli.main "$@"
@@ -123,7 +127,7 @@ def _now(ready: Callable[[], Any]) -> Any:
 
 
 def main() -> int:
-    parser = arguments(__doc__, "so many generators of each array are real ones")
+    parser = arguments(__doc__, "so many generators of the first array are real ones")
     parser.add_argument("--learner-nodes", type=int, default=2)
     parser.add_argument("--short", action="store_true", help="without what scales, preempts and kills")
     asked = parser.parse_args()

@@ -158,7 +158,7 @@ async def test_who_is_held_answers_questions_alone_and_the_others_train(fleet: F
     asked = LearnerLedger(fleet.client, "run", "eval", fence=fleet.learner.fence)
     hold(fleet, "1.3", "a")
     agents = [fleet.start(name, ScriptedEngine())[0] for name in "ab"]
-    await until(lambda: all(agent._hold for agent in agents))
+    await until(lambda: all(agent._hold.step == 3 for agent in agents))
     fleet.learner.admit(0, [task(0)], capacity=9)
     asked.admit(0, [task(0, 3, exact=True)], 9)
     fleet.sync("a", "1.3")

@@ -31,7 +31,7 @@ def broadcaster(opened: Callable[..., Broadcaster]) -> Broadcaster:
 
 def test_over_gloo_a_learner_listens_nowhere(broadcaster: Broadcaster) -> None:
     """A store of torch's own tells its keys to whoever asks; the run's Redis asks for a password."""
-    assert (type(broadcaster._store).__name__, broadcaster._store.port) == ("MeetingStore", 0)
+    assert (type(broadcaster._sender._store).__name__, broadcaster._sender._store.port) == ("MeetingStore", 0)
 
 
 def test_a_wipe_ends_the_wait_for_the_first_generator(broadcaster: Broadcaster, client: redis.Redis) -> None:
@@ -166,6 +166,33 @@ def test_who_is_held_stays_on_its_version_until_it_is_released(
     assert client.get(Keys("run").hold) is None
     assert broadcaster.wait_synced(2, 20.0) == 2
     assert all_have([held, free], snapshot(3))
+
+
+def test_a_redis_that_is_slow_to_hear_who_is_held_keeps_nobody_from_publishing(
+    broadcaster: Broadcaster, client: redis.Redis, replica: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        replica(name=name)
+    waiting(broadcaster, 2)
+    broadcaster.publish(snapshot(1))
+    assert broadcaster.wait_synced(2, 20.0) == 2
+    asked, answers = threading.Event(), threading.Event()
+
+    class Slow:
+        def set(self, key: str, word: bytes) -> None:
+            asked.set()
+            assert answers.wait(20.0)
+            client.set(key, word)
+
+    monkeypatch.setattr(broadcaster._holding, "_client", Slow())
+    holder = threading.Thread(target=broadcaster.hold, args=(1,))
+    holder.start()
+    assert asked.wait(5.0)
+    broadcaster.publish(snapshot(2))
+    answers.set()
+    holder.join(5.0)
+    told: Any = client.get(Keys("run").hold)
+    assert Hold.decode(told) == Hold(version="1.1", generators=["a"])
 
 
 def test_where_one_generator_is_there_none_is_held(
