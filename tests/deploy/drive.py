@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 class DriveError(AssertionError):
@@ -65,6 +66,21 @@ class Drive:
                 clean()
         print(f"{self._name}: {time.monotonic() - self._began:6.1f} s  in all")
         return status
+
+
+def awaited(
+    what: str, ready: Callable[[], Any], deadline_s: float, seen: Callable[[], str], every_s: float = 1.0
+) -> Any:
+    """The first true value of `ready`, whose errors mean not yet. Raises DriveError with what is seen at the end."""
+    end, problem = time.monotonic() + deadline_s, ""
+    while time.monotonic() < end:
+        try:
+            if value := ready():
+                return value
+        except (DriveError, OSError, ValueError, LookupError) as error:
+            problem = f" ({error})"
+        time.sleep(every_s)
+    raise DriveError(f"not within {deadline_s:.0f} s: {what}{problem}\n{seen()}")
 
 
 def _leave(*_: object) -> None:

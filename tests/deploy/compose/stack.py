@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from compose_tools import HERE, ROOT, clean_environment, compose_command
-from drive import DriveError
+from drive import DriveError, awaited
 from engine import Engine, client
 
 RUN = "demo"
@@ -64,17 +64,12 @@ class Stack:
 
     def wait(self, what: str, ready: Callable[[], Any], deadline_s: float, every_s: float = 1.0) -> Any:
         """The first true value of `ready`. Raises DriveError, with the logs' last lines, when none comes in time."""
-        end = min(time.monotonic() + self._patience * deadline_s, self._deadline)
-        problem = ""
-        while time.monotonic() < end:
-            try:
-                if value := ready():
-                    return value
-            except (DriveError, OSError, ValueError, KeyError) as error:
-                problem = f" ({error})"
-            time.sleep(every_s)
+        left_s = self._deadline - time.monotonic()
+        return awaited(what, ready, min(self._patience * deadline_s, left_s), self._seen, every_s)
+
+    def _seen(self) -> str:
         logs = self.compose("logs", "--no-color", "--tail", "15", may_fail=True)
-        raise DriveError(f"not in time: {what}{problem}\n{self.compose('ps', '--all', may_fail=True)}\n{logs}")
+        return f"{self.compose('ps', '--all', may_fail=True)}\n{logs}"
 
     # -- containers ---------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import yaml
 from bases import base_environment
 from compose_tools import HERE as COMPOSE
 from compose_tools import ROOT, clean_environment
-from drive import Drive, DriveError, NothingHereError  # pyright: ignore[reportAttributeAccessIssue]
+from drive import Drive, DriveError, NothingHereError, awaited  # pyright: ignore[reportAttributeAccessIssue]
 from traces import Traces, call, install, processes
 from transform import NETWORK, Played
 
@@ -87,16 +87,8 @@ class Podman:
 
     def wait(self, what: str, ready: Callable[[], Any], deadline_s: float, every_s: float = 1.0) -> Any:
         """The first true value of `ready`. Raises DriveError, with the logs' last lines, when none comes in time."""
-        end = min(time.monotonic() + self._patience * deadline_s, self._deadline)
-        problem = ""
-        while time.monotonic() < end:
-            try:
-                if value := ready():
-                    return value
-            except (DriveError, ValueError, LookupError) as error:
-                problem = f" ({error})"
-            time.sleep(every_s)
-        raise DriveError(f"not in time: {what}{problem}\n{self.logs()}")
+        left_s = self._deadline - time.monotonic()
+        return awaited(what, ready, min(self._patience * deadline_s, left_s), self.logs, every_s)
 
     # -- from nothing to nothing ----------------------------------------------------------------------
 

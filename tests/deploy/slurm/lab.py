@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from drive import DriveError, NothingHereError
+from drive import DriveError, NothingHereError, awaited
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
@@ -179,15 +179,12 @@ class Lab:
 
     def wait(self, what: str, ready: Callable[[], Any], deadline_s: float) -> Any:
         """The first true value. Raises DriveError where none comes in time."""
-        end = time.monotonic() + deadline_s
-        while time.monotonic() < end:
-            if value := ready():
-                return value
-            time.sleep(0.3)
+        return awaited(what, ready, deadline_s, self._seen, every_s=0.3)
+
+    def _seen(self) -> str:
         logs = (self.folder / "log").glob("*")
         tail = "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-700:]}" for log in sorted(logs))
-        queue = self.call("squeue", "-r", may_fail=True)
-        raise DriveError(f"not in time ({deadline_s:g} s): {what}\n{queue}{self.nodes()}\n{tail}")
+        return f"{self.call('squeue', '-r', may_fail=True)}{self.nodes()}\n{tail}"
 
 
 def _install() -> None:
