@@ -187,7 +187,7 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
             if missed := spare.missed():
                 raise RuntimeError(f"nothing was made ready for {missed[0]}")
         except Exception as error:  # nothing was changed: the model is loaded in the pause, which tells what is wrong
-            log.info("weights are loaded while sampling stands still: %s", first_line(error))
+            log.warning("from now on weights are loaded while sampling stands still: %s", first_line(error))
             self._spare = None
 
     def put_in_place(self) -> None:
