@@ -42,6 +42,12 @@ _SENTENCE_END = re.compile(r"\n|[.;!?](?:[*_]{0,2}\s|[*_]{0,2}$)|,\s+(?!(?:or|an
 _WORD = r"(?:,\s*)?(?:and|or)\b\s*|[,;]\s*|\\text\{\s*(?:and|or)\s*\}\s*"
 _BETWEEN_FORMULAS = re.compile(rf"{CLOSER}(?:{_WORD})(?=\$|\\[(\[])")
 _OR = re.compile(r"\s*,?\s*or\s+")
+_ROUNDED_TO = re.compile(
+    rf"{CLOSER}[\s,;(]*(?:or|which is|that is|i\.e\.|=)?[\s,]*"
+    rf"(?:about|approximately|approx\.?|roughly|around|≈)\s*{OPENER}"
+)
+_MAX_GAP = 40  # characters between a value and its rounding
+_EXACT = re.compile(r"/|\\[dtc]?frac|\\sqrt|√|sqrt|\\pi|π|\\ln|\\log|\^|!")
 
 _NUMBER = r"(?:\d{1,3}(?:(?:,|\{,\}|,\\!|\\,)\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+(?!\w))?|\.\d+"
 _GROUP = r"\{(?:[^{}\n]|\{(?:[^{}\n]|\{[^{}\n]{0,60}\}){0,60}+\}){0,120}+\}"
@@ -212,7 +218,7 @@ def candidates(body: str) -> Iterator[list[Span]]:
     spans.sort(key=lambda span: span[1], reverse=True)
     names: list[list[Span]] = []
     for k, (start, end, whole, behind) in enumerate(spans[:MAX_CANDIDATES]):
-        if is_denied(body, whole, behind):
+        if is_denied(body, whole, behind) or (k + 1 < len(spans) and _is_rounding(body, spans[k + 1], whole)):
             continue
         group = [(start, end)]
         if k + 1 < len(spans) and _OR.fullmatch(body, spans[k + 1][3], whole):
@@ -222,6 +228,13 @@ def candidates(body: str) -> Iterator[list[Span]]:
         else:
             yield group
     yield from names
+
+
+def _is_rounding(body: str, before: tuple[int, int, int, int], start: int) -> bool:
+    """Whether what starts here only says about how much the exact value before it is: `1/6, or about 17%`."""
+    if start - before[3] > _MAX_GAP:
+        return False
+    return bool(_ROUNDED_TO.fullmatch(body, before[3], start) and _EXACT.search(body, *before[:2]))
 
 
 def is_sentence(text: str) -> bool:

@@ -116,9 +116,13 @@ def _plain(text: str) -> Set | None:
 
 
 def _inequality(text: str) -> tuple[Set, str] | None:
-    """A chain such as `1 < x \\le 2`: one side is the variable (or its absolute value), the others are numbers."""
+    """A chain such as `1 < x \\le 2`: one side is the variable (or its absolute value), the others are numbers. Of
+    `\\le 2` the variable has no name."""
     sides = [side.strip() for side in _RELATION.split(text)]
     signs = [_SIGNS[sign.group()] for sign in _RELATION.finditer(text)]
+    if len(sides) == 2 and not sides[0]:
+        end = _point(sides[1])
+        return None if end is None else (_half_line(signs[0], end), "")
     places = [k for k, side in enumerate(sides) if _VARIABLE.fullmatch(side)]
     if len(places) != 1 or len(sides) > 3:
         return None

@@ -145,8 +145,10 @@ _NAMED_SETS = {
     "empty set": "\\emptyset",
     "the empty set": "\\emptyset",
     "\\o": "\\emptyset",
-    "no solutions": "no solution",
-    "no real solutions": "no real solution",
+    **dict.fromkeys(("no solution", "no solutions", "there is no solution", "there are no solutions"), "\\emptyset"),
+    **dict.fromkeys(
+        ("no real solutions", "there is no real solution", "there are no real solutions"), "no real solution"
+    ),
     "dne": "does not exist",
     "positive infinity": "\\infty",
     "negative infinity": "-\\infty",
@@ -181,9 +183,7 @@ def normalise(text: str) -> str:
     for needle, pattern, replacement in _TYPOGRAPHY:
         if needle in text if needle else _NEEDS_FUNCTIONS.search(text):
             text = pattern.sub(replacement, text)
-    text = unwrap(text).rstrip(".,; ")
-    if text.endswith("\\") and not text.endswith("\\\\"):
-        text = text[:-1].strip()
+    text = unwrap(text).rstrip(".,; \\")  # a line's end as well
     text = _complete_commands(text)
     while (whole := re.fullmatch(r"\\text\s*\{([^{}]*)\}", text)) is not None:
         text = whole.group(1).rstrip(".").strip()

@@ -53,9 +53,18 @@ def algebra(equal: bool, how: str) -> Comparison:
     return Comparison(equal, "math-verify", f"math-verify finds {'them equal' if equal else 'no equality'}, {how}")
 
 
+_ABOUT = r"(?:exactly|approximately|approx\.?|about|roughly|around)"
+_LEADING = re.compile(
+    rf"\s*(?:(?:=|\\approx(?![a-z]))\s*|(?:\\text\s*\{{\s*{_ABOUT}\s*\}}|{_ABOUT}\s)\s*(?=[-+]?\s*[\d.\\$£€]))",
+    re.IGNORECASE,
+)
+_TRAILING = re.compile(rf"(?<=[\d}}])\s*(?:\\text\s*\{{\s*\(\s*{_ABOUT}\s*\)\s*\}}|\(\s*{_ABOUT}\s*\))$", re.IGNORECASE)
+
+
 def _bare(text: str) -> str:
-    """Without parentheses around all of it (and no list in them), and without a leading sign of equality."""
-    text = re.sub(r"^\s*(?:=|\\approx(?![a-z]))\s*", "", text)
+    """Without parentheses around all of it (and no list in them), a leading sign of equality, or a word that says no
+    more than such a sign."""
+    text = _TRAILING.sub("", _LEADING.sub("", text, count=1) if _LEADING.match(text) else text)
     if not text.startswith("("):
         return text
     closes: dict[int, int] = {}

@@ -41,6 +41,12 @@ SYNONYMS = [
     (r"%d!!+0", r"%d!!", r"(%d!)!+1"), ("%d;", "%d", "%d0"),
     (r"[\begin{smallmatrix} 1 & %d \\ 0 & 1 \end{smallmatrix}]", r"\begin{pmatrix} 1 & %d \\ 0 & 1 \end{pmatrix}",
      r"\begin{pmatrix} 1 & 0 \\ %d & 1 \end{pmatrix}"),
+    (r"\text{approximately } %d.5", "%d.5", "%d.6"), (r"\text{about %d cm}", r"%d \text{ cm}", r"%d0 \text{ cm}"),
+    ("roughly %d.25", "%d.25", "%d.35"), (r"%d.25 \text{ (approximately)}", "%d.25", "%d.35"),
+    (r"\text{exactly } %d", "%d", "-%d"), (r"\le %d", r"x \le %d", r"x < %d"), ("> %d", r"(%d,\infty)", r"[%d,\infty)"),
+    (r"≠ %d", r"x \ne %d", "%d"), (r"\text{no solution}", r"\emptyset", r"\{%d\}"),
+    (r"\text{There is no solution.}", r"\text{no solutions}", "%d"),
+    (r"\text{at least } %d", r"\text{at least } %d", "%d"),
 ]  # fmt: skip
 
 

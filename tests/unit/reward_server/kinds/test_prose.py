@@ -53,6 +53,27 @@ def test_a_sentence_states_its_value(value, ending):
     assert verdict(completion, latex(-number)) == "wrong"
 
 
+ROUNDINGS = [
+    ", or about %s",
+    " (approximately %s)",
+    ", which is roughly %s",
+    " ≈ %s",
+    ", i.e. about $%s$",
+    " or around %s",
+]
+
+
+@inputs(2 * FEW)
+@given(fractions, st.sampled_from(["The chance is $%s$", "So the chance is %s"]), st.sampled_from(ROUNDINGS))
+def test_a_sentence_that_rounds_its_value_states_the_exact_one(number, sentence, rounding):
+    completion = f"{sentence % latex(number)}{rounding % f'{float(number):.3f}'}."
+    assert verdict(completion, latex(number)) == "correct"
+    assert verdict(completion, latex(number + Fraction(1, number.denominator))) == "wrong"
+    count = abs(number.numerator) + 2100
+    assert verdict(f"In 2020, about {count} people came.", str(count)) == "correct"
+    assert verdict(f"The chance is $\\frac12$, so {count} people came.", str(count)) == "correct"
+
+
 @inputs(2 * FEW)
 @given(naturals.filter(lambda n: n not in (7000, 7001)), st.sampled_from(NOT_THE_VALUE))
 def test_a_sentence_that_denies_limits_or_takes_back_a_value_does_not_state_it(number, ending):
