@@ -28,6 +28,7 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationCo
 from math_verify import parse, verify
 from mpmath.libmp import NoConvergence
 from sympy import Add, Basic, Expr, Float, I, MatrixBase, PoleError, Rational, Symbol
+from sympy.matrices.expressions import MatrixExpr
 from sympy.polys.polyerrors import BasePolynomialError
 
 from chorus.reward_server.graders.math.exact import exact
@@ -83,11 +84,23 @@ def same_formula(answer: str, gold: str) -> bool:
     gold_read, answer_read = formula(gold, is_complex), formula(answer, is_complex)
     if gold_read is None or answer_read is None:
         return False
-    if not is_complex:
-        gold_read, answer_read = canonical(gold_read), canonical(answer_read)
-    if (decided := same_by_numbers(answer_read, gold_read, is_complex)) is not None:
-        return decided or _same_family(answer_read, gold_read, gold, is_complex) or _same_case(answer_read, gold_read)
-    return _verify(gold_read, answer_read)
+    try:
+        if not is_complex:
+            gold_read, answer_read = canonical(gold_read), canonical(answer_read)
+        decided = _by_value(answer_read, gold_read, gold, is_complex)
+    except _SENSELESS:
+        return False
+    return _verify(gold_read, answer_read) if decided is None else decided
+
+
+def _by_value(answer: Any, gold: Any, gold_text: str, is_complex: bool) -> bool | None:
+    """None where numbers do not decide; of a matrix times a number sympy would look for one without an end."""
+    if isinstance(gold, MatrixExpr) or isinstance(answer, MatrixExpr):
+        return None
+    decided = same_by_numbers(answer, gold, is_complex)
+    if decided is False:
+        return _same_family(answer, gold, gold_text, is_complex) or _same_case(answer, gold)
+    return decided
 
 
 def published(answer: str, gold: str) -> bool:

@@ -109,6 +109,7 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("mod", r"\\pmod\s*(?:\{([^{}]*)\}|(\d|[a-z]))", r"(mod \1\2)"),
         ("mod", r"\(\s*\\?(?:b?mod|text\s*\{\s*mod\s*\})\s*(?:\{([^{}]*)\}|([^(){}]+))\)", r"(mod \1\2)"),
         ("equiv", r"(\\equiv[^()]*?)\s*,?\s*\\?(?:b?mod|text\s*\{\s*mod\s*\})\s*\{?([\w^]+)\}?\s*$", r"\1 (mod \2)"),
+        ("\\bmod", r"\\bmod(?![a-zA-Z])", r"\\mod"),
         ("**", r"\*\*", "^"),
         ("10", r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times "),
         ("_", r"\^\s*\{?\s*(\d+)\s*\}?\s*/\s*_\s*\{?\s*(\d+)\s*\}?", r"\\frac{\1}{\2}"),

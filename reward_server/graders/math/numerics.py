@@ -6,7 +6,24 @@ from functools import lru_cache
 from itertools import cycle, islice
 from typing import Any
 
-from sympy import Add, Derivative, Expr, Float, Integer, Integral, Limit, Pow, Product, Rational, Sum, log, nan, oo, zoo
+from sympy import (
+    Add,
+    Derivative,
+    Expr,
+    Float,
+    Integer,
+    Integral,
+    Limit,
+    Mod,
+    Pow,
+    Product,
+    Rational,
+    Sum,
+    log,
+    nan,
+    oo,
+    zoo,
+)
 from sympy.core.function import AppliedUndef
 
 DIGITS = 60
@@ -84,9 +101,12 @@ def to_number(expression: Any, at: dict[Any, Any], digits: int = DIGITS) -> Any:
             if not _adds_up(number):
                 return None
             number = number.doit()
+        if number.has(Mod):
+            number = number.doit()
         if not isinstance(number, (Integer, Rational)):
             number = number.evalf(digits)
-        return number if number.is_number and number.is_finite and number.is_comparable is not None else None
+        written_out = number.is_Number or all(part.is_Number for part in number.as_real_imag())
+        return number if written_out and number.is_finite and number.is_comparable is not None else None
     except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError):
         return None  # sympy refuses to put numbers there
 

@@ -60,7 +60,7 @@ _DEGREES = re.compile(
     r"(?P<scale>(?:\\text\s*\{\s*)?[CFK]\s*\}?)?$"
 )
 _BARE = re.compile(
-    r"(?:(?<=[\d})\]])|(?<=\\pi) )\s*(?P<unit>[A-Za-zµΩ一-鿿ぁ-ヿ][^\\=<>+,;:()\[\]]{0,60})$|(?<=[a-z]) "
+    r"(?:(?<=[\d})\]])|(?<=\\pi) )\s*(?P<unit>[A-Za-zµΩ¢一-鿿ぁ-ヿ][^\\=<>+,;:()\[\]]{0,60})$|(?<=[a-z]) "
     r"(?P<spaced>(?:square |cubic )[a-z]{2,20})$"
 )
 _TEXT = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}")

@@ -5,8 +5,8 @@ from fractions import Fraction
 import hypothesis.strategies as st
 import pytest
 from forge import inputs
-from hypothesis import given
-from kinds import FEW, accepts, fractions, integers, latex, naturals, writings
+from hypothesis import example, given
+from kinds import FEW, SENTENCE, accepts, fractions, integers, latex, naturals, verdict, writings
 
 exponents = st.integers(40, 3000)
 bases = st.integers(2, 12)
@@ -144,3 +144,51 @@ def test_what_no_computer_writes_out_is_wrong_at_once_and_itself(answer, gold):
 def test_a_sum_in_brackets_is_no_name_of_what_it_is_set_equal_to(one, other):
     assert accepts(f"({one}+{other}) = {one + other}", str(one + other))
     assert not accepts(f"({one}+{other}) = {one + other + 1}", str(one + other + 1))
+
+
+@inputs(2 * FEW)
+@given(naturals, st.integers(2, 99), st.sampled_from([r"%d \bmod %d", r"%d \mod %d", r"%d \bmod{%d}"]))
+def test_a_remainder_is_a_value(number, modulus, form):
+    answer, remainder = form % (number, modulus), number % modulus
+    assert accepts(answer, str(remainder))
+    assert verdict(SENTENCE % answer, str(remainder + 1)) == "wrong"
+
+
+@inputs(FEW)
+@given(st.integers(1, 99))
+def test_a_cent_has_a_sign(number):
+    assert accepts(f"{number}¢", str(number))
+    assert accepts(f"{number}¢", rf"\${number / 100:.2f}")
+    assert not accepts(f"{number}¢", rf"\${number}")
+
+
+LEAVES = st.sampled_from(["1", "0", "-1", "10", "x", "n", "i", "e", "A", r"\pi", r"\infty", "0.5", "x^2", r"\text{no}"])
+COMMANDS = st.sampled_from(
+    [
+        *(
+            r"%s \mod %s",
+            r"\gcd(%s,%s)",
+            r"\max(%s,%s)",
+            r"\sum_{k=1}^{%s} %s",
+            r"\prod_{k=1}^{%s} %s",
+            r"\binom{%s}{%s}",
+        ),
+        *(r"\int_0^{%s} %s\,dx", r"\lim_{x\to %s} %s", r"\frac{d}{dx}(%s) + %s", r"(%s)! - %s", r"\log_{%s} %s"),
+        *(r"\begin{pmatrix}%s&1\\0&%s\end{pmatrix}", r"\frac{%s}{%s}", r"(%s)^{%s}", r"\lfloor %s \rfloor + %s"),
+        *(r"\sqrt[%s]{%s}", r"\{%s,%s\}", r"[%s,%s)", r"%s \le %s", r"%s \pm %s", r"%s \cup %s", r"\arccos(%s)/%s"),
+        *(r"\Gamma(%s)+%s", r"\nabla %s \cdot %s", r"\Re %s \Im %s", r"|%s|-%s", r"%s = %s", r"%s \equiv %s \pmod{5}"),
+    ]
+)
+SENSELESS = st.recursive(
+    LEAVES, lambda inner: st.tuples(COMMANDS, inner, inner).map(lambda t: t[0] % t[1:]), max_leaves=4
+)
+
+
+@inputs(8 * FEW)
+@example(r"12 \mod 0", "2")
+@example(r"\sum_{k=1}^{i} n", "i")
+@example(r"\frac{\begin{pmatrix}1&1\\0&i\end{pmatrix}}{\binom{A}{e}}", r"\pi")
+@example(r"\max(1,\sum_{k=-1}^{\infty} \frac{1}{k^{\infty}})", "10")
+@given(SENSELESS, SENSELESS)
+def test_what_makes_no_sense_has_a_verdict(answer, gold):
+    assert verdict(SENTENCE % answer, gold) in ("correct", "wrong")
