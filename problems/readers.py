@@ -59,7 +59,20 @@ def _of_files(files: list[Path]) -> Iterator[Row]:
     for file in files:
         reader = _reader(file)
         if reader is not None:
+            _refuse_what_stands_in_for_it(file)
             yield from reader(file)
+
+
+def _refuse_what_stands_in_for_it(file: Path) -> None:
+    """Raises ValueError for what a download leaves in a file's place when it goes wrong."""
+    with file.open("rb") as opened:
+        begins = opened.read(64).lstrip().lower()
+    if begins.startswith(b"version https://git-lfs"):
+        raise ValueError(f"problems {file}: a pointer of Git LFS, and not the file: `git lfs pull` fetches it")
+    if begins.startswith((b"<!doctype", b"<html")):
+        raise ValueError(
+            f"problems {file}: a web page, and not the file: download it anew, by the link to the raw file"
+        )
 
 
 def _reader(path: Path) -> Callable[[Path], Iterator[Row]] | None:

@@ -216,3 +216,14 @@ def test_a_row_says_where_it_stands_in_every_format(tmp_path: Path) -> None:
     for name, place in places.items():
         FILES[name](tmp_path / name)
         assert load_placed(f"{tmp_path}/{name}{OPTIONS}")[1].where == f"{tmp_path}/{name}{place}"
+
+
+@pytest.mark.parametrize("name", ["set.jsonl", "set.json", "set.csv", "set.parquet", "set.arrow"])
+def test_what_a_failed_download_leaves_is_called_by_its_name(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1234\n")
+    with pytest.raises(ValueError, match=r"a pointer of Git LFS, and not the file: `git lfs pull` fetches it"):
+        load_problems(str(file))
+    file.write_text("\n<!DOCTYPE html>\n<html><body>404</body></html>\n")
+    with pytest.raises(ValueError, match=r"a web page, and not the file: download it anew"):
+        load_problems(str(file))
