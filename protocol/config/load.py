@@ -18,6 +18,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from chorus.protocol.config.objective import ObjectiveConfig
+from chorus.protocol.config.other_names import meant
 from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.run import RunConfig, RunSection
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -246,6 +247,7 @@ def _neighbours(location: tuple[int | str, ...]) -> str:
     model: Any = RunConfig
     for part in location[:-1]:
         field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else None
+        model = _without_none(field.annotation) if field else None
     fields = getattr(model, "model_fields", {})
-    return f"; known here: {', '.join(sorted(fields))}: use one of these" if fields else "; remove it"
+    known = f"; known here: {', '.join(sorted(fields))}: use one of these" if fields else "; remove it"
+    return f"{known}. Did you mean {key}?" if (key := meant(location)) else known

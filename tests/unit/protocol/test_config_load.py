@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chorus.protocol.config import other_names
 from chorus.protocol.config.load import ConfigError, load_config
 from chorus.protocol.config.run import RunConfig
 
@@ -258,3 +259,36 @@ def test_adapters_are_sent_as_they_are(recipe: Path) -> None:
     words = "learner.delta sends what differs between whole weights, and with model.lora adapters travel"
     assert words in refusal(recipe, ["learner.delta=true", "model.lora.rank=4"])
     assert load_config(recipe, ["learner.delta=true"], {}).learner.delta
+
+
+@pytest.mark.parametrize(
+    ("key", "ours"),
+    [
+        ("learner.learning_rate", "learner.lr"),
+        ("lr", "learner.lr"),
+        ("num_generations", "sampling.group_size"),
+        ("sampling.max_new_tokens", "sampling.max_tokens"),
+        ("temperature", "sampling.temperature"),
+        ("objective.beta", "objective.kl_coefficient"),
+        ("evaluation.evry", "evaluation.every"),
+        ("model.lora.r", "model.lora.rank"),
+        ("learner.sampling", None),
+    ],
+)
+def test_a_key_of_another_trainer_s_or_with_a_slip_is_answered_with_ours(
+    recipe: Path, key: str, ours: str | None
+) -> None:
+    said = refusal(recipe, [f"{key}=1"])
+    assert f"{key} is not a known key; known here: " in said
+    assert (f"Did you mean {ours}?" in said) if ours else ("Did you mean" not in said)
+
+
+def test_the_names_of_others_stand_for_keys_that_there_are_and_a_lost_letter_is_found() -> None:
+    keys = set(other_names._keys())
+    assert set(other_names._OURS.values()) <= keys
+    assert not {key for key in keys if key.rpartition(".")[2] in other_names._OURS}
+    for key in keys:
+        *section, name = key.split(".")
+        if len(name) > 4:
+            slip = name[:2] + name[3:]
+            assert other_names.meant((*section, slip)) == key
