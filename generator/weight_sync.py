@@ -30,7 +30,7 @@ _CONTROL_DEADLINE_S = 30.0
 class WeightSync:
     """Which weights this generator samples with, and which versions may be committed.
 
-    >>> # before the first sync `version` is None and nothing may be sampled
+    Before the first sync `version` is None and nothing may be sampled.
     """
 
     def __init__(self, engine: Engine, generator_id: str, keep_stale_kv: bool, metrics: GeneratorMetrics) -> None:

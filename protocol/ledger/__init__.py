@@ -18,8 +18,9 @@ Invariants: a task is acknowledged exactly once, by the commit, drop or dead let
 is acknowledged only once a durable checkpoint contains its step; a script of the learner with an old
 fence changes nothing.
 
-    >>> # admit 1, lease it, commit it twice: the twin is refused
-    >>> # {'admitted': 1, 'trained': 0, 'dropped': {}, 'outstanding': 1}
+One group admitted, leased, and committed twice: the twin is refused, and the accounts say
+
+    {'admitted': 1, 'trained': 0, 'dropped': {}, 'outstanding': 1}
 """
 
 from chorus.protocol.ledger.accounting import Accounts, LedgerLostError, lost, read_accounts

@@ -12,6 +12,7 @@ True
 
 A user's own graders add to it by their weights; one that failed masks the sample as the verifier's failure does:
 
+>>> from chorus.protocol.rewards.spec import Term
 >>> spec = RewardSpec(terms=(Term(grader="short", weight=0.5),))
 >>> compose(spec, accuracy=1.0, format=0.0, scores={"short": 0.5}).total
 1.25

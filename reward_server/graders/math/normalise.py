@@ -184,7 +184,7 @@ def normalise(text: str) -> str:
     for needle, pattern, replacement in _TYPOGRAPHY:
         if needle in text if needle else _NEEDS_FUNCTIONS.search(text):
             text = pattern.sub(replacement, text)
-    text = unwrap(text).rstrip(".,; \\")  # a line's end as well
+    text = unwrap(unwrap(text).rstrip(".,; \\"))  # a line's end as well
     text = _complete_commands(text)
     while (whole := re.fullmatch(r"\\text\s*\{([^{}]*)\}", text)) is not None:
         text = whole.group(1).rstrip(".").strip()
