@@ -36,7 +36,7 @@ _NAMED_TUPLE = re.compile(r"\((?P<names>[A-Za-z](?:\s*,\s*[A-Za-z])+)\)\s*=\s*\(
 _NAMED_ALIKE = re.compile(r"(?P<names>[A-Za-z](?:\s*=\s*[A-Za-z])+)\s*=\s*(?P<value>(?!\s*[A-Za-z]\s*$)[^=,;<>]+)")
 _NAMED = re.compile(r"\s*(?P<name>[A-Za-z](?:_\{?\w+\}?)?|\\[a-z]+)\s*=(?!=)\s*(?P<value>.+)", re.DOTALL)
 _MEMBER = re.compile(r"\s*[A-Za-z]\s*\\in(?![a-z])\s*(?=\\?[{(\[])")
-_ANGLED = re.compile(r"\\langle(?![a-z])(.*)\\rangle|<(.*)>", re.DOTALL)
+_ANGLED = re.compile(r"(?:\\langle(?![a-z])|<)(?P<items>.*)(?:\\rangle|>)", re.DOTALL)
 _LEFT_ANGLE, _RIGHT_ANGLE = re.compile(r"\\langle(?![A-Za-z])"), re.compile(r"\\rangle(?![A-Za-z])")
 _SIGNS = re.compile(r"\\(?:pm|mp)(?![a-z])")
 _POINT_NAME = re.compile(r"[A-Z](?=\()")
@@ -68,7 +68,7 @@ def read_shape(text: str) -> Shape | None:
         if re.search(r":|\\mid|\|", inner):
             return None  # a set described, not listed
         return Shape("set", tuple(_expanded(split_top(inner))))
-    if (angle := _ANGLED.fullmatch(text)) is not None and len(items := split_top(angle[1], ",;")) > 1:
+    if (angle := _ANGLED.fullmatch(text)) is not None and len(items := split_top(angle["items"], ",;")) > 1:
         return Shape("tuple", tuple(items), "<>")
     text = _RIGHT_ANGLE.sub(")", _LEFT_ANGLE.sub("(", text)) if "angle" in text else text
     bare = _POINT_NAME.sub("", text, count=1) if _POINT_NAME.match(text) else text

@@ -209,3 +209,20 @@ def test_what_is_denied_behind_the_value_is_no_answer(number, denial):
 def test_a_connective_behind_the_phrase_is_no_part_of_the_answer(number, word):
     assert verdict(f"The answer is {word} $\\mathbf{{{number}}}$.", str(number)) == "correct"
     assert verdict(f"The answer is {word} ${number}$.", str(number + 1)) == "wrong"
+
+
+PIECES = (
+    "\\boxed{¶}¶42¶$¶\\[¶\\]¶<think>¶</think>¶<answer>¶</answer>¶The answer is ¶Answer:¶#### ¶\n¶. ¶, ¶ or ¶not ¶(¶A¶)¶**¶x = "
+    "¶\\frac¶{1}¶\\text{¶3/4¶-¶<¶>¶12.5%¶\\$5¶\\begin{¶align}¶&¶\\\\¶<|im_end|>¶答案¶：¶½¶1e400¶\x00¶\u202e¶👍¶\\le¶^¶_"
+    "¶!¶|¶Step 1:¶about ¶≈¶\\infty¶no solution¶Option C¶[1,2)¶`¶```python\nprint(1)\n```"
+).split("¶")
+
+
+@inputs(20 * FEW)
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=14).map("".join),
+    st.sampled_from(["42", r"\frac{1}{2}", "(1,2)", "[1,2)", "no solution", "12 cm", r"50\%", "blue whale"]),
+    st.sampled_from(["train", "strict", "paper"]),
+)
+def test_pieces_of_answers_in_any_order_have_a_verdict(completion, gold, mode):
+    assert verdict(completion, gold, mode=mode) in ("correct", "wrong", "no_answer")
