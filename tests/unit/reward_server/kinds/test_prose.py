@@ -211,11 +211,13 @@ def test_a_connective_behind_the_phrase_is_no_part_of_the_answer(number, word):
     assert verdict(f"The answer is {word} ${number}$.", str(number + 1)) == "wrong"
 
 
-PIECES = (
-    "\\boxed{¶}¶42¶$¶\\[¶\\]¶<think>¶</think>¶<answer>¶</answer>¶The answer is ¶Answer:¶#### ¶\n¶. ¶, ¶ or ¶not ¶(¶A¶)¶**¶x = "
-    "¶\\frac¶{1}¶\\text{¶3/4¶-¶<¶>¶12.5%¶\\$5¶\\begin{¶align}¶&¶\\\\¶<|im_end|>¶答案¶：¶½¶1e400¶\x00¶\u202e¶👍¶\\le¶^¶_"
-    "¶!¶|¶Step 1:¶about ¶≈¶\\infty¶no solution¶Option C¶[1,2)¶`¶```python\nprint(1)\n```"
-).split("¶")
+PIECES = [
+    "\\boxed{", "}", "42", "$", "\\[", "\\]", "<think>", "</think>", "<answer>", "</answer>",
+    "The answer is ", "Answer:", "#### ", "\n", ". ", ", ", " or ", "not ", "(", "A", ")", "**", "x = ",
+    "\\frac", "{1}", "\\text{", "3/4", "-", "<", ">", "12.5%", "\\$5", "\\begin{", "align}", "&", "\\\\",
+    "<|im_end|>", "答案", "：", "½", "1e400", "\x00", "\u202e", "👍", "\\le", "^", "_", "!", "|", "Step 1:",
+    "about ", "≈", "\\infty", "no solution", "Option C", "[1,2)", "`", "```python\nprint(1)\n```",
+]  # fmt: skip
 
 
 @inputs(20 * FEW)
