@@ -111,7 +111,7 @@ def _laid_over(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     if name is None or name == before.get("name", ObjectiveConfig.model_fields["name"].default):
         return _merged(under, over)
     found = dict(under) | {"objective": {}}
-    for place in PRESETS[name].beside if name in PRESETS else ():
+    for place in PRESETS[name].beside if isinstance(name, str) and name in PRESETS else ():
         section, key = place.split(".")
         if isinstance(part := found.get(section), dict):
             found[section] = {other: value for other, value in part.items() if other != key}

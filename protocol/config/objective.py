@@ -113,7 +113,7 @@ class ObjectiveConfig(BaseModel):
         if not isinstance(fields, dict):
             return fields
         name = fields.get("name", "prompt_augmentation")
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(
                 f"objective.name {name!r} is unknown; known: {', '.join(sorted(PRESETS))}: give one of these"
             )

@@ -314,10 +314,11 @@ class RunConfig(Section):
     def _whole_objective(cls, data: dict[str, Any]) -> dict[str, Any]:
         """What belongs to the objective's name outside its own section, where the recipe is silent."""
         objective = data.get("objective")
-        preset = PRESETS.get(objective.get("name", "")) if isinstance(objective, dict) else None
-        for place, value in preset.beside.items() if preset else ():
+        name = objective.get("name") if isinstance(objective, dict) else None
+        for place, value in PRESETS[name].beside.items() if isinstance(name, str) and name in PRESETS else ():
             section, key = place.split(".")
-            data = data | {section: {key: value} | data.get(section, {})}
+            if isinstance(given := data.get(section, {}), dict):
+                data = data | {section: {key: value} | given}
         return data
 
     @model_validator(mode="after")

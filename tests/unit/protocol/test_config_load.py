@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forge import inputs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chorus.protocol.config import other_names
 from chorus.protocol.config.load import ConfigError, load_config
+from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.run import RunConfig
 
 RECIPE = """
@@ -292,3 +295,34 @@ def test_the_names_of_others_stand_for_keys_that_there_are_and_a_lost_letter_is_
         if len(name) > 4:
             slip = name[:2] + name[3:]
             assert other_names.meant((*section, slip)) == key
+
+
+ANYTHING = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-2, 10**20), st.floats(), st.sampled_from(["", "x", "auto", "a.b:c"])
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("ab"), inner, max_size=2)),
+    max_leaves=3,
+)
+PLACES = st.one_of(st.sampled_from(sorted(other_names._keys())), st.sampled_from(sorted(RunConfig.model_fields)))
+OBJECTIVES = st.sampled_from([*sorted(PRESETS), 5, []])
+
+
+@inputs(150)
+@given(st.dictionaries(PLACES, ANYTHING, max_size=3), OBJECTIVES, st.booleans())
+def test_whatever_stands_in_a_recipe_it_is_read_or_refused(
+    tmp_path: Path, given_values: dict[str, Any], objective: Any, by_set: bool
+) -> None:
+    fields: dict[str, Any] = json.loads(json.dumps(REQUIRED)) | {"objective": {"name": objective}}
+    for place, value in given_values.items():
+        *sections, key = place.split(".")
+        section = fields
+        for name in sections:
+            section[name] = section[name] if isinstance(section.get(name), dict) else {}
+            section = section[name]
+        section[key] = value
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(REQUIRED if by_set else fields))
+    overrides = [f"{place}={json.dumps(value)}" for place, value in given_values.items()] if by_set else []
+    with suppress(ConfigError):
+        assert load_config(path, overrides, {}).capacity > 0
