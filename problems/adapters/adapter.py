@@ -122,8 +122,8 @@ class Adapter:
 
     def _answers(self, found: Mapping[str, Any], kind: str) -> list[str]:
         given = found["answers"] or found["answer"]
-        if isinstance(found["answers"], str):
-            given = parsed(given) if isinstance(parsed(given), list) else given
+        if found["answers"] and isinstance(given, str) and isinstance(several := parsed(given), list):
+            given = several
         steps = [name for column in self.columns.get("answer", ()) for name, _ in column.steps]
         if kind == "code" or (kind not in KINDS and given in (None, "", [])):
             return []

@@ -3,12 +3,16 @@
 import gzip
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from forge import inputs
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chorus.problems.sources import load_placed, load_problems
 
@@ -253,3 +257,46 @@ def test_a_column_that_is_not_there_and_an_option_that_is_none_are_refused(tmp_p
 
 def test_arithmetic_is_a_source():
     assert load_problems("arithmetic:one-digit?split=heldout")[0].domain == "arithmetic"
+
+
+GIVEN = [0, 7, -1, 0.5, True, None, "", "7", r"\boxed{7}", "#### 7", "A", "\0", "$7$", "[1, 2]", "['7']", " 7 "]
+VALUES = st.recursive(
+    st.sampled_from(GIVEN),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["text", "a"]), inner)),
+    max_leaves=3,
+)
+COLUMNS = [
+    "answer",
+    "answers",
+    "kind",
+    "id",
+    "tests",
+    "choices",
+    "options",
+    "level",
+    "answerKey",
+    "reward_model",
+    "gold",
+]
+ROWS = st.builds(
+    lambda problem, rest: rest | {"problem": problem},
+    st.sampled_from(["x", "Why?"]),
+    st.dictionaries(st.sampled_from(COLUMNS), VALUES, max_size=4),
+)
+SPECS = ["", "?kind=choice", "?kind=text", "?kind=code", "?answer=gold", "?preset=gsm8k", "?preset=mmlu", "?preset=arc"]
+
+
+@inputs(200)
+@given(st.lists(ROWS, min_size=1, max_size=3), st.sampled_from(SPECS))
+def test_whatever_rows_hold_they_are_problems_or_refused(tmp_path: Path, rows: list[dict[str, Any]], spec: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with suppress(ValueError):
+        assert all(problem.problem for problem in load_problems(f"{path}{spec}"))
+
+
+def test_an_empty_column_of_answers_leaves_the_list_beside_it_a_list(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"problem": "x", "answers": "", "answer": ["1", "2"]}))
+    with pytest.raises(ValueError, match="is a list: is each right, are all needed, or only the first"):
+        load_problems(str(path))
