@@ -323,7 +323,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _can_be_right(self) -> Self:
-        for why in refusals(self):
+        for why in refusals(self):  # pyright: ignore[reportArgumentType]  # it finds this class by two paths
             raise ValueError(why)
         return self
 
