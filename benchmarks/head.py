@@ -7,7 +7,6 @@ same head, forward and backward; on a CUDA device, where there is one, and with 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from chorus.benchmarks.bench import Bench
 from chorus.benchmarks.report import Row, at_most
+from chorus.learner.training.memory import process_peak
 from chorus.learner.training.policy import Policy
 
 GOAL = at_most(0.5)
@@ -58,7 +58,7 @@ def _peak_mib() -> float:
     if _DEVICE.type == "cuda":
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+    return process_peak() / 2**20
 
 
 def _child(way: str) -> None:

@@ -20,8 +20,17 @@ def peak_memory() -> tuple[int, int]:
     """(largest so far, limit) in bytes: on this rank's GPU, or of this process where there is none."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[1]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
-    return peak, min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), _cgroup_limit())
+    return process_peak(), min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), _cgroup_limit())
+
+
+def process_peak() -> int:
+    """Bytes of memory that this process has held at most, since its program began: `ru_maxrss` counts also what the
+    process held that started it."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
 
 
 def _cgroup_limit() -> int:

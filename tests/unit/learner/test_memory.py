@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -45,3 +47,10 @@ def test_freed_blocks_do_not_stay() -> None:
     by_itself, given_back = ours.recv()
     assert by_itself > 100, "the C library gives them back by itself: the call is not needed here"
     assert 20 < given_back < 60
+
+
+def test_a_process_s_peak_is_its_own_and_not_that_of_who_started_it() -> None:
+    ballast = b"x" * 2**30
+    peak = "from chorus.learner.training.memory import process_peak; print(process_peak())"
+    told = subprocess.run([sys.executable, "-c", peak], check=True, capture_output=True, text=True, timeout=60).stdout
+    assert 2**20 < int(told) < len(ballast)
