@@ -103,6 +103,7 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         self._spare = Spare.of(self.model, self.model_config.dtype) if self.device.type == "cpu" else None
         self._written: set[str] = set()
         self._base: Base | None = None
+        self._merged: Adapter | None = None  # what stands aside
         self.in_place: Adapter | None = None
 
     def begin(self, do: str, info: dict[str, Any]) -> None:
@@ -153,8 +154,8 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         if not self._over_nccl:
             self._held.room(plan, in_use=self._relay is not None and self._relay.busy)
             self._take(asked)
-            if asked.scaling is None and self._spare is not None:
-                self._portions = self._ready(self._spare, plan)
+            if self._spare is not None:
+                self._portions = self._ready(self._spare, plan, asked.scaling)
         self._asked = asked
 
     def _take(self, info: TransferInfo) -> None:
@@ -175,20 +176,35 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         self._relay = relay_to(onward, self._relay, i.backend, i.store_host, i.store_port, info.timeout_s)
         return self._relay
 
-    def _ready(self, spare: Spare, plan: BucketPlan) -> Iterator[None]:
+    def _ready(self, spare: Spare, plan: BucketPlan, scaling: float | None) -> Iterator[None]:
         """Layer by layer, so that a step waits for one of them at most."""
         tensors = dict(pair for views in plan.views(self._held.buckets) for pair in views)
         spare.drop()
+        self._merged = None
         try:
-            for names in layerwise_groups(list(tensors)):
-                spare.prepare([(name, tensors[name]) for name in names])
-                yield
-            spare.tie()
-            if missed := spare.missed():
-                raise RuntimeError(f"nothing was made ready for {missed[0]}")
+            if scaling is None:
+                yield from self._ready_whole(spare, tensors)
+            else:
+                yield from self._ready_merged(spare, Delivery(scaling, [*tensors.items()]))
         except Exception as error:  # nothing was changed: the model is loaded in the pause, which tells what is wrong
             log.warning("from now on weights are loaded while sampling stands still: %s", first_line(error))
             self._spare = None
+
+    def _ready_whole(self, spare: Spare, tensors: dict[str, torch.Tensor]) -> Iterator[None]:
+        for names in layerwise_groups(list(tensors)):
+            spare.prepare([(name, tensors[name]) for name in names])
+            yield
+        spare.tie()
+        if missed := spare.missed():
+            raise RuntimeError(f"nothing was made ready for {missed[0]}")
+
+    def _ready_merged(self, spare: Spare, delivery: Delivery) -> Iterator[None]:
+        moved: dict[str, Moved] = {}
+        for layer, names in self._layers_of(delivery).items():
+            if self.model.get_submodule(layer) not in spare.prepare([*self._whole(delivery, names, moved)]):
+                raise RuntimeError(f"nothing was made ready for {layer}")
+            yield
+        self._merged = delivery.seen(moved)
 
     def put_in_place(self) -> None:
         prepared, self._prepared = self._prepared, False
@@ -196,11 +212,13 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         if not prepared or asked is None or plan is None:
             raise RuntimeError("there are no whole weights to put in place; receive some first")
         with set_current_vllm_config(self.vllm_config):
-            if asked.scaling is not None:
+            if self._spare is not None:
+                self.in_place = None
+                self._spare.put_in_place()
+                self.in_place = self._merged
+            elif asked.scaling is not None:
                 views = (pair for tensors in self._views(plan, asked) for pair in tensors)
                 self._merge(Delivery(asked.scaling, [(name, tensor.cpu()) for name, tensor in views]))
-            elif self._spare is not None:
-                self._spare.put_in_place()
             else:
                 self._load(plan, asked)
 
@@ -245,11 +263,8 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
         """Layer by layer. A layer that the engine does not take whole keeps its weights, and the sync fails by name."""
         model: Any = self.model
         self.in_place = None
-        if self._base is None:
-            self._base = Base(model_folder(self.model_config.model))
-        packed = getattr(model, "packed_modules_mapping", {})
         moved: dict[str, Moved] = {}
-        for layer, names in together(delivery.parts, self._base.names, packed).items():
+        for layer, names in self._layers_of(delivery).items():
             try:
                 module = model.get_submodule(layer)
             except AttributeError:
@@ -267,6 +282,12 @@ class ChorusReceiver(WeightTransferEngine[GroupInfo, TransferInfo]):
                     f"the engine does not load {layer} from {', '.join(names)}, so no adapter gets there"
                 )
         self.in_place = delivery.seen(moved)
+
+    def _layers_of(self, delivery: Delivery) -> dict[str, list[str]]:
+        """The engine's layers that an adapter moves, each with its tensors in the model's files."""
+        if self._base is None:
+            self._base = Base(model_folder(self.model_config.model))
+        return together(delivery.parts, self._base.names, getattr(self.model, "packed_modules_mapping", {}))
 
     def _whole(
         self, delivery: Delivery, names: list[str], moved: dict[str, Moved]

@@ -43,7 +43,8 @@ class Spare:
         return None if any(isinstance(layer, RoutedExperts) for layer in model.modules()) else cls(model, dtype)
 
     @torch.no_grad()
-    def prepare(self, portion: Portion) -> None:
+    def prepare(self, portion: Portion) -> list[torch.nn.Module]:
+        """Returns the layers that stand aside for it."""
         names = tuple(name for name, _ in portion)
         layers = self._layers.get(names) or [*self._model.modules()]
         old = {layer: _state(layer) for layer in layers}
@@ -66,6 +67,7 @@ class Spare:
                 _give(layer, old[layer])
                 get_layerwise_info(layer).reset()
         self._layers[names] = loaded
+        return loaded
 
     def missed(self) -> list[str]:
         """Layers with weights of their own that no portion had anything for."""
