@@ -64,6 +64,7 @@ class Holding:
                 word = self._word
             if word == self._told:
                 return
+            self._told = b""  # no word at all: where the reply is lost, nobody knows what stands there
             if word is None:
                 self._client.delete(self._key)
             else:

@@ -18,6 +18,7 @@ from chorus.learner.main import _backend
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.weight_sync.broadcaster import Broadcaster
 from chorus.learner.weight_sync.fan_out import Link, Way
+from chorus.learner.weight_sync.holding import Holding
 from chorus.protocol.ledger import Keys, LedgerLostError, entries_of
 from chorus.protocol.messages import Hold, Member, SyncOffer, SyncReport
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -193,6 +194,24 @@ def test_a_redis_that_is_slow_to_hear_who_is_held_keeps_nobody_from_publishing(
     holder.join(5.0)
     told: Any = client.get(Keys("run").hold)
     assert Hold.decode(told) == Hold(version="1.1", generators=["a"])
+
+
+def test_a_hold_that_was_written_and_whose_reply_was_lost_is_taken_back(client: redis.Redis) -> None:
+    class Lossy:
+        delete = client.delete
+
+        def set(self, key: str, word: bytes) -> None:
+            client.set(key, word)
+            raise redis.ConnectionError
+
+    lossy: Any = Lossy()
+    holding = Holding(lossy, "hold", threading.Condition())
+    holding._word = b"a"
+    with pytest.raises(redis.ConnectionError):
+        holding.tell()
+    holding.end([])
+    holding.tell()
+    assert client.get("hold") is None
 
 
 def test_where_one_generator_is_there_none_is_held(
