@@ -52,7 +52,7 @@ from chorus.protocol.weights import BucketPlan, broadcast, close_group, join_gro
 log = logging.getLogger("chorus.receiver")
 _SHOWN = 3  # names of layers in a message
 _DONE = object()
-_AT_ONCE_S = 0.02  # after which a portion waits for the next step
+_AT_ONCE_S = 0.005  # after which a portion waits for the next step: the last one belongs to the pause
 
 
 @dataclass

@@ -79,7 +79,6 @@ class Broadcaster:
         self._holding = Holding(client, self.keys.hold, self._changed)
         last = client.xrevrange(self.keys.reports, count=1)
         self._last_report = last[0][0] if last else b"0"
-        log.info("weights go to generators over %s", backend)
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._watcher.start()
 
@@ -338,8 +337,8 @@ class Broadcaster:
         self._client.xadd(self.keys.offers(link.member.generator_id), {"d": offer.encode()}, maxlen=4)
         if way.before is None:
             self._sender.send(link, way, offer.world_size, parts)
-        else:
-            way.before.over.wait()  # its own deadlines end this
+        elif not way.before.over.wait(2 * self._deadline_s):
+            raise TimeoutError("the generator that passes them on is not done")
         report = self._await_report(link)
         if report.ok and way.snapshot.adapter and (why := fault(way.snapshot.adapter, report.adapters)):
             return report.model_copy(update={"ok": False, "detail": why})

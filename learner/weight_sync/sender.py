@@ -40,9 +40,9 @@ class Sender:
         device: torch.device,
         metrics: LearnerMetrics,
     ) -> None:
-        self.config = config
-        self.backend = backend
-        self.device = device
+        self._config = config
+        self._backend = backend
+        self._device = device
         self._metrics = metrics
         self._deadline_s = config.learner.sync_deadline_s
         where = config.learner
@@ -63,18 +63,18 @@ class Sender:
         return SyncOffer(
             version=str(snapshot.version),
             group=link.group_name,
-            backend=self.backend,  # type: ignore[arg-type]
-            store_host=self.config.learner.host,
+            backend=self._backend,  # type: ignore[arg-type]
+            store_host=self._config.learner.host,
             store_port=self._store.port,
             world_size=1 + link.member.world_size,
             timeout_s=self._deadline_s,
-            bucket_bytes=self.config.learner.bucket_bytes,
+            bucket_bytes=self._config.learner.bucket_bytes,
             piece_bytes=way.piece_bytes,
             onward=way.onward,
             delta=parts and parts.delta,
             tensors=[slot.tensor for slot in snapshot.plan.slots],
-            temperature=self.config.sampling.temperature,
-            tolerance=self.config.logprob_tolerance(snapshot.rounding),
+            temperature=self._config.sampling.temperature,
+            tolerance=self._config.logprob_tolerance(snapshot.rounding),
             checks=snapshot.checks,
             adapter=snapshot.adapter,
         )
@@ -85,7 +85,7 @@ class Sender:
             link.group = self._meet(link.group_name, world_size)
         whole = pieces(way.snapshot.buckets, way.piece_bytes)
         for piece in (part for part in parts.tensors if part.numel()) if parts else whole:
-            staged = piece.to(self.device, non_blocking=True) if self.backend == "nccl" else piece
+            staged = piece.to(self._device, non_blocking=True) if self._backend == "nccl" else piece
             broadcast(link.group, staged, self._deadline_s)
             self._metrics.sent_bytes.inc(piece.numel())
 
@@ -102,4 +102,4 @@ class Sender:
         store = self._store
         if not isinstance(store, MeetingStore):  # of a TCPStore each group has a connection of its own
             store = join_store(store.host, store.port, self._deadline_s)
-        return open_group(self.backend, store, group_name, 0, world_size, self._deadline_s)
+        return open_group(self._backend, store, group_name, 0, world_size, self._deadline_s)
