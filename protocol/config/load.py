@@ -11,14 +11,16 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.other_names import meant
+from chorus.protocol.config.places import declared, fields_at, forms, place_of
 from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.run import RunConfig, RunSection
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -144,13 +146,22 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _structure(name: str, path: Sequence[str], text: str) -> Any:
-    """Lists and objects as JSON; everything else stays a text, which its field reads."""
+    """Lists and sections as JSON or TOML has them; everything else stays a text, which its field reads."""
     if _is_text(path) or not text.lstrip().startswith(("[", "{")):
         return text
+    with suppress(tomllib.TOMLDecodeError):
+        return _toml(text)
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{name}: not JSON ({error}); write lists and sections in the environment as JSON") from None
+        raise ConfigError(
+            f"{name}: a list or a section, but neither JSON ({error}) nor TOML; put words in double quotes, and the "
+            'whole in single ones, which the shell takes off, as in \'["abel", "open-r1"]\''
+        ) from None
+
+
+def _toml(text: str) -> Any:
+    return tomllib.loads(f"v = {text}")["v"]
 
 
 def _put(nested: dict[str, Any], name: str, path: Sequence[str], value: Any) -> None:
@@ -172,50 +183,38 @@ def _parse_overrides(items: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {_without_secrets(item)}: write it as section.key=value")
         # `--set seed=3` is the everyday one; it means run.seed.
         path = ["run", key] if key in RunSection.model_fields else key.split(".")
-        _put(nested, f"--set {key}={_without_secrets(value)}", path, _value(path, value))
+        name = f"--set {key}={_without_secrets(value)}"
+        _put(nested, name, path, _value(name, path, value))
     return nested
 
 
-def _value(path: Sequence[str], text: str) -> Any:
-    """A TOML value, or the text as it is written: where it is no TOML, and where a key that holds a text is given a
-    number, a date or the like (`--set run.name=2026`)."""
+def _value(name: str, path: Sequence[str], text: str) -> Any:
+    """A TOML value, a JSON list or object, or the text as it is written: where it is neither, and where a key that
+    holds a text is given a number, a date or the like (`--set run.name=2026`)."""
     try:
-        parsed = tomllib.loads(f"v = {text}")["v"]
+        parsed = _toml(text)
     except tomllib.TOMLDecodeError:
-        return text
+        return _structure(name, path, text)
     return parsed if isinstance(parsed, str) or not _is_text(path) else text
 
 
 def _is_text(path: Sequence[str]) -> bool:
     """Whether the key holds a text and nothing else."""
-    kind: Any = RunConfig
-    for part in path:
-        fields = getattr(kind, "model_fields", {})
-        if part in fields:
-            kind = _without_none(fields[part].annotation)
-        elif get_origin(kind) is dict:
-            kind = get_args(kind)[1]
-        else:
-            return False
-    return kind is str
-
-
-def _without_none(annotation: Any) -> Any:
-    if get_origin(annotation) not in (Union, UnionType):
-        return annotation
-    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
-    return kinds[0] if len(kinds) == 1 else annotation
+    return forms(declared(path)) == [str]
 
 
 def _explain(error: ValidationError) -> str:
     lines, mends = [], []
-    for problem in error.errors():
-        where, said = ".".join(str(part) for part in problem["loc"]), problem["msg"].removeprefix("Value error, ")
+    for location, problems in groupby(error.errors(), lambda problem: place_of(problem["loc"])):
+        problem, *others = problems
+        where, said = ".".join(map(str, location)), problem["msg"].removeprefix("Value error, ")
+        for other in others:  # of a value that may have one of several forms
+            said += f"; or: {other['msg'].removeprefix('Value error, ')}"
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{where} is not a known key{_neighbours(problem['loc'])}")
+            lines.append(f"{where} is not a known key{_neighbours(location)}")
         elif problem["type"] == "missing":
             lines.append(f"{where} is missing")
-            mends.append(_what_to_write(problem["loc"]))
+            mends.append(_what_to_write(location))
         elif not where or said.startswith((f"{where}.", f"{where}:")):
             lines.append(said)
         elif isinstance(problem["input"], dict | BaseModel):  # of a whole section: it says itself which keys
@@ -232,22 +231,14 @@ def _without_secrets(text: str) -> str:
 
 def _what_to_write(location: tuple[int | str, ...]) -> str:
     """`chorus init` shows a whole recipe."""
-    model: Any = RunConfig
-    for part in location[:-1]:
-        above = getattr(model, "model_fields", {}).get(part)
-        model = above.annotation if above else None
-    field = getattr(model, "model_fields", {}).get(location[-1])
-    if field is not None and hasattr(field.annotation, "model_fields"):
-        needed = [name for name, own in field.annotation.model_fields.items() if own.is_required()]
+    field = fields_at(location[:-1]).get(str(location[-1]))
+    needed = [name for name, own in fields_at(location).items() if own.is_required()]
+    if needed:
         return f"write [{location[-1]}] with {' and '.join(needed)}"
     return f"give it ({field.description})" if field is not None and field.description else "give it"
 
 
 def _neighbours(location: tuple[int | str, ...]) -> str:
-    model: Any = RunConfig
-    for part in location[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = _without_none(field.annotation) if field else None
-    fields = getattr(model, "model_fields", {})
+    fields = fields_at(location[:-1])
     known = f"; known here: {', '.join(sorted(fields))}: use one of these" if fields else "; remove it"
     return f"{known}. Did you mean {key}?" if (key := meant(location)) else known

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel
-
+from chorus.protocol.config.places import fields_at, forms
 from chorus.protocol.config.run import RunConfig
+
+_NEAR = 0.75
 
 _OTHER_NAMES = {
     "model.path": "model_name_or_path model_name pretrain actor_model base_model",
@@ -76,20 +76,15 @@ def meant(location: Sequence[int | str]) -> str | None:
     section = ".".join(map(str, location[:-1]))
     if elsewhere := [key for key in keys if key.rpartition(".")[2] == name]:
         return next((key for key in elsewhere if key.startswith(("run.", "learner.", "sampling."))), elsewhere[0])
-    near = get_close_matches(f"{section}.{name}", [key for key in keys if key.rpartition(".")[0] == section], 1, 0.8)
-    return near[0] if near else None
+    near = get_close_matches(name, fields_at(location[:-1]), 1, _NEAR)
+    return f"{section}.{near[0]}" if near else None
 
 
 def _keys(model: Any = None, above: str = "") -> Iterator[str]:
     """All that a recipe may set, in its sections' order."""
     for name, field in (model or RunConfig).model_fields.items():
-        section = _section(field.annotation)
+        section = next((form for form in forms(field.annotation) if hasattr(form, "model_fields")), None)
         if section is None:
             yield f"{above}{name}"
         else:
             yield from _keys(section, f"{above}{name}.")
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

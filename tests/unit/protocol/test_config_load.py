@@ -77,6 +77,62 @@ def test_a_list_replaces_the_file_s_list(recipe: Path) -> None:
     assert load_config(recipe, ['problems.train=["c.jsonl"]'], environment).problems.train == ["c.jsonl"]
 
 
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,7}", fullmatch=True)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries({"name": NAMES, "steps": st.integers(1, 9), "hint_ratio": st.floats(0, 0.9)}),
+        min_size=1,
+        unique_by=lambda stage: str(stage["name"]),
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_list_is_the_same_in_json_and_in_toml_for_set_and_for_the_environment(
+    recipe: Path, stages: list[dict[str, Any]]
+) -> None:
+    del stages[-1]["steps"]  # the last one lasts to the end
+    as_json = json.dumps(stages)
+    as_toml = (
+        "[" + ", ".join("{" + ", ".join(f"{k} = {json.dumps(v)}" for k, v in s.items()) + "}" for s in stages) + "]"
+    )
+    found = [
+        load_config(recipe, [f"curriculum.stages={as_json}"], {}),
+        load_config(recipe, [f"curriculum.stages={as_toml}"], {}),
+        load_config(recipe, (), {"CHORUS_CURRICULUM__STAGES": as_json}),
+        load_config(recipe, (), {"CHORUS_CURRICULUM__STAGES": as_toml}),
+    ]
+    for config in found:
+        assert [
+            s.model_dump(include={*told}) for s, told in zip(config.curriculum.stages, stages, strict=True)
+        ] == stages
+
+
+@pytest.mark.parametrize("text", ["[abel,open-r1]", "{a: 1}", '["abel"', "[abel, 'x']"])
+def test_a_list_whose_quotes_the_shell_took_off_is_refused_with_what_to_write(recipe: Path, text: str) -> None:
+    said = refusal(recipe, [f"templates.names={text}"])
+    assert said.startswith(f"--set templates.names={text}: a list or a section, but neither JSON")
+    assert "put words in double quotes" in said
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ('curriculum.stages=[{"name": "a", "hint_ratio": 1.0}]', "curriculum.stages.0.hint_ratio: Input should be 'on"),
+        ("placement.learner_gpus=[[[1]]]", "placement.learner_gpus.0: Input should be a valid integer; or: Input"),
+        ('curriculum.stages=[{"name": "a", "stpes": 1}]', "Did you mean curriculum.stages.0.steps?"),
+        ("learner.grad_clp=1", "Did you mean learner.grad_clip?"),
+    ],
+)
+def test_a_value_of_several_forms_and_a_key_below_a_list_are_called_by_their_place(
+    recipe: Path, item: str, said: str
+) -> None:
+    line = refusal(recipe, [item])
+    assert said in line
+    assert "constrained" not in line
+    assert "literal[" not in line
+
+
 def test_the_environment_holds_sections_and_lists_of_lists_as_json(recipe: Path) -> None:
     environment = {
         "CHORUS_LEARNER": '{"betas": [0.8, 0.9], "lr": 0.25}',
@@ -145,8 +201,8 @@ def test_numbers_stay_numbers_where_the_key_holds_one(recipe: Path) -> None:
             "CHORUS_SINGER__LOUD: there is no section singer; name keys as CHORUS_SECTION__KEY",
         ),
         ({"CHORUS_LEARNER": "fast"}, "CHORUS_LEARNER: this names a section, and its value is none; name a key as"),
-        ({"CHORUS_LEARNER": "{fast"}, "CHORUS_LEARNER: not JSON (Expecting property name"),
-        ({"CHORUS_LEARNER__BETAS": "[0.1"}, "CHORUS_LEARNER__BETAS: not JSON ("),
+        ({"CHORUS_LEARNER": "{fast"}, "CHORUS_LEARNER: a list or a section, but neither JSON (Expecting property name"),
+        ({"CHORUS_LEARNER__BETAS": "[0.1"}, "CHORUS_LEARNER__BETAS: a list or a section, but neither JSON ("),
         ({"CHORUS_LEARNER__LRR": "1"}, "learner.lrr is not a known key; known here: adam_eps, betas, "),
         ({"CHORUS_LEARNER__LR": "fast"}, "learner.lr: Input should be a valid number"),
         (
