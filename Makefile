@@ -89,7 +89,7 @@ test: install  ## every test that needs no GPU; what measures is part of `make b
 
 # ONLY=rewind tries those whose name or file contains it.
 ONLY ?=
-mutants: install  ## break the code in a hundred ways, one by one: the tests must notice each
+mutants: install  ## break the code in two hundred ways, one by one: the tests must notice each
 	$(BIN)/python tests/mutants/run.py --jobs $(WORKERS) --only "$(ONLY)"
 
 # ONLY=qwen3/gemma2 tries these; LORA= those that also train through adapters.

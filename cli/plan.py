@@ -54,8 +54,8 @@ _MOST_GENERATORS = 1024
     "--link-seconds",
     type=float,
     metavar="S",
-    help="one copy of the weights on the learner's link; each further generator makes every pause so much longer "
-    "(default: 0)",
+    help="one copy of the weights on the learner's link; each further generator makes all weights so much "
+    "later (default: 0)",
 )
 @option("--steps", type=int, default=100, help="steps to simulate for each fleet")
 @option("--seed", type=int, default=0, help="of the groups that are drawn from single lengths")
@@ -118,7 +118,7 @@ def _calibration(args: SimpleNamespace, config: RunConfig) -> Calibration:
         notes.pop("weights", None)
     if args.link_seconds is not None:
         pace = replace(pace, link_s=_positive("--link-seconds", args.link_seconds, zero=True))
-        told["link"] = f"each further generator makes every pause {args.link_seconds:g} s longer, as given"
+        told["link"] = f"each further generator makes all weights {args.link_seconds:g} s later, as given"
     lengths = known.lengths
     if args.lengths:
         lengths = stored_lengths(args.lengths) if args.lengths.is_dir() else [[n] for n in read_lengths(args.lengths)]

@@ -84,6 +84,7 @@ class Admission:
         self.online = OnlineRatios(config.curriculum.hints.online, config.run.steps)
         self.probe = Probe()
         self.stages = self._stages()
+        self._check_asked()
 
     def _load(self, sources: Sequence[str]) -> list[Problem]:
         """With the columns that the run's own graders ask for."""
@@ -107,6 +108,13 @@ class Admission:
                 f"reward.interleaved pays sub-answers, and {', and '.join(missing)}: mend that, or set "
                 "reward.interleaved = none"
             )
+
+    def _check_asked(self) -> None:
+        """What is not there to be asked is refused now, and not at the first validation."""
+        if self.config.evaluation.problems:
+            self._heldout()
+        if self.config.evaluation.every:
+            self.validation_tasks(0, 0)
 
     def _without_overlap(self, problems: list[Problem]) -> list[Problem]:
         sources = self.config.problems.exclude_overlap

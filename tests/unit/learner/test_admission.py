@@ -196,9 +196,16 @@ def test_validation_asks_under_one_template_and_nothing_that_is_held_out(
 
 
 def test_a_validation_set_that_the_held_out_one_uses_up_is_refused(tiny_model: Path, problems: Path) -> None:
-    some = admission(tiny_model, str(problems), problems=1, every=5, validation_problems=1)
+    """At the start, and not when the first validation is due."""
     with pytest.raises(CannotGoOn, match=r"problems.validation leaves 0 problems that fit .*validation_problems is 1"):
-        some.validation_tasks(0, 0)
+        admission(tiny_model, str(problems), problems=1, every=5, validation_problems=1)
+
+
+def test_too_few_held_out_problems_are_refused_at_the_start(tiny_model: Path, problems: Path) -> None:
+    with pytest.raises(
+        CannotGoOn, match=r"problems.heldout has \d+ problems that fit; evaluation.problems asks for 999"
+    ):
+        admission(tiny_model, str(problems), problems=999)
 
 
 def test_the_columns_that_graders_name_go_from_the_file_to_the_function(tiny_model: Path, tmp_path: Path) -> None:
