@@ -30,6 +30,7 @@ from chorus.protocol.run_folder.identity import read_identity
 from chorus.protocol.run_folder.problem_set import fingerprint
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
+from chorus.protocol.runtime.redis import server_time
 
 log = logging.getLogger("chorus.learner")
 
@@ -58,6 +59,8 @@ class Lifecycle:
         self._give(p.version)
         if not p.done:
             self._evaluate("before")
+        else:
+            self._everywhere()
         self.validate()  # a crash may have come between the checkpoint and its validation
 
     def _give(self, version: int) -> None:
@@ -71,6 +74,14 @@ class Lifecycle:
                 f"no generator had passed the weight check after {deadline_s:g} s; see the generators' logs"
             )
 
+    def _everywhere(self) -> None:
+        """Until all who sample have these weights: some may have those of steps that were undone, whose number is no
+        smaller, so that they would answer for these."""
+        p = self.parts
+        now = server_time(p.client)
+        at_work = sum(member.state == "ready" and member.alive(now) for member in p.weights.members())
+        p.weights.wait_synced(at_work, p.config.learner.sync_deadline_s, p.stop.check)
+
     def _ask_again(self, step: int, version: int) -> None:
         """Training had gone on when its learner ended, and of the answers there is nothing: back to those weights, as
         long as it takes."""
@@ -78,6 +89,7 @@ class Lifecycle:
         log.info("step %d: its validation was under way when the learner ended, and is asked again", step)
         p.ranks.load(checkpoints.folder_of(p.run.checkpoints, step))
         self._give(version)
+        self._everywhere()
         p.evaluations.ask(step, version, exact=False)
         self.hear()
         p.ranks.load(checkpoints.folder_of(p.run.checkpoints, p.done))
@@ -160,7 +172,8 @@ class Lifecycle:
         """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end; of a run
         that was flat from its beginning, the end.
 
-        What was trained stays trained in the accounts: the way back undoes weights, and no group comes again.
+        What was trained stays trained in the accounts: the way back undoes weights, and no group comes again. What the
+        undone weights have sampled is stale. A validation that is due is one of the weights that the run goes on with.
         """
         p = self.parts
         answer, asked, why = p.config.alarms.on_collapse, p.config.alarms.max_rollbacks, "; ".join(alarms.values())
@@ -185,10 +198,13 @@ class Lifecycle:
         p.ranks.load(back)
         p.control.restore(checkpoints.read_manifest(back).methods.get("control", {}), gone_back_at=p.done)
         self._advance()
+        p.groups.undo(p.ledger.fence)
         self.checkpoint(rolled_back_to=target)
         self.settle()
         p.recorder.forget_alarms()
-        self.publish(self._first_prefixes())
+        self._give(p.version)
+        self._everywhere()
+        self._ask()
 
     def validate(self) -> None:
         """At the end of a step: hear what is to decide now, ask where it is due, and decide.
@@ -199,6 +215,12 @@ class Lifecycle:
         p, asked = self.parts, self.parts.evaluations
         if asked.over(p.done):
             self.hear()
+        self._ask()
+        asked.decide(p.done)
+
+    def _ask(self) -> None:
+        """A validation of these weights, where it is due."""
+        p, asked = self.parts, self.parts.evaluations
         if asked.due(p.done) and not asked.known(p.done):
             later = p.config.evaluation.decides_after and p.done < p.config.run.steps
             held = p.weights.hold(p.config.evaluation.replicas) if later else 0
@@ -207,7 +229,6 @@ class Lifecycle:
                 if later:
                     log.info("step %d: no generator can be spared for its validation; training waits", p.done)
                 self.hear()
-        asked.decide(p.done)
 
     def hear(self, wait: bool = True) -> None:
         """The answers to the validation that is under way."""

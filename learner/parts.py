@@ -93,6 +93,7 @@ class Groups(Protocol):
     def next_index(self) -> int: ...
     @property
     def waiting(self) -> int: ...
+    def undo(self, fence: int) -> None: ...
     def next_step(
         self, step: int, steps_left: int, check: Callable[[], None], version: int | None = None
     ) -> list[Rollout]: ...
@@ -195,6 +196,7 @@ def assemble(
     recorder.restore(since=max(checkpoints.rollbacks(run.checkpoints), default=0))
     evaluations.restore(done, manifest.methods.get("validation", {}) if manifest else {})
     groups = Collector(config, ledger, admission, metrics)
+    groups.undo(checkpoints.undone_before(run.checkpoints, lineage))
     groups.restore(done)
     relift.restore(manifest.methods.get("relift", {}) if manifest else {}, done, groups.coming_again(done))
     weights = weight_sync(metrics)

@@ -476,3 +476,8 @@ def staleness(group: RolloutGroup, step: int) -> int:
     """Versions between the weights of the group's oldest token and those it trains, whose step is given (never below
     0)."""
     return max(0, step - min(s.oldest_step(step) for s in group.samples))
+
+
+def undone(group: RolloutGroup, fence: int) -> bool:
+    """Whether some token was sampled by weights of an earlier fence."""
+    return any(version[0] < fence for sample in group.samples for version in sample.versions)

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     config = load_config(RunFolder(run_dir).existing().config)
     import torch
 
-    from chorus.learner.curriculum.stages import Schedule
+    from chorus.learner.curriculum.stages import Schedule, latest
     from chorus.learner.training.control import Decisions
     from chorus.learner.training.distributed import DistributedTrainer
     from chorus.learner.training.experience import make_experience, minibatches
@@ -102,7 +103,7 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
                 prepared = make_experience(groups, config, version, crew.reference, decisions, left_out)
                 parts = minibatches(prepared, config.learner.updates_per_step)
                 indices = [rollout.group.task.index for rollout in groups]
-                schedule.trained = records[n - 1].get("stage_number") if n > 1 else None
+                schedule.trained = reduce(latest, (r.get("stage_number") for k, r in records.items() if k < n), None)
                 result = crew.step(parts, schedule.settings(indices, decisions.coefficients))
                 found.append((result.loss, max(result.grad_norms, default=0.0)))
             if n in supervised:

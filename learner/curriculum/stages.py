@@ -55,7 +55,8 @@ class Start:
 class Schedule:
     """Which stage an admission belongs to, and what a step of such groups trains with.
 
-    trained: the stage of the newest trained step's oldest group, from 0; None: none was trained.
+    trained: the latest stage of any trained step's oldest group, from 0; None: none was trained. A straggler of the
+    stage before may come after it, and begins nothing anew.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -106,7 +107,7 @@ class Schedule:
         number = self.number(min(indices))
         stage, usual = self.stages[number], StepSettings.of(self.config, coefficients)
         own = {key: getattr(stage, key) for key in ("lr", "entropy_coefficient", "kl_coefficient")}
-        begins = self.trained is not None and number != self.trained
+        begins = self.trained is not None and number > self.trained
         given = {key: value for key, value in own.items() if value is not None}
         return replace(usual, reset_optimizer=begins and stage.reset_optimizer, **given)
 
@@ -148,7 +149,7 @@ class Stages(Schedule):
     def take(self, record: dict[str, Any]) -> None:
         """A step's record, in the order of steps; its `stage_number` is that of its oldest group."""
         self._records.append({key: record.get(key) for key in _WATCHED})
-        self.trained = record["stage_number"]
+        self.trained = latest(self.trained, record["stage_number"])
 
     def take_validation(self, step: int, accuracy: float) -> None:
         """A validation at the weights of `step`: it belongs to the stage that was in force before that step's end."""
@@ -201,6 +202,11 @@ class Stages(Schedule):
         """On the disk before it returns: a task of the new stage is admitted next."""
         if self._file is not None:
             write_json(self._file, [asdict(s) for s in starts], durable=True)
+
+
+def latest(before: int | None, stage: int | None) -> int | None:
+    """The later one of two stages, either of which may be none."""
+    return max((s for s in (before, stage) if s is not None), default=None)
 
 
 def ended(stage: Stage, steps: int, records: Sequence[dict[str, Any]]) -> str | None:

@@ -18,7 +18,7 @@ from chorus.learner.rollouts.admission import Admission
 from chorus.learner.rollouts.window import Window
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Entry, LearnerLedger, Rollout, digest_of
-from chorus.protocol.messages import MessageError, RolloutGroup, staleness, unpack_floats, unpack_ids
+from chorus.protocol.messages import MessageError, RolloutGroup, staleness, undone, unpack_floats, unpack_ids
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.rewards import compose
 from chorus.protocol.runtime.exits import CannotGoOn
@@ -46,8 +46,9 @@ class Collector:
 
     A group's slot is charged by `admit` and freed when the learner reports it trained, or drops it here:
     `corrupt` (unreadable, of another run, or its task is not the one that was admitted), `stale` (older than
-    staleness.max), `ungraded` (fewer than two samples with a reward), `nonfinite` (fewer than two of these with finite
-    log-probabilities), `filtered` (dynamic sampling: all right or all wrong, or outside objective.accuracy_bounds).
+    staleness.max, or sampled by weights that a way back has undone), `ungraded` (fewer than two samples with a reward),
+    `nonfinite` (fewer than two of these with finite log-probabilities), `filtered` (dynamic sampling: all right or all
+    wrong, or outside objective.accuracy_bounds).
     A second answer to an index, which only a second writer makes, is refused and counted as foreign: it is no group.
 
     A dropped group's slot is filled by `admit` like any other, so filtering refills a step by itself. After
@@ -70,6 +71,8 @@ class Collector:
         self.next_index = ledger.admitted()
         self.ahead: list[_Judged] = []  # read beside training, in their order
         self._filtered: Counter[str] = Counter()  # since the last step
+        self._undone = 0
+        self._later: list[RolloutGroup] = []  # observed after the steps that come again, as it was before the crash
         self._recounted = time.monotonic()
 
     def restore(self, durable_step: int) -> None:
@@ -82,9 +85,11 @@ class Collector:
         for step, ids in self.ledger.recorded().items():
             if step > durable_step and all(id in entries for id in ids):
                 self.forced.append(self._whole(step, [entries.pop(id) for id in ids]))
-        for rollout in (r for step in self.forced for r in step):
-            self.admission.observe(rollout.group)
         self._sort([(entry, self._judge(entry)) for entry in entries.values()], durable_step)
+
+    def undo(self, fence: int) -> None:
+        """Groups sampled by weights of an earlier fence are stale from now on, whatever their step."""
+        self._undone = fence
 
     def coming_again(self, durable_step: int) -> range:
         """The steps that a crash undid and that are trained next, as they were recorded."""
@@ -150,7 +155,12 @@ class Collector:
         Raises CannotGoOn after learner.collect_deadline_s of nothing.
         """
         if self.forced:
-            return self.forced.popleft()
+            groups = self.forced.popleft()
+            for rollout in groups:
+                self.admission.observe(rollout.group)
+            return groups
+        while self._later:
+            self.admission.observe(self._later.pop(0))
         deadline_s = self.config.learner.collect_deadline_s
         last_news = time.monotonic()
         judged, self.ahead = self.ahead, []
@@ -182,7 +192,8 @@ class Collector:
             self.window.recount(self.ledger.outstanding_indices(), step)
 
     def _not_stale(self, groups: list[Rollout], step: int, version: int) -> list[Rollout] | None:
-        stale = [r for r in groups if staleness(r.group, version) > self.config.staleness.max]
+        most = self.config.staleness.max
+        stale = [r for r in groups if staleness(r.group, version) > most or undone(r.group, self._undone)]
         if not stale:
             return groups
         self._drop("stale", [r.entry for r in stale])
@@ -211,7 +222,10 @@ class Collector:
             log.warning("rollout %s is dropped as %s: %s", entry.id, found.reason, found.text)
             self._drop(found.reason, [entry])
             return None
-        self.admission.observe(found.group)
+        if self.forced:
+            self._later.append(found.group)
+        else:
+            self.admission.observe(found.group)
         return found
 
     def _judge(self, entry: Entry) -> Rollout | _Fault:

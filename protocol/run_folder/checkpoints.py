@@ -102,6 +102,12 @@ def rollbacks(checkpoints: Path) -> list[int]:
     return [m.step for m in manifests if m.rolled_back_to is not None]
 
 
+def undone_before(checkpoints: Path, lineage: int) -> int:
+    """The fence since the newest way back: weights of earlier ones are undone. 0: there was none in this lineage."""
+    manifests = map(read_manifest, whole(checkpoints))
+    return max((m.fence for m in manifests if m.rolled_back_to is not None and m.lineage == lineage), default=0)
+
+
 def before(checkpoints: Path, alarms: Sequence[int]) -> list[int]:
     """The steps of the last checkpoints from before the first and from before the newest of these steps.
 

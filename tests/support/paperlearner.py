@@ -181,11 +181,12 @@ class Hands:
     def answer(self, task: Task) -> bytes:
         told = self._accuracies(task.index) if callable(self._accuracies) else self._accuracies
         accuracies = (told * task.group_size)[: task.group_size]
+        version = self.held if task.exact and self.held else self.published[-1]
         samples = [
             Sample(
                 token_ids=pack_ids([5, 6]),
                 logprobs=pack_floats([-task.index / 1000] * 2),
-                versions=[(1, task.min_version if task.exact else self.published[-1].step, 2)],
+                versions=[(version.fence, version.step, 2)],
                 finish_reason="stop",
                 grade=Grade(verdict="any", accuracy=accuracy, format=1.0),
             )

@@ -294,6 +294,46 @@ def test_after_a_crash_only_the_steps_beyond_the_checkpoint_come_again_and_in_th
     assert [[r.entry.id for r in step] for step in again.collector.forced] == ids[1:]
 
 
+def test_what_undone_weights_have_sampled_is_stale_whatever_its_step(client: redis.Redis, tiny_model: Path) -> None:
+    """The tokens of index 0 are of fence 1, the others of the fence after the way back; all are of the newest step."""
+    loop = Loop(client, tiny_model, collect_deadline_s=30.0)
+    loop.collector.undo(2)
+
+    def answer() -> None:
+        for id, task in loop.tasks():
+            fields = msgpack.unpackb(group(task, ids=(5, 6)))
+            samples = [{**s, "versions": [(1 + (task.index > 0), 5, 2)]} for s in fields["samples"]]
+            loop.commit(id, task.index, with_fields(msgpack.packb(fields), samples=samples))
+
+    assert [r.group.task.index for r in loop.collector.next_step(5, 2, answer)] == [1, 2]
+    assert loop.ledger.accounts().dropped == {"stale": 1}
+
+
+def test_groups_tell_with_the_step_that_they_come_to_also_after_a_crash(client: redis.Redis, tiny_model: Path) -> None:
+    """What a step's record says of the probe is of its own groups, and what nobody has trained yet comes after them."""
+    first = Loop(client, tiny_model)
+    for step in (1, 2, 3):
+        first.collector.admit(step - 1, 9)
+        for id, task in first.tasks():
+            first.commit(id, task.index, group(task))
+        if step < 3:
+            groups = first.collector.next_step(step - 1, 9, lambda: None)
+            first.ledger.record(step, [r.entry.id for r in groups])
+            first.ledger.trained(step, [r.entry.id for r in groups])
+            first.collector.trained(groups)
+    first.ledger.read(9, 0.01)
+    again = Loop(client, tiny_model)
+    again.ledger.rewind(0)
+    told: list[int] = []
+    again.collector.admission.observe = lambda group: told.append(group.task.index)  # type: ignore[method-assign]
+    again.collector.restore(0)
+    assert told == []
+    for step in (1, 2, 3):
+        groups = again.collector.next_step(step - 1, 9, lambda: None)
+        assert {*told[-len(groups) :]} == {r.group.task.index for r in groups}, step
+        again.collector.trained(groups)
+
+
 def test_a_run_that_drops_everything_ends(loop: Loop) -> None:
     started = time.monotonic()
     loop.collector.admit(0, 9)

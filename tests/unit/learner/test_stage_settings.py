@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rollouts import ready, sample
 from tinymodel import TEMPLATE
 
-from chorus.learner.curriculum.stages import Schedule, Start
+from chorus.learner.curriculum.stages import Schedule, Start, latest
 from chorus.learner.objectives.advantages import Batch, grpo
 from chorus.learner.rollouts.admission import Admission
 from chorus.learner.training.batch import TrainingSequence, cut
@@ -92,6 +92,8 @@ def test_the_optimizer_is_forgotten_once_before_the_first_step_of_a_stage_that_a
     assert [schedule.settings([k]).reset_optimizer for k in (5, 6)] == [False, True]
     schedule.trained = 1
     assert not schedule.settings([7]).reset_optimizer
+    assert not schedule.settings([5]).reset_optimizer, "a straggler of the stage before"
+    assert latest(1, 0) == latest(None, 1) == latest(1, None) == 1, "after which the stage does not begin again"
     kept = in_stages(config("any", MATH, CODE | {"reset_optimizer": False}), 6)
     kept.trained = 0
     assert not kept.settings([6]).reset_optimizer, "a switch keeps the optimizer unless it is asked not to"

@@ -140,8 +140,9 @@ def test_a_way_back_waits_for_the_validation_under_way_and_one_that_decides_then
     told = decisions(learner)
     learner.run()
     assert checkpoints.rollbacks(tmp_path / "checkpoints") == [4]
-    assert told == [(4, 2)]
-    assert [line["step"] for line in parts.evaluations.validations()] == [2, 6]
+    assert told == [(4, 2), (6, 4)]
+    lines = [line["step"] for line in parts.evaluations.validations()]
+    assert lines == [2, 4, 6], "that of step 4 is of the weights that the run went on with"
     assert parts.ledger.accounts().difference == parts.evaluations.ledger.accounts().difference == 0
 
 
