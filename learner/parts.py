@@ -188,6 +188,7 @@ def assemble(
         ledger.durable(done, manifest.all_entries)
     ledger.rewind(done)
     run.rewind_records(done)
+    run.note_config(done, config.model_dump(mode="json"))
     tidy(run, done)
     evaluations.rewind(done)
 

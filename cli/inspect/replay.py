@@ -25,10 +25,12 @@ from chorus.protocol.runtime.command_line import PATH, command, option
 from chorus.protocol.runtime.exits import CannotGoOn
 
 if TYPE_CHECKING:
+    from chorus.protocol.config.run import RunConfig
     from chorus.protocol.run_folder.rollouts import StoredStep
 
 TOLERANCE = 1e-6  # float32 on CPU; the learner's own thread count gives it bit for bit
 DIFFERS = 1
+_TRAINS = ("model", "curriculum", "sampling", "objective", "reference", "learner", "relift", "finetune")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def main(run: Path, step: int, threads: int) -> int:
 
 def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     """The steps from the checkpoint after which `step` can be reached, up to `step`. Raises CannotGoOn."""
-    config = load_config(RunFolder(run_dir).existing().config)
+    run = RunFolder(run_dir).existing()
+    start, folder = _checkpoint_before(run_dir, step)
+    config = _config(run, start, step)
     import torch
 
     from chorus.learner.curriculum.stages import Schedule, latest
@@ -74,9 +78,7 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
     from chorus.protocol.run_folder.demonstrations import batch_file, read_batch, recorded_steps
     from chorus.protocol.run_folder.rollouts import StoredStep, read_step, step_file, stored_steps
 
-    run = RunFolder(run_dir)
     records = {r["step"]: r for r in run.records()}
-    start, folder = _checkpoint_before(run_dir, step)
     stored, wanted = dict(stored_steps(run)), range(start + 1, step + 1)
     if config.finetune.data:
         shards = {n: StoredStep(batch_file(run, n), n) for n in wanted}
@@ -114,6 +116,20 @@ def replay(run_dir: Path, step: int, threads: int = 1) -> list[Replayed]:
         return done
     finally:
         torch.set_num_threads(before)
+
+
+def _config(run: RunFolder, start: int, step: int) -> RunConfig:
+    """The step's own, if those after `start` have it too. Raises CannotGoOn where a resume changed what they are
+    trained with."""
+    mine = load_config(run.config_of(step))
+    for path in {run.config_of(n) for n in range(start + 1, step)} - {run.config_of(step)}:
+        before = load_config(path)
+        if changed := [name for name in _TRAINS if getattr(before, name) != getattr(mine, name)]:
+            raise CannotGoOn(
+                f"{run.path}: since step {start}, where its newest earlier checkpoint is, a resume has changed what "
+                f"step {step} is trained with ({', '.join(changed)}); give a step from before the resume"
+            )
+    return mine
 
 
 def _checkpoint_before(run_dir: Path, step: int) -> tuple[int, Path | None]:

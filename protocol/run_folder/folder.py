@@ -2,6 +2,7 @@
 
 <run>/config.json       resolved configuration             stages.json, hints.jsonl,    the curriculum's decisions
                                                            solved.jsonl
+      configs/          that of each learner's start
       identity.json     which run it is (identity.py)      problems.jsonl               the problems, and their changes
       run.json          how and when it was started        rollouts/                    what was trained (rollouts.py)
       status.json       what the learner does just now     checkpoints/                 (checkpoints.py)
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chorus.protocol.run_folder.files import append_line, keep_lines, read_json, read_lines
+from chorus.protocol.run_folder.files import append_line, keep_lines, read_json, read_lines, write_json
 from chorus.protocol.run_folder.identity import name_of
 from chorus.protocol.runtime.exits import CannotGoOn
 
@@ -145,6 +146,22 @@ class RunFolder:
             raise CannotGoOn(f"{self.path}: there is no config.json in it; give the folder of a run")
         return self
 
+    def config_of(self, step: int) -> Path:
+        """The configuration that a step was trained with; a resume may have brought another one since."""
+        return max((p for p in self._configs() if _after(p) < step), default=self.config, key=_after)
+
+    def note_config(self, done: int, config: dict[str, Any]) -> None:
+        """Steps after `done` are trained with it; those that a crash undid, too."""
+        for path in self._configs():
+            if _after(path) > done:
+                path.unlink(missing_ok=True)
+        folder = self.path / "configs"
+        folder.mkdir(exist_ok=True)
+        write_json(folder / f"after-{done:06d}.json", config)
+
+    def _configs(self) -> list[Path]:
+        return [*self.path.glob("configs/after-*.json")]
+
     def records(self) -> list[dict[str, Any]]:
         """metrics.jsonl, one record a step in order; the last one counts where a step was trained again."""
         by_step = {row["step"]: row for row in read_lines(self.metrics) if isinstance(row.get("step"), int)}
@@ -163,6 +180,10 @@ class RunFolder:
     def finished_steps(self) -> int:
         """Steps of a run that has come to its end, or 0."""
         return read_json(self.summary).get("steps", 0)
+
+
+def _after(config: Path) -> int:
+    return int(config.stem.removeprefix("after-"))
 
 
 def not_finite(value: Any, name: str = "") -> list[str]:
