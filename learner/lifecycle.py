@@ -227,7 +227,7 @@ class Lifecycle:
         """Those who were held on the weights that answer are gone, and the others have newer ones: under a new fence
         the old ones are taken once more."""
         p, asked = self.parts, self.parts.evaluations.under_way
-        if asked and asked.exact and not p.weights.holding():
+        if asked and asked.exact and p.weights.hold_is_lost():
             log.warning("step %d: nobody has the weights of its validation any more; they are given again", asked.step)
             self._advance()
             p.weights.hold_again(p.ledger.fence)

@@ -129,16 +129,16 @@ class Broadcaster:
         return number
 
     def hold_again(self, fence: int) -> None:
-        """Where `holding` is 0: who has newer weights takes the kept ones under a newer fence."""
+        """Where `hold_is_lost`: who has newer weights takes the kept ones under a newer fence."""
         with self._changed:
             self._holding.renew(self.links.values(), fence)
             self._changed.notify_all()
         self._holding.tell()
 
-    def holding(self) -> int:
-        """How many are held, and have the kept version or can get it."""
+    def hold_is_lost(self) -> bool:
+        """Nobody has the kept version any more or can get it, and somebody could under a newer fence."""
         with self._changed:
-            return sum(link.held for link in self.links.values())
+            return self._holding.is_lost(self.links.values())
 
     def release(self) -> None:
         """Everybody gets the newest version again."""
