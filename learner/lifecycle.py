@@ -49,6 +49,7 @@ class Lifecycle:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._saving: _Begun | None = None
+        self._offered: Version | None = None  # last
 
     def begin(self) -> None:
         """Give everybody the weights, and evaluate. Raises CannotGoOn where no generator takes them in time."""
@@ -115,6 +116,7 @@ class Lifecycle:
     def _publish(self, number: int, prefixes: list[list[int]]) -> None:
         version = Version(fence=self.parts.ledger.fence, step=number)
         logs.tell(version=str(version))
+        self._offered = version
         self.parts.weights.publish(self.parts.ranks.snapshot(version, prefixes))
 
     def checkpoint(self, rolled_back_to: int | None = None) -> None:
@@ -219,6 +221,9 @@ class Lifecycle:
         if result is None:
             return
         p.weights.release()
+        if self._offered and self._offered.fence != p.ledger.fence:
+            # Who was given the old weights again has them under a newer fence than the newest weights.
+            self.publish(self._first_prefixes())
         self._prune()  # of the one that was selected until now
         p.recorder.evaluated(result["step"], "validation", result)
         p.recorder.leave_out(time.monotonic() - started)
