@@ -159,8 +159,8 @@ class Lifecycle:
         self._prune()
 
     def collapsed(self, alarms: Mapping[str, str]) -> None:
-        """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end; of a run
-        that was flat from its beginning, the end.
+        """Back to the oldest of the newest learner.keep_checkpoints and on from there with the problems that come next,
+        or the end; of a run that was flat from its beginning, the end.
 
         What was trained stays trained in the accounts: the way back undoes weights, and no group comes again.
         """
@@ -170,7 +170,7 @@ class Lifecycle:
         self.hear()
         p.evaluations.decide(p.done)
         better = answer == "rollback" and not set(FLAT) >= alarms.keys()
-        back = checkpoints.oldest(p.run.checkpoints) if better else None
+        back = checkpoints.oldest(p.run.checkpoints, p.config.learner.keep_checkpoints) if better else None
         gone_back = len(checkpoints.rollbacks(p.run.checkpoints))
         if back is None or gone_back >= asked:
             self.checkpoint()
