@@ -148,6 +148,16 @@ def test_weights_that_every_generator_refuses_end_the_run_with_the_reason(
         broadcaster.wait_synced(1, 60.0)
 
 
+def test_what_was_offered_to_a_generator_that_never_returns_is_forgotten(
+    broadcaster: Broadcaster, client: redis.Redis, replica: Callable[..., Replica]
+) -> None:
+    """In a cluster each pod has another name, and offers of a large model are large."""
+    replica()
+    broadcaster.publish(snapshot(1))
+    assert broadcaster.wait_synced(1, 20.0) == 1
+    assert 0 < client.ttl(Keys("run").offers("g")) <= 24 * 3600  # type: ignore[operator]
+
+
 def test_who_is_held_stays_on_its_version_until_it_is_released(
     broadcaster: Broadcaster, client: redis.Redis, replica: Callable[..., Replica]
 ) -> None:
