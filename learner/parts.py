@@ -195,8 +195,9 @@ def assemble(
     recorder.restore(since=max(checkpoints.rollbacks(run.checkpoints), default=0))
     evaluations.restore(done, manifest.methods.get("validation", {}) if manifest else {})
     groups = Collector(config, ledger, admission, metrics)
-    groups.restore(done)
-    relift.restore(manifest.methods.get("relift", {}) if manifest else {}, done, groups.coming_again(done))
+    taught = manifest.methods.get("relift", {}) if manifest else {}
+    groups.restore(done, done + taught.get("updates", 0))
+    relift.restore(taught, done, groups.coming_again(done))
     weights = weight_sync(metrics)
     durable = checkpoints.trained_in(run.checkpoints, lineage)
     control = Control(config, evaluations.decided)
