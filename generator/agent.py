@@ -38,7 +38,7 @@ log = logging.getLogger("chorus.generator")
 _HEARTBEAT_S = 1.0
 _LOOK_AGAIN_S = 1.0
 _FAREWELL_S = 2.0
-_REPORTS_KEPT = 100_000
+_REPORTS_KEPT = 5_000  # of all generators: with an adapter of many layers one is 13 kB, and Redis holds them in memory
 _ENGINE_STARTS_IN_A_ROW = 3
 
 

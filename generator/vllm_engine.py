@@ -229,6 +229,8 @@ class VllmEngine:
     async def _call(self, do: str, deadline_s: float, **what: Any) -> dict[str, Any]:
         if self._link is None:
             raise EngineGone(f"vLLM {do}: it is not running")
+        if self._listening is None or self._listening.done():  # nobody would hand the answer on
+            raise EngineGone(f"vLLM {do}: it has hung up")
         number = next(self._numbers)
         answer = self._open[number] = asyncio.get_running_loop().create_future()
         self._link.write(frame({"call": number, "do": do, **what}))

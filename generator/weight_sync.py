@@ -60,6 +60,7 @@ class WeightSync:
             self.version = self._passed = None
             self.quarantined = False
             self._verified.clear()
+            self._refused.clear()
             self.changed.notify_all()
 
     async def take(self, offer: SyncOffer) -> SyncReport:
@@ -132,7 +133,10 @@ class WeightSync:
         logs.tell(version=str(version))
 
     def _decide(self, offer: SyncOffer, ok: bool) -> None:
-        (self._verified if ok else self._refused).add(_key(offer))
+        """The newest verdict on a version is the one that holds: it may be checked more than once."""
+        now, before = (self._verified, self._refused) if ok else (self._refused, self._verified)
+        now.add(_key(offer))
+        before.discard(_key(offer))
         self._passed = offer if ok else None
         self.quarantined = not ok
         self.changed.notify_all()

@@ -50,6 +50,7 @@ class Lifecycle:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._saving: _Begun | None = None
+        self._offered: Version | None = None  # last
 
     def begin(self) -> None:
         """Give everybody the weights, and evaluate. Raises CannotGoOn where no generator takes them in time."""
@@ -127,6 +128,7 @@ class Lifecycle:
     def _publish(self, number: int, prefixes: list[list[int]]) -> None:
         version = Version(fence=self.parts.ledger.fence, step=number)
         logs.tell(version=str(version))
+        self._offered = version
         self.parts.weights.publish(self.parts.ranks.snapshot(version, prefixes))
 
     def checkpoint(self, rolled_back_to: int | None = None) -> None:
@@ -169,8 +171,8 @@ class Lifecycle:
         self._prune()
 
     def collapsed(self, alarms: Mapping[str, str]) -> None:
-        """Back to the oldest checkpoint kept and on from there with the problems that come next, or the end; of a run
-        that was flat from its beginning, the end.
+        """Back to the oldest of the newest learner.keep_checkpoints and on from there with the problems that come next,
+        or the end; of a run that was flat from its beginning, the end.
 
         What was trained stays trained in the accounts: the way back undoes weights, and no group comes again. What the
         undone weights have sampled is stale. A validation that is due is one of the weights that the run goes on with.
@@ -181,7 +183,7 @@ class Lifecycle:
         self.hear()
         p.evaluations.decide(p.done)
         better = answer == "rollback" and not set(FLAT) >= alarms.keys()
-        back = checkpoints.oldest(p.run.checkpoints) if better else None
+        back = checkpoints.oldest(p.run.checkpoints, p.config.learner.keep_checkpoints) if better else None
         gone_back = len(checkpoints.rollbacks(p.run.checkpoints))
         if back is None or gone_back >= asked:
             self.checkpoint()
@@ -240,6 +242,9 @@ class Lifecycle:
         if result is None:
             return
         p.weights.release()
+        if self._offered and self._offered.fence != p.ledger.fence:
+            # Who was given the old weights again has them under a newer fence than the newest weights.
+            self.publish(self._first_prefixes())
         self._prune()  # of the one that was selected until now
         p.recorder.evaluated(result["step"], "validation", result)
         p.recorder.leave_out(time.monotonic() - started)
@@ -248,7 +253,7 @@ class Lifecycle:
         """Those who were held on the weights that answer are gone, and the others have newer ones: under a new fence
         the old ones are taken once more."""
         p, asked = self.parts, self.parts.evaluations.under_way
-        if asked and asked.exact and not p.weights.holding():
+        if asked and asked.exact and p.weights.hold_is_lost():
             log.warning("step %d: nobody has the weights of its validation any more; they are given again", asked.step)
             self._advance()
             p.weights.hold_again(p.ledger.fence)

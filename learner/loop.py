@@ -115,8 +115,8 @@ class Learner:
         p = self.parts
         if begun := p.admission.stages.advance(step, p.groups.next_index):
             log.info("stage %s begins after step %d: %s", begun.name, step, begun.why)
-        if p.recorder.alarms.active and p.config.alarms.on_collapse != "warn":
-            self.life.collapsed(p.recorder.alarms.active)
+        if (signs := p.recorder.alarms.collapse) and p.config.alarms.on_collapse != "warn":
+            self.life.collapsed(signs)
             return
         last = step == p.config.run.steps
         if last or step % p.config.learner.checkpoint_every == 0 or p.evaluations.due(step):

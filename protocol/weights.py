@@ -25,6 +25,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import redis
@@ -104,9 +105,16 @@ def join_store(host: str, port: int, deadline_s: float) -> TCPStore | MeetingSto
     """A worker's connection to the learner's store. Raises RuntimeError when nobody listens there, CannotGoOn where
     Redis does not answer."""
     if port == 0:
-        run_id, _, url = os.environ[RENDEZVOUS].partition(" ")
-        return MeetingStore(connect(url), run_id, host, deadline_s)
+        return _meeting_store(os.environ[RENDEZVOUS], host, deadline_s)
     return TCPStore(_bare(host), port, is_master=False, timeout=timedelta(seconds=deadline_s))
+
+
+@cache
+def _meeting_store(rendezvous: str, host: str, deadline_s: float) -> MeetingStore:
+    """One for all groups that this process ever joins: each failed sync makes another group, and a store of its own
+    would be one more connection to Redis for as long as the engine lives."""
+    run_id, _, url = rendezvous.partition(" ")
+    return MeetingStore(connect(url), run_id, host, deadline_s)
 
 
 def announce_group(store: TCPStore | MeetingStore, name: str) -> None:
@@ -115,7 +123,11 @@ def announce_group(store: TCPStore | MeetingStore, name: str) -> None:
 
 
 def retract_group(store: TCPStore | MeetingStore, name: str) -> None:
-    store.delete_key(_word(name))
+    """On Redis, with all that its ranks have told each other there: no name is used twice."""
+    if isinstance(store, MeetingStore):
+        store.delete_under(name)
+    else:
+        store.delete_key(_word(name))
 
 
 def _word(name: str) -> str:

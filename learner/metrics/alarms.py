@@ -5,6 +5,9 @@
 An alarm is a suspicion: its thresholds are `[alarms]` of the recipe, and 0 turns one off. It looks at records alone,
 so a resumed learner that reads them again knows what the first one knew.
 
+Every alarm that is active is a sign of a collapse but one: a skipped update leaves the weights as they were, and one
+strange batch skips one. Only steps in a row that skip some show that it is the weights.
+
 Most compare with what the run was before. The `flat_` ones are for a run that never was anything else: they hold where
 every step so far has been beyond the threshold, `flat_steps` of them at least.
 """
@@ -24,6 +27,7 @@ _MEAN_STEPS = 10
 _MOST_CLIPPED = 0.3  # but not for gspo, whose bounds of some 1e-4 clip about as much as a matter of course
 _NORM_STEPS = 50
 _NORM_LEAST = 10  # steps before a median means anything
+_SKIPPING_STEPS = 3  # of other groups each: one may be a strange batch, two chance, and weights that are broken stay so
 
 
 class _Mean:
@@ -58,7 +62,7 @@ class Alarms:
             self._most_clipped = 0.0 if loss == "gspo" else _MOST_CLIPPED
         self.active: dict[str, str] = {}
         self.began: list[int] = []  # the steps at which it was no longer quiet
-        self._low_entropy = 0
+        self._low_entropy = self._skipping = 0
         self._accuracy, self._truncated = _Mean(), _Mean()
         self._norms: deque[float] = deque(maxlen=_NORM_STEPS)
 
@@ -78,6 +82,12 @@ class Alarms:
         if self.active and not before:
             self.began.append(record["step"])
         return [f"step {record['step']}: {text}" for name, text in self.active.items() if name not in before]
+
+    @property
+    def collapse(self) -> dict[str, str]:
+        """Those for which a run goes back, or ends, where its recipe asks for that."""
+        early = self._skipping < _SKIPPING_STEPS
+        return {name: text for name, text in self.active.items() if not (early and name == "nonfinite")}
 
     def _entropy(self, r: dict[str, Any]) -> str | None:
         c = self.config
@@ -121,7 +131,9 @@ class Alarms:
     def _grad_norm(self, r: dict[str, Any]) -> str | None:
         norm, factor = r.get("grad_norm") or 0.0, self.config.grad_norm_factor
         usual = statistics.median(self._norms) if len(self._norms) >= _NORM_LEAST else math.inf
-        if math.isfinite(norm) and norm > 0:
+        if not math.isfinite(norm):
+            return None  # that update was skipped, of which another alarm tells
+        if norm > 0:
             self._norms.append(norm)
         if not factor or norm <= factor * usual:
             return None
@@ -138,6 +150,7 @@ class Alarms:
 
     def _nonfinite(self, r: dict[str, Any]) -> str | None:
         skipped = r.get("updates_skipped") or 0
+        self._skipping = self._skipping + 1 if skipped else 0
         if not skipped:
             return None
         return f"{skipped} update(s) were skipped: the gradient was no finite number, or no token could be trained"

@@ -67,6 +67,7 @@ class Collector:
             config.capacity,
             config.staleness.max,
             config.learner.head_deadline_s,
+            versions_a_step=1 + config.relift.enabled,  # a supervised update makes one of its own
         )
         self.next_index = ledger.admitted()
         self.ahead: list[_Judged] = []  # read beside training, in their order
@@ -75,17 +76,19 @@ class Collector:
         self._later: list[RolloutGroup] = []  # observed after the steps that come again, as it was before the crash
         self._recounted = time.monotonic()
 
-    def restore(self, durable_step: int) -> None:
-        """What an earlier learner left: recorded steps come again first, in the order they had.
+    def restore(self, durable_step: int, version: int | None = None) -> None:
+        """What an earlier learner left: recorded steps come again first, in the order they had. `version`: of the
+        weights after the durable step, as for `admit`.
 
         Raises CannotGoOn where such a step is not whole under this configuration; nothing is dropped then.
         """
-        self.window.recount(self.ledger.outstanding_indices(), durable_step)
+        version = durable_step if version is None else version
+        self.window.recount(self.ledger.outstanding_indices(), version)
         entries = {e.id: e for e in self.ledger.reread()}
         for step, ids in self.ledger.recorded().items():
             if step > durable_step and all(id in entries for id in ids):
                 self.forced.append(self._whole(step, [entries.pop(id) for id in ids]))
-        self._sort([(entry, self._judge(entry)) for entry in entries.values()], durable_step)
+        self._sort([(entry, self._judge(entry)) for entry in entries.values()], version)
 
     def undo(self, fence: int) -> None:
         """Groups sampled by weights of an earlier fence are stale from now on, whatever their step."""
@@ -122,7 +125,7 @@ class Collector:
         first = self.next_index
         tasks = [self.admission.task(first + k, min_version, step + 1) for k in range(room)]
         taken = self.ledger.admit(first, [t.encode() for t in tasks], self.config.capacity)
-        self.window.outstanding |= dict.fromkeys(range(first, first + taken), step)
+        self.window.outstanding |= dict.fromkeys(range(first, first + taken), newest)
         self.next_index += taken
 
     @contextmanager
@@ -161,20 +164,21 @@ class Collector:
             return groups
         while self._later:
             self.admission.observe(self._later.pop(0))
+        version = step if version is None else version
         deadline_s = self.config.learner.collect_deadline_s
         last_news = time.monotonic()
         judged, self.ahead = self.ahead, []
-        self._sort(judged, step)
+        self._sort(judged, version)
         while True:
             check()
             self.admit(step, steps_left, version)
-            if (groups := self.window.take(step)) is not None:
-                if fresh := self._not_stale(groups, step, step if version is None else version):
+            if (groups := self.window.take(version)) is not None:
+                if fresh := self._not_stale(groups, version):
                     return fresh
                 continue
             entries = self.ledger.read(self.config.capacity, _BLOCK_S)
             now = time.monotonic()
-            if self._sort([(entry, self._judge(entry)) for entry in entries], step):
+            if self._sort([(entry, self._judge(entry)) for entry in entries], version):
                 last_news = now  # what is dropped is no news: a run that drops everything must end
             if now - last_news > deadline_s:
                 raise CannotGoOn(
@@ -183,15 +187,15 @@ class Collector:
                     "`chorus status` shows who waits"
                 )
             if now - self._recounted > _RECOUNT_S and not entries:
-                self._recount(now, step)
+                self._recount(now, version)
 
-    def _recount(self, now: float, step: int) -> None:
+    def _recount(self, now: float, version: int) -> None:
         """Generators may have buried groups: ask the ledger which are still on their way."""
         self._recounted = now
         if self.ledger.accounts().outstanding != len(self.window.outstanding):
-            self.window.recount(self.ledger.outstanding_indices(), step)
+            self.window.recount(self.ledger.outstanding_indices(), version)
 
-    def _not_stale(self, groups: list[Rollout], step: int, version: int) -> list[Rollout] | None:
+    def _not_stale(self, groups: list[Rollout], version: int) -> list[Rollout] | None:
         most = self.config.staleness.max
         stale = [r for r in groups if staleness(r.group, version) > most or undone(r.group, self._undone)]
         if not stale:
@@ -199,15 +203,15 @@ class Collector:
         self._drop("stale", [r.entry for r in stale])
         for r in groups:
             if r not in stale:
-                self.window.add(r, step)
+                self.window.add(r, version)
         return None
 
-    def _sort(self, judged: list[_Judged], step: int) -> bool:
+    def _sort(self, judged: list[_Judged], version: int) -> bool:
         """Into the window, or out of the accounts; whether any can be trained."""
         usable = False
         for each in judged:
             if (ready := self._check(*each)) and self._informative(ready):
-                self.window.add(ready, step)
+                self.window.add(ready, version)
                 usable = True
         return usable
 

@@ -24,13 +24,17 @@ from chorus.protocol.ledger import Rollout
 
 @dataclass
 class Window:
-    """`outstanding`: admission indices neither trained nor dropped, each with the step it was admitted at."""
+    """`outstanding`: admission indices neither trained nor dropped, each with the version it was admitted at.
+
+    Ages are versions, as where groups are dropped for theirs: a step makes one, or up to `versions_a_step`.
+    """
 
     groups_per_step: int
     capacity: int
     max_staleness: int
     head_deadline_s: float
     clock: Callable[[], float] = time.monotonic
+    versions_a_step: int = 1
     outstanding: dict[int, int] = field(default_factory=dict)
     ready: dict[int, Rollout] = field(default_factory=dict)
     _head: int = -1
@@ -40,33 +44,34 @@ class Window:
     def slack(self) -> int:
         return max(1, int(0.3 * self.capacity))
 
-    def add(self, item: Rollout, step: int) -> None:
-        """A group has finished; `step` is where it counts from if it was not known (after a resume)."""
+    def add(self, item: Rollout, version: int) -> None:
+        """A group has finished; `version` is where it counts from if it was not known (after a resume)."""
         self.ready[item.group.task.index] = item
-        self.outstanding.setdefault(item.group.task.index, step)
+        self.outstanding.setdefault(item.group.task.index, version)
 
     def forget(self, index: int) -> None:
         """Trained or dropped."""
         self.outstanding.pop(index, None)
         self.ready.pop(index, None)
 
-    def recount(self, indices: set[int], step: int) -> None:
+    def recount(self, indices: set[int], version: int) -> None:
         """The ledger's own list of what is outstanding."""
-        self.outstanding = {i: self.outstanding.get(i, step) for i in indices}
+        self.outstanding = {i: self.outstanding.get(i, version) for i in indices}
 
-    def take(self, step: int) -> list[Rollout] | None:
+    def take(self, version: int) -> list[Rollout] | None:
         """The next step's groups in admission order, or None where it must wait. They stay outstanding."""
         first = sorted(self.outstanding)[: self.groups_per_step + self.slack]
-        if not first or self._must_wait_for(first[0], step):
+        if not first or self._must_wait_for(first[0], version):
             return None
         eligible = [i for i in first if i in self.ready][: self.groups_per_step]
         if len(eligible) < self.groups_per_step:
             return None
         return [self.ready.pop(i) for i in eligible]
 
-    def _must_wait_for(self, head: int, step: int) -> bool:
+    def _must_wait_for(self, head: int, version: int) -> bool:
         """Trained now it is in time, trained a step later it may be too old."""
         if head != self._head:
             self._head, self._head_since = head, self.clock()
-        due = head not in self.ready and step - self.outstanding[head] >= self.max_staleness
+        age = version - self.outstanding[head]
+        due = head not in self.ready and age > self.max_staleness - self.versions_a_step
         return due and self.clock() - self._head_since <= self.head_deadline_s

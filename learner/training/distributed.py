@@ -236,11 +236,12 @@ class DistributedTrainer:
         return freeze(load_policy(self.config, self.device))
 
     def _save(self, folder: Path, manifest: checkpoint.Manifest, check: bool = False) -> checkpoint.Saving:
-        """With the reference where it may be another one than the first."""
+        """With the reference where it is another one than the first, also where it is reset no more: who loads this
+        takes the first one for a reference that is not there."""
         t = self.trainer
         if self._saving is not None:
             self._saving.wait()
-        reference = t.reference if self.config.reference.resets else None
+        reference = None if self._reference_is_first else t.reference
         assert not isinstance(reference, WithoutAdapter)
         self._saving = checkpoint.save(folder, t.policy, self._optimizers, manifest, check, reference, self._beside)
         return self._saving

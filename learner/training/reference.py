@@ -8,7 +8,8 @@
 Each trigger is optional, and none acts before `cooldown_steps` have passed. A reset comes before the step that follows
 what triggered it, on all ranks in one call (distributed.py), so that its step begins with a KL of 0. Groups in flight
 carry no reference log-probabilities: nothing of them is computed again. Validations count from the newest one at the
-reset, and the KL's median from the reset: what was before belongs to another reference.
+reset, and the KL's median from the reset: what was before belongs to another reference. From there the KL grows from 0,
+so that cooldown_steps of two windows or more leave the steepest part of that out of the median.
 
 >>> stalled([0.30, 0.35, 0.35, 0.35, 0.34], patience=3, gain=0.0)
 True
@@ -36,7 +37,7 @@ def due(config: ReferenceSection, steps: int, kl: Sequence[float], validations: 
         return f"every: {steps} steps since the last one"
     if config.kl_spike is not None and len(kl) > config.kl_window:
         usual = median(kl[-config.kl_window - 1 : -1])
-        if kl[-1] > config.kl_spike * usual:
+        if usual > 0 and kl[-1] > config.kl_spike * usual:  # of 0 any KL is a multiple
             return f"kl_spike: {kl[-1]:.3g} nats a token, usually {usual:.3g}"
     if config.stall is not None and stalled(validations, config.stall, config.stall_gain):
         return f"stall: no gain over {max(validations[: -config.stall]):.3f} in {config.stall} validations"

@@ -42,6 +42,7 @@ _TELL_S = 1.0
 _FAILED_PAUSE_S = 0.5
 _LOOK_S = 0.5
 _REFUSALS = 5
+_OFFERS_KEPT_S = 24 * 3600  # after the last one: who is gone for good, as a cluster's pod is, reads them no more
 _CLOSE_S = 5.0  # for all threads together; they are daemons
 
 
@@ -129,16 +130,16 @@ class Broadcaster:
         return number
 
     def hold_again(self, fence: int) -> None:
-        """Where `holding` is 0: who has newer weights takes the kept ones under a newer fence."""
+        """Where `hold_is_lost`: who has newer weights takes the kept ones under a newer fence."""
         with self._changed:
             self._holding.renew(self.links.values(), fence)
             self._changed.notify_all()
         self._holding.tell()
 
-    def holding(self) -> int:
-        """How many are held, and have the kept version or can get it."""
+    def hold_is_lost(self) -> bool:
+        """Nobody has the kept version any more or can get it, and somebody could under a newer fence."""
         with self._changed:
-            return sum(link.held for link in self.links.values())
+            return self._holding.is_lost(self.links.values())
 
     def release(self) -> None:
         """Everybody gets the newest version again."""
@@ -334,7 +335,11 @@ class Broadcaster:
         offer = self._sender.offer(link, way, parts)
         with self._changed:
             link.offered, link.answer = (offer.group, offer.version), None
-        self._client.xadd(self.keys.offers(link.member.generator_id), {"d": offer.encode()}, maxlen=4)
+        offers = self.keys.offers(link.member.generator_id)
+        with self._client.pipeline() as pipe:
+            pipe.xadd(offers, {"d": offer.encode()}, maxlen=4)
+            pipe.expire(offers, _OFFERS_KEPT_S)
+            pipe.execute()
         if way.before is None:
             self._sender.send(link, way, offer.world_size, parts)
         elif not way.before.over.wait(2 * self._deadline_s):

@@ -48,14 +48,24 @@ class Holding:
         self.choose(links)
 
     def choose(self, links: Collection[Link]) -> None:
-        """Whoever is gone is replaced, as long as another one has no newer weights."""
+        """Whoever is gone, or whose engine starts anew, is replaced, as long as another one has no newer weights: those
+        first who have the kept ones already, and last those who have never taken any."""
         kept = self.kept
-        fit = [link for link in links if kept and not link.gone and not link.is_beyond(kept.version)]
-        chosen = sorted(fit, key=lambda link: (not link.held, link.member.generator_id))[: self._most]
+        fit = [link for link in links if kept and _is_up(link) and not link.is_beyond(kept.version)]
+
+        def rank(link: Link) -> tuple[bool, bool, bool, str]:
+            has_them = kept is not None and link.synced == kept.version
+            return not has_them, not link.held, link.report is None, link.member.generator_id
+
+        chosen = sorted(fit, key=rank)[: self._most]
         for link in links:
             link.held = link in chosen
         names = [link.member.generator_id for link in chosen]
         self._word = Hold(version=str(kept.version), generators=names).encode() if kept else None
+
+    def is_lost(self, links: Collection[Link]) -> bool:
+        """Nobody is held any more, and under a newer fence somebody could be."""
+        return self.kept is not None and not any(link.held for link in links) and any(map(_is_up, links))
 
     def tell(self) -> None:
         """Write to Redis who is held by now; without the lock, so that a slow Redis holds no sync up."""
@@ -70,3 +80,8 @@ class Holding:
             else:
                 self._client.set(self._key, word)
             self._told = word
+
+
+def _is_up(link: Link) -> bool:
+    """Its engine could take weights now: one that starts may take longer than a validation waits."""
+    return not link.gone and link.member.engine > 0

@@ -116,7 +116,8 @@ class AlarmsSection(Section):
     """Signs of a collapse, looked at after every step. A threshold of 0 turns an alarm off."""
 
     on_collapse: Literal["warn", "stop", "rollback"] = Field(
-        default="warn", description="stop: write a checkpoint and end; rollback: on from the oldest checkpoint kept"
+        default="warn",
+        description="stop: write a checkpoint and end; rollback: on from the oldest of the newest keep_checkpoints",
     )
     max_rollbacks: int = Field(default=2, ge=1, description="the collapse after so many ends the run")
     entropy_floor: float = Field(default=0.01, ge=0, description="nats a token")

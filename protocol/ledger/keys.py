@@ -60,6 +60,11 @@ class Keys:
         return f"chorus:{self.run}:fence"
 
     @property
+    def advanced(self) -> str:
+        """By which call of which learner the fence was raised last, and to what."""
+        return f"chorus:{self.run}:advanced"
+
+    @property
     def owner(self) -> str:
         """The learner's lease, see lease.py."""
         return f"chorus:{self.run}:owner"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,7 @@ class LearnerLedger:
 
     def advance(self) -> int:
         """A new fence for the same learner: its versions from now on begin a new lineage of weights."""
-        self.fence = self._run("ADVANCE", [self.keys.fence], [self.fence])
+        self.fence = self._run("ADVANCE", [self.keys.fence, self.keys.advanced], [self.fence, secrets.token_hex(8)])
         return self.fence
 
     def admitted(self) -> int:

@@ -40,8 +40,21 @@ end
 """
 )
 
-# KEYS fence; ARGV fence  -> the new one
-ADVANCE = _FENCE + "return redis.call('INCR', KEYS[1])"
+# KEYS fence advanced; ARGV fence, a word that nobody else says  -> the new one
+ADVANCE = (
+    """
+local raised = tonumber(ARGV[1]) + 1
+local this = raised .. ' ' .. ARGV[2]
+if redis.call('GET', KEYS[1]) == tostring(raised) and redis.call('GET', KEYS[2]) == this then
+  return raised  -- tried again: the first try's reply was lost
+end
+"""
+    + _FENCE
+    + """
+redis.call('SET', KEYS[2], this)
+return redis.call('INCR', KEYS[1])
+"""
+)
 
 # KEYS fence tasks accounts trained digests; ARGV fence, capacity, first index, payloads...  -> number admitted.
 # Indices of a later lineage begin at `first`.

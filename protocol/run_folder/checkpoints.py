@@ -91,9 +91,9 @@ def trained_in(checkpoints: Path, lineage: int, since: float = 0.0) -> int:
     return sum(len(m.all_entries) for m in manifests if m.lineage == lineage and m.at >= since)
 
 
-def oldest(checkpoints: Path) -> Path | None:
-    """The oldest checkpoint that can be loaded."""
-    return min(loadable(checkpoints), default=None)
+def oldest(checkpoints: Path, keep: int) -> Path | None:
+    """Of the newest `keep` checkpoints that can be loaded. What pruning spares beside them may be of long ago."""
+    return min(loadable(checkpoints)[-keep:], default=None)
 
 
 def rollbacks(checkpoints: Path) -> list[int]:

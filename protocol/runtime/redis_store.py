@@ -25,15 +25,19 @@ if (not found and ARGV[2] == '') or found == ARGV[2] then
 end
 return found or ARGV[2]
 """
+_DROP = """
+for _, key in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if string.sub(key, 1, #ARGV[1]) == ARGV[1] then redis.call('HDEL', KEYS[1], key) end
+end
+"""
 
 
 class RedisStore(Store):
     """As torch's own stores; `name` is the hash. Safe in threads. Raises what redis-py raises when Redis stays away,
-    RuntimeError for a key that does not come in time."""
+    RuntimeError for a key that does not come in time. A process has few of them, and keeps each until it ends."""
 
-    _kept: ClassVar[
-        list[RedisStore]
-    ] = []  # process groups call them from C++, which does not keep what Python has of them
+    # Process groups call them from C++, which does not keep what Python has of them.
+    _kept: ClassVar[list[RedisStore]] = []
 
     def __init__(self, client: redis.Redis, name: str, deadline_s: float) -> None:
         super().__init__()
@@ -83,6 +87,10 @@ class RedisStore(Store):
 
     def delete_key(self, key: str) -> bool:
         return bool(self._client.hdel(self.name, key))
+
+    def delete_under(self, prefix: str) -> None:
+        """All keys that begin so, as those of a PrefixStore do."""
+        self._client.eval(_DROP, 1, self.name, f"{prefix}/")
 
     def num_keys(self) -> int:
         return self._client.hlen(self.name)

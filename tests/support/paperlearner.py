@@ -147,10 +147,10 @@ class Hands:
         self._looks = 0
         return min(most, self.spare)
 
-    def holding(self) -> int:
+    def hold_is_lost(self) -> bool:
         if self.leaves:
             self.held, self.leaves = None, False
-        return int(self.held is not None)
+        return self.held is None
 
     def hold_again(self, fence: int) -> None:
         self._hook("hold again")

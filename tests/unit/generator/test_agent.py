@@ -443,6 +443,17 @@ async def test_an_unreadable_offer_is_ignored_and_hides_no_other(fleet: Fleet, d
     assert str(agent.sync.version) == "1.0"
 
 
+async def test_reports_of_long_ago_leave_redis(fleet: Fleet) -> None:
+    """With an adapter of many layers they are 13 kB each, and a run of many steps and generators makes a million."""
+    with fleet.client.pipeline() as pipe:
+        for _ in range(6000):
+            pipe.xadd(fleet.keys.reports, {"d": b"x"})
+        pipe.execute()
+    fleet.sync("a", "1.0")
+    fleet.start("a", ScriptedEngine())
+    await until(lambda: fleet.client.xlen(fleet.keys.reports) <= 5100)  # type: ignore[operator]
+
+
 async def test_an_offer_that_was_written_twice_is_taken_once(fleet: Fleet) -> None:
     engine = ScriptedEngine()
     fleet.start("a", engine)

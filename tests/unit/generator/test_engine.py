@@ -138,6 +138,9 @@ async def test_an_engine_that_hangs_up_is_gone_for_everybody(tmp_path: Path) -> 
     for task in waiting:
         with pytest.raises(EngineGone, match="hung up"):
             await task
+    async with asyncio.timeout(5.0):  # who comes later is told at once, not after a deadline of its own
+        with pytest.raises(EngineGone, match="hung up"):
+            await agent.generate([1], 2, 0.7, 8, 10.0)
     await agent.stop()
     with pytest.raises(EngineGone, match="not running"):
         await agent.generate([1], 2, 0.7, 8, 10.0)

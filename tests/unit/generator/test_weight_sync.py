@@ -84,6 +84,31 @@ async def test_a_quarantined_generator_waits_for_weights_that_pass(sync: WeightS
     assert await sync.wait_for_step(2, 0.01)
 
 
+@pytest.mark.parametrize(("first", "second"), [(0.0, 1.0), (1.0, 0.0)])
+async def test_of_two_verdicts_on_one_version_the_second_holds(
+    sync: WeightSync, engine: Checked, first: float, second: float
+) -> None:
+    for gap in (first, second):
+        engine.gaps = (gap,)
+        await sync.take(offer("1.0"))
+    engine.gaps = (0.0,)
+    await sync.take(offer("1.1"))
+    assert await sync.may_commit({(1, 0)}, 0.01) == (second == 0.0)
+    assert await sync.may_commit({(1, 0), (1, 1)}, 0.01) == (second == 0.0)
+
+
+async def test_what_a_former_engine_refused_a_new_one_may_pass(sync: WeightSync, engine: Checked) -> None:
+    engine.gaps = (1.0,)
+    await sync.take(offer("1.0"))
+    await sync.forget()
+    waiting = asyncio.create_task(sync.may_commit({(1, 0)}, 5.0))
+    await asyncio.sleep(0.01)
+    assert not waiting.done(), "the new engine has not been asked"
+    engine.gaps = (0.0,)
+    await sync.take(offer("1.0"))
+    assert await waiting
+
+
 async def test_an_offer_of_an_earlier_learner_is_refused_though_its_step_is_later(
     sync: WeightSync, engine: Checked
 ) -> None:

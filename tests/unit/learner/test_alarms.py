@@ -37,8 +37,8 @@ def test_a_healthy_run_raises_nothing() -> None:
         ({"clip_high_fraction": 0.2, "clip_low_fraction": 0.15}, "35% of the tokens are clipped"),
         ({"w_effective": 0.2}, "worth 20% of the tokens"),
         ({"grad_norm": 5.0}, "norm is 5, usually it is 0.4"),
-        ({"grad_norm": float("inf")}, "norm is inf"),
         ({"updates_skipped": 1}, "1 update.s. were skipped"),
+        ({"updates_skipped": 1, "grad_norm": float("inf")}, "1 update.s. were skipped"),
     ],
 )
 def test_one_bad_step_is_enough_for_what_no_step_should_show(bad: dict[str, Any], words: str) -> None:
@@ -46,6 +46,24 @@ def test_one_bad_step_is_enough_for_what_no_step_should_show(bad: dict[str, Any]
     assert step == 21
     assert text.startswith("step 21: ")
     assert re.search(words, text)
+
+
+def test_a_skipped_update_is_a_warning_and_three_steps_of_them_in_a_row_are_a_collapse() -> None:
+    """It has left the weights as they were; a run that goes back for a strange batch throws steps away."""
+    skipped: dict[str, Any] = {"updates_skipped": 1, "grad_norm": float("inf")}
+    alarms, seen = Alarms(AlarmsSection(), "ppo"), []
+    for step, record in enumerate([*[{}] * 12, skipped, skipped, {}, skipped, skipped, skipped, {}], 1):
+        alarms.look({"step": step, **HEALTHY, **record})
+        seen.append((bool(alarms.active), list(alarms.collapse)))
+    warned = (True, [])
+    assert seen[12:] == [warned, warned, (False, []), warned, warned, (True, ["nonfinite"]), (False, [])]
+
+
+def test_any_other_alarm_is_a_sign_of_a_collapse_at_once() -> None:
+    alarms = Alarms(AlarmsSection(), "ppo")
+    alarms.look({"step": 1, **HEALTHY, "w_effective": 0.1, "updates_skipped": 1})
+    assert list(alarms.active) == ["effective", "nonfinite"]
+    assert list(alarms.collapse) == ["effective"]
 
 
 def test_gspo_clips_much_as_a_matter_of_course_unless_a_limit_is_set() -> None:

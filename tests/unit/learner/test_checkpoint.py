@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_without_a_manifest_is_no_checkpoint(folder: Path) -> None:
     assert checkpoints.latest(folder) == folder / "step-000010"
-    assert checkpoints.oldest(folder) == folder / "step-000005"
+    assert checkpoints.oldest(folder, 2) == folder / "step-000005"
     assert checkpoints.rollbacks(folder) == [10]
 
 
@@ -42,7 +42,15 @@ def test_pruning_keeps_the_newest_the_selected_and_every_manifest(folder: Path) 
     assert not (folder / "step-000005" / "state").exists()
     assert (folder / "step-000010" / "state").is_dir()
     assert checkpoints.read_manifest(folder / "step-000005").all_entries == ["5-0"]
-    assert checkpoints.oldest(folder) == folder / "step-000010"
+    assert checkpoints.oldest(folder, 2) == folder / "step-000010"
+
+
+def test_a_way_back_is_as_long_as_the_newest_checkpoints_that_are_kept_reach(folder: Path) -> None:
+    """The selected one may be of long ago, and so may one from before the first alarm."""
+    checkpoints.write_manifest(folder / "step-000015", checkpoints.Manifest(15, 1, {}))
+    checkpoints.prune(folder, 2, [5])
+    assert [path.name for path in checkpoints.loadable(folder)] == ["step-000005", "step-000010", "step-000015"]
+    assert checkpoints.oldest(folder, 2) == folder / "step-000010"
 
 
 def test_the_exports_of_pruned_checkpoints_may_stay_made_smaller_once(folder: Path) -> None:

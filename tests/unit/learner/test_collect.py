@@ -265,6 +265,29 @@ def test_a_group_older_than_the_bound_is_dropped_and_one_at_it_is_trained(
     assert (accounts.dropped, accounts.difference) == ({"stale": 1}, 0)
 
 
+def test_a_group_that_would_be_too_old_a_version_later_is_waited_for_though_fewer_steps_have_passed(
+    client: redis.Redis, tiny_model: Path
+) -> None:
+    """Each of the two steps so far has made two versions, as those with a supervised update do."""
+    loop = Loop(client, tiny_model, collect_deadline_s=30.0)
+    staleness = loop.config.staleness.model_copy(update={"target": 1})
+    config = loop.config.model_copy(update={"staleness": staleness})
+    loop.collector = Collector(config, loop.ledger, loop.admission, LearnerMetrics())
+    loop.collector.admit(0, 9, 0)
+    (late, head), *others = loop.tasks()
+    for id, task in others:
+        loop.commit(id, task.index, group(task))
+    looks = iter(range(99))
+
+    def check() -> None:
+        if next(looks) == 2:
+            loop.commit(late, head.index, group(head))
+
+    trained = loop.collector.next_step(2, 9, check, version=4)
+    assert [r.group.task.index for r in trained] == [0, 1]
+    assert loop.ledger.accounts().dropped == {}
+
+
 def mixed(task: Task, oldest: int) -> bytes:
     """A group whose first tokens are of this step's weights, and whose last are of step 4's."""
     fields = msgpack.unpackb(group(task, ids=(5, 6, 7)))

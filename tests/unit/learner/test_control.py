@@ -89,6 +89,7 @@ def section(**fields: Any) -> ReferenceSection:
         ({"kl_spike": 3.0, "kl_window": 4}, 9, [0.1, 0.2, 0.3, 0.2, 0.61], [], "kl_spike: 0.61 nats a token"),
         ({"kl_spike": 3.0, "kl_window": 4}, 9, [0.1, 0.2, 0.3, 0.2, 0.59], [], None),
         ({"kl_spike": 3.0, "kl_window": 4}, 9, [0.1, 0.2, 0.3, 9.0], [], None),  # no whole window before it
+        ({"kl_spike": 3.0, "kl_window": 4}, 9, [0.0, 0.0, 0.0, 0.1, 1e-9], [], None),  # three times nothing
         ({"degrade": 0.1}, 9, [], [0.5, 0.41], None),
         ({"degrade": 0.1}, 9, [], [0.5, 0.39], "degrade: validation 0.390, it has been 0.500"),
         ({"stall": 3}, 9, [], [0.35, 0.35, 0.35, 0.34], "stall: no gain over 0.350 in 3 validations"),

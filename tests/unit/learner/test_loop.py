@@ -203,6 +203,38 @@ def test_a_run_that_was_flat_from_its_beginning_ends_since_no_earlier_step_was_b
     assert checkpoints.rollbacks(tmp_path / "checkpoints") == []
 
 
+def test_a_collapse_goes_no_further_back_than_the_checkpoints_that_are_kept(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The selected one stays, however old it is: it is for using the model, not for going back to."""
+    alarms = {"on_collapse": "rollback", "entropy_floor": 5.0, "entropy_steps": 6, "max_rollbacks": 1}
+    config = config_of(tiny_model, tmp_path, run={"steps": 7}, alarms=alarms, learner={"checkpoint_every": 1})
+    learner, parts = start(client, config, tmp_path)
+    _entropy_of_one(parts)
+    parts.evaluations.selected_step = lambda: 1  # type: ignore[method-assign]
+    learner.run()
+    folder = RunFolder(tmp_path).checkpoints
+    assert checkpoints.folder_of(folder, 1) in checkpoints.loadable(folder)
+    assert checkpoints.read_manifest(checkpoints.folder_of(folder, 6)).rolled_back_to == 4
+
+
+@pytest.mark.parametrize(("in_a_row", "ends"), [(2, False), (3, True)])
+def test_a_run_ends_for_updates_that_are_skipped_step_after_step_and_not_for_one_strange_batch(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path, in_a_row: int, ends: bool
+) -> None:
+    alarms = {"on_collapse": "stop"}
+    config = config_of(tiny_model, tmp_path, run={"steps": 5}, alarms=alarms)
+    learner, parts = start(client, config, tmp_path)
+    recorder, skipping = parts.recorder, range(2, 2 + in_a_row)
+    look = recorder.alarms.look
+    recorder.alarms.look = lambda r: look(r | {"updates_skipped": int(r["step"] in skipping)})  # type: ignore
+    if ends:
+        with pytest.raises(CannotGoOn, match=r"ended the run after step 4: 1 update\(s\) were skipped"):
+            learner.run()
+    else:
+        learner.run()
+
+
 def _entropy_of_one(parts: object) -> None:
     """The paper model has no tokens to measure: every record says an entropy of 1 nat."""
     recorder = parts.recorder  # type: ignore[attr-defined]

@@ -334,6 +334,21 @@ def test_a_resumed_learner_has_the_same_reference_bit_for_bit(model: str, tmp_pa
     assert all(torch.equal(kept[name], found[name]) for name in kept)
 
 
+def test_a_run_that_goes_on_without_triggers_keeps_the_reference_in_its_checkpoints(model: str, tmp_path: Path) -> None:
+    config = config_for(model, 4096, FOLLOWED)
+    plain = config.model_copy(update={"reference": type(config.reference)()})
+    crew = DistributedTrainer(config, torch.device("cpu"), None)
+    crew.step(minibatches())
+    crew.reset_reference(False)
+    saved = crew.save(tmp_path / "first", Manifest(step=1, fence=1, entries={})).wait()
+    further = DistributedTrainer(plain, torch.device("cpu"), saved)
+    further.step(minibatches())
+    saved = further.save(tmp_path / "second", Manifest(step=2, fence=1, entries={})).wait()
+    again = DistributedTrainer(plain, torch.device("cpu"), saved)
+    kept, found = (dict(c.trainer.reference.named_parameters()) for c in (crew, again) if c.trainer.reference)
+    assert all(torch.equal(kept[name], found[name]) for name in kept)
+
+
 def test_a_checkpoint_of_before_there_were_resets_gives_the_first_reference(model: str, tmp_path: Path) -> None:
     config = config_for(model, 4096, FOLLOWED)
     plain = config.model_copy(update={"reference": type(config.reference)()})

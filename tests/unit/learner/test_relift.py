@@ -269,6 +269,7 @@ def test_what_the_checkpoint_keeps_is_taken_up(client: redis.Redis, tiny_model: 
     assert (len(kept["held"]), kept["updates"]) == (1, 1)
     _, again = start(client, config, tmp_path)
     assert (again.relift.held, again.relift.updates, again.version) == (parts.relift.held, 1, 3)
+    assert again.groups.window.versions_a_step == 2  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

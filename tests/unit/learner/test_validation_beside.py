@@ -105,6 +105,31 @@ def test_where_all_who_had_the_weights_have_gone_they_are_given_again_under_a_ne
     assert parts.ledger.accounts().difference == 0
 
 
+def test_who_was_given_the_old_weights_again_gets_the_newest_ones_after_the_answers_though_no_step_follows(
+    client: redis.Redis, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Under the fence at which it has the old ones: else they would be newer than the newest."""
+    learner, parts = start(client, asking(tiny_model, tmp_path), tmp_path, spare=1, late=NEVER)
+    fence = parts.ledger.fence
+    learner.life.begin()
+    for _ in range(4):
+        learner.step()
+    parts.weights.leaves = True  # type: ignore[attr-defined]
+    learner.life.hear()
+    newest = parts.weights.published[-1]  # type: ignore[attr-defined]
+    assert (newest.fence, newest.step) == (fence + 1, 4)
+
+
+def test_answers_from_who_stayed_make_no_other_version(client: redis.Redis, tiny_model: Path, tmp_path: Path) -> None:
+    learner, parts = start(client, asking(tiny_model, tmp_path), tmp_path, spare=1, late=NEVER)
+    learner.life.begin()
+    for _ in range(4):
+        learner.step()
+    published = list(parts.weights.published)  # type: ignore[attr-defined]
+    learner.life.hear()
+    assert parts.weights.published == published  # type: ignore[attr-defined]
+
+
 def test_a_learner_that_is_asked_to_stop_leaves_word_of_the_validation_under_way_and_the_next_one_makes_it(
     client: redis.Redis, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -25,8 +25,8 @@ def window(outstanding: range, finished: list[int], now: list[float], capacity: 
     return w
 
 
-def taken(w: Window, step: int = 0) -> list[int] | None:
-    groups = w.take(step)
+def taken(w: Window, version: int = 0) -> list[int] | None:
+    groups = w.take(version)
     return groups and [g.group.task.index for g in groups]
 
 
@@ -45,9 +45,17 @@ def test_whatever_was_taken_before_finished_groups_are_never_stuck_behind_the_wi
 def test_a_group_about_to_be_too_old_is_waited_for_up_to_the_deadline() -> None:
     now = [0.0]
     w = window(range(8), [1, 2, 3, 4], now)
-    assert taken(w, step=2) is None
+    assert taken(w, version=2) is None
     now[0] = 61.0
-    assert taken(w, step=2) == [1, 2, 3, 4]
+    assert taken(w, version=2) == [1, 2, 3, 4]
+
+
+def test_where_a_step_may_make_two_versions_the_head_is_waited_for_two_versions_before_it_is_too_old() -> None:
+    taught = [window(range(8), [1, 2, 3, 4], [0.0]) for _ in range(2)]
+    for w in taught:
+        w.versions_a_step = 2
+    assert taken(taught[0], 0) == [1, 2, 3, 4], "a step later it is 2 at most, which staleness.max allows"
+    assert taken(taught[1], 1) is None
 
 
 def test_taken_groups_stay_outstanding_until_they_are_forgotten() -> None:

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import os
 from collections import Counter
+from unittest.mock import patch
 
 import hypothesis.strategies as st
 import pytest
@@ -277,6 +278,15 @@ class LedgerModel(RuleBasedStateMachine):
         if gone := [i for i in self.at("durable", "dropped") if i in self.entry_of]:
             assert self.learner.trained(self.step + 1, [self.entry_of[data.draw(st.sampled_from(gone))]]) == 0
 
+    @rule(reply_lost=st.booleans())
+    def advance(self, reply_lost: bool) -> None:
+        """A new lineage of weights. After a lost reply the script is sent again as it was."""
+        self.deposed.append(LearnerLedger(self.client, self.keys.run, fence=self.learner.fence))
+        send = self.learner._scripts["ADVANCE"]
+        again = {"ADVANCE": lambda **sent: (send(**sent), send(**sent))[1]} if reply_lost else {}
+        with patch.dict(self.learner._scripts, again):
+            assert self.learner.advance() == self.deposed[-1].fence + 1
+
     @rule()
     def trim(self) -> None:
         self.learner.trim()
@@ -313,6 +323,7 @@ class LedgerModel(RuleBasedStateMachine):
             lambda: old.durable(99, ids),
             lambda: old.drop("x", ids),
             lambda: old.rewind(0),
+            old.advance,
         ]
         with pytest.raises(FencedError):
             data.draw(st.sampled_from(calls))()

@@ -16,7 +16,15 @@ from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImport
 
 from chorus.protocol.runtime.redis import RENDEZVOUS
 from chorus.protocol.runtime.redis_store import KEPT_S, RedisStore
-from chorus.protocol.weights import MeetingStore, announce_group, broadcast, join_group, join_store, open_group
+from chorus.protocol.weights import (
+    MeetingStore,
+    announce_group,
+    broadcast,
+    join_group,
+    join_store,
+    open_group,
+    retract_group,
+)
 
 
 @pytest.fixture
@@ -59,14 +67,24 @@ def test_a_group_meets_there_and_no_port_but_gloo_s_own_is_open(
     monkeypatch.setenv(RENDEZVOUS, f"run {redis_url}")
     ours = MeetingStore(client, "run", "127.0.0.1", 10.0)
     announce_group(ours, "g")
-    before, tensors = _listening(), [torch.full([3], 7.0), torch.zeros(3)]
+    before = _listening()
+    groups = _meet(ours, "g")
+    assert len(_listening() - before) <= 2, "one of each side's own"
+    del groups
+    with pytest.raises(RuntimeError, match="was given up by the learner"):
+        join_group("gloo", "127.0.0.1", 0, "another", 1, 2, 1.0)
+
+
+def _meet(ours: MeetingStore, name: str) -> list[object]:
+    """The learner and a worker in one group, over which something has come."""
+    tensors = [torch.full([3], 7.0), torch.zeros(3)]
     groups: list[object] = [None, None]
 
     def run(rank: int) -> None:
         if rank == 0:
-            here = open_group("gloo", ours, "g", 0, 2, 10.0)
+            here = open_group("gloo", ours, name, 0, 2, 10.0)
         else:
-            here = join_group("gloo", "127.0.0.1", 0, "g", 1, 2, 10.0)
+            here = join_group("gloo", "127.0.0.1", 0, name, 1, 2, 10.0)
         broadcast(here, tensors[rank], 10.0)
         groups[rank] = here
 
@@ -76,9 +94,27 @@ def test_a_group_meets_there_and_no_port_but_gloo_s_own_is_open(
     for thread in threads:
         thread.join(20)
     assert tensors[1].tolist() == [7.0, 7.0, 7.0]
-    assert len(_listening() - before) <= 2, "one of each side's own"
-    with pytest.raises(RuntimeError, match="was given up by the learner"):
-        join_group("gloo", "127.0.0.1", 0, "another", 1, 2, 1.0)
+    return groups
+
+
+def test_fifty_groups_leave_no_connection_no_store_and_no_key(
+    client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine joins another one after each sync that failed, for as long as it lives."""
+    monkeypatch.setenv(RENDEZVOUS, f"run {redis_url}")
+    ours = MeetingStore(client, "run", "127.0.0.1", 10.0)
+
+    def meet(name: str) -> tuple[int, int, int]:
+        announce_group(ours, name)
+        _meet(ours, name)
+        retract_group(ours, name)
+        return len(client.client_list()), len(RedisStore._kept), ours.num_keys()  # type: ignore[arg-type]
+
+    announce_group(ours, "g-1.0")  # of another generator: it stays
+    held = [meet(f"g-{number}") for number in range(50)]
+    assert held[-1] == held[0]
+    assert held[0][2] == 1
+    assert ours.check(["g-1.0/announced"])
 
 
 def test_torch_s_own_groups_are_made_of_it(store: RedisStore) -> None:

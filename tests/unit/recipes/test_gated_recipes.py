@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chorus.learner.training.reference import due
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
 
@@ -162,6 +163,17 @@ def test_the_small_sibling_shows_the_same_method_and_takes_the_usual_settings(na
 def test_none_takes_a_part_or_a_trigger_out_of_a_recipe() -> None:
     assert recipe("demo_short", "reward.short=none").reward.short is None
     assert not recipe("demo_prorl", "reference.every=none").reference.resets
+
+
+def test_a_kl_that_grows_as_it_always_does_after_a_reset_resets_nothing_again() -> None:
+    """From 0, by the square of the steps: steeper than a policy that drifts."""
+    v2 = recipe("prorl_v2").reference
+    assert v2.every
+    grown = [1e-6 * step**2 for step in range(v2.every)]
+    found = [due(v2, steps, grown[:steps][-v2.kl_window - 1 :], ()) for steps in range(v2.every)]
+    assert set(found) == {None}
+    spike = [*grown[:100], 10 * grown[100]]
+    assert (due(v2, 101, spike[-v2.kl_window - 1 :], ()) or "").startswith("kl_spike")
 
 
 def test_the_cosine_term_is_told_of_the_longest_answer() -> None:
