@@ -238,16 +238,16 @@ def test_without_an_environment_that_of_the_process_holds(recipe: Path, monkeypa
 
 # Values that may stand beside each other, so that any mixture of them is a configuration.
 SETTINGS: dict[tuple[str, str], st.SearchStrategy[Any]] = {
-    ("run", "name"): st.text(max_size=9),
-    ("run", "seed"): st.integers(),
+    ("run", "name"): st.text(max_size=9).filter(lambda name: "/" not in name and name not in (".", "..")),
+    ("run", "seed"): st.integers(-(2**63), 2**64 - 1),
     ("run", "steps"): st.integers(min_value=1),
     ("model", "dtype"): st.sampled_from(["float32", "bfloat16"]),
     ("model", "context"): st.integers(min_value=4096),
-    ("problems", "heldout"): st.lists(st.text(), max_size=3),
+    ("problems", "heldout"): st.lists(NAMES, max_size=3),
     ("templates", "weights"): st.dictionaries(st.sampled_from(["qwen-math", "abel"]), st.floats(0.5, 9)),
     ("sampling", "temperature"): st.floats(min_value=0, exclude_min=True, allow_infinity=False),
     ("learner", "lr"): st.floats(min_value=0, exclude_min=True, allow_infinity=False),
-    ("learner", "betas"): st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    ("learner", "betas"): st.tuples(*2 * [st.floats(0, 1, exclude_max=True)]),
     ("alarms", "clip_fraction"): st.none() | st.floats(0, 1),
     ("objective", "name"): st.sampled_from(["grpo", "dapo", "gspo", "cispo"]),
     ("generator", "vllm_args"): st.lists(st.text(), max_size=3),
@@ -292,9 +292,9 @@ def test_a_configuration_built_in_code_ignores_the_environment(config: RunConfig
 def test_any_text_reaches_a_key_that_holds_a_text(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "texts.toml"
     path.write_text(RECIPE)
-    assert load_config(path, (), {"CHORUS_RUN__NAME": text}).run.name == text
+    assert load_config(path, (), {"CHORUS_TRACKERS__WANDB": text}).trackers.wandb == text
     if not text.lstrip().startswith(("'", '"')):
-        assert load_config(path, [f"run.name={text}"], {}).run.name == text
+        assert load_config(path, [f"trackers.wandb={text}"], {}).trackers.wandb == text
 
 
 @pytest.mark.parametrize(
@@ -382,3 +382,21 @@ def test_whatever_stands_in_a_recipe_it_is_read_or_refused(
     overrides = [f"{place}={json.dumps(value)}" for place, value in given_values.items()] if by_set else []
     with suppress(ConfigError):
         assert load_config(path, overrides, {}).capacity > 0
+
+
+PATHS = ["run.dir={}", "model.path={}", 'templates.files=["{}"]', "templates.chat={}.jinja", 'finetune.data=["{}"]']
+PATHS += [f'problems.{key}=["a", "{{}}"]' for key in ("train", "heldout", "validation", "exclude_overlap")]
+PATHS += ['curriculum.pass_rates=["{}"]', 'reward.graders=[{{name = "mine", function = "{}/g.py:f"}}]']
+
+
+@pytest.mark.parametrize("item", PATHS)
+@pytest.mark.parametrize("begins", ["~/x", "$HOME/x", "~"])
+def test_a_path_that_only_a_shell_could_read_is_refused(recipe: Path, item: str, begins: str) -> None:
+    assert "write the path out" in refusal(recipe, [item.format(begins)])
+    load_config(recipe, [item.format("my~$x/y")], {})
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "..", "."])
+def test_the_name_of_a_run_stays_within_its_folder(recipe: Path, name: str) -> None:
+    assert "a name holds no /" in refusal(recipe, [f"run.name={name}"])
+    assert load_config(recipe, [f"run.name={name.replace('/', '-')}x"], {}).run.name == f"{name.replace('/', '-')}x"
