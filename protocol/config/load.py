@@ -19,13 +19,15 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from chorus.protocol.config.objective import ObjectiveConfig
-from chorus.protocol.config.other_names import meant
+from chorus.protocol.config.other_names import all_keys, meant
 from chorus.protocol.config.places import declared, fields_at, forms, place_of
 from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.run import RunConfig, RunSection
 from chorus.protocol.runtime.exits import CannotGoOn
 
 _PREFIX = "chorus_"
+# Keys as a variable with one underscore would name them, and keys of [run] alone; no variable of ours is called so.
+_SPELLED = {key: f"run.{key}" for key in RunSection.model_fields} | {key.replace(".", "_"): key for key in all_keys()}
 # Keys of earlier versions, each with the one value that its absence means.
 _FORMER = {
     ("learner", "layout"): "padded",
@@ -128,7 +130,14 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for name in sorted(environment, key=lambda name: (name.count("__"), name)):
         first, *rest = name.lower().removeprefix(_PREFIX).split("__")
-        if not name.lower().startswith(_PREFIX) or (first not in RunConfig.model_fields and not rest):
+        if not name.lower().startswith(_PREFIX):
+            continue
+        if not rest and (key := _SPELLED.get(first)):
+            raise ConfigError(
+                f"{name}: {key} is named with two underscores between section and key: CHORUS_"
+                f"{key.upper().replace('.', '__')}; rename the variable, or remove it"
+            )
+        if first not in RunConfig.model_fields and not rest:
             continue
         text = environment[name]
         if first not in RunConfig.model_fields:

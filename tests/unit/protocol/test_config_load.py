@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -343,7 +344,7 @@ def test_a_key_of_another_trainer_s_or_with_a_slip_is_answered_with_ours(
 
 
 def test_the_names_of_others_stand_for_keys_that_there_are_and_a_lost_letter_is_found() -> None:
-    keys = set(other_names._keys())
+    keys = set(other_names.all_keys())
     assert set(other_names._OURS.values()) <= keys
     assert not {key for key in keys if key.rpartition(".")[2] in other_names._OURS}
     for key in keys:
@@ -360,7 +361,7 @@ ANYTHING = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("ab"), inner, max_size=2)),
     max_leaves=3,
 )
-PLACES = st.one_of(st.sampled_from(sorted(other_names._keys())), st.sampled_from(sorted(RunConfig.model_fields)))
+PLACES = st.one_of(st.sampled_from(sorted(other_names.all_keys())), st.sampled_from(sorted(RunConfig.model_fields)))
 OBJECTIVES = st.sampled_from([*sorted(PRESETS), 5, []])
 
 
@@ -400,3 +401,35 @@ def test_a_path_that_only_a_shell_could_read_is_refused(recipe: Path, item: str,
 def test_the_name_of_a_run_stays_within_its_folder(recipe: Path, name: str) -> None:
     assert "a name holds no /" in refusal(recipe, [f"run.name={name}"])
     assert load_config(recipe, [f"run.name={name.replace('/', '-')}x"], {}).run.name == f"{name.replace('/', '-')}x"
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("CHORUS_LEARNER_LR", "CHORUS_LEARNER__LR"),
+        ("chorus_learner_lr", "CHORUS_LEARNER__LR"),
+        ("CHORUS_SEED", "CHORUS_RUN__SEED"),
+        ("CHORUS_RUN_STEPS", "CHORUS_RUN__STEPS"),
+        ("CHORUS_SAMPLING_MAX_TOKENS", "CHORUS_SAMPLING__MAX_TOKENS"),
+        ("CHORUS_CURRICULUM_HINTS_ONLINE_START", "CHORUS_CURRICULUM__HINTS__ONLINE__START"),
+    ],
+)
+def test_a_variable_with_one_underscore_is_refused_with_its_name(recipe: Path, name: str, write: str) -> None:
+    assert f"{name}: " in (said := refusal(recipe, (), {name: "1"}))
+    assert f" {write};" in said
+
+
+def test_none_of_the_deployment_s_own_variables_is_taken_for_a_key(recipe: Path) -> None:
+    root = Path(__file__).parents[3]
+    places = [root / "Makefile", *root.glob("docker-compose*.yml")]
+    places += [file for room in ("deploy", "protocol", "cli") for file in (root / room).rglob("*") if file.is_file()]
+    texts = (file.read_text(errors="replace") for file in places if file.suffix != ".pyc")
+    names = {name for text in texts for name in re.findall(r"\bCHORUS_[A-Z_]+\b", text) if "__" not in name}
+    ours = {name for name in names if name.removeprefix("CHORUS_").lower() not in RunConfig.model_fields}
+    assert {"CHORUS_LOG", "CHORUS_LEARNER_GPUS", "CHORUS_RUN_ID"} <= ours
+    load_config(recipe, (), dict.fromkeys(ours, "1"))
+
+
+@pytest.mark.parametrize(("key", "said"), [("Sampling.group_size", "sampling?"), ("leraner.lr", "learner?")])
+def test_a_section_one_letter_off_is_suggested_as_it_is_written(recipe: Path, key: str, said: str) -> None:
+    assert f"Did you mean {said}" in refusal(recipe, [f"{key}=4"])
