@@ -433,3 +433,46 @@ def test_none_of_the_deployment_s_own_variables_is_taken_for_a_key(recipe: Path)
 @pytest.mark.parametrize(("key", "said"), [("Sampling.group_size", "sampling?"), ("leraner.lr", "learner?")])
 def test_a_section_one_letter_off_is_suggested_as_it_is_written(recipe: Path, key: str, said: str) -> None:
     assert f"Did you mean {said}" in refusal(recipe, [f"{key}=4"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "environment", "begins"),
+    [
+        ([], {}, "recipe "),
+        (["learner.lr=fast"], {}, "--set learner.lr=fast: learner.lr: Input"),
+        (["learner.lr=fast"], {"CHORUS_LEARNER__LR": "slow"}, "--set learner.lr=fast: learner.lr: Input"),
+        ([], {"CHORUS_LEARNER__LR": "slow"}, "CHORUS_LEARNER__LR: learner.lr: Input"),
+        (["learner.weight_decay=1"], {"CHORUS_LEARNER__LR": "slow"}, "CHORUS_LEARNER__LR: learner.lr: Input"),
+        ([], {"CHORUS_LEARNER": '{"lr": "slow"}'}, "CHORUS_LEARNER: learner.lr: Input"),
+        (["sampling.top_p=0.9"], {}, "--set sampling.top_p=0.9: sampling.top_p is 0.9; training needs 1.0"),
+        (["model.context=100"], {}, "--set model.context=100: problems.max_prompt_tokens (1024)"),
+        (["learner.lr_floor=1"], {}, "--set learner.lr_floor=1: learner: lr_floor (1) is above lr"),
+        (["objective.dual_clip=2", "objective.loss=gspo"], {}, "--set objective.loss=gspo: objective: loss gspo has"),
+        (["model.lora.alpha=2"], {}, "recipe "),
+        (["learner.lr=x"], {"CHORUS_RUN__STEPS": "0"}, "CHORUS_RUN__STEPS, --set learner.lr=x: run.steps: Input"),
+    ],
+)
+def test_a_fault_is_said_to_be_of_who_set_it(
+    recipe: Path, overrides: list[str], environment: dict[str, str], begins: str
+) -> None:
+    if not overrides and not environment:
+        recipe.write_text(RECIPE.replace("lr = 1e-3", 'lr = "fast"'))
+    assert refusal(recipe, overrides, environment).startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("item", "write"),
+    [
+        ("problems.train=a.jsonl", 'write ["a.jsonl"]'),
+        ("templates.names=abel, qwen-math", 'write ["abel", "qwen-math"]'),
+        ("learner.betas=0.9,0.99", "write [0.9, 0.99]"),
+        ("placement.learner_cpus=3", "write [3]"),
+        ("placement.generator_gpus=0", "write [[0]]"),
+    ],
+)
+def test_one_value_where_a_list_belongs_is_refused_with_the_list(recipe: Path, item: str, write: str) -> None:
+    key, _, value = item.partition("=")
+    section, name = key.split(".")
+    for said in (refusal(recipe, [item]), refusal(recipe, (), {f"CHORUS_{section}__{name}".upper(): value})):
+        assert said.endswith(write)
+    load_config(recipe, [f"{key}={write.removeprefix('write ')}"], {})
