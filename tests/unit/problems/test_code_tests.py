@@ -1,4 +1,4 @@
-"""Tests of programs: what the reward server could not read is refused with its row, other sets' plain forms are read."""
+"""Tests of programs: what the reward server could not read is refused by row, plain forms of other sets are read."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_calls_stay_as_they_are_and_may_expect_nothing() -> None:
 def test_any_other_form_is_refused_with_its_row_and_what_is_expected(tmp_path: Path, tests: Any, said: str) -> None:
     rows = [{"problem": "Add", "kind": "code", "tests": each} for each in ([PAIR], tests)]
     (tmp_path / "set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=r":2: ") as error:
         load_problems(str(tmp_path / "set.jsonl"))
     (line,) = str(error.value).splitlines()
     assert line.startswith(f"problems {tmp_path / 'set.jsonl'}:2: ")
