@@ -38,6 +38,7 @@ def check_problems(config: RunConfig, templates: Mapping[str, Template], rates: 
         if config.relift.enabled:
             to_teach(train, templates)
     _check_enough(config, here["heldout"], here["validation"])
+    _check_graders(config, [here[key] for key in ("train", "heldout", "validation")])
 
 
 def _load(config: RunConfig, key: str) -> list[Problem] | None:
@@ -92,3 +93,17 @@ def _check_enough(config: RunConfig, heldout: list[Problem] | None, validation: 
             f"problems.{key} leaves {left} problems to validate on, and evaluation.validation_problems is "
             f"{asked.validation_problems}; lower it, or name further sources"
         )
+
+
+def _check_graders(config: RunConfig, asked: Sequence[list[Problem] | None]) -> None:
+    """Every grader that the recipe names is asked by somebody."""
+    if None in asked:
+        return
+    kinds = {problem.kind for problems in asked for problem in problems or ()}
+    for grader in config.reward.graders:
+        if grader.name not in (*config.reward.everywhere, *kinds):
+            raise CannotGoOn(
+                f"reward.graders: {grader.name}: nobody asks it: make it a term ([[reward.terms]] with grader = "
+                f'"{grader.name}"), give problems its kind (`kind` is "{grader.name}"), name it in reward.shadow, or '
+                "leave it out"
+            )

@@ -115,6 +115,19 @@ def test_what_leaves_nothing_to_do_is_refused_at_the_start(
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize("used", [{"terms": [{"grader": "mine"}]}, {"shadow": "mine"}, {}])
+@pytest.mark.parametrize("kind", ["math", "mine"])
+def test_a_grader_that_nobody_asks_is_refused(look: Look, tmp_path: Path, used: dict[str, Any], kind: str) -> None:
+    (tmp_path / "g.py").write_text("def f(completion, row):\n    return 1.0\n")
+    reward = {"graders": [{"name": "mine", "function": "HERE/g.py:f"}]} | used
+    rows = [row | {"kind": kind} for row in BARE[:1]] + BARE[1:]
+    if used or kind == "mine":
+        look(rows, reward=reward)
+        return
+    with pytest.raises(CannotGoOn, match=r'graders: mine: nobody asks it: make it a term .* grader = "mine"'):
+        look(rows, reward=reward)
+
+
 @pytest.mark.parametrize(
     ("package", "sections", "said"),
     [
