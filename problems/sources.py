@@ -151,6 +151,10 @@ def _loaded(rows: Iterable[Row], spec: str, adapter: Adapter, needs: RowNeeds, k
         first = row if first is None else first
         try:
             problem = _problem(where, row, source, adapter, needs)
+        except RecursionError:
+            raise ValueError(
+                f"problems {where}: its lists and objects are nested too deeply; remove the row, or flatten it"
+            ) from None
         except Unusable as fault:
             loaded.unusable[fault.reason] += 1
             if len(faults) < KEPT_FAULTS and fault.reason != LEFT_OUT:

@@ -51,8 +51,12 @@ def explain(error: ValidationError, recipe: str, given: Sequence[Given]) -> str:
         lines.append(line := _line(location, found))
         if found[0]["type"] == "missing":
             mends.append(_what_to_write(location))
-        blamed.append(next((one.name for one in given if one.sets(location, line)), recipe))
+        blamed.append(blame(recipe, given, location, line))
     return f"{', '.join(dict.fromkeys(blamed))}: {'; '.join(lines + mends)}"
+
+
+def blame(recipe: str, given: Sequence[Given], location: Sequence[int | str], said: str) -> str:
+    return next((one.name for one in given if one.sets(location, said)), recipe)
 
 
 def _line(location: tuple[int | str, ...], problems: Sequence[Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from chorus.protocol.config.explain import Given, explain, without_secrets
+from chorus.protocol.config.explain import Given, blame, explain, without_secrets
 from chorus.protocol.config.objective import ObjectiveConfig
 from chorus.protocol.config.other_names import all_keys
 from chorus.protocol.config.places import declared, forms
@@ -69,10 +69,27 @@ def load_config(
     for given in (variables, sets):
         fields = _laid_over(fields, _nested(given))
     _check_text("", fields)
+    told = f"recipe {path}", [*variables, *sets][::-1]
+    if (place := _no_number((), fields)) is not None:
+        said = f"{'.'.join(map(str, place))}: true or false where a number belongs; give a number"
+        raise ConfigError(f"{blame(*told, place, said)}: {said}")
     try:
         return RunConfig(**fields)
     except ValidationError as error:
-        raise ConfigError(explain(error, f"recipe {path}", [*variables, *sets][::-1])) from None
+        raise ConfigError(explain(error, *told)) from None
+
+
+def _no_number(place: tuple[int | str, ...], value: Any) -> tuple[int | str, ...] | None:
+    """Where true or false stands for a number, which would be read as 1 or 0; None where nothing does."""
+    below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if isinstance(value, bool):
+        kinds = forms(declared(place))
+        return place if bool not in kinds and {int, float} & {*filter(_is_type, kinds)} else None
+    return next((found for key, inner in below if (found := _no_number((*place, key), inner)) is not None), None)
+
+
+def _is_type(kind: Any) -> bool:
+    return isinstance(kind, type)
 
 
 def _check_text(where: str, value: Any) -> None:

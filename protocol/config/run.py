@@ -35,7 +35,7 @@ class Section(BaseModel):
 class RunSection(Section):
     name: OneName = Field(default="", description="run folder prefix; empty: the recipe's file name")
     dir: WrittenOut = Field(default="runs", description="folder in which every run gets a new folder of its own")
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(2**63), lt=2**64, description="64 bits, as torch takes them")
     steps: int = Field(default=100, ge=1, description="optimizer steps (one rollout batch each)")
 
 

@@ -476,3 +476,29 @@ def test_one_value_where_a_list_belongs_is_refused_with_the_list(recipe: Path, i
     for said in (refusal(recipe, [item]), refusal(recipe, (), {f"CHORUS_{section}__{name}".upper(): value})):
         assert said.endswith(write)
     load_config(recipe, [f"{key}={write.removeprefix('write ')}"], {})
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ("learner.lr=true", "--set learner.lr=true: learner.lr: true or false where a number belongs"),
+        ("run.steps=true", "--set run.steps=true: run.steps: true or false where a number"),
+        ("learner.betas=[0.9, true]", "learner.betas.1: true or false where"),
+        ("templates.weights.abel=false", "templates.weights.abel: true or false where"),
+        ('curriculum.stages=[{name = "a", hint_ratio = true}]', "curriculum.stages.0.hint_ratio: true or false"),
+        ("learner.betas=[2, 3]", "learner.betas.0: Input should be less than 1"),
+        ("learner.betas=[0.9, 1]", "learner.betas.1: Input should be less than 1"),
+        ("relift.betas=[-1, 0.9]", "relift.betas.0: Input should be greater than or equal to 0"),
+        (f"run.seed={2**64}", "run.seed: Input should be less than 18446744073709551616"),
+        (f"run.seed={-(2**63) - 1}", "run.seed: Input should be greater than or equal to -9223372036854775808"),
+    ],
+)
+def test_numbers_that_a_run_can_not_use_are_refused(recipe: Path, item: str, said: str) -> None:
+    assert said in refusal(recipe, [item])
+
+
+@pytest.mark.parametrize(
+    "item", ["learner.delta=true", "reward.stop_properly=1", f"run.seed={2**64 - 1}", "learner.lr=1"]
+)
+def test_what_is_no_number_or_may_be_one_is_read(recipe: Path, item: str) -> None:
+    load_config(recipe, [item, "templates.chat_arguments={x = true}", "templates.chat=model"], {})
