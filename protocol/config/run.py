@@ -228,6 +228,8 @@ class RewardSection(RewardSpec):
                 )
         if self.shadow and self.shadow not in (*SHADOWS, *names):
             raise ValueError(f"shadow: there is no grader {self.shadow!r}; give one of {', '.join((*SHADOWS, *names))}")
+        if not self.shadow and self.shadow_share != type(self).model_fields["shadow_share"].default:
+            raise ValueError("shadow_share does nothing without a shadow: name a grader in shadow, or leave it out")
         return self
 
     @property

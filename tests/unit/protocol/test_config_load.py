@@ -502,3 +502,9 @@ def test_numbers_that_a_run_can_not_use_are_refused(recipe: Path, item: str, sai
 )
 def test_what_is_no_number_or_may_be_one_is_read(recipe: Path, item: str) -> None:
     load_config(recipe, [item, "templates.chat_arguments={x = true}", "templates.chat=model"], {})
+
+
+def test_a_share_for_the_shadow_needs_one(recipe: Path) -> None:
+    assert "reward: shadow_share does nothing without a shadow" in refusal(recipe, ["reward.shadow_share=0.5"])
+    load_config(recipe, ["reward.shadow_share=0.5", "reward.shadow=math-verify"], {})
+    load_config(recipe, ["reward.shadow_share=0.1"], {})
