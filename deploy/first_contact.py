@@ -54,7 +54,6 @@ def first_contact(config: RunConfig, resumed: bool = False) -> None:
     templates = config.choose_templates()
     _check_markers(config.model.path, tokenizer, templates)
     _check_prompts(config, tokenizer, templates)
-    _check_heldout(config)
     if not resumed:
         check_disk(config)
 
@@ -206,19 +205,6 @@ def _check_prompts(config: RunConfig, tokenizer: PreTrainedTokenizerFast, templa
             "problems.train: %d of %d rows that were looked at hold special tokens of the model as text, the first at "
             "%s; the model reads them as its own: remove them",
             *(len(odd), looked_at, odd[0]),
-        )
-
-
-def _check_heldout(config: RunConfig) -> None:
-    """There are enough to ask; how many of them fit is the learner's to say."""
-    wanted, sources = config.evaluation.problems, config.problems.heldout
-    if not wanted or any(source.startswith("hub:") for source in sources):
-        return
-    here = {p.problem.id for source in sources for p in load_placed(source, config.reward.row_needs)}
-    if len(here) < wanted:
-        raise CannotGoOn(
-            f"problems.heldout has {len(here)} problems, and evaluation.problems asks for {wanted}; lower it, or name "
-            "further sources"
         )
 
 

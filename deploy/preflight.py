@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 
 from chorus.deploy.first_contact import first_contact
+from chorus.deploy.first_problems import check_problems
 from chorus.learner.curriculum.sampler import PassRates
+from chorus.learner.metrics.trackers import check_wandb
 from chorus.learner.rollouts.template_sampler import TemplateDraw
 from chorus.problems.critiques import load_critiques
 from chorus.problems.rendering import read_chat_template
-from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.graders import RowNeeds
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.templates.load import choose_templates
 from chorus.reward_server.graders.own import unusable
@@ -25,7 +25,8 @@ def check_inputs(config: RunConfig, resumed: bool = False) -> None:
     """Raises CannotGoOn. Problems of the hub's are left to the learner, and a model that is yet to be built to whoever
     builds it."""
     files = [Path(file) for file in config.templates.files]
-    TemplateDraw(config, choose_templates(config.templates.names, files))
+    templates = choose_templates(config.templates.names, files)
+    TemplateDraw(config, templates)
     for key, names in (
         ("model.starter_templates", config.model.starter_templates),
         ("evaluation.templates", config.evaluation.templates),
@@ -34,14 +35,12 @@ def check_inputs(config: RunConfig, resumed: bool = False) -> None:
         choose_templates(names, files, key)
     _check_model(config.model.path)
     read_chat_template(config.templates.chat)
-    PassRates(config.curriculum.pass_rates)
+    rates = PassRates(config.curriculum.pass_rates)
+    check_wandb(config.trackers.wandb)
     # A server that runs already has loaded its own; here the file need not even be.
     if not config.reward.url and (why := unusable(config.reward.graders)) is not None:
         raise CannotGoOn(why)
-    for key in ("train", "heldout", "validation", "exclude_overlap"):
-        for source in getattr(config.problems, key):
-            if not source.startswith("hub:"):
-                _check_source(f"problems.{key}", source, config.reward.row_needs)
+    check_problems(config, templates, rates)
     try:
         for source in config.finetune.data:
             load_critiques(source)
@@ -66,10 +65,3 @@ def _check_model(path: str) -> None:
         raise CannotGoOn(
             f"model.path {path}: no such folder; give a Hugging Face folder, a hub name, or one of {', '.join(BUILT)}"
         )
-
-
-def _check_source(key: str, source: str, needs: RowNeeds) -> None:
-    try:
-        load_problems(source, needs)
-    except (OSError, ValueError, ImportError) as error:
-        raise CannotGoOn(f"{key}: {error}") from None

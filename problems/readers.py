@@ -110,6 +110,15 @@ def _json(line: str, where: str) -> Any:
         raise ValueError(
             f"problems {where}: not valid JSON: {error.msg} (column {error.colno}); write one object a line"
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(_too_much(where, error)) from None
+
+
+def _too_much(where: object, error: Exception) -> str:
+    """JSON that Python does not read."""
+    if isinstance(error, RecursionError):
+        return f"problems {where}: its lists and objects are nested too deeply; remove the row, or flatten it"
+    return f"problems {where}: a number of thousands of digits ({first_line(error):.60}); write it as a text, in quotes"
 
 
 def json_rows(path: Path) -> Iterator[Row]:
@@ -124,6 +133,8 @@ def json_rows(path: Path) -> Iterator[Row]:
             return
         place = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"problems {path}: not valid JSON: {error.msg} ({place}); mend the file") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(_too_much(path, error)) from None
     if isinstance(found, dict):
         found = _rows_within(found, path)
     if not isinstance(found, list):
@@ -226,13 +237,26 @@ def _rows_of(path: Path, form: str, batches: Iterator[Any], unreadable: type[Exc
     number = 0
     try:
         for batch in batches:
+            has_bytes = "binary" in str(batch.schema)
             for row in batch.to_pylist():
                 number += 1
-                yield f"{path}:row {number}", row
+                yield f"{path}:row {number}", _decoded(row) if has_bytes else row
     except (unreadable, OSError) as error:
         raise ValueError(
             f"problems {path}: can't be read as {form} after row {number} ({first_line(error)}); mend the file"
         ) from error
+
+
+def _decoded(value: Any) -> Any:
+    """Bytes that are text as text; others, such as pictures, as they are."""
+    if isinstance(value, dict):
+        return {key: _decoded(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
 
 
 def _pyarrow(path: Path, what: str) -> Any:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:  # it takes seconds, and who only asks for help needs none
 log = logging.getLogger("chorus.learner")
 _GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")  # a tag of transformers' own
 
+_PROBLEM = "Tom has 3 apples, and Ann has\n\n  $a_1 = x^2 < 7$ of them & more. How many are there?"
+_ANY = Template(name="any", category="free-form", system="Solve the problem.", answer_place="anywhere")
+
 
 class Renderer:
     """`chat`: "chatml", "model", or a chat template's file; `arguments` are told to the chat template.
@@ -57,6 +60,8 @@ class Renderer:
                     f"templates.chat_arguments: the chat template ({chat}) never reads {name!r}, so it would change "
                     "nothing: remove it, or mend its name"
                 )
+        if chat != "chatml":
+            self._check_problem_arrives()
 
     def ids(self, template: Template, problem: str, begun: str = "") -> list[int]:
         """The prompt's token ids, prefill included; special tokens are those that the chat format wrote.
@@ -96,6 +101,20 @@ class Renderer:
         self._warn(template, header)
         prefill = template.prefill
         return opened if prefill and header.rstrip().endswith(prefill.rstrip()) else opened + prefill
+
+    def _check_problem_arrives(self) -> None:
+        """A chat template that leaves out or changes what the user says would ask something else, or nothing."""
+        try:
+            text = self.text(_ANY, _PROBLEM)
+        except (TypeError, ValueError, TemplateError) as error:
+            raise CannotGoOn(
+                f"templates.chat {self.chat}: the chat template can't be used ({first_line(error)}); mend it"
+            ) from None
+        if _PROBLEM not in text:
+            raise CannotGoOn(
+                f"templates.chat {self.chat}: the chat template makes {text!r:.60} of {_PROBLEM!r:.60}, which "
+                "does not hold it as it is; write the messages' `content`, or set templates.chat = 'chatml'"
+            )
 
     def _apply(self, turns: list[dict[str, str]], header: bool) -> str:
         rendered: Any = self.tokenizer.apply_chat_template(

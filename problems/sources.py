@@ -28,6 +28,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from chorus.problems.adapters.adapter import LEFT_OUT, Adapter, read_options
+from chorus.problems.adapters.code_tests import tests_of
 from chorus.problems.adapters.columns import Unusable, columns_of
 from chorus.problems.adapters.mending import likely_mend, refusal, unknown_options
 from chorus.problems.arithmetic import load_arithmetic
@@ -150,6 +151,10 @@ def _loaded(rows: Iterable[Row], spec: str, adapter: Adapter, needs: RowNeeds, k
         first = row if first is None else first
         try:
             problem = _problem(where, row, source, adapter, needs)
+        except RecursionError:
+            raise ValueError(
+                f"problems {where}: its lists and objects are nested too deeply; remove the row, or flatten it"
+            ) from None
         except Unusable as fault:
             loaded.unusable[fault.reason] += 1
             if len(faults) < KEPT_FAULTS and fault.reason != LEFT_OUT:
@@ -239,19 +244,13 @@ def _problem(where: str, row: Any, source: str, adapter: Adapter, needs: RowNeed
 
 
 def _tests(where: str, given: Any) -> str:
-    """As JSON. Only their shape is looked at: what a test may say is the reward server's to know."""
-    if isinstance(given, str):  # parquet and the hub have no column type for them
-        try:
-            given = json.loads(given)
-        except ValueError as error:
-            raise ValueError(f"problems {where}: tests: {error}; give a list of tests, or it as JSON") from error
-    if not isinstance(given, list) or not given or not all(isinstance(test, dict) for test in given):
-        raise ValueError(
-            f"problems {where}: kind 'code' is graded by tests; give `tests`, a list of objects such as "
-            '{"input": "2", "output": "3"}'
-        )
-    _check_text(where, "tests", given)
-    return json.dumps(given)
+    """As JSON."""
+    try:
+        tests = tests_of(given)
+    except ValueError as error:
+        raise ValueError(f"problems {where}: {error}") from None
+    _check_text(where, "tests", tests)
+    return json.dumps(tests)
 
 
 def _check_text(where: str, column: str, value: Any) -> None:

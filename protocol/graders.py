@@ -17,6 +17,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from chorus.protocol.runtime.paths import WrittenOut
+
 KINDS = ("math", "choice", "text", "code", "reasoning_gym")  # what the reward server grades by itself
 SHADOWS = ("math-verify", "math", "choice", "text")  # graders of ours that may give a second opinion
 GROUP = "chorus.graders"  # of entry points
@@ -44,7 +46,7 @@ class GraderSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z][\w-]{0,31}$", description="a problem's kind, or a term's grader")
-    function: str = Field(
+    function: WrittenOut = Field(
         min_length=1, description="`file.py:function`, or the name of an entry point of the group chorus.graders"
     )
     columns: tuple[str, ...] = Field(default=(), description="of the problems' rows, for the function's `row`")

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import math
+import numbers
 import os
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypedDict, Unpack
 
@@ -28,6 +30,7 @@ from chorus.reward_server.api.settings import Settings
 from chorus.reward_server.graders.task import Asked
 
 _END_S = 2.0
+Gold = str | int | float  # a number is taken as its text
 
 
 class How(TypedDict, total=False):
@@ -41,7 +44,7 @@ class How(TypedDict, total=False):
     scoring: str
 
 
-def grade(completion: str, gold: str | Sequence[str] | None = None, **how: Unpack[How]) -> GradeResponse:
+def grade(completion: str, gold: Gold | Sequence[Gold] | None = None, **how: Unpack[How]) -> GradeResponse:
     r"""Grade a completion (the model's text after the prompt) as a reward server with default settings does.
 
     `grade(r"... \boxed{7}", gold="7")` has the fields of `/v1/grade`: `.verdict`, `.accuracy`, `.format`, `.reward`,
@@ -54,22 +57,36 @@ def grade(completion: str, gold: str | Sequence[str] | None = None, **how: Unpac
     return GradeResponse(**_grader().ask(_request(completion, gold, how), "grade"))
 
 
-def explain(completion: str, gold: str | Sequence[str] | None = None, **how: Unpack[How]) -> ExplainResponse:
+def explain(completion: str, gold: Gold | Sequence[Gold] | None = None, **how: Unpack[How]) -> ExplainResponse:
     """Grade and tell the way to the grade: where the answer stood, what it was compared with, how often each marker
     occurs, and the parts of the reward. Takes and raises what `grade` does; has the fields of `/v1/explain`.
     """
     return ExplainResponse(**_grader().ask(_request(completion, gold, how), "explain"))
 
 
-def _request(completion: str, gold: str | Sequence[str] | None, how: How) -> GradeRequest:
+def _request(completion: str, gold: Gold | Sequence[Gold] | None, how: How) -> GradeRequest:
     """The checked request. Raises ValueError with the first thing that is wrong, in one line."""
-    golds = gold if gold is None or isinstance(gold, str) else list(gold)
     try:
-        return GradeRequest.model_validate({"completion": completion, "gold": golds, **how})
+        return GradeRequest.model_validate({"completion": completion, "gold": _golds(gold), **how})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{where}: {first['msg']} (got {first['input']!r:.80})") from None
+
+
+def _golds(gold: Any) -> str | list[str] | None:
+    """Numbers as their texts. Raises ValueError."""
+    if gold is None:
+        return None
+    is_one = not isinstance(gold, Iterable) or isinstance(gold, str | bytes | Mapping)
+    several = [gold] if is_one else [*gold]
+    if not several or not all(isinstance(one, str) or _is_number(one) for one in several):
+        raise ValueError(f"gold: {gold!r:.80} is no answer; give a text or a number, or a list of some of them")
+    return str(gold) if is_one else [str(one) for one in several]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class LocalGrader:

@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from chorus.cli.data.target import check_new
 from chorus.problems.overlap import LEAST, Overlap, find_overlaps
 from chorus.problems.sources import Placed, load_placed
 from chorus.protocol.runtime.command_line import PATH, command, option
@@ -54,8 +55,7 @@ def main(
 ) -> int:
     if not 0.1 <= least <= 1:
         raise CannotGoOn(f"--least {least}: give a similarity from 0.1 to 1")
-    if write is not None and not write.name.endswith((".jsonl", ".jsonl.gz")):
-        raise CannotGoOn(f"--write {write}: give a name that ends in .jsonl or .jsonl.gz")
+    check_new(write)
     started = time.monotonic()
     train, tests = _load(sources), _load(against)
     overlaps = find_overlaps(_all(train), _all(tests) if tests else None, least)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import click
 
+from chorus.cli.data.target import check_new
 from chorus.problems.levels import Assigned, Rate, assign_levels, total
 from chorus.problems.pass_rates import read_measured
 from chorus.problems.sources import Placed, load_placed
@@ -61,6 +62,9 @@ def main(
 ) -> int:
     if write is not None and problems is None:
         raise CannotGoOn("--write needs the source of the problems that it writes; give it with --problems")
+    check_new(write, (".jsonl",))
+    if out in (*small, *medium, *large, *strongest, Path((problems or "").partition("?")[0])):
+        raise CannotGoOn(f"--out {out}: it is one of the files that are read; give another name")
     placed = _placed(problems) if problems is not None else []
     code = {p.problem.id for p in placed if p.problem.kind == "code"}
     rates = (_rates(small), _rates(medium), _rates(large), _rates(strongest))

@@ -71,8 +71,6 @@ def reshape(loaded: Loaded, wishes: Wishes) -> Reshaped:
 def write(path: Path, placed: Sequence[Placed], done: Reshaped) -> None:
     """The problems as a file that recipes can name, whole or not at all. What rows had beside is left out: options in a
     column of their own would contradict the problem's."""
-    if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise CannotGoOn(f"--write {path}: give a name that ends in .jsonl or .jsonl.gz")
     rows = []
     for problem in {one.problem.id: one.problem for one in placed}.values():
         row = problem.model_dump(exclude_none=True, exclude={"row"})

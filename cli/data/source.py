@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from chorus.cli.data.reshape import Reshaped, Wishes, reshape, write
+from chorus.cli.data.target import check_new
 from chorus.problems.adapters.mending import instructions
 from chorus.problems.filters import FILTERS
 from chorus.problems.overlap import find_overlaps
@@ -70,6 +71,7 @@ def main(
     shuffle: int | None,
     written: Path | None,
 ) -> int:
+    check_new(written)
     if recipe is not None and model is not None:
         raise CannotGoOn("--recipe and --model both name a model; give one of them")
     prompts, wishes = _prompts(recipe, model, templates), Wishes.of(filters, opened, shuffle)

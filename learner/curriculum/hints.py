@@ -51,9 +51,9 @@ Fits = Callable[[str, str], bool]  # whether the prompt is short enough: the pro
 
 
 class Hints:
-    """`fits` looks at both under all of the run's templates."""
+    """`fits` looks at both under all of the run's templates. Only hints that are cut by tokens need the `tokenizer`."""
 
-    def __init__(self, config: RunConfig, tokenizer: PreTrainedTokenizerFast, fits: Fits) -> None:
+    def __init__(self, config: RunConfig, tokenizer: PreTrainedTokenizerFast | None, fits: Fits) -> None:
         self.config = config.curriculum.hints
         self.seed = config.run.seed
         self.tokenizer = tokenizer

@@ -48,7 +48,7 @@ class Trackers:
             _needs("tensorboard", "trackers.tensorboard", "install chorus-rl[learner], or set it to false")
             self._makers.append(("TensorBoard", lambda: TensorBoard(run.tensorboard, first_step)))
         if wanted.wandb:
-            _needs("wandb", "trackers.wandb", "install chorus-rl[wandb], or leave it empty")
+            check_wandb(wanted.wandb)
             self._makers.append(("Weights & Biases", lambda: WeightsAndBiases(config, run.path, run_id)))
         self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_QUEUE_RECORDS)
         self._thread = threading.Thread(target=self._work, name="trackers", daemon=True)
@@ -179,6 +179,12 @@ def _nested(path: str, part: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield from _nested(f"{path}/{key}", value)
         elif isinstance(value, int | float):
             yield f"{path}/{key}", float(value)
+
+
+def check_wandb(project: str) -> None:
+    """Raises CannotGoOn where a project is named, and nothing is installed that could write to it."""
+    if project:
+        _needs("wandb", "trackers.wandb", "install chorus-rl[wandb], or leave it empty")
 
 
 def _needs(package: str, key: str, mend: str) -> None:

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
+from chorus.learner.curriculum.asked import check_sub_answers, without_overlap
 from chorus.learner.curriculum.hints import Hints, OnlineRatios, Probe
 from chorus.learner.curriculum.sampler import PassRates, Pool, choose
 from chorus.learner.curriculum.stages import Stages
 from chorus.learner.rollouts.template_sampler import TemplateDraw
 from chorus.problems.choice_forms import split_options
 from chorus.problems.identity import content, gather
-from chorus.problems.overlap import sharing
 from chorus.problems.rendering import Renderer, load_tokenizer, stop_tokens
 from chorus.problems.sources import load_problems
 from chorus.protocol.config.run import RunConfig
@@ -78,7 +78,7 @@ class Admission:
             )
         if self.too_long:
             log.warning("%d problems are left out: their prompts exceed problems.max_prompt_tokens", self.too_long)
-        self._check_sub_answers()
+        check_sub_answers(config, self.templates.values(), self.problems)
         self.by_id = {problem.id: problem for problem in self.problems}
         self.hints = Hints(config, self.tokenizer, lambda text, begun: self._fits(text, self.templates, begun))
         self.online = OnlineRatios(config.curriculum.hints.online, config.run.steps)
@@ -94,21 +94,6 @@ class Admission:
         except (OSError, ValueError, ImportError) as error:
             raise CannotGoOn(f"problems: {error}") from None
 
-    def _check_sub_answers(self) -> None:
-        """Raises CannotGoOn where they are paid and could never be found."""
-        if self.config.reward.interleaved is None:
-            return
-        missing = []
-        if not any(template.contract == "interleaved" for template in self.templates.values()):
-            missing.append("no template of templates.names asks for blocks in turn (`interleaved` does)")
-        if not any(problem.sub_answers for problem in self.problems):
-            missing.append("no problem of problems.train has `sub_answers`")
-        if missing:
-            raise CannotGoOn(
-                f"reward.interleaved pays sub-answers, and {', and '.join(missing)}: mend that, or set "
-                "reward.interleaved = none"
-            )
-
     def _check_asked(self) -> None:
         """What is not there to be asked is refused now, and not at the first validation."""
         if self.config.evaluation.problems:
@@ -120,11 +105,9 @@ class Admission:
         sources = self.config.problems.exclude_overlap
         if not sources:
             return problems
-        shared = sharing(problems, self._load(sources))
-        if len(shared) == len(problems):
-            raise CannotGoOn("problems.exclude_overlap leaves no problem to train on; name the sources of tests there")
-        log.warning("%d problems are left out: they stand in problems.exclude_overlap too", len(shared))
-        return [p for p in problems if p.id not in shared]
+        left = without_overlap(problems, self._load(sources))
+        log.warning("%d problems are left out: they stand in problems.exclude_overlap too", len(problems) - len(left))
+        return left
 
     def _stages(self) -> Stages:
         """Every stage's problems, so that one that has none is refused before the run begins."""

@@ -20,11 +20,11 @@ from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from chorus.learner.curriculum.asked import target, teaching_refusal, to_teach
 from chorus.learner.rollouts.admission import Admission
-from chorus.problems.hints import hint_refusal
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Rollout
-from chorus.protocol.messages import Problem, RolloutGroup
+from chorus.protocol.messages import RolloutGroup
 from chorus.protocol.run_folder.demonstrations import (
     Demonstration,
     keep_batches,
@@ -34,8 +34,6 @@ from chorus.protocol.run_folder.demonstrations import (
 )
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.protocol.templates.score import format_score
-from chorus.protocol.templates.template import Template
 
 log = logging.getLogger("chorus.learner")
 _WRONG = 0.0
@@ -63,17 +61,7 @@ class Relift:
         a = self._admission
         if a.tokenizer.eos_token_id is None:
             raise CannotGoOn("relift.enabled: the tokenizer has no end token, so no solution could end; give it one")
-        reasons: Counter[str] = Counter()
-        for problem in a.problems:
-            found = [_refusal(problem, template) for template in a.templates.values()]
-            reasons["" if None in found else found[0] or ""] += 1
-        usable = reasons.pop("", 0)
-        said = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
-        if not usable:
-            raise CannotGoOn(
-                f"relift.enabled: no problem has a solution to train on ({said}): give the problems a `solution` that "
-                "holds the answer in the template's layout, see docs/methods/relift.md"
-            )
+        usable, said = to_teach(a.problems, a.templates)
         if said:
             log.warning("relift: %d problems have a solution to train on; not: %s", usable, said)
 
@@ -116,7 +104,7 @@ class Relift:
             return  # a sample without a verdict may have been right
         task, problem = group.task, self._admission.by_id.get(group.task.problem_id)
         template = self._admission.templates.get(task.template)
-        reason = "gone" if problem is None or template is None else _refusal(problem, template)
+        reason = "gone" if problem is None or template is None else teaching_refusal(problem, template)
         if reason is None and self.config.dedupe and any(id == task.problem_id for id, _ in self.held):
             reason = "held_already"
         if reason is None:
@@ -129,10 +117,10 @@ class Relift:
         a solution that had to be cut."""
         a = self._admission
         problem, asked = a.by_id[problem_id], a.templates[template]
-        text = _target(problem, asked)
+        text = target(problem, asked)
         end: Any = a.tokenizer.eos_token_id
-        target = [*a.tokenizer.encode(text, add_special_tokens=False)[: self._longest - 1], end]
-        return Demonstration(problem_id, template, a.render(problem, asked), target)
+        taught = [*a.tokenizer.encode(text, add_special_tokens=False)[: self._longest - 1], end]
+        return Demonstration(problem_id, template, a.render(problem, asked), taught)
 
     def figures(self, groups: Sequence[Rollout]) -> dict[str, Any]:
         """What a step's record says of it; takes what was skipped since the last call."""
@@ -148,20 +136,6 @@ class Relift:
             "shown_groups": len(self._again),
             "shown_accuracy": fmean(self._again) if self._again else None,
         }
-
-
-def _target(problem: Problem, template: Template) -> str:
-    """The stored solution as an answer's text: without what the prompt has written of it already."""
-    return (problem.solution or "").removeprefix(template.prefill)
-
-
-def _refusal(problem: Problem, template: Template) -> str | None:
-    """Why a problem's solution is none to train on under a template; None where it is one."""
-    if problem.kind == "code":
-        reason = None if (problem.solution or "").strip() else "no_solution"
-    else:
-        reason = hint_refusal(problem, "")
-    return reason or (None if format_score(template, _target(problem, template)) == 1.0 else "not_in_the_layout")
 
 
 def _accuracy(group: RolloutGroup) -> float | None:

@@ -21,6 +21,7 @@ from chorus.problems.adapters import choices, golds
 from chorus.problems.adapters.columns import Column, NoColumn, Unusable, as_text, columns_of, compiled, parsed
 from chorus.problems.adapters.presets import COLUMNS, Preset, load_preset
 from chorus.problems.adapters.where import Where, level_of
+from chorus.problems.choice_forms import split_options
 from chorus.protocol.graders import KINDS
 
 UNUSABLE_SHARE = 0.1  # of the rows; above it the source is not what its options say
@@ -55,6 +56,7 @@ class Adapter:
         if not _PICTURES.isdisjoint(row) and any(row.get(name) for name in _PICTURES):
             raise Unusable("a problem with a picture", "the row has a picture, which a problem's text can't show")
         is_written = kind == "choice" and "choices" not in self.columns  # the problem holds its options
+        is_written = is_written and (not found["choices"] or bool(split_options(problem)[1]))
         options = None if is_written else choices.options_of(found["choices"])
         if options is None and kind == "math" and "choices" not in self.columns:
             _refuse_unnamed_options(row)
@@ -62,6 +64,8 @@ class Adapter:
             kind, problem, answers = "choice", *self._choice(problem, options, found["answer"], found["answers"])
         else:
             answers = self._answers(found, kind)
+        if is_written:
+            _refuse_unnamed_letter(problem, answers)
         return {
             "problem": problem,
             "answers": answers,
@@ -242,6 +246,22 @@ def _texts(field: str, value: Any) -> list[str] | None:
     if not isinstance(given, list | tuple):
         raise ValueError(f"{field} is {given!r:.40}, not a list; name another column, or leave it out with `{field}=`")
     return [as_text(item) for item in given]
+
+
+def _refuse_unnamed_letter(problem: str, answers: list[str]) -> None:
+    """Raises Unusable where no answer could match: the golds are letters of the options, or such an option's text."""
+    _, texts = split_options(problem)
+    count = len(texts) or choices.lettered(problem)
+    for gold in answers:
+        letter = choices.named_letter(gold)
+        if gold not in texts and (letter is None or (count and choices.LETTERS.index(letter) >= count)):
+            of = f" of the {count} that the problem has" if count else ""
+            raise Unusable(
+                choices.NO_LETTER,
+                f"the gold {gold!r:.60} is no option's letter{of}; write the letter, or name the options' column with "
+                "`choices=`",
+                gold,
+            )
 
 
 def _refuse_unnamed_options(row: Mapping[str, Any]) -> None:

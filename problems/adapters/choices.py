@@ -21,6 +21,7 @@ from chorus.problems.adapters.columns import Unusable, as_text, parsed
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 UNMATCHED = "an answer that names no option"
+NO_LETTER = "a gold that is no option's letter"
 UNCLEAR = "an answer that may be an index or a text"
 # Columns that hold options, or one each, where nobody has said so.
 _LISTS = ("choices", "options", "endings", "choice", "option", "candidates")
@@ -96,6 +97,26 @@ def shuffled(options: Options, problem: str) -> Options:
 
 def with_options(problem: str, options: Options) -> str:
     return "\n".join([problem, "", *(f"({LETTERS[k]}) {text}" for k, text in enumerate(options.texts))])
+
+
+def named_letter(gold: str) -> str | None:
+    """The letter that a gold is, or begins with: `B`, `(b)`, `\\text{B}`, `B. 42`; None where it is none.
+
+    >>> named_letter(r"\\boxed{B}"), named_letter("B) 42"), named_letter("23 apples"), named_letter("A cat")
+    ('B', 'B', None, None)
+    """
+    alone = re.fullmatch(r"[(\[]?([A-Za-z])[)\].:]?", re.sub(r"\\(?:boxed|text\w*|math\w*)|[${}*_\s]", "", gold))
+    leading = re.match(r"\W*([A-Za-z])\s*[)\].:]\s*\S", gold)
+    found = alone or leading
+    return found[1].upper() if found else None
+
+
+def lettered(problem: str) -> int:
+    """How many options a problem's text has, by their letters in order: `(A) 2 (B) 3`, or `A. 2` at lines' begins; 0:
+    that can't be told."""
+    marks = re.findall(r"\(([A-Z])\)|^\s*([A-Z])[).:]", problem, re.MULTILINE)
+    found = "".join(dict.fromkeys(a or b for a, b in marks))
+    return len(found) if len(found) > 1 and found == LETTERS[: len(found)] else 0
 
 
 def letter_of(answer: Any, options: Options, way: tuple[str, str] | None) -> str:

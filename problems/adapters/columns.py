@@ -146,6 +146,8 @@ def as_text(value: Any) -> str:
     """A value as the text of an answer: a whole number has no point, and what is no number is nothing."""
     if value is None or value != value:
         return ""
+    if isinstance(value, bytes):
+        raise Unusable("bytes that are no text", f"{value!r:.40} are bytes that are no UTF-8; name another column")
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     return str(value).strip()

@@ -25,7 +25,18 @@ _PROBLEMS = (
     "context,question",
     "question",
 )
-_PROBLEMS += ("Problem", "Question", "prompt", "messages", "query", "instruction", "input", "ctx", "question_stem")
+_PROBLEMS += (
+    "Problem",
+    "Question",
+    "prompt",
+    "messages",
+    "query",
+    "instruction,input",
+    "instruction",
+    "input",
+    "ctx",
+    "question_stem",
+)
 _PROBLEMS += (
     "question.stem",
     "goal",

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from chorus.protocol.runtime.paths import WrittenOut
 from chorus.protocol.templates.sampling import Weight
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -138,7 +139,7 @@ class HintsSection(_Part):
 
 
 class CurriculumSection(_Part):
-    pass_rates: list[str] = Field(default_factory=list, description="files of measured pass rates")
+    pass_rates: list[WrittenOut] = Field(default_factory=list, description="files of measured pass rates")
     hints: HintsSection = HintsSection()
     stages: list[Stage] = Field(default_factory=list)
 

@@ -10,22 +10,24 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from chorus.protocol.config.explain import Given, blame, explain, without_secrets
 from chorus.protocol.config.objective import ObjectiveConfig
-from chorus.protocol.config.other_names import meant
-from chorus.protocol.config.places import declared, fields_at, forms, place_of
+from chorus.protocol.config.other_names import all_keys
+from chorus.protocol.config.places import declared, forms
 from chorus.protocol.config.presets import PRESETS
 from chorus.protocol.config.run import RunConfig, RunSection
 from chorus.protocol.runtime.exits import CannotGoOn
 
 _PREFIX = "chorus_"
+# Keys as a variable with one underscore would name them, and keys of [run] alone; no variable of ours is called so.
+_SPELLED = {key: f"run.{key}" for key in RunSection.model_fields} | {key.replace(".", "_"): key for key in all_keys()}
 # Keys of earlier versions, each with the one value that its absence means.
 _FORMER = {
     ("learner", "layout"): "padded",
@@ -63,13 +65,31 @@ def load_config(
             f"recipe {path}: a {type(fields).__name__} where sections were expected; write [model] and the others"
         )
     _without_former_keys(path, fields)
-    fields = _laid_over(fields, _from_environment(environment))
-    fields = _laid_over(fields, _parse_overrides(overrides))
+    variables, sets = list(_from_environment(environment)), list(_parse_overrides(overrides))
+    for given in (variables, sets):
+        fields = _laid_over(fields, _nested(given))
     _check_text("", fields)
+    told = f"recipe {path}", [*variables, *sets][::-1]
+    if (place := _no_number((), fields)) is not None:
+        said = f"{'.'.join(map(str, place))}: true or false where a number belongs; give a number"
+        raise ConfigError(f"{blame(*told, place, said)}: {said}")
     try:
         return RunConfig(**fields)
     except ValidationError as error:
-        raise ConfigError(f"recipe {path}: {_explain(error)}") from None
+        raise ConfigError(explain(error, *told)) from None
+
+
+def _no_number(place: tuple[int | str, ...], value: Any) -> tuple[int | str, ...] | None:
+    """Where true or false stands for a number, which would be read as 1 or 0; None where nothing does."""
+    below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if isinstance(value, bool):
+        kinds = forms(declared(place))
+        return place if bool not in kinds and {int, float} & {*filter(_is_type, kinds)} else None
+    return next((found for key, inner in below if (found := _no_number((*place, key), inner)) is not None), None)
+
+
+def _is_type(kind: Any) -> bool:
+    return isinstance(kind, type)
 
 
 def _check_text(where: str, value: Any) -> None:
@@ -120,15 +140,21 @@ def _laid_over(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return _merged(found, over)
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+def _from_environment(environment: Mapping[str, str]) -> Iterator[Given]:
     """CHORUS_SECTION__KEY=value, and CHORUS_SECTION={"key": value}; what is no section's name is not ours.
 
     A key of its own wins over the same key in a section's JSON, in whatever order they were exported.
     """
-    nested: dict[str, Any] = {}
     for name in sorted(environment, key=lambda name: (name.count("__"), name)):
         first, *rest = name.lower().removeprefix(_PREFIX).split("__")
-        if not name.lower().startswith(_PREFIX) or (first not in RunConfig.model_fields and not rest):
+        if not name.lower().startswith(_PREFIX):
+            continue
+        if not rest and (key := _SPELLED.get(first)):
+            raise ConfigError(
+                f"{name}: {key} is named with two underscores between section and key: CHORUS_"
+                f"{key.upper().replace('.', '__')}; rename the variable, or remove it"
+            )
+        if first not in RunConfig.model_fields and not rest:
             continue
         text = environment[name]
         if first not in RunConfig.model_fields:
@@ -141,8 +167,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
                 f"{name}: this names a section, and its value is none; name a key as {name}__KEY, or give the "
                 "section as JSON"
             )
-        _put(nested, name, [first, *rest], _structure(name, [first, *rest], text))
-    return nested
+        yield Given(name, [first, *rest], _structure(name, [first, *rest], text))
 
 
 def _structure(name: str, path: Sequence[str], text: str) -> Any:
@@ -164,6 +189,13 @@ def _toml(text: str) -> Any:
     return tomllib.loads(f"v = {text}")["v"]
 
 
+def _nested(given: Iterable[Given]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for one in given:
+        _put(nested, one.name, one.path, one.value)
+    return nested
+
+
 def _put(nested: dict[str, Any], name: str, path: Sequence[str], value: Any) -> None:
     here = nested
     for part in path[:-1]:
@@ -175,17 +207,15 @@ def _put(nested: dict[str, Any], name: str, path: Sequence[str], value: Any) -> 
     )
 
 
-def _parse_overrides(items: Sequence[str]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
+def _parse_overrides(items: Sequence[str]) -> Iterator[Given]:
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {_without_secrets(item)}: write it as section.key=value")
+            raise ConfigError(f"--set {without_secrets(item)}: write it as section.key=value")
         # `--set seed=3` is the everyday one; it means run.seed.
         path = ["run", key] if key in RunSection.model_fields else key.split(".")
-        name = f"--set {key}={_without_secrets(value)}"
-        _put(nested, name, path, _value(name, path, value))
-    return nested
+        name = f"--set {key}={without_secrets(value)}"
+        yield Given(name, path, _value(name, path, value))
 
 
 def _value(name: str, path: Sequence[str], text: str) -> Any:
@@ -201,44 +231,3 @@ def _value(name: str, path: Sequence[str], text: str) -> Any:
 def _is_text(path: Sequence[str]) -> bool:
     """Whether the key holds a text and nothing else."""
     return forms(declared(path)) == [str]
-
-
-def _explain(error: ValidationError) -> str:
-    lines, mends = [], []
-    for location, problems in groupby(error.errors(), lambda problem: place_of(problem["loc"])):
-        problem, *others = problems
-        where, said = ".".join(map(str, location)), problem["msg"].removeprefix("Value error, ")
-        for other in others:  # of a value that may have one of several forms
-            said += f"; or: {other['msg'].removeprefix('Value error, ')}"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{where} is not a known key{_neighbours(location)}")
-        elif problem["type"] == "missing":
-            lines.append(f"{where} is missing")
-            mends.append(_what_to_write(location))
-        elif not where or said.startswith((f"{where}.", f"{where}:")):
-            lines.append(said)
-        elif isinstance(problem["input"], dict | BaseModel):  # of a whole section: it says itself which keys
-            lines.append(f"{where}: {said}")
-        else:
-            lines.append(f"{where}: {said} (got {_without_secrets(repr(problem['input']))})")
-    return "; ".join(lines + mends)
-
-
-def _without_secrets(text: str) -> str:
-    """Addresses of Redis and of the reward server may hold a password."""
-    return "an address, not shown" if "://" in text or "@" in text else text
-
-
-def _what_to_write(location: tuple[int | str, ...]) -> str:
-    """`chorus init` shows a whole recipe."""
-    field = fields_at(location[:-1]).get(str(location[-1]))
-    needed = [name for name, own in fields_at(location).items() if own.is_required()]
-    if needed:
-        return f"write [{location[-1]}] with {' and '.join(needed)}"
-    return f"give it ({field.description})" if field is not None and field.description else "give it"
-
-
-def _neighbours(location: tuple[int | str, ...]) -> str:
-    fields = fields_at(location[:-1])
-    known = f"; known here: {', '.join(sorted(fields))}: use one of these" if fields else "; remove it"
-    return f"{known}. Did you mean {key}?" if (key := meant(location)) else known

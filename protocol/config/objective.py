@@ -126,7 +126,7 @@ class ObjectiveConfig(BaseModel):
     def _makes_sense(self) -> Self:
         if self.loss not in LOSSES:
             raise ValueError(f"objective: loss {self.loss!r} is unknown; known: {', '.join(LOSSES)}")
-        for refused, reason in [*self._of_the_loss(), *self._of_the_weights(), *self._of_the_rest()]:
+        for refused, reason in [*self._of_the_loss(), *self._of_the_weights(), *self._of_the_rest(), *self._idle()]:
             if refused:
                 raise ValueError(f"objective: {reason}")
         return self
@@ -213,6 +213,22 @@ class ObjectiveConfig(BaseModel):
                 f"token_mean_scope = micro says where a token mean is taken; aggregation {self.aggregation} has none",
             ),
             (not 0 <= low < high <= 1, f"accuracy_bounds {low:g} to {high:g} are no range within 0 to 1"),
+        ]
+
+    def _idle(self) -> list[tuple[bool, str]]:
+        """As above, of keys that do nothing without another one, where they are not as the name has them anyway."""
+        usual = {name: field.default for name, field in type(self).model_fields.items()} | PRESETS[self.name].defaults
+        return [
+            (
+                not used and getattr(self, key) != usual[key],
+                f"{key} does nothing without {needs}: set objective.{needs}, or leave {key} out",
+            )
+            for used, needs, keys in (
+                (self.dynamic_sampling, "dynamic_sampling = true", ("accuracy_bounds", "max_refills")),
+                (self.needs_reference, "kl_coefficient above 0", ("kl_estimator", "kl_clamp")),
+                (self.aggregation == "dr-const", 'aggregation = "dr-const"', ("length_constant",)),
+            )
+            for key in keys
         ]
 
     @property

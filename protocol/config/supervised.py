@@ -7,6 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from chorus.protocol.config.update import Beta
+from chorus.protocol.runtime.paths import WrittenOut
+
 
 class Supervision(BaseModel):
     """A supervised update's optimizer, beside the run's own, and its loss: the mean negative log-likelihood of the
@@ -15,7 +18,7 @@ class Supervision(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     lr: float = Field(default=1e-6, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     adam_eps: float = Field(default=1e-8, gt=0, description="AdamW's")
     weight_decay: float = Field(default=0.01, ge=0)
     grad_clip: float = Field(default=1.0, gt=0)
@@ -67,7 +70,9 @@ class FinetuneSection(Supervision):
     """Critique fine-tuning's numbers, of the code of arXiv 2506.03295. A run of `chorus finetune` makes run.steps
     updates."""
 
-    data: list[str] = Field(default_factory=list, description="files of `chorus critique`, or critiques:running?...")
+    data: list[WrittenOut] = Field(
+        default_factory=list, description="files of `chorus critique`, or critiques:running?..."
+    )
     batch: int = Field(default=512, ge=1, description="critiques of an update")
     lr: float = Field(default=5e-6, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)

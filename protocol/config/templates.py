@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from chorus.protocol.runtime.paths import WrittenOut
 from chorus.protocol.templates.sampling import Weights
 
 _OURS = {"messages", "add_generation_prompt", "continue_final_message", "tokenize", "conversation", "chat_template"}
@@ -37,8 +38,8 @@ class Adaptive(BaseModel):
 
 class TemplatesSection(Weights):
     names: list[str] = Field(..., min_length=1)
-    files: list[str] = Field(default_factory=list, description="further template files or folders")
-    chat: str = Field(
+    files: list[WrittenOut] = Field(default_factory=list, description="further template files or folders")
+    chat: WrittenOut = Field(
         default="chatml", description="`model`: the tokenizer's chat template; or the file of one, FILE.jinja"
     )
     chat_arguments: dict[str, Any] = Field(

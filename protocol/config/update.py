@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _BLOCK = 256  # values that share one scale, at most
 _LEAST_BLOCK = 32
 _LEAST_VALUES = 4096
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class UpdateKeys(BaseModel):
@@ -30,7 +31,7 @@ class UpdateKeys(BaseModel):
         default="none",
         description="in host memory, beside a GPU: the moments, what checkpointed layers keep for backward, or both",
     )
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     adam_eps: float = Field(default=1e-8, gt=0, description="AdamW's")
     weight_decay: float = Field(default=0.01, ge=0)
     grad_clip: float = Field(default=1.0, gt=0)

@@ -66,7 +66,7 @@ def _files(places: Iterable[Path]) -> list[Path]:
 def _load(path: Path) -> Template:
     """Every refusal begins with `template FILE:`, and names the field, or the line where it is no TOML."""
     try:
-        template = Template.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        template = Template.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except UnicodeDecodeError as error:
         raise ValueError(f"template {path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:

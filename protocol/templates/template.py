@@ -21,7 +21,25 @@ def _no_chat_markup(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_no_chat_markup)]
+def _no_place_for_the_problem(text: str) -> str:
+    if found := _PLACE.search(text):
+        raise ValueError(f"{found[0]!r} would reach the model as it stands: the problem follows by itself; remove it")
+    return text
+
+
+def _no_pattern(marker: str) -> str:
+    if found := _PATTERN.search(marker):
+        raise ValueError(
+            f"{found[0]!r} is of a regular expression, and a marker is looked for letter by letter; list the texts "
+            "themselves, such as <answer> and </answer>"
+        )
+    return marker
+
+
+_PLACE = re.compile(r"(?<!\w)\{{1,2}\s*(?:problem|question|prompt|input|query)\s*\}{1,2}", re.IGNORECASE)
+# Not so of LaTeX's commands, and of Markdown's bold after a full stop.
+_PATTERN = re.compile(r"\.[*+](?!\*)|\\[dDsSwWb](?![A-Za-z])|\(\?[:=!P]")
+Text = Annotated[str, AfterValidator(_no_chat_markup), AfterValidator(_no_place_for_the_problem)]
 
 
 class Template(BaseModel):
@@ -35,7 +53,7 @@ class Template(BaseModel):
     user_suffix: Text = ""  # follows the problem directly: it brings its own newline
     prefill: Text = ""  # opens the assistant's turn; part of the prompt, never of the completion
     markers: list[
-        Annotated[str, Field(min_length=1), AfterValidator(_no_chat_markup)]
+        Annotated[str, Field(min_length=1), AfterValidator(_no_chat_markup), AfterValidator(_no_pattern)]
     ] = []  # empty: the format score is always 1.0
     contract: Contract = "count"
     answer_place: str  # where a reader finds the boxed answer, in words

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from chorus.protocol.graders import KINDS
 from chorus.protocol.rewards import RewardSpec
+from chorus.protocol.rewards.code_tests import CodeTests, Text
 from chorus.reward_server.graders.task import Block, Verdict
 
-
-def _mend_surrogates(value: Any) -> Any:
-    """Text that UTF-8 can carry: models write lone surrogates, JSON lets them pass, no encoder takes them."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return value
-
-
-Text = Annotated[str, BeforeValidator(_mend_surrogates)]
 KindName = Annotated[
     str,
     Field(
@@ -34,29 +23,6 @@ KindName = Annotated[
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
-
-
-Tolerance = Annotated[
-    float | None,
-    Field(ge=0, description="numbers may be off by so much, absolutely or relatively, however they are written"),
-]
-
-
-class ScriptTest(_Request):
-    """The program gets `input` on its standard input and must write `output`."""
-
-    input: Text
-    output: Text
-    tolerance: Tolerance = None
-
-
-class FunctionTest(_Request):
-    """`function(*args)` must return `expected`; "Class.method" makes the class without arguments."""
-
-    function: Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)?$", max_length=200)]
-    args: list[Any]
-    expected: Any
-    tolerance: Tolerance = None
 
 
 class GradeRequest(_Request):
@@ -75,7 +41,7 @@ class GradeRequest(_Request):
     template: Text | None = None
     mode: Literal["train", "paper", "strict"] = "train"
     options: list[Text] | None = Field(default=None, max_length=26)
-    tests: list[ScriptTest | FunctionTest] | None = Field(default=None, min_length=1, max_length=1000)
+    tests: CodeTests | None = None
     scoring: Literal["strict", "fractional"] | None = Field(
         default=None,
         description="kind code: all tests or nothing, or the share that passed; null: as this server is set",

@@ -21,6 +21,9 @@ from chorus.protocol.graders import Result
 Function = Callable[..., Any]
 Call = Callable[[str, dict[str, Any]], Any]  # completion, row
 
+# What only a function that was written for another trainer calls its arguments.
+_OF_OTHERS = {"trl": {"prompts", "completions"}, "verl": {"data_source", "solution_str", "ground_truth"}}
+
 
 class WrongReturn(Exception):
     """The function returned what its interface does not allow; the message says what."""
@@ -31,6 +34,13 @@ class DoesNotApply(Exception):
 
 
 def _chorus(function: Function, columns: Sequence[str]) -> Call:
+    asked = {p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty}
+    for interface, names in _OF_OTHERS.items():
+        if named := names & asked:
+            raise TypeError(
+                f'asks for {min(named)!r}, as functions written for {interface} do; set interface = "{interface}", or '
+                "write it as def f(completion: str, row: dict)"
+            )
     try:
         inspect.signature(function).bind("", {})
     except TypeError:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ class OwnGrader:
         self._spec = spec
         self._where = f"reward.graders: {spec.name}: {spec.function}"
         function = self._function()
-        if inspect.iscoroutinefunction(function):
-            raise GraderError(f"{self._where} is async; a grader is a plain function (it has a process to itself)")
+        if what := _no_plain_function(function):
+            raise GraderError(f"{self._where} {what}")
         try:
             self._call: Call = ADAPTERS[spec.interface](function, spec.columns)
         except (TypeError, ValueError) as error:
@@ -143,6 +144,18 @@ class OwnGrader:
         folder = Path(self._spec.function.rpartition(":")[0] or ".").resolve().parent
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
         return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+
+
+def _no_plain_function(function: Callable[..., Any]) -> str | None:
+    """What else it is, and the mend; None where calling it gives its result."""
+    called = function if inspect.isroutine(function) or isinstance(function, partial) else type(function).__call__
+    if inspect.isclass(function):
+        return "is a class; give a function, or an instance that can be called, made in the file"
+    if inspect.iscoroutinefunction(called):
+        return "is async; a grader is a plain function (it has a process to itself)"
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        return "is a generator; write `return` where it says `yield`"
+    return None
 
 
 def unusable(specs: Sequence[GraderSpec]) -> str | None:

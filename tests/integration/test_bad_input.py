@@ -76,7 +76,7 @@ def refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Refuse
         ("learner.lr=inf", "learner.lr: Input should be a finite number"),
         ("run.seed.deep=1", "run.seed: Input should be a valid integer"),
         ("learner=3", "learner: Input should be a valid dictionary"),
-        ("objective.name=tune", "song.toml: objective.name 'tune' is unknown; known: cispo, dapo, "),
+        ("objective.name=tune", "--set objective.name=tune: objective.name 'tune' is unknown; known: cispo, dapo, "),
         ("sampling.max_tokens=900", "+ sampling.max_tokens (900) exceed model.context (200): lower one or raise"),
         ('templates.names=["nobody"]', "templates.names: nobody unknown; known: abel, "),
         ('templates.files=["none.toml"]', "templates.files: template none.toml: no such file or folder"),

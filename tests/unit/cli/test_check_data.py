@@ -124,6 +124,8 @@ def test_generated_problems_are_checked_like_files(tmp_path: Path):
         (["train.jsonl", "train.jsonl"], "train.jsonl is named twice"),
         (["train.jsonl", "--least", "0"], "--least 0.0: give a similarity from 0.1 to 1"),
         (["train.jsonl", "--write", "out.csv"], "--write out.csv: give a name that ends in .jsonl or .jsonl.gz"),
+        (["train.jsonl", "--write", "train.jsonl"], "--write train.jsonl: it is there already"),
+        (["nowhere.jsonl", "--write", "other.jsonl"], "--write other.jsonl: it is there already"),
         (["train.jsonl", "--write", "no/where.jsonl"], "--write no/where.jsonl: No such file or directory"),
         (["train.jsonl", "other.jsonl", "--write", "o.jsonl"], "both have the id 'free/1'; write each set alone"),
     ],

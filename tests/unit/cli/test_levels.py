@@ -98,6 +98,8 @@ def test_measurements_of_several_models_or_hints_are_no_level(tmp_path: Path, ca
         (["--write", "x.jsonl"], "--write needs the source of the problems that it writes"),
         (["--write", "x.jsonl", "--problems", "arithmetic:one-digit"], "none of its problems has a level"),
         (["--write", "x.jsonl", "--problems", "nowhere.jsonl"], "no such file"),
+        (["--write", "there.jsonl", "--problems", "nowhere.jsonl"], "--write there.jsonl: it is there already"),
+        (["--medium", "levels.jsonl"], "--out levels.jsonl: it is one of the files that are read"),
         (["--medium", "nowhere.jsonl"], "nowhere.jsonl: can't be read"),
     ],
 )
@@ -110,5 +112,6 @@ def test_what_cannot_be_done_is_one_line_and_status_3(
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.jsonl").write_text("mine")
     assert chorus(*files[:2], "--out", "levels.jsonl", *further) == CANNOT_GO_ON
     assert named in capsys.readouterr().err

@@ -61,7 +61,7 @@ def test_open_questions_are_written_so_that_a_recipe_reads_them(
 def test_shuffled_options_are_written_with_their_permutation(
     source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outs = [tmp_path / f"{seed}.jsonl" for seed in (1, 2, 1)]
+    outs = [tmp_path / f"{name}.jsonl" for name in ("one", "two", "one_again")]
     for seed, out in zip((1, 2, 1), outs, strict=True):
         told(capsys, source, "--filter", "all", "--shuffle", str(seed), "--write", str(out))
     assert outs[0].read_bytes() == outs[2].read_bytes() != outs[1].read_bytes()
@@ -79,10 +79,19 @@ def test_shuffled_options_are_written_with_their_permutation(
     [
         (["--filter", "long"], "--filter long: there is no such filter; give gold-in-options, needs-options"),
         (["--filter", "all", "--write", "x.csv"], "--write x.csv: give a name that ends in .jsonl"),
+        (["--write", "set.jsonl"], "--write set.jsonl: it is there already, and is not written over; give another"),
     ],
 )
 def test_what_can_not_be_done_is_one_line(
-    source: str, further: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    source: str,
+    further: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / "set.jsonl").read_bytes()
     assert main(["data", source, *further]) == CANNOT_GO_ON
     assert said in capsys.readouterr().err
+    assert (tmp_path / "set.jsonl").read_bytes() == before

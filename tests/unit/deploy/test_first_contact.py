@@ -256,14 +256,6 @@ def test_rows_that_hold_the_model_s_own_tokens_as_text_are_told(meet: Meet, capl
     assert "train.jsonl:2" in caplog.text
 
 
-def test_fewer_held_out_problems_than_the_evaluation_asks_are_refused(meet: Meet, tmp_path: Path) -> None:
-    held = tmp_path / "held.jsonl"
-    held.write_text("".join(json.dumps({"problem": f"{k} + 2", "answer": "1"}) + "\n" for k in range(3)))
-    meet(problems={"heldout": [str(held)]}, evaluation={"problems": 3})
-    with pytest.raises(CannotGoOn, match=r"heldout has 3 problems, and evaluation\.problems asks for 4; lower it"):
-        meet(problems={"heldout": [str(held)]}, evaluation={"problems": 4})
-
-
 def test_of_a_large_set_a_sample_is_looked_at_from_its_begin_to_its_end(
     meet: Meet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

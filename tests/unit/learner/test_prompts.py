@@ -137,6 +137,32 @@ def test_a_chat_template_that_takes_no_user_turn_alone_is_refused(tokenizer: Pre
         Renderer(tokenizer, "model").text(TEMPLATES["qwen-math"], PROBLEM)
 
 
+EACH = "{% for m in messages %}"
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "says"),
+    [
+        ("hello", "makes 'hello' of 'Tom has"),
+        ("", "templates.chat model: the chat template makes '' of 'Tom"),
+        (EACH + "{{ m.content[:5] }}{% endfor %}", "does not hold it as it is; write the messages' `content`"),
+        (EACH + "{{ m.content | upper }}{% endfor %}", "does not hold it"),
+        (EACH + "{{ m.content | e }}{% endfor %}", "does not hold it"),
+        (EACH + "{% if m.role == 'system' %}{{ m.content }}{% endif %}{% endfor %}", "does not hold it"),
+        (EACH + "{{ m.content + 1 }}{% endfor %}", "templates.chat model: the chat template can't be used"),
+    ],
+)
+def test_a_chat_template_that_does_not_hold_the_problem_is_refused_at_once(
+    tokenizer: PreTrainedTokenizerFast, chat_template: str, says: str
+) -> None:
+    tokenizer.chat_template = chat_template or "{# #}"
+    with pytest.raises(CannotGoOn) as refusal:
+        Renderer(tokenizer, "model")
+    assert says in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    Renderer(tokenizer, "chatml")
+
+
 @pytest.mark.parametrize("chat", ["chatml", "model"])
 def test_a_template_without_a_system_text_has_no_system_turn(tokenizer: PreTrainedTokenizerFast, chat: str) -> None:
     tokenizer.chat_template = PLAIN

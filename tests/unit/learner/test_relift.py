@@ -251,13 +251,16 @@ def test_problems_without_a_solution_to_train_on_are_counted_and_a_run_without_a
 
 
 def test_a_solution_that_breaks_the_templates_contract_is_not_trained_on() -> None:
-    from chorus.learner.rollouts.relift import _refusal
+    from chorus.learner.curriculum.asked import teaching_refusal
     from chorus.protocol.templates.load import load_templates
 
     template = load_templates()["open-r1"]
     good = "<think>\n3 + 4 = 7\n</think>\n<answer>\n\\boxed{7}\n</answer>"
-    assert _refusal(Problem(id="p", problem="?", answers=["7"], solution=good), template) is None
-    assert _refusal(Problem(id="p", problem="?", answers=["7"], solution="\\boxed{7}"), template) == "not_in_the_layout"
+    assert teaching_refusal(Problem(id="p", problem="?", answers=["7"], solution=good), template) is None
+    assert (
+        teaching_refusal(Problem(id="p", problem="?", answers=["7"], solution="\\boxed{7}"), template)
+        == "not_in_the_layout"
+    )
 
 
 def test_what_the_checkpoint_keeps_is_taken_up(client: redis.Redis, tiny_model: Path, tmp_path: Path) -> None:

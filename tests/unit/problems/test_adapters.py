@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chorus.problems.sources import load_placed, load_problems, load_source
+from chorus.problems.sources import Refused, load_placed, load_problems, load_source
 
 
 def jsonl(path: Path, *rows: Any) -> str:
@@ -358,3 +358,52 @@ def test_sub_answers_are_a_list_of_texts_under_their_own_or_a_named_column(tmp_p
     (tmp_path / "bad.jsonl").write_text(json.dumps(row | {"sub_answers": 3}) + "\n")
     with pytest.raises(ValueError, match=r"sub_answers is 3, not a list; name another column"):
         load_problems(str(tmp_path / "bad.jsonl"))
+
+
+WRITTEN = "Which is prime? (A) 21 (B) 23"
+LINES = "Which is prime?\n\n(A) 21\n(B) 23 apples"
+
+
+@pytest.mark.parametrize(
+    ("problem", "gold", "usable"),
+    [
+        *(
+            (problem, gold, True)
+            for problem in (WRITTEN, LINES)
+            for gold in ("B", "b", "(B)", "B.", "$B$", r"\text{B}")
+        ),
+        (LINES, "23 apples", True),
+        (WRITTEN, "B) 23", True),
+        ("Which is prime?\nA. 21\nB. 23", "B", True),
+        ("Which of F and G?", "G", True),
+        *((problem, gold, False) for problem in (WRITTEN, LINES) for gold in ("1", "E", "23", "C")),
+        (WRITTEN, "23 apples", False),
+        ("Which is prime?\nA. 21\nB. 23", "C", False),
+        ("Which?", "A cat", False),
+    ],
+)
+def test_a_gold_of_a_choice_that_no_answer_can_match_can_not_be_used(
+    tmp_path: Path, problem: str, gold: str, usable: bool
+) -> None:
+    rows = [{"problem": problem, "answer": gold, "kind": "choice"}]
+    source = tmp_path / "set.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if usable:
+        assert load_problems(str(source))[0].problem == problem
+        return
+    with pytest.raises(Refused, match=r"1 of 1 rows can't be used \(1 a gold that is no option's letter\)"):
+        load_problems(str(source))
+
+
+def test_a_column_of_choices_is_shown_also_where_the_kind_is_said(tmp_path: Path) -> None:
+    source = tmp_path / "set.jsonl"
+    row = {"problem": "Which is prime?", "choices": ["21", "23"], "answer": "23"}
+    asked = "Which is prime?\n\n(A) 21\n(B) 23"
+    for told in (
+        row,
+        row | {"kind": "choice"},
+        {"problem": asked, "kind": "choice", "answer": "B", "choices": ["21", "23"]},
+    ):
+        source.write_text(json.dumps(told) + "\n")
+        [problem] = load_problems(str(source))
+        assert (problem.problem, problem.answers, problem.kind) == (asked, ["B"], "choice")

@@ -198,3 +198,21 @@ def test_a_gold_that_names_an_option_is_not_taken_without_the_options(row: dict[
     assert name is not None
     [problem] = load_problems(f"{tmp_path}/set.jsonl?choices={name[1]}")
     assert (problem.kind, problem.answers) == ("choice", ["B"])
+
+
+@pytest.mark.parametrize(
+    ("more", "columns", "problem"),
+    [
+        ({"input": "What is 3 + 4?"}, "instruction,input", "Work it out.\nWhat is 3 + 4?"),
+        ({"input": ""}, "instruction,input", "Work it out."),
+        ({}, "instruction", "Work it out."),
+    ],
+)
+def test_alpaca_s_input_is_part_of_the_problem(
+    tmp_path: Path, more: dict[str, str], columns: str, problem: str
+) -> None:
+    source = jsonl(tmp_path / "alpaca.jsonl", [{"instruction": "Work it out.", **more, "output": "7"}])
+    mend = f"{source}?problem={columns}&answer=output"
+    with pytest.raises(Refused, match=re.escape(f"try `{mend}`")):
+        load_problems(source)
+    assert load_problems(mend)[0].problem == problem

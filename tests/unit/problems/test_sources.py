@@ -111,7 +111,7 @@ def test_a_file_in_another_encoding_is_refused_with_the_mend(tmp_path: Path):
         (r'{"problem": "p", "answer": "1", "id": "\ud83d"}', r"id holds"),
         (r'{"problem": "p", "answer": "1", "subject": "\ud83d"}', r"domain holds"),
         (r'{"problem": "p", "kind": "code", "tests": [{"input": "\ud83d", "output": "1"}]}', r"tests holds"),
-        (r'{"problem": "p", "kind": "code", "tests": "[{\"input\": \"\\ud83d\"}]"}', r"tests holds"),
+        (r'{"problem": "p", "kind": "code", "tests": "[{\"input\": \"\\ud83d\", \"output\": \"1\"}]"}', r"tests holds"),
     ],
 )
 def test_half_of_a_surrogate_pair_is_refused_with_its_file_and_line(tmp_path: Path, row: str, named: str):

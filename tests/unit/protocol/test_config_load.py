@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -238,16 +239,16 @@ def test_without_an_environment_that_of_the_process_holds(recipe: Path, monkeypa
 
 # Values that may stand beside each other, so that any mixture of them is a configuration.
 SETTINGS: dict[tuple[str, str], st.SearchStrategy[Any]] = {
-    ("run", "name"): st.text(max_size=9),
-    ("run", "seed"): st.integers(),
+    ("run", "name"): st.text(max_size=9).filter(lambda name: "/" not in name and name not in (".", "..")),
+    ("run", "seed"): st.integers(-(2**63), 2**64 - 1),
     ("run", "steps"): st.integers(min_value=1),
     ("model", "dtype"): st.sampled_from(["float32", "bfloat16"]),
     ("model", "context"): st.integers(min_value=4096),
-    ("problems", "heldout"): st.lists(st.text(), max_size=3),
+    ("problems", "heldout"): st.lists(NAMES, max_size=3),
     ("templates", "weights"): st.dictionaries(st.sampled_from(["qwen-math", "abel"]), st.floats(0.5, 9)),
     ("sampling", "temperature"): st.floats(min_value=0, exclude_min=True, allow_infinity=False),
     ("learner", "lr"): st.floats(min_value=0, exclude_min=True, allow_infinity=False),
-    ("learner", "betas"): st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    ("learner", "betas"): st.tuples(*2 * [st.floats(0, 1, exclude_max=True)]),
     ("alarms", "clip_fraction"): st.none() | st.floats(0, 1),
     ("objective", "name"): st.sampled_from(["grpo", "dapo", "gspo", "cispo"]),
     ("generator", "vllm_args"): st.lists(st.text(), max_size=3),
@@ -292,9 +293,9 @@ def test_a_configuration_built_in_code_ignores_the_environment(config: RunConfig
 def test_any_text_reaches_a_key_that_holds_a_text(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "texts.toml"
     path.write_text(RECIPE)
-    assert load_config(path, (), {"CHORUS_RUN__NAME": text}).run.name == text
+    assert load_config(path, (), {"CHORUS_TRACKERS__WANDB": text}).trackers.wandb == text
     if not text.lstrip().startswith(("'", '"')):
-        assert load_config(path, [f"run.name={text}"], {}).run.name == text
+        assert load_config(path, [f"trackers.wandb={text}"], {}).trackers.wandb == text
 
 
 @pytest.mark.parametrize(
@@ -343,7 +344,7 @@ def test_a_key_of_another_trainer_s_or_with_a_slip_is_answered_with_ours(
 
 
 def test_the_names_of_others_stand_for_keys_that_there_are_and_a_lost_letter_is_found() -> None:
-    keys = set(other_names._keys())
+    keys = set(other_names.all_keys())
     assert set(other_names._OURS.values()) <= keys
     assert not {key for key in keys if key.rpartition(".")[2] in other_names._OURS}
     for key in keys:
@@ -360,7 +361,7 @@ ANYTHING = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("ab"), inner, max_size=2)),
     max_leaves=3,
 )
-PLACES = st.one_of(st.sampled_from(sorted(other_names._keys())), st.sampled_from(sorted(RunConfig.model_fields)))
+PLACES = st.one_of(st.sampled_from(sorted(other_names.all_keys())), st.sampled_from(sorted(RunConfig.model_fields)))
 OBJECTIVES = st.sampled_from([*sorted(PRESETS), 5, []])
 
 
@@ -382,3 +383,128 @@ def test_whatever_stands_in_a_recipe_it_is_read_or_refused(
     overrides = [f"{place}={json.dumps(value)}" for place, value in given_values.items()] if by_set else []
     with suppress(ConfigError):
         assert load_config(path, overrides, {}).capacity > 0
+
+
+PATHS = ["run.dir={}", "model.path={}", 'templates.files=["{}"]', "templates.chat={}.jinja", 'finetune.data=["{}"]']
+PATHS += [f'problems.{key}=["a", "{{}}"]' for key in ("train", "heldout", "validation", "exclude_overlap")]
+PATHS += ['curriculum.pass_rates=["{}"]', 'reward.graders=[{{name = "mine", function = "{}/g.py:f"}}]']
+
+
+@pytest.mark.parametrize("item", PATHS)
+@pytest.mark.parametrize("begins", ["~/x", "$HOME/x", "~"])
+def test_a_path_that_only_a_shell_could_read_is_refused(recipe: Path, item: str, begins: str) -> None:
+    assert "write the path out" in refusal(recipe, [item.format(begins)])
+    load_config(recipe, [item.format("my~$x/y")], {})
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "..", "."])
+def test_the_name_of_a_run_stays_within_its_folder(recipe: Path, name: str) -> None:
+    assert "a name holds no /" in refusal(recipe, [f"run.name={name}"])
+    assert load_config(recipe, [f"run.name={name.replace('/', '-')}x"], {}).run.name == f"{name.replace('/', '-')}x"
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("CHORUS_LEARNER_LR", "CHORUS_LEARNER__LR"),
+        ("chorus_learner_lr", "CHORUS_LEARNER__LR"),
+        ("CHORUS_SEED", "CHORUS_RUN__SEED"),
+        ("CHORUS_RUN_STEPS", "CHORUS_RUN__STEPS"),
+        ("CHORUS_SAMPLING_MAX_TOKENS", "CHORUS_SAMPLING__MAX_TOKENS"),
+        ("CHORUS_CURRICULUM_HINTS_ONLINE_START", "CHORUS_CURRICULUM__HINTS__ONLINE__START"),
+    ],
+)
+def test_a_variable_with_one_underscore_is_refused_with_its_name(recipe: Path, name: str, write: str) -> None:
+    assert f"{name}: " in (said := refusal(recipe, (), {name: "1"}))
+    assert f" {write};" in said
+
+
+def test_none_of_the_deployment_s_own_variables_is_taken_for_a_key(recipe: Path) -> None:
+    root = Path(__file__).parents[3]
+    places = [root / "Makefile", *root.glob("docker-compose*.yml")]
+    places += [file for room in ("deploy", "protocol", "cli") for file in (root / room).rglob("*") if file.is_file()]
+    texts = (file.read_text(errors="replace") for file in places if file.suffix != ".pyc")
+    names = {name for text in texts for name in re.findall(r"\bCHORUS_[A-Z_]+\b", text) if "__" not in name}
+    ours = {name for name in names if name.removeprefix("CHORUS_").lower() not in RunConfig.model_fields}
+    assert {"CHORUS_LOG", "CHORUS_LEARNER_GPUS", "CHORUS_RUN_ID"} <= ours
+    load_config(recipe, (), dict.fromkeys(ours, "1"))
+
+
+@pytest.mark.parametrize(("key", "said"), [("Sampling.group_size", "sampling?"), ("leraner.lr", "learner?")])
+def test_a_section_one_letter_off_is_suggested_as_it_is_written(recipe: Path, key: str, said: str) -> None:
+    assert f"Did you mean {said}" in refusal(recipe, [f"{key}=4"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "environment", "begins"),
+    [
+        ([], {}, "recipe "),
+        (["learner.lr=fast"], {}, "--set learner.lr=fast: learner.lr: Input"),
+        (["learner.lr=fast"], {"CHORUS_LEARNER__LR": "slow"}, "--set learner.lr=fast: learner.lr: Input"),
+        ([], {"CHORUS_LEARNER__LR": "slow"}, "CHORUS_LEARNER__LR: learner.lr: Input"),
+        (["learner.weight_decay=1"], {"CHORUS_LEARNER__LR": "slow"}, "CHORUS_LEARNER__LR: learner.lr: Input"),
+        ([], {"CHORUS_LEARNER": '{"lr": "slow"}'}, "CHORUS_LEARNER: learner.lr: Input"),
+        (["sampling.top_p=0.9"], {}, "--set sampling.top_p=0.9: sampling.top_p is 0.9; training needs 1.0"),
+        (["model.context=100"], {}, "--set model.context=100: problems.max_prompt_tokens (1024)"),
+        (["learner.lr_floor=1"], {}, "--set learner.lr_floor=1: learner: lr_floor (1) is above lr"),
+        (["objective.dual_clip=2", "objective.loss=gspo"], {}, "--set objective.loss=gspo: objective: loss gspo has"),
+        (["model.lora.alpha=2"], {}, "recipe "),
+        (["learner.lr=x"], {"CHORUS_RUN__STEPS": "0"}, "CHORUS_RUN__STEPS, --set learner.lr=x: run.steps: Input"),
+    ],
+)
+def test_a_fault_is_said_to_be_of_who_set_it(
+    recipe: Path, overrides: list[str], environment: dict[str, str], begins: str
+) -> None:
+    if not overrides and not environment:
+        recipe.write_text(RECIPE.replace("lr = 1e-3", 'lr = "fast"'))
+    assert refusal(recipe, overrides, environment).startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("item", "write"),
+    [
+        ("problems.train=a.jsonl", 'write ["a.jsonl"]'),
+        ("templates.names=abel, qwen-math", 'write ["abel", "qwen-math"]'),
+        ("learner.betas=0.9,0.99", "write [0.9, 0.99]"),
+        ("placement.learner_cpus=3", "write [3]"),
+        ("placement.generator_gpus=0", "write [[0]]"),
+    ],
+)
+def test_one_value_where_a_list_belongs_is_refused_with_the_list(recipe: Path, item: str, write: str) -> None:
+    key, _, value = item.partition("=")
+    section, name = key.split(".")
+    for said in (refusal(recipe, [item]), refusal(recipe, (), {f"CHORUS_{section}__{name}".upper(): value})):
+        assert said.endswith(write)
+    load_config(recipe, [f"{key}={write.removeprefix('write ')}"], {})
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ("learner.lr=true", "--set learner.lr=true: learner.lr: true or false where a number belongs"),
+        ("run.steps=true", "--set run.steps=true: run.steps: true or false where a number"),
+        ("learner.betas=[0.9, true]", "learner.betas.1: true or false where"),
+        ("templates.weights.abel=false", "templates.weights.abel: true or false where"),
+        ('curriculum.stages=[{name = "a", hint_ratio = true}]', "curriculum.stages.0.hint_ratio: true or false"),
+        ("learner.betas=[2, 3]", "learner.betas.0: Input should be less than 1"),
+        ("learner.betas=[0.9, 1]", "learner.betas.1: Input should be less than 1"),
+        ("relift.betas=[-1, 0.9]", "relift.betas.0: Input should be greater than or equal to 0"),
+        (f"run.seed={2**64}", "run.seed: Input should be less than 18446744073709551616"),
+        (f"run.seed={-(2**63) - 1}", "run.seed: Input should be greater than or equal to -9223372036854775808"),
+    ],
+)
+def test_numbers_that_a_run_can_not_use_are_refused(recipe: Path, item: str, said: str) -> None:
+    assert said in refusal(recipe, [item])
+
+
+@pytest.mark.parametrize(
+    "item", ["learner.delta=true", "reward.stop_properly=1", f"run.seed={2**64 - 1}", "learner.lr=1"]
+)
+def test_what_is_no_number_or_may_be_one_is_read(recipe: Path, item: str) -> None:
+    load_config(recipe, [item, "templates.chat_arguments={x = true}", "templates.chat=model"], {})
+
+
+def test_a_share_for_the_shadow_needs_one(recipe: Path) -> None:
+    assert "reward: shadow_share does nothing without a shadow" in refusal(recipe, ["reward.shadow_share=0.5"])
+    load_config(recipe, ["reward.shadow_share=0.5", "reward.shadow=math-verify"], {})
+    load_config(recipe, ["reward.shadow_share=0.1"], {})

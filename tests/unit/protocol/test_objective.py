@@ -169,6 +169,12 @@ REFUSED = [
     ({"name": "cispo", "loss": "cispo_absolute"}, "TRL recommends 5.0"),
     ({"name": "grpo", "token_mean_scope": "micro"}, "aggregation seq-mean-token-mean has none"),
     ({"accuracy_bounds": (0.9, 0.1)}, "no range within 0 to 1"),
+    ({"accuracy_bounds": (0.1, 0.9)}, "accuracy_bounds does nothing without dynamic_sampling = true: set objective"),
+    ({"max_refills": 3}, "max_refills does nothing without dynamic_sampling = true"),
+    ({"name": "dapo", "max_refills": 3, "dynamic_sampling": False}, "max_refills does nothing without"),
+    ({"kl_estimator": "k2"}, "kl_estimator does nothing without kl_coefficient above 0"),
+    ({"kl_clamp": 5.0}, "kl_clamp does nothing without kl_coefficient above 0"),
+    ({"length_constant": 512}, 'length_constant does nothing without aggregation = "dr-const"'),
 ]
 
 
@@ -230,3 +236,20 @@ def test_every_loss_has_its_function() -> None:
     from chorus.learner.objectives.losses import loss_function
 
     assert all(callable(loss_function(name)) for name in LOSSES)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"accuracy_bounds": (0.1, 0.9), "max_refills": 3, "dynamic_sampling": True},
+        {"name": "dapo", "dynamic_sampling": False},
+        {"name": "questa", "dynamic_sampling": False},
+        {"name": "prorl_v2", "kl_coefficient": 0.0},
+        {"kl_estimator": "k2", "kl_clamp": 5.0, "kl_coefficient": 0.1},
+        {"name": "dr_grpo", "length_constant": 512},
+        {"accuracy_bounds": (0.0, 1.0), "kl_estimator": "k3", "max_refills": 10, "length_constant": "none"},
+    ],
+)
+def test_a_key_that_is_used_or_is_as_it_would_be_anyway_is_read(fields: dict[str, Any]) -> None:
+    made = ObjectiveConfig.model_validate(fields)
+    assert ObjectiveConfig.model_validate(made.model_dump()) == made

@@ -264,6 +264,41 @@ def test_extra_templates_come_from_a_file_or_a_folder(tmp_path: Path):
     assert len(load_templates([tmp_path])) == 14
 
 
+PLACES = ["{problem}", "{{problem}}", "{{ question }}", "{ Prompt }", "{input}", "{{query}}"]
+PATTERNS = ["<a>.*</a>", ".+?", r"\\d+", r"Answer:\\s", r"[\\s\\S]", "(?:a|b)"]
+
+
+@pytest.mark.parametrize("field", ["system", "user_suffix", "prefill"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_place_for_the_problem_is_refused_since_the_problem_follows_by_itself(field: str, place: str, tmp_path: Path):
+    fields = {"system": "Solve.", field: f"Solve {place} now."}
+    text = GOOD.replace('system = "Solve."\n', "") + "".join(f'{k} = "{v}"\n' for k, v in fields.items())
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(ValueError, match=rf"mine\.toml: {field}: '{re.escape(place)}' would reach .*; remove it"):
+        load_templates([tmp_path])
+    for written in (place.strip("{} "), "{answer}", "\\\\\\\\boxed{input}", "{" + place.strip("{} ") + "s}"):
+        (tmp_path / "mine.toml").write_text(text.replace(place, written))
+        assert "mine" in load_templates([tmp_path])
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_regular_expression_is_no_marker(pattern: str, tmp_path: Path):
+    (tmp_path / "mine.toml").write_text(GOOD + f'markers = ["a", "{pattern}"]\n')
+    with pytest.raises(ValueError, match=r"mine\.toml: markers\[1\]: .* a marker is looked for letter by letter; list"):
+        load_templates([tmp_path])
+
+
+@pytest.mark.parametrize("marker", ["**The end.**", r"\\dfrac", "f(x) = ...", "(1)", r"\\boxed{", "a.b", "1 + 2"])
+def test_marks_of_latex_and_markdown_are_markers(marker: str, tmp_path: Path):
+    (tmp_path / "mine.toml").write_text(GOOD + f'markers = ["{marker}"]\n')
+    assert load_templates([tmp_path])["mine"].markers == [marker.replace("\\\\", "\\")]
+
+
+def test_a_byte_order_mark_before_a_template_is_passed_over(tmp_path: Path):
+    (tmp_path / "mine.toml").write_text(GOOD, encoding="utf-8-sig")
+    assert load_templates([tmp_path])["mine"].system == "Solve."
+
+
 BAD_FILES = [
     ("mine", GOOD + 'markers = ["a",,]\n', r"mine\.toml:5: not valid TOML: Invalid value \(column 16\)"),
     ("mine", GOOD + "temperature = 1\n", r"mine\.toml: temperature: not a known key; known: name, category, "),

@@ -91,6 +91,18 @@ def test_what_cannot_be_graded_is_a_value_error_that_names_the_field(request_: d
         chorus.grade("7", **request_)
 
 
+@pytest.mark.parametrize("gold", [7, 7.0, [8, 7], (7,), ["8", 7], "7"])
+def test_a_number_as_gold_is_its_text(gold: Any) -> None:
+    assert chorus.grade(r"\boxed{7}", gold=gold).verdict == "correct"
+    assert chorus.explain(r"\boxed{9}", gold=gold).verdict == "wrong"
+
+
+@pytest.mark.parametrize("gold", [[], True, b"7", {"a": "7"}, [None], [["7"]], float("nan"), object()])
+def test_a_gold_that_is_no_answer_is_a_value_error_that_names_it(gold: Any) -> None:
+    with pytest.raises(ValueError, match=r"^gold: .* is no answer; give a text or a number, or a list of some"):
+        chorus.grade(r"\boxed{7}", gold=gold)
+
+
 async def test_a_running_event_loop_is_no_hindrance() -> None:
     """As in a notebook, whose cells run on one."""
     assert asyncio.get_running_loop().is_running()

@@ -119,6 +119,13 @@ def test_parts_a_verdict_and_a_reason_arrive_and_are_explained():
         ("def other(a, b): ...\n", "grade", "there is no 'grade' in it; its functions are: other"),
         ("grade = 3\n", "grade", "is a int, and no function"),
         ("async def grade(completion, row): ...\n", "grade", "is async; a grader is a plain function"),
+        ("class P:\n async def __call__(self, c, row): ...\ngrade = P()\n", "grade", "is async; a grader is a plain"),
+        ("def grade(completion, row):\n    yield 1.0\n", "grade", "is a generator; write `return`"),
+        ("class grade:\n    def __init__(self, c, row): ...\n", "grade", "is a class; give a function, or an instance"),
+        ("def grade(prompts, completions, **kwargs): ...\n", "grade", 'for trl do; set interface = "trl"'),
+        ("def grade(completions, ground_truth): ...\n", "grade", 'for trl do; set interface = "trl"'),
+        ("def grade(data_source, solution_str, ground_truth, extra_info=None): ...\n", "grade", 'interface = "verl"'),
+        ("def grade(solution_str, ground_truth): ...\n", "grade", 'interface = "verl"'),
         ("def grade(completion): ...\n", "grade", "must take two arguments"),
         ("import not_installed\n", "grade", "raised ModuleNotFoundError: No module named 'not_installed' (my_gr"),
         ("def grade(:\n", "grade", "raised SyntaxError"),
@@ -130,6 +137,20 @@ def test_a_function_that_can_not_be_used_is_refused_when_it_is_loaded(body, name
         load(body, name=name)
     assert str(refusal.value).startswith("reward.graders: mine: my_graders.py:grade")
     assert says in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "grade = lambda c, r: 1.0\n",
+        "class P:\n    def __call__(self, c, row): return 1.0\ngrade = P()\n",
+        "class P:\n    def method(self, c, row): return 1.0\ngrade = P().method\n",
+        "from functools import partial\ndef three(a, b, c): return 1.0\ngrade = partial(three, 1)\n",
+        "def grade(completion, row, ground_truth=None, *args, **kwargs): return 1.0\n",
+    ],
+)
+def test_whatever_can_be_called_with_two_arguments_is_a_grader(body):
+    assert load(body).run(GradeTask("mine", "text", ("7",), row="{}")).accuracy == 1.0
 
 
 def test_a_file_or_an_entry_point_that_is_not_there_is_named_with_the_mend():
