@@ -217,7 +217,8 @@ class ObjectiveConfig(BaseModel):
 
     def _idle(self) -> list[tuple[bool, str]]:
         """As above, of keys that do nothing without another one, where they are not as the name has them anyway."""
-        usual = {name: field.default for name, field in type(self).model_fields.items()} | PRESETS[self.name].defaults
+        usual = {name: field.default for name, field in type(self).model_fields.items()}
+        usual.update(PRESETS[self.name].defaults)
         return [
             (
                 not used and getattr(self, key) != usual[key],
