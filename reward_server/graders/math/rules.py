@@ -1,8 +1,8 @@
 r"""The rules that compare two normalised answers, cheapest first; each decides or passes on.
 
-    same text > numbers > asides and choice letters > times > units > exact values > magnitudes > bases, ratios >
-    congruences > words > equations > parts of the line > cases > sets, lists, tuples, matrices > inequalities >
-    words between values > words that nobody knows > decimals > algebra
+    same text > numbers > labels > asides and choice letters > times > units > exact values > magnitudes > bases,
+    ratios > congruences > words > equations > parts of the line > cases > sets, lists, tuples, matrices >
+    inequalities > words between values > words that nobody knows > decimals > algebra
 
 A rule that takes an answer apart (a unit, a name, the items of a list) asks all rules again about the pieces.
 """
@@ -22,6 +22,7 @@ _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     value_rules.by_text,
     value_rules.by_numbers,
     value_rules.by_multiplier,
+    word_rules.by_labels,
     word_rules.by_aside,
     word_rules.by_choice,
     value_rules.by_time,

@@ -49,3 +49,46 @@ def test_a_size_is_its_sides_in_order_and_units_may_be_missing(pair):
     assert accepts(rf"{n} \times {m}", gold)
     assert not accepts(rf"1 \text{{ by }} {n * m}", gold)
     assert not accepts(rf"{n} \text{{ m by }} {m} \text{{ m}}", gold)
+
+
+labelled = st.sampled_from(
+    [
+        (r"\text{Alice: } %s", r"\text{Bob: } %s"),
+        (r"\text{Tom is } %s", r"\text{ Ann is } %s"),
+        (r"\text{Length: } %s \text{ cm}", r"\text{Width: } %s \text{ cm}"),
+        ("f(1)=%s", "f(2)=%s"),
+        ("f(x)=%sx", "g(x)=%sx"),
+        (r"\angle A = %s^\circ", r"\angle B = %s^\circ"),
+        ("AB=%s", "BC=%s"),
+    ]
+)
+
+
+@inputs(FEW)
+@given(pairs, labelled)
+def test_labels_and_names_keep_their_values_in_any_order(pair, labelled):
+    (n, m), (one, other) = pair, labelled
+    gold = f"{one % n}, {other % m}"
+    assert accepts(f"{other % m}, {one % n}", gold)
+    assert not accepts(f"{one % m}, {other % n}", gold)
+    assert not accepts(f"{other % n}, {one % m}", gold)
+    if "x" not in gold:
+        assert accepts(f"{n}, {m}", gold)
+        assert not accepts(f"{n}, {m + 1}", gold)
+
+
+@inputs(FEW)
+@given(pairs)
+def test_a_label_may_be_missing_on_one_side_and_must_otherwise_agree(pair):
+    n, m = pair
+    labels = [r"\text{max: } %s", r"\text{The area is } %s", r"\text{Area of the triangle: } %s", r"\text{Area} = %s"]
+    for label in labels:
+        assert accepts(label % n, str(n))
+        assert accepts(str(n), label % n)
+        assert not accepts(label % m, str(n))
+    assert accepts(labels[1] % n, labels[2] % n)
+    assert accepts(labels[3] % n, labels[1] % n)
+    assert not accepts(rf"\text{{min: }} {n}", labels[0] % n)
+    assert accepts(rf"\text{{The solutions are }} {n}, {m}", f"{m}, {n}")
+    for turned in ("The opposite is", "My guess is", "A lower bound is", "minus:", "The reciprocal is"):
+        assert not accepts(rf"\text{{{turned} }} {n}", str(n))
