@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from chorus.reward_server.graders.math.marks import without_vectors
 from chorus.reward_server.graders.math.typography import plain
 
 _FRAC_SHORT = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])")
@@ -180,7 +181,7 @@ def unwrap(text: str) -> str:
 
 def normalise(text: str) -> str:
     """The normal form of an answer: same value, no typography. Letters keep their case."""
-    text = plain(unwrap(text).replace("\0", ""))
+    text = without_vectors(plain(unwrap(text).replace("\0", "")))
     for needle, pattern, replacement in _TYPOGRAPHY:
         if needle in text if needle else _NEEDS_FUNCTIONS.search(text):
             text = pattern.sub(replacement, text)
