@@ -16,7 +16,7 @@ MAX_NAMED = 50
 
 
 def canonical(read: Any) -> Any:
-    """The formula with real odd roots, exact decimals, nameless indices and derivatives of known functions; the rest as it is."""
+    """The formula with real odd roots, exact decimals, nameless indices and derivatives taken of known functions."""
     if isinstance(read, MatrixBase):
         return read.applyfunc(canonical)
     if not isinstance(read, Basic) or not read.has(Float, Pow, Sum, Product, Integral_, Derivative):
