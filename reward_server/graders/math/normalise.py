@@ -56,7 +56,12 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("~", r"(?<!\\)~", " "),
         ("\\", r"\\(?:hspace|vspace|hskip)\*?\s*\{[^{}]{0,20}\}", " "),
         ("color", r"\\(?:text)?color\s*\{[^{}]{0,30}\}\s*", ""),
-        ("\\", r"\\(?:vec|hat|boldsymbol|bm|mathbf)\s*(?:\{\s*([a-z])\s*\}|\s+([a-z])(?![A-Za-z]))", r" \1\2 "),
+        (  # vectors; of hats those of the unit vectors alone: others are estimates
+            "\\",
+            r"\\(?:vec|hat(?=\s*\{?\s*[ijk])|boldsymbol|bm|mathbf)\s*(?:\{\s*([a-z])\s*\}|\s+([a-z])(?![A-Za-z]))",
+            r" \1\2 ",
+        ),
+        ("\\hat", r"\\hat\s+([a-zA-Z])(?![A-Za-z])", r"\\hat{\1}"),
         (
             "\\",
             r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|sc)?|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox"

@@ -20,6 +20,7 @@ from chorus.reward_server.graders.math.parts import by_shape
 
 _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     value_rules.by_text,
+    word_rules.by_statements,
     value_rules.by_numbers,
     value_rules.by_multiplier,
     word_rules.by_labels,

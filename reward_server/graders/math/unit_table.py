@@ -189,7 +189,7 @@ or and not if is are was were be been at most least more less fewer than about w
 incorrect squared cubed factorial mod modulo plus minus divided over by maybe perhaps approximately roughly
 almost nearly around something anything anyone nothing else so but otherwise when where for any some all each
 every no none only as then thus since because unless until while though the a an this that these those its
-hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens score
+tens hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens score
 half halves third thirds fourths quarter fifths sixths sevenths eighths ninths tenth tenths hundredth
 hundredths thousandths percent pct percentage percents base one two three four five six seven eight nine ten
 eleven twelve twenty thirty forty fifty negative positive double doubles twice thrice triple inverse

@@ -27,6 +27,9 @@ _DOUBT = re.compile(
 )
 _ASIDE_SIGNS = re.compile(r"\\text|\\in(?![a-z])|\\approx|\\sim|,|\bwhere\b|\bfor\b")
 _INDEX = re.compile(r"(?<![\\A-Za-z])[klmnt](?![A-Za-z])")
+_STATEMENTS = re.compile(r"\(\d\)(?:\s*\(\d\))+")
+_CHOSEN = re.compile(r"(?:[\s(),;]|\d+|and|\\text\s*\{\s*and\s*\})+")
+_NUMBER = re.compile(r"\d+")
 _TWO_LETTERS = re.compile(r"[A-J](?![A-Za-z])")
 
 
@@ -121,6 +124,15 @@ def by_choice(answer: str, gold: str, ask: Ask) -> Comparison | None:
     if wanted:
         return ask(answer, gold_rest)
     return ask(rest, gold) if chosen and marked else None
+
+
+def by_statements(answer: str, gold: str, _: Ask) -> Comparison | None:
+    """A gold `(1)(3)` chooses statements by their numbers, and is no product."""
+    wanted = _NUMBER.findall(gold)
+    if not _STATEMENTS.fullmatch(gold) or wanted != sorted(set(wanted)):
+        return None
+    same = bool(_CHOSEN.fullmatch(answer)) and set(_NUMBER.findall(answer)) == set(wanted)
+    return Comparison(same, "choice", "the same statements" if same else "other statements")
 
 
 def by_words(answer: str, gold: str, _: Ask) -> Comparison | None:
