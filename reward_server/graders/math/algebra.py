@@ -27,11 +27,12 @@ import math_verify.parser
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy, normalize_latex
 from math_verify import parse, verify
 from mpmath.libmp import NoConvergence
-from sympy import Add, Basic, Expr, Float, I, MatrixBase, PoleError, Rational, Symbol
+from sympy import Add, Basic, Expr, Float, I, MatrixBase, PoleError, Rational, Symbol, binomial, factorial2
 from sympy.matrices.expressions import MatrixExpr
 from sympy.polys.polyerrors import BasePolynomialError
 
 from chorus.reward_server.graders.math.exact import exact
+from chorus.reward_server.graders.math.marks import DOUBLE_FACTORIAL, marked
 from chorus.reward_server.graders.math.numerics import same_by_numbers, to_number
 from chorus.reward_server.graders.math.real import canonical
 
@@ -141,12 +142,17 @@ def _read(text: str, is_complex: bool) -> Any:
     if _TRIGONOMETRIC.search(text):
         text = _ANGLE.sub(r"(\1 \\cdot \\frac{\\pi}{180})", text)
         text = _CIS.sub(r"(\\cos(\1\2)+i\\sin(\1\2))", text)
-    text = normalize_latex(text, _LATEX)
+    text = normalize_latex(marked(text), _LATEX)
     # Never str() what this returns: for some expressions it takes exponential time.
     is_real = None if is_complex else True
     read = latex2sympy(
         text, is_real=is_real, convert_degrees=False, normalization_config=None, conversion_config=_CONVERSION
     )
+    if DOUBLE_FACTORIAL in text and isinstance(read, Basic):
+        read = read.replace(
+            lambda part: isinstance(part, binomial) and str(part.args[1]) == DOUBLE_FACTORIAL,
+            lambda part: factorial2(part.args[0]),
+        )
     if is_complex and isinstance(read, (Basic, MatrixBase)):
         read = read.xreplace({Symbol("i"): I})
     return read

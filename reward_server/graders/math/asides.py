@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 
+from chorus.reward_server.graders.math.shapes import split_top
+
 _LETTERS = r"[A-Za-z](?:_\{?\w\}?)?(?:\s*(?:,|and|\\text\s*\{\s*and\s*\})\s*[A-Za-z](?:_\{?\w\}?)?){0,3}"
 _TEXT_START = r"(?:\\text\s*\{\s*,?\s*\(?|\()?"
 _SET = (
@@ -51,10 +53,16 @@ _RESTRICTION = re.compile(
     re.DOTALL,
 )
 _LABEL = re.compile(
-    r"\\text\s*\{\s*(?P<words>[A-Za-z][A-Za-z ']{0,40}?)\s*(?::|=|\bis\b|\bare\b|\bequals\b)\s*\}\s*(?=\S)"
+    r"\s*\\text\s*\{\s*(?P<words>[A-Za-z][A-Za-z ']{0,40}?)\s*"
+    r"(?:(?::|=|\bis\b|\bare\b|\bequals\b)\s*\}|(?<=\w\w)\}\s*[:=])\s*(?=\S)"
 )
 _NO_LABEL = re.compile(
-    r"\b(?:not|either|neither|or|at|least|most|than|wrong|if|but|no|never|about|unless)\b", re.IGNORECASE
+    r"\b(?:not|either|neither|or|at|least|most|than|wrong|if|but|no|never|about|unless|option|choice)\b", re.IGNORECASE
+)
+# In front of the answer alone they say that the value is meant to be another one.
+TURNING = re.compile(r"\b(?:opposite|bound|guess|minus|negative|reciprocal|half|twice)\b", re.IGNORECASE)
+_EMPTY_WORDS = frozenset(
+    {"the", "a", "an", "so", "then", "thus", "hence", "therefore", "answer", "final", "value", "result", "of", "total"}
 )
 _APPROX_WORDS = re.compile(
     r"(?P<before>.*\S)\s*\\text\s*\{\s*(?:,|or|\()?\s*(?:which is )?(?:approximately|about|approx\.?|roughly)"
@@ -97,12 +105,26 @@ def split_restriction(text: str) -> str:
     return _closed(found["before"])
 
 
-def without_label(text: str) -> str:
-    """`\\text{The area is } 42` without its label."""
+def labels(text: str) -> dict[str, str] | None:
+    """What the parts of `\\text{Tom is } 12, \\text{Ann is } 8` are called, and what they are; None without labels."""
+    found = [_label(item) for item in split_top(text)]
+    if not found or (first := found[0]) is None:
+        return None
+    if not any(found[1:]):  # one label of a value or of a list
+        return {first["words"].casefold(): text.lstrip()[first.end() :]}
+    named = {label["words"].casefold(): label.string[label.end() :] for label in found if label}
+    return named if len(named) == len(found) else None
+
+
+def _label(text: str) -> re.Match[str] | None:
     label = _LABEL.match(text)
-    if label is None or _NO_LABEL.search(label["words"]):
-        return text
-    return text[label.end() :]
+    return None if label is None or _NO_LABEL.search(label["words"]) else label
+
+
+def same_label(one: str, other: str) -> bool:
+    """Whether one of two labels says no more than the other: "the area" and "area of the triangle"."""
+    words = [set(label.split()) - _EMPTY_WORDS for label in (one, other)]
+    return words[0] <= words[1] or words[1] <= words[0]
 
 
 def exact_part(text: str) -> tuple[str, str] | None:

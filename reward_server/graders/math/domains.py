@@ -63,6 +63,12 @@ def has_relation(text: str) -> bool:
     return _RELATION.search(text) is not None
 
 
+def joint(text: str) -> str:
+    """The word that joins conditions: "and", "or", or "" where there is neither or both."""
+    words = bool(_AND.search(text)), bool(_OR.search(text))
+    return {(True, False): "and", (False, True): "or"}.get(words, "")
+
+
 def read_domain(text: str) -> tuple[Set, str] | None:
     """(the set, the name of its variable or ""), or None when the text is no such set."""
     name = ""

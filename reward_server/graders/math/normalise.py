@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from chorus.reward_server.graders.math.marks import without_vectors
 from chorus.reward_server.graders.math.typography import plain
 
 _FRAC_SHORT = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])")
@@ -55,7 +56,12 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("~", r"(?<!\\)~", " "),
         ("\\", r"\\(?:hspace|vspace|hskip)\*?\s*\{[^{}]{0,20}\}", " "),
         ("color", r"\\(?:text)?color\s*\{[^{}]{0,30}\}\s*", ""),
-        ("\\", r"\\(?:vec|hat|boldsymbol|bm|mathbf)\s*(?:\{\s*([a-z])\s*\}|\s+([a-z])(?![A-Za-z]))", r" \1\2 "),
+        (  # vectors; of hats those of the unit vectors alone: others are estimates
+            "\\",
+            r"\\(?:vec|hat(?=\s*\{?\s*[ijk])|boldsymbol|bm|mathbf)\s*(?:\{\s*([a-z])\s*\}|\s+([a-z])(?![A-Za-z]))",
+            r" \1\2 ",
+        ),
+        ("\\hat", r"\\hat\s+([a-zA-Z])(?![A-Za-z])", r"\\hat{\1}"),
         (
             "\\",
             r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|sc)?|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox"
@@ -180,7 +186,7 @@ def unwrap(text: str) -> str:
 
 def normalise(text: str) -> str:
     """The normal form of an answer: same value, no typography. Letters keep their case."""
-    text = plain(unwrap(text).replace("\0", ""))
+    text = without_vectors(plain(unwrap(text).replace("\0", "")))
     for needle, pattern, replacement in _TYPOGRAPHY:
         if needle in text if needle else _NEEDS_FUNCTIONS.search(text):
             text = pattern.sub(replacement, text)

@@ -26,6 +26,8 @@ from sympy import (
 )
 from sympy.core.function import AppliedUndef
 
+from chorus.reward_server.graders.math import kinks
+
 DIGITS = 60
 CLOSE = Rational(1, 10**40)  # of the larger one
 FINE_DIGITS = 400  # where DIGITS agree
@@ -79,12 +81,20 @@ def same_by_numbers(answer: Any, gold: Any, is_complex: bool) -> bool | None:
         return _same_constants(answer, gold, is_complex)
     if len(symbols) > len(_POINTS[0]):
         return None
+    agree = _agree(answer, gold, symbols, is_complex, sums)
+    parts = [] if sums or is_complex or not agree else [*kinks.bends(answer), *kinks.bends(gold)]
+    if parts and any(_same_at(answer, gold, at, is_complex) is False for at in kinks.points(parts, symbols)):
+        return False
+    return agree
+
+
+def _agree(answer: Any, gold: Any, symbols: list[Any], is_complex: bool, sums: bool) -> bool | None:
+    """Whether they agree at MIN_POINTS of the points; None where too few of them have values."""
     agreements = 0
     for points in (() if sums else _POINTS, _MORE_POINTS[2:] if sums else _MORE_POINTS):
         for point in points:
-            same = _same_at(
-                answer, gold, dict(zip(symbols, islice(cycle(point), len(symbols)), strict=True)), is_complex
-            )
+            at = dict(zip(symbols, islice(cycle(point), len(symbols)), strict=True))
+            same = _same_at(answer, gold, at, is_complex)
             if same is False:
                 return False
             agreements += same is True

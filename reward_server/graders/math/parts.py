@@ -6,9 +6,12 @@ import re
 from collections.abc import Sequence
 
 from chorus.reward_server.graders.math.comparison import Ask, Comparison
+from chorus.reward_server.graders.math.domains import joint
 from chorus.reward_server.graders.math.numbers import ROUNDING_DIGITS, read_number
 from chorus.reward_server.graders.math.shapes import Shape, is_equation, named, read_shape, same_items, unnamed
 
+_RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|lt|gt)(?![a-z])")
+_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _DECIMAL = re.compile(r"[-+]?\d*\.(\d+)")
 
 
@@ -25,6 +28,8 @@ def by_shape(answer: str, gold: str, ask: Ask) -> Comparison | None:
         golds = as_fine(gold_shape.items)
         same = answer_shape.columns == gold_shape.columns and all_equal(answer_shape.items, golds, ask)
         return Comparison(same, "matrix", "entry by entry")
+    if {joint(answer), joint(gold)} == {"and", "or"} and _in_several_letters(gold_shape):
+        return Comparison(False, "items", "one says that all hold, the other that one does")
     if (by_name := _by_names(answer_shape, gold_shape, ask)) is not None:
         return by_name
     if "tuple" in kinds:
@@ -55,6 +60,13 @@ def _with_zeros(gold: str, places: int) -> str:
         return gold
     digits = len(gold.lstrip("+-0.").replace(".", ""))
     return gold + "0" * max(0, min(places - len(decimal[1]), ROUNDING_DIGITS - digits))
+
+
+def _in_several_letters(shape: Shape) -> bool:
+    """Whether the items are relations, and not all about the same letters: "x = 1 or x = 2" is a list of values."""
+    if not all(_RELATION.search(item) for item in shape.items):
+        return False
+    return len({frozenset(_LETTER.findall(item)) for item in shape.items}) > 1
 
 
 def _has_dots(shape: Shape) -> bool:
@@ -117,6 +129,7 @@ def _by_several(answer: Shape, gold: str, ask: Ask) -> Comparison | None:
     if answer.kind == "set" and not answer.items:
         return None
     plain = answer.kind == "list" and len(answer.items) <= 3 and "\\ldots" not in answer.items
-    if plain and all(ask(item, gold).equal for item in answer.items):
+    one_name = len(named(answer.items) or ()) < 2  # `x = 42, y = 42` are two answers
+    if plain and one_name and all(ask(item, gold).equal for item in answer.items):
         return Comparison(True, "several", "the gold, written in several ways")
     return Comparison(False, "several", "several values where the gold is one")

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sympy import Abs, Basic, Derivative, Expr, Float, MatrixBase, Pow, Product, Rational, Sum, Symbol, sign
+from sympy import Abs, Basic, Derivative, Expr, Float, Function, MatrixBase, Pow, Product, Rational, Sum, Symbol, sign
 from sympy import Integral as Integral_
 
 MAX_NODES = 2000
+MAX_NAMED = 50
 
 
 def canonical(read: Any) -> Any:
-    """The formula with real odd roots, exact decimals, nameless indices and derivatives taken; all else as it is."""
+    """The formula with real odd roots, exact decimals, nameless indices and derivatives taken of known functions."""
     if isinstance(read, MatrixBase):
         return read.applyfunc(canonical)
     if not isinstance(read, Basic) or not read.has(Float, Pow, Sum, Product, Integral_, Derivative):
@@ -23,13 +24,23 @@ def canonical(read: Any) -> Any:
     if read.has(Float):
         read = read.xreplace({number: _decimal(number) for number in read.atoms(Float)})
     if read.has(Derivative):
-        read = read.replace(Derivative, lambda *args: Derivative(*args).doit())
+        read = read.replace(Derivative, _derivative)
     if isinstance(read, Expr) and read.has(Sum, Product, Integral_):
         read = _nameless(read)
     odd = [p for p in read.atoms(Pow) if _is_odd_root(p)]
     if odd and len(odd) < MAX_NODES:
         read = read.replace(_is_odd_root, _real_root)
     return read
+
+
+def _derivative(function: Any, *variables: Any) -> Any:
+    """The derivative; where the variable does not occur, that of an unknown function, which is no constant."""
+    variable = variables[0][0]
+    if function.has(variable) or (function.is_real and not function.free_symbols):  # `I` is a current
+        return Derivative(function, *variables).doit()
+    if len(function.free_symbols) + function.count_ops() > MAX_NAMED:  # the names of some take exponential time
+        return Derivative(Function("unknown")(variable), *variables)
+    return Symbol(f"derivative of {function} by {variables}", real=True)
 
 
 def _decimal(number: Any) -> Any:

@@ -1,8 +1,8 @@
 r"""The rules that compare two normalised answers, cheapest first; each decides or passes on.
 
-    same text > numbers > asides and choice letters > times > units > exact values > magnitudes > bases, ratios >
-    congruences > words > equations > parts of the line > cases > sets, lists, tuples, matrices > inequalities >
-    words that nobody knows > decimals > algebra
+    same text > numbers > labels > asides and choice letters > times > units > exact values > magnitudes > bases,
+    ratios > congruences > words > equations > parts of the line > cases > sets, lists, tuples, matrices >
+    inequalities > words between values > words that nobody knows > decimals > algebra
 
 A rule that takes an answer apart (a unit, a name, the items of a list) asks all rules again about the pieces.
 """
@@ -14,13 +14,16 @@ from collections.abc import Callable
 
 from chorus.reward_server.graders.math import relation_rules, value_rules, word_rules
 from chorus.reward_server.graders.math.algebra import same_formula
+from chorus.reward_server.graders.math.between import by_words_between
 from chorus.reward_server.graders.math.comparison import Ask, Comparison
 from chorus.reward_server.graders.math.parts import by_shape
 
 _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     value_rules.by_text,
+    word_rules.by_statements,
     value_rules.by_numbers,
     value_rules.by_multiplier,
+    word_rules.by_labels,
     word_rules.by_aside,
     word_rules.by_choice,
     value_rules.by_time,
@@ -35,6 +38,7 @@ _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     relation_rules.by_cases,
     by_shape,
     relation_rules.by_relation,
+    by_words_between,
     word_rules.by_unknown_words,
     value_rules.by_decimals,
 )

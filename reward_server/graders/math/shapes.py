@@ -34,7 +34,11 @@ _SYSTEM = re.compile(
 )
 _NAMED_TUPLE = re.compile(r"\((?P<names>[A-Za-z](?:\s*,\s*[A-Za-z])+)\)\s*=\s*\((?P<values>.+)\)", re.DOTALL)
 _NAMED_ALIKE = re.compile(r"(?P<names>[A-Za-z](?:\s*=\s*[A-Za-z])+)\s*=\s*(?P<value>(?!\s*[A-Za-z]\s*$)[^=,;<>]+)")
-_NAMED = re.compile(r"\s*(?P<name>[A-Za-z](?:_\{?\w+\}?)?|\\[a-z]+)\s*=(?!=)\s*(?P<value>.+)", re.DOTALL)
+_NAMED = re.compile(  # x, a_1, \alpha, f(1), \angle ABC, AB
+    r"\s*(?P<name>[A-Za-z](?:_\{?\w+\}?)?'*(?:\([^()=]{1,20}\))?|\\angle\s*[A-Z]{1,3}|[A-Z]{2,3}|\\[a-z]+)"
+    r"\s*=(?!=)\s*(?P<value>.+)",
+    re.DOTALL,
+)
 _MEMBER = re.compile(r"\s*[A-Za-z]\s*\\in(?![a-z])\s*(?=\\?[{(\[])")
 _ANGLED = re.compile(r"(?:\\langle(?![a-z])|<)(?P<items>.*)(?:\\rangle|>)", re.DOTALL)
 _LEFT_ANGLE, _RIGHT_ANGLE = re.compile(r"\\langle(?![A-Za-z])"), re.compile(r"\\rangle(?![A-Za-z])")

@@ -12,6 +12,7 @@ mm     | 1/1000       | L    | millimeter millimeters millimetre millimetres 毫
 dm     | 1/10         | L    | decimeter decimeters decimetre decimetres 分米
 km     | 1000         | L    | kilometer kilometers kilometre kilometres kms 千米 公里
 um     | 1/1000000    | L    | µm micrometer micrometers micron microns
+Mm     | 1000000      | L    | megameter megameters megametre megametres
 nm     | 1/1000000000 | L    | nanometer nanometers
 in     | 127/5000     | L    | inch inches ins
 ft     | 381/1250     | L    | foot feet
@@ -28,6 +29,7 @@ year   | 12           | mon  | years yr yrs 年
 g      | 1            | M    | gram grams gm 克
 mg     | 1/1000       | M    | milligram milligrams
 kg     | 1000         | M    | kilogram kilograms kgs 千克 公斤
+Mg     | 1000000      | M    | megagram megagrams
 t      | 1000000      | M    | tonne tonnes 吨
 lb     | 45359237/100000 | M | lbs pound pounds
 oz     | 45359237/1600000 | M | ounce ounces
@@ -67,7 +69,9 @@ keV    | 1000         | eV   |
 MeV    | 1000000      | eV   |
 GeV    | 1000000000   | eV   |
 dB     | 1            | dB   | decibel decibels db
-tesla  | 1            | tesla | teslas
+tesla  | 1            | tesla | teslas T
+henry  | 1            | henry | henries henrys H
+molar  | 1000         | mol l l l | M
 farad  | 1            | farad | farads
 bar    | 100000000    | M l t t | bars
 MPa    | 1000000000   | M l t t |
@@ -132,6 +136,23 @@ def _table() -> tuple[dict[str, tuple[Fraction, tuple[tuple[str, int], ...]]], d
 
 
 UNITS, ALIASES = _table()
+# Short names that stay what they are in capitals: no other unit has the name. Of others the case tells (`Mm`, `mm`).
+_ANY_CASE_TEXT = """
+cm cms dm km kms kg kgs ft in ins yd yds mi sec secs min mins hr hrs day week wk wks yr yrs lb lbs oz ton cc gal cup
+qt qts mph kph kmh deg rad bar cal mol atm usd eur gbp rmb cny won yen
+"""
+_ANY_CASE = frozenset(_ANY_CASE_TEXT.split())
+_CAPITALS = frozenset({"ML", "MM"})  # no one means megalitres
+
+
+def unit_named(word: str) -> str | None:
+    """The canonical name of the unit that a word is; capitals do not count in words of four letters and more."""
+    if word in ALIASES:
+        return ALIASES[word]
+    plain = word.lower()
+    return ALIASES.get(plain) if len(word) > 3 or plain in _ANY_CASE or word in _CAPITALS else None
+
+
 # Signs before or behind an amount.
 SIGNS = {
     "\\$": "dollar", "$": "dollar", "\\text{\\$}": "dollar", "\\text{$}": "dollar", "US\\$": "dollar", "USD": "dollar",
@@ -168,7 +189,7 @@ or and not if is are was were be been at most least more less fewer than about w
 incorrect squared cubed factorial mod modulo plus minus divided over by maybe perhaps approximately roughly
 almost nearly around something anything anyone nothing else so but otherwise when where for any some all each
 every no none only as then thus since because unless until while though the a an this that these those its
-hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens score
+tens hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens score
 half halves third thirds fourths quarter fifths sixths sevenths eighths ninths tenth tenths hundredth
 hundredths thousandths percent pct percentage percents base one two three four five six seven eight nine ten
 eleven twelve twenty thirty forty fifty negative positive double doubles twice thrice triple inverse

@@ -27,6 +27,7 @@ from chorus.reward_server.graders.math.unit_table import (
     SIGNS,
     TRAILING,
     UNITS,
+    unit_named,
 )
 
 MAX_UNIT_CHARS = 80
@@ -63,6 +64,7 @@ _BARE = re.compile(
     r"(?:(?<=[\d})\]])|(?<=\\pi) )\s*(?P<unit>[A-Za-zµΩ¢一-鿿ぁ-ヿ][^\\=<>+,;:()\[\]]{0,60})$|(?<=[a-z]) "
     r"(?P<spaced>(?:square |cubic )[a-z]{2,20})$"
 )
+_SHORT_WORD = re.compile(r"(?<=[\d})])\s*\\text\s*\{\s*(?P<word>[A-Za-zµ]{1,2})\.?\s*\}$")
 _TEXT = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _TOKEN = re.compile(
     r"(?P<word>[A-Za-zµΩÅ°¢一-鿿ぁ-ヿ]+\.?)|\^?\s*\{?\s*(?P<power>-?[123])\s*\}?|(?P<over>/)|(?P<join>[\s*.·-]"
@@ -135,6 +137,12 @@ def split_letter(text: str, unit: str) -> tuple[str, str]:
     return (letter["value"], name) if letter and one and other and one[1] == other[1] else (text, "")
 
 
+def unknown_unit(text: str) -> str:
+    """The short word behind a value that could be a unit, and is none of ours; "" where there is none."""
+    word = _SHORT_WORD.search(text)
+    return word["word"] if word else ""
+
+
 def conversion(unit: str, into: str) -> Fraction | None:
     """What a number of `unit` is multiplied by to count `into` (`cm^2` into `m^2`: 1/10000); None when it cannot."""
     one, other = _measured(unit), _measured(into)
@@ -202,7 +210,7 @@ def _powers(text: str) -> dict[str, int] | None:
             if plain in ("squared", "cubed") and last:
                 powers[last] += sign * (1 if plain == "squared" else 2)
                 continue
-            name = ALIASES.get(plain) or ALIASES.get(plain.lower()) or ALIASES.get(word)
+            name = unit_named(plain) or ALIASES.get(word)
             if name is None:
                 return None
             last = name

@@ -27,7 +27,7 @@ from chorus.reward_server.graders.math.numbers import (
     same_ratio,
 )
 from chorus.reward_server.graders.math.parts import all_equal
-from chorus.reward_server.graders.math.units import conversion, multiplied, split_letter, split_unit
+from chorus.reward_server.graders.math.units import conversion, multiplied, split_letter, split_unit, unknown_unit
 
 UNCOUNTABLE_DIGITS = 1000  # `read_number` knows none with so many
 _SYMBOL = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?|\\[a-zA-Z]+")
@@ -76,6 +76,9 @@ def by_time(answer: str, gold: str, _: Ask) -> Comparison | None:
 def by_unit(answer: str, gold: str, ask: Ask) -> Comparison | None:
     """A unit may be missing on one side; two units must be the same, or the values convert."""
     (gold_value, gold_unit), (answer_value, answer_unit) = split_unit(gold), split_unit(answer)
+    others = gold_unit or unknown_unit(gold), answer_unit or unknown_unit(answer)
+    if all(others) and not all((gold_unit, answer_unit)) and not _may_be(*others):
+        return Comparison(False, "unit", f"the unit is {others[1]!r}, the gold's is {others[0]!r}")
     if not gold_unit and not answer_unit:
         return None
     if not answer_unit:
@@ -89,6 +92,11 @@ def by_unit(answer: str, gold: str, ask: Ask) -> Comparison | None:
         return Comparison(False, "unit", f"the unit is {answer_unit!r}, the gold's is {gold_unit!r}")
     inner = ask(answer_value, gold_value)
     return replace(inner, reason=f"{inner.reason}, units set aside")
+
+
+def _may_be(one: str, other: str) -> bool:
+    """Whether a short word that is no unit of ours may be the other one: F for °F."""
+    return one == other or {one, other} == {"F", "°F"}
 
 
 def _same_kind(one: str, other: str) -> bool:

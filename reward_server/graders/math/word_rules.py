@@ -27,16 +27,35 @@ _DOUBT = re.compile(
 )
 _ASIDE_SIGNS = re.compile(r"\\text|\\in(?![a-z])|\\approx|\\sim|,|\bwhere\b|\bfor\b")
 _INDEX = re.compile(r"(?<![\\A-Za-z])[klmnt](?![A-Za-z])")
+_STATEMENTS = re.compile(r"\(\d\)(?:\s*\(\d\))+")
+_CHOSEN = re.compile(r"(?:[\s(),;]|\d+|and|\\text\s*\{\s*and\s*\})+")
+_NUMBER = re.compile(r"\d+")
 _TWO_LETTERS = re.compile(r"[A-J](?![A-Za-z])")
 
 
+def by_labels(answer: str, gold: str, ask: Ask) -> Comparison | None:
+    """Labels may be missing on one side; where both have them, each must have its value."""
+    if "\\text" not in answer + gold:
+        return None
+    of_answer, of_gold = asides.labels(answer), asides.labels(gold)
+    if of_answer is None and of_gold is None:
+        return None
+    if of_gold is None and any(asides.TURNING.search(label) for label in of_answer or ()):
+        return Comparison(False, "labels", "the label turns the value")
+    if of_answer is None or of_gold is None:
+        plain = [", ".join(named.values()) if named else text for named, text in ((of_answer, answer), (of_gold, gold))]
+        return ask(plain[0], plain[1])
+    if len(of_answer) == len(of_gold) == 1:
+        same = all(map(asides.same_label, of_answer, of_gold))
+        return ask(*of_answer.values(), *of_gold.values()) if same else Comparison(False, "labels", "another label")
+    same = of_answer.keys() == of_gold.keys() and all(ask(of_answer[name], of_gold[name]).equal for name in of_gold)
+    return Comparison(same, "labels", "label by label")
+
+
 def by_aside(answer: str, gold: str, ask: Ask) -> Comparison | None:
-    """Labels, roundings and conditions are set aside; two conditions must agree."""
+    """Roundings and conditions are set aside; two conditions must agree."""
     if max(len(answer), len(gold)) > MAX_ASIDE_CHARS or not (_ASIDE_SIGNS.search(answer) or _ASIDE_SIGNS.search(gold)):
         return None
-    pair = asides.without_label(answer), asides.without_label(gold)
-    if pair != (answer, gold):
-        return ask(*pair)
     if (rounded := _by_exact_part(answer, gold, ask)) is not None:
         return rounded
     (plain_answer, letters, of_answer), (plain_gold, gold_letters, of_gold) = (
@@ -105,6 +124,15 @@ def by_choice(answer: str, gold: str, ask: Ask) -> Comparison | None:
     if wanted:
         return ask(answer, gold_rest)
     return ask(rest, gold) if chosen and marked else None
+
+
+def by_statements(answer: str, gold: str, _: Ask) -> Comparison | None:
+    """A gold `(1)(3)` chooses statements by their numbers, and is no product."""
+    wanted = _NUMBER.findall(gold)
+    if not _STATEMENTS.fullmatch(gold) or wanted != sorted(set(wanted)):
+        return None
+    same = bool(_CHOSEN.fullmatch(answer)) and set(_NUMBER.findall(answer)) == set(wanted)
+    return Comparison(same, "choice", "the same statements" if same else "other statements")
 
 
 def by_words(answer: str, gold: str, _: Ask) -> Comparison | None:

@@ -230,3 +230,19 @@ def test_units_in_chinese(number, names):
         assert not accepts(answer, rf"{number} \text{{ dollars}}")
     assert accepts(f"{number}个", str(number))
     assert accepts(f"{number}円", str(number))
+
+
+@inputs(FEW)
+@given(
+    naturals,
+    st.sampled_from([("H", "h"), ("T", "t"), ("M", "m"), ("Mm", "mm"), ("Mg", "mg"), ("S", "s"), ("G", "g")]),
+    st.sampled_from(["CM", "Km", "KG", "ML", "Lbs", "Hours", "METERS", "Min"]),
+)
+def test_capitals_tell_units_apart_that_differ_in_them(number, pair, capitals):
+    for one, other in (pair, pair[::-1]):
+        assert accepts(rf"{number} \text{{ {one} }}", rf"{number} \text{{ {one}}}")
+        assert not accepts(rf"{number} \text{{ {other} }}", rf"{number} \text{{ {one} }}")
+        assert accepts(str(number), rf"{number} \text{{ {one} }}")
+    assert accepts(rf"{number} \text{{ {capitals} }}", rf"{number} \text{{ {capitals.lower()} }}")
+    assert accepts(rf"{number} \text{{ {capitals.lower()} }}", rf"{number} \text{{ {capitals} }}")
+    assert not accepts(rf"{100 * number} \text{{ cm }}", rf"{number} \text{{ M }}")
