@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from chorus.reward_server.graders.math.styles import closes_at_end, unstyled
 from chorus.reward_server.graders.math.typography import plain
 
 _FRAC_SHORT = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])")
@@ -161,7 +162,7 @@ def unwrap(text: str) -> str:
     while True:
         before = text = text.strip()
         box = _BOX_PREFIX.match(text)
-        if box and text.endswith("}") and _closes_at_end(text, box.end() - 1):
+        if box and text.endswith("}") and closes_at_end(text, box.end() - 1):
             text = text[box.end() : -1]
         for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
             inner = text[len(opening) : len(text) - len(closing)]
@@ -180,7 +181,7 @@ def unwrap(text: str) -> str:
 
 def normalise(text: str) -> str:
     """The normal form of an answer: same value, no typography. Letters keep their case."""
-    text = plain(unwrap(text).replace("\0", ""))
+    text = plain(unstyled(unwrap(text).replace("\0", "")))
     for needle, pattern, replacement in _TYPOGRAPHY:
         if needle in text if needle else _NEEDS_FUNCTIONS.search(text):
             text = pattern.sub(replacement, text)
@@ -212,12 +213,3 @@ def _complete_commands(text: str) -> str:
         text = _POWER_COMMAND.sub(r"^{\1}", text)
     whole = _SLASH.fullmatch(text)
     return f"\\frac{{{whole[1]}}}{{{whole[2]}}}" if whole else text
-
-
-def _closes_at_end(text: str, opening: int) -> bool:
-    depth = 0
-    for at in range(opening, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if depth == 0:
-            return at == len(text) - 1
-    return False
