@@ -1,7 +1,7 @@
 r"""The rules that compare two normalised answers, cheapest first; each decides or passes on.
 
-    same text > numbers > asides and choice letters > times > units > exact values > magnitudes > bases, ratios >
-    congruences > words > equations > parts of the line > cases > sets, lists, tuples, matrices > inequalities >
+    same text > numbers > cases > asides and choice letters > times > units > exact values > magnitudes > bases and
+    ratios > congruences > words > equations > parts of the line > sets, lists, tuples, matrices > inequalities >
     words that nobody knows > decimals > algebra
 
 A rule that takes an answer apart (a unit, a name, the items of a list) asks all rules again about the pieces.
@@ -21,6 +21,7 @@ _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     value_rules.by_text,
     value_rules.by_numbers,
     value_rules.by_multiplier,
+    relation_rules.by_cases,
     word_rules.by_aside,
     word_rules.by_choice,
     value_rules.by_time,
@@ -32,7 +33,6 @@ _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     word_rules.by_words,
     relation_rules.by_equation,
     relation_rules.by_domain,
-    relation_rules.by_cases,
     by_shape,
     relation_rules.by_relation,
     word_rules.by_unknown_words,

@@ -34,3 +34,96 @@ def test_a_font_around_a_formula_changes_nothing(style, formula, gold, other):
 )
 def test_sizes_change_nothing_and_words_in_a_font_stay_words(gold, answer, is_right):
     check(gold, answer, is_right)
+
+
+def piecewise(rows: list[tuple[str, str]], layout: str) -> str:
+    if layout == "array":
+        body = r" \\ ".join(f"{value} & {condition}" for value, condition in rows)
+        return rf"\left\{{\begin{{array}}{{ll}} {body} \end{{array}}\right."
+    between = {"cases": " & ", "commas": ", & ", "words": r" & \text{if } ", "behind": r" \text{ if } & "}[layout]
+    return r"\begin{cases} " + r" \\ ".join(value + between + condition for value, condition in rows) + r"\end{cases}"
+
+
+LAYOUTS = ["array", "cases", "commas", "words", "behind"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("gold_layout", LAYOUTS[:2])
+@pytest.mark.parametrize("name", ["", "f(x)=", "a_n=", "a_{n}=", "F_X(x)="])
+def test_piecewise_definitions_are_read_row_by_row_in_every_layout(layout, gold_layout, name):
+    rows = [("x", "x>0"), ("-x", r"x \le 0")]
+    gold = piecewise(rows, gold_layout)
+    check(gold, name + piecewise(rows[::-1], layout), True)
+    for wrong in ([("x", "x>0"), ("-x", "x<0")], [("-x", "x>0"), ("x", r"x \le 0")], rows[:1]):
+        check(gold, name + piecewise(wrong, layout), False)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        (r"n \text{ even}", r"\text{if } n \text{ is even}", True),
+        (r"n \text{ even}", r"\text{if $n$ is even}", True),
+        (r"n \text{ even}", r"\text{for even } n", False),  # another order of the words
+        (r"n \text{ even}", r"\text{if } n \text{ is odd}", False),
+        (r"n \text{ even}", r"\text{if } n \text{ is not even}", False),
+        (r"n \ge 2", r"\text{when } n \ge 2", True),
+        (r"n \ge 2", r"\text{when } n > 2", False),
+        (r"\text{otherwise}", r"\text{ otherwise }", True),
+        (r"\text{otherwise}", r"\text{if } n > 3", False),
+    ],
+)
+def test_words_of_a_condition_that_say_nothing_may_be_missing(gold, answer, is_right):
+    rows = [("1", "n = 1")]
+    check("a_n=" + piecewise([*rows, ("2n", gold)], "cases"), piecewise([*rows, ("2n", answer)], "array"), is_right)
+
+
+SYMBOLS = "kN GHz mH F nF µF kΩ kWh mT pm fm ns µs rpm hp psi mmHg Torr Bq Wb lm MeV nC pF mmol dL".split()
+
+
+@pytest.mark.parametrize("unit", SYMBOLS)
+def test_units_of_physics_may_be_missing_and_are_no_other_unit(unit):
+    check("5", rf"5 \text{{ {unit}}}", True)
+    check(rf"5\,\mathrm{{{unit}}}", "5", True)
+    check("5", rf"6 \text{{ {unit}}}", False)
+    for other in ("cm", r"N"):
+        check(rf"5 \text{{ {unit}}}", rf"5 \text{{ {other}}}", False)
+
+
+PREFIXES = {"p": 12, "n": 9, "u": 6, "m": 3}
+
+
+@pytest.mark.parametrize("base", "m s g N J W Pa Hz V A C F H T eV L mol".split())
+def test_a_prefix_is_a_power_of_ten(base):
+    for prefix, places in PREFIXES.items():
+        small = rf"3 \text{{ {prefix}{base}}}"
+        check(rf"3 \times 10^{{-{places}}} \text{{ {base}}}", small, True)
+        check(rf"3 \times 10^{{-{places - 1}}} \text{{ {base}}}", small, False)
+    check(rf"3000 \text{{ {base}}}", rf"3 \text{{ k{base}}}", True)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        (r"5 \text{ C/s}", r"5 \text{ A}", True),
+        (r"5 \text{ N/C}", r"5 \text{ V/m}", True),
+        (r"5 \text{ V/A}", r"5\ \Omega", True),
+        (r"5 \text{ Wb/s}", r"5 \text{ V}", True),
+        (r"5 \text{ J/C}", r"5 \text{ V}", True),
+        (r"2 \text{ C/V}", r"2 \text{ F}", True),
+        (r"5 \text{ N/C}", r"5 \text{ V}", False),
+        (r"3 \text{ k}\Omega", r"3000 \Omega", True),
+        (r"3 \text{ kN}", "3 kN", True),
+        (r"\frac{3}{2} kT", r"\frac{3}{2}", False),
+        ("2mH", "2", False),
+        (r"4 \text{ μF}", r"4\,\mu\mathrm{F}", True),
+        (r"25^\circ\text{C}", r"25 \text{ °C}", True),
+        (r"25^\circ\text{C}", r"25 \text{ degrees Celsius}", True),
+        (r"25^\circ\text{C}", "25 degrees Celsius", True),
+        (r"25^\circ\text{C}", r"25 \text{ degrees Fahrenheit}", False),
+        (r"25^\circ\text{C}", r"25 \text{ °F}", False),
+        (r"25^\circ", r"25\text{°}", True),
+        (r"25^\circ", r"26\text{°}", False),
+    ],
+)
+def test_units_of_electricity_and_heat_convert_as_they_do(gold, answer, is_right):
+    check(gold, answer, is_right)
