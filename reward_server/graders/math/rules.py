@@ -1,8 +1,8 @@
 r"""The rules that compare two normalised answers, cheapest first; each decides or passes on.
 
-    same text > numbers > cases > asides and choice letters > times > units > exact values > magnitudes > bases and
-    ratios > congruences > words > equations > parts of the line > sets, lists, tuples, matrices > inequalities >
-    words that nobody knows > decimals > algebra
+    same text > numbers > marks > combinations > cases > asides and choice letters > times > angles > units > exact
+    values > magnitudes > bases and ratios > congruences > words > equations > parts of the line > sets, lists, tuples,
+    matrices > inequalities > words that nobody knows > decimals > algebra
 
 A rule that takes an answer apart (a unit, a name, the items of a list) asks all rules again about the pieces.
 """
@@ -14,17 +14,22 @@ from collections.abc import Callable
 
 from chorus.reward_server.graders.math import relation_rules, value_rules, word_rules
 from chorus.reward_server.graders.math.algebra import same_formula
+from chorus.reward_server.graders.math.combinations import by_combination
 from chorus.reward_server.graders.math.comparison import Ask, Comparison
+from chorus.reward_server.graders.math.marks import by_marks
 from chorus.reward_server.graders.math.parts import by_shape
 
 _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     value_rules.by_text,
     value_rules.by_numbers,
     value_rules.by_multiplier,
+    by_marks,
+    by_combination,
     relation_rules.by_cases,
     word_rules.by_aside,
     word_rules.by_choice,
     value_rules.by_time,
+    value_rules.by_angle,
     value_rules.by_unit,
     value_rules.by_exact,
     value_rules.by_magnitude,

@@ -1,5 +1,8 @@
 """Other writings of one answer that count, and what looks like them and does not."""
 
+import math
+from fractions import Fraction
+
 import pytest
 
 from chorus import grade
@@ -77,7 +80,11 @@ def test_words_of_a_condition_that_say_nothing_may_be_missing(gold, answer, is_r
     check("a_n=" + piecewise([*rows, ("2n", gold)], "cases"), piecewise([*rows, ("2n", answer)], "array"), is_right)
 
 
-SYMBOLS = "kN GHz mH F nF µF kΩ kWh mT pm fm ns µs rpm hp psi mmHg Torr Bq Wb lm MeV nC pF mmol dL".split()
+SYMBOLS_TEXT = """
+kN GHz mH F nF µF kΩ kWh mT pm fm ns µs rpm hp psi mmHg Torr Bq Wb lm MeV nC pF mmol dL
+"""
+SYMBOLS = SYMBOLS_TEXT.split()
+BASES_TEXT = "m s g N J W Pa Hz V A C F H T eV L mol"
 
 
 @pytest.mark.parametrize("unit", SYMBOLS)
@@ -92,7 +99,7 @@ def test_units_of_physics_may_be_missing_and_are_no_other_unit(unit):
 PREFIXES = {"p": 12, "n": 9, "u": 6, "m": 3}
 
 
-@pytest.mark.parametrize("base", "m s g N J W Pa Hz V A C F H T eV L mol".split())
+@pytest.mark.parametrize("base", BASES_TEXT.split())
 def test_a_prefix_is_a_power_of_ten(base):
     for prefix, places in PREFIXES.items():
         small = rf"3 \text{{ {prefix}{base}}}"
@@ -126,4 +133,81 @@ def test_a_prefix_is_a_power_of_ten(base):
     ],
 )
 def test_units_of_electricity_and_heat_convert_as_they_do(gold, answer, is_right):
+    check(gold, answer, is_right)
+
+
+@pytest.mark.parametrize("degrees", [15, 30, 45, 90, 120, 225, 360, -60])
+def test_degrees_are_radians_where_both_say_so(degrees):
+    turn = Fraction(degrees, 180)
+    sign, top = "-" * (turn < 0), abs(turn.numerator)
+    radians = rf"{sign}\frac{{{top}\pi}}{{{turn.denominator}}}"
+    check(rf"{degrees}^\circ", radians, True)
+    check(radians, rf"{degrees} \text{{ degrees}}", True)
+    check(rf"{degrees}^\circ", rf"{radians} \text{{ rad}}", True)
+    check(radians, f"{degrees}", False)
+    check(f"{degrees}", radians, False)
+    check(rf"{degrees + 1}^\circ", radians, False)
+
+
+COMBINATIONS = [r"^{%d}C_%d", r"{}_{%d}C_{%d}", r"C_{%d}^%d", r"C_{%d}^{%d}", r"\mathrm{C}_{%d}^{%d}"]
+
+
+@pytest.mark.parametrize(("n", "k"), [(10, 2), (3, 2), (5, 5), (12, 4)])
+def test_combinations_count_beside_a_number(n, k):
+    for form in [*(form % (n, k) for form in COMBINATIONS), f"C^{k}_{{{n}}}"]:
+        check(str(math.comb(n, k)), form, True)
+        check(str(math.comb(n, k) + 1), form, False)
+    for letter in "AP":
+        check(str(math.perm(n, k)), f"{letter}_{{{n}}}^{k}", True)
+        check(str(math.comb(n, k) + 1), f"{letter}_{{{n}}}^{k}", False)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        (r"\frac{3}{10}", r"\frac{C_3^2}{C_5^2}", True),
+        ("12", "2C_4^2", True),
+        ("26", "2C_4^2", False),
+        ("36", "C_4^2C_4^2", True),
+        ("66", "C_4^2C_4^2", False),
+        ("90", "2^{10}C_2", False),  # two to the tenth times something
+        ("0", "C_2^4", False),
+        ("x^2+1", "x^2+C_1^1", False),  # a constant of integration
+        ("C_1", "C_1^1", True),
+    ],
+)
+def test_combinations_multiply_and_are_constants_elsewhere(gold, answer, is_right):
+    check(gold, answer, is_right)
+
+
+SEPARATORS = ["", ",", ", ", "、", "，", " ", r" \text{ and } ", ";"]
+
+
+@pytest.mark.parametrize("marks", ["ACD", "AC", "BD", "①③", "①②④"])
+@pytest.mark.parametrize("between", SEPARATORS)
+def test_choices_are_a_set_of_marks(marks, between):
+    for gold_between in SEPARATORS[:4]:
+        gold = gold_between.join(marks)
+        check(gold, between.join(marks), True)
+        check(gold, between.join(marks[:-1]), False)
+        check(gold, between.join(marks + ("⑤" if marks > "Z" else "E")), False)
+        check(gold, between.join(marks[1:] + ("⑤" if marks > "Z" else "E")), False)
+    if between:
+        check(marks, between.join(reversed(marks)), True)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        ("AC", r"\text{A and C}", True),
+        ("AC", r"(A)(C)", True),
+        ("AC", r"\text{A or C}", False),
+        ("①③", "③①", True),
+        ("A", "A, C", False),
+        ("AC", "A", False),
+        ("(A, C)", "(C, A)", False),  # a point
+        ("ACE", r"\text{EAC}", False),  # a word, or a number to base 16
+    ],
+)
+def test_marks_are_choices_where_nothing_else_stands(gold, answer, is_right):
     check(gold, answer, is_right)
