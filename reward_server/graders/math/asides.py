@@ -45,9 +45,10 @@ _WORDS_BEHIND = re.compile(
     re.DOTALL,
 )
 _RESTRICTION = re.compile(
-    r"(?P<before>.*?[^\s,;(])\s*(?:[,;]|\\text\s*\{\s*,?\s*(?:for|where|when|if"
+    r"(?P<before>.*?[^\s,;(])\s*(?:(?P<open>,?\s*\()|[,;]|\\text\s*\{\s*,?\s*(?:for|where|when|if"
     r"|with)\s*\})\s*(?:\\text\s*\{\s*(?:for|where|when|if|with)\s*\}\s*)?"
-    r"(?P<letter>[a-zA-Z])\s*(?:\\ne|>|<|\\ge|\\le)(?![a-zA-Z])\s*-?[\w\\{}/]{1,12}",
+    r"(?P<condition>(?P<letter>[a-zA-Z])\s*(?:\\ne|>|<|\\ge|\\le)(?![a-zA-Z])\s*-?[\w\\{}/]{1,12})"
+    r"\s*(?(open)\))",
     re.DOTALL,
 )
 _LABEL = re.compile(
@@ -89,12 +90,12 @@ def split_condition(text: str) -> tuple[str, str, str]:
     return text, "", ""
 
 
-def split_restriction(text: str) -> str:
-    """`x+1, x \\ne 1` without the restriction of its variable."""
+def split_restriction(text: str) -> tuple[str, str]:
+    """(`x+1, x \\ne 1` without the restriction of its variable, the restriction)."""
     found = _RESTRICTION.fullmatch(text)
     if found is None or found["letter"] not in _variables(found["before"]):
-        return text
-    return _closed(found["before"])
+        return text, ""
+    return _closed(found["before"]), found["condition"]
 
 
 def without_label(text: str) -> str:

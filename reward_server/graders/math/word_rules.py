@@ -25,7 +25,9 @@ _DOUBT = re.compile(
     r"than|nope|sorry|answer|squared|cubed|million|billion|trillion|thousand|dozen)(?![A-Za-z])",
     re.IGNORECASE,
 )
-_ASIDE_SIGNS = re.compile(r"\\text|\\in(?![a-z])|\\approx|\\sim|,|\bwhere\b|\bfor\b")
+_ASIDE_SIGNS = re.compile(
+    r"\\text|\\in(?![a-z])|\\approx|\\sim|,|\bwhere\b|\bfor\b|\(\s*[A-Za-z]\s*(?:[<>]|\\[gln]e(?![a-z]))"
+)
 _INDEX = re.compile(r"(?<![\\A-Za-z])[klmnt](?![A-Za-z])")
 _TWO_LETTERS = re.compile(r"[A-J](?![A-Za-z])")
 
@@ -55,11 +57,18 @@ def by_aside(answer: str, gold: str, ask: Ask) -> Comparison | None:
             if len(own[0]) == len(own[1]) == 1 and letter in own[0] | own[1]:
                 plain_answer = _renamed(plain_answer, *own[0], *own[1])
         return ask(plain_answer, plain_gold)
-    shorter, shorter_gold = asides.split_restriction(answer), asides.split_restriction(gold)
-    if (shorter != answer) != (shorter_gold != gold) and not has_relation(shorter_gold):
-        inner = ask(shorter, shorter_gold)
-        return inner if inner.equal else None
-    return None
+    return _by_restriction(answer, gold, ask)
+
+
+def _by_restriction(answer: str, gold: str, ask: Ask) -> Comparison | None:
+    """The domain of a variable may be missing on one side; two domains must agree."""
+    (shorter, domain), (shorter_gold, gold_domain) = asides.split_restriction(answer), asides.split_restriction(gold)
+    if not (domain or gold_domain) or has_relation(shorter_gold):
+        return None
+    if domain and gold_domain and not ask(domain, gold_domain).equal:
+        return None
+    inner = ask(shorter, shorter_gold)
+    return inner if inner.equal else None
 
 
 def _by_exact_part(answer: str, gold: str, ask: Ask) -> Comparison | None:

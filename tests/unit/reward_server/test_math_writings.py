@@ -211,3 +211,39 @@ def test_choices_are_a_set_of_marks(marks, between):
 )
 def test_marks_are_choices_where_nothing_else_stands(gold, answer, is_right):
     check(gold, answer, is_right)
+
+
+@pytest.mark.parametrize("formula", [r"y=\sqrt{x}", "x^2-4x+3", r"f(x)=\frac{x}{x+1}"])
+@pytest.mark.parametrize("domain", [r" (x \ge 0)", r"\ (x\geq 0)", r", x \ge 0", r", (x \ge 0)", "（x≥0）"])
+def test_a_domain_behind_a_formula_may_be_missing_and_must_agree(formula, domain):
+    check(formula, formula + domain, True)
+    check(formula + domain, formula, True)
+    for gold_domain in (r" (x \ge 0)", r", x \ge 0"):
+        check(formula + gold_domain, formula + domain, True)
+        check(formula + gold_domain.replace("0", "1"), formula + domain, False)
+        check(formula + gold_domain.replace("ge", "le"), formula + domain, False)
+        check(formula + "+1" + gold_domain, formula + domain, False)
+    check(formula, formula + domain.replace("x", "t"), False)
+
+
+QUANTITIES = [
+    "f(1)+f(2)+f(3)", r"\int_0^2 f(x)\,dx", r"\sum_{k=1}^{3}a_k", "|z_1-z_2|", r"\lim_{x\to0}f(x)", r"\sigma^2",
+    "a_1+a_2", r"\lim_{x \to 0} f(x)", "a_1+a_2+\\cdots+a_{10}", "x_1x_2+x_3", r"\int_{0}^{1} f'(x) dx",
+    "P(2)-P(1)", r"|\vec{a}_1+\vec{a}_2|",
+]  # fmt: skip
+STATEMENTS = [
+    "2x", "x^2", "17", "2a_1", "f(1)+3", r"\int_0^2 x\,dx", r"\int_0^2 x^2 dx", r"\sum_{k=1}^{3}k", "3+5", "|3-5|",
+    r"\sqrt{2}", r"\sin(1)+\cos(2)", r"\lim_{x\to0}x", "2f(1)", "f(1)^2", "a_1^2", "e(1)+e(2)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_an_asked_quantity_with_digits_is_a_name(quantity):
+    check("7", f"{quantity}=7", True)
+    check("7", f"{quantity}=8", False)
+    check("7", f"{quantity}=8=7", False)
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_a_statement_is_no_name(statement):
+    check("7", f"{statement}=7", False)
