@@ -56,6 +56,8 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("~", r"(?<!\\)~", " "),
         ("\\", r"\\(?:hspace|vspace|hskip)\*?\s*\{[^{}]{0,20}\}", " "),
         ("color", r"\\(?:text)?color\s*\{[^{}]{0,30}\}\s*", ""),
+        ("mathbf", r"(^|\\in|=)\s*\\mathbf\s*(?:\{\s*([RZNQ])\s*\}|\s([RZNQ]))", r"\1\\mathbb{\2\3}"),
+        ("\\big", r"\\big(cup|cap)(?![A-Za-z]|\s*_)", r"\\\1"),
         ("\\", r"\\(?:vec|hat|boldsymbol|bm|mathbf)\s*(?:\{\s*([a-z])\s*\}|\s+([a-z])(?![A-Za-z]))", r" \1\2 "),
         (
             "\\",
@@ -66,6 +68,9 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ),
         ("\\", r"\\(?:bf|it|boldsymbol|underline|bm|mathop|mathord)(?=\s*\{)", ""),
         ("{\\", r"\{\\(?:rm|bf|it|sf|tt)\s+([^{}]*)\}", r"\\text{\1}"),
+        # Money in front; later `\text{\$}` is dropped.
+        ("US", r"^(-?)\s*(?:\\text\s*\{\s*US\s*\\?\$\s*\}|\\text\s*\{\s*US\s*\}\s*\\\$)", r"\1USD "),
+        ("\\text", r"^(-?)\s*\\text\s*\{\s*(Rs\.?|USD|EUR|GBP|[€£¥₹])\s*\}(?=\s*[-\d.\\])", r"\1\2 "),
         ("\\text", r"\\text\s*\{\s*([ei]|\\pi|d(?=\s*\}\s*[a-z]))\s*\}", r" \1 "),
         (
             "\\text",
@@ -145,6 +150,8 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("\\div", r"\\div(?![a-zA-Z])", "/"),
     )
 )
+# `{1,2,3}` for `\{1,2,3\}`; `{1,000}` is a number, and `{\{1,2\}}` has its backslashes.
+_LOST_BACKSLASHES = re.compile(r"(?!\{\d{1,3}(?:,\d{3})+\})\{(?!\s*\\[^A-Za-z])[^,]*,.*[^\\]\}", re.DOTALL)
 _NEEDS_FUNCTIONS = re.compile(r"sin|cos|tan|cot|sec|csc|ln|log|exp|pi|sqrt|frac")
 
 
@@ -200,6 +207,8 @@ def normalise(text: str) -> str:
             text = pattern.sub(replacement, text)
     text = unwrap(unwrap(text).rstrip(".,; \\"))  # a line's end as well
     text = _complete_commands(text)
+    if _LOST_BACKSLASHES.fullmatch(text) and closes_at_end(text, 0):
+        text = f"\\{text[:-1]}\\}}"
     while (whole := re.fullmatch(r"\\text\s*\{([^{}]*)\}", text)) is not None:
         text = whole.group(1).rstrip(".").strip()
     text = unwrap(_SENTENCE.sub("", text, count=1)) if _SENTENCE.match(text) else text

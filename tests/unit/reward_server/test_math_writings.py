@@ -247,3 +247,44 @@ def test_an_asked_quantity_with_digits_is_a_name(quantity):
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_a_statement_is_no_name(statement):
     check("7", f"{statement}=7", False)
+
+
+MONEY = [r"\text{Rs. } %s", r"\text{USD } %s", r"\text{US\$}%s", r"\text{€}%s", r"\text{US}\$%s"]
+
+
+@pytest.mark.parametrize("money", MONEY)
+def test_money_in_front_is_a_unit(money):
+    check("500", money % "500", True)
+    check(money % "500", "500", True)
+    check("500", money % "50", False)
+    check(r"\text{GBP } 500", money % "500", False)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        (r"\mathbb{R}", r"\mathbf{R}", True),
+        (r"\mathbb{R}", r"\mathbf R", True),
+        (r"\mathbb{R}", "R", True),
+        (r"\mathbb{R}", r"(-\infty,+\infty)", True),
+        ("R", r"(-\infty,+\infty)", True),
+        (r"\mathbb{R}", "r", False),
+        (r"\mathbb{R}", r"(0,+\infty)", False),
+        (r"\mathbb{R}", r"\mathbf{Q}", False),
+        ("r", r"\mathbb{R}", False),
+        (r"(0,\infty)", r"\mathbb{R}^+", True),
+        (r"(0,\infty)", r"x \in \mathbb{R}^{+}", True),
+        (r"(-\infty,0)", r"\mathbb{R}^-", True),
+        (r"[0,\infty)", r"\mathbb{R}^+", False),
+        (r"\mathbb{R}", r"\mathbb{R}^+", False),
+        ("{1,2,3}", r"\{1,2,3\}", True),
+        (r"{\frac12,3}", r"\{3,\frac12\}", True),
+        ("{1,2,3}", r"\{1,2,4\}", False),
+        ("{1,2,3}", "(1,2,3)", False),
+        ("1000", "{1,000}", False),
+        (r"(1,2)\bigcup(3,4)", r"(1,2)\cup(3,4)", True),
+        (r"(1,2)\bigcup(3,4)", r"(1,2)\bigcap(3,4)", False),
+    ],
+)
+def test_sets_by_their_usual_signs(gold, answer, is_right):
+    check(gold, answer, is_right)
