@@ -47,9 +47,10 @@ _WORDS_BEHIND = re.compile(
     re.DOTALL,
 )
 _RESTRICTION = re.compile(
-    r"(?P<before>.*?[^\s,;(])\s*(?:[,;]|\\text\s*\{\s*,?\s*(?:for|where|when|if"
+    r"(?P<before>.*?[^\s,;(])\s*(?:(?P<open>,?\s*\()|[,;]|\\text\s*\{\s*,?\s*(?:for|where|when|if"
     r"|with)\s*\})\s*(?:\\text\s*\{\s*(?:for|where|when|if|with)\s*\}\s*)?"
-    r"(?P<letter>[a-zA-Z])\s*(?:\\ne|>|<|\\ge|\\le)(?![a-zA-Z])\s*-?[\w\\{}/]{1,12}",
+    r"(?P<condition>(?P<letter>[a-zA-Z])\s*(?:\\ne|>|<|\\ge|\\le)(?![a-zA-Z])\s*-?[\w\\{}/]{1,12})"
+    r"\s*(?(open)\))",
     re.DOTALL,
 )
 _LABEL = re.compile(
@@ -64,6 +65,30 @@ TURNING = re.compile(r"\b(?:opposite|bound|guess|minus|negative|reciprocal|half|
 _EMPTY_WORDS = frozenset(
     {"the", "a", "an", "so", "then", "thus", "hence", "therefore", "answer", "final", "value", "result", "of", "total"}
 )
+# Of what (the first letter) they are, and which of it.
+_OPPOSED_TEXT = """
+e1 max maximum maximal largest greatest highest biggest most longest upper
+e2 min minimum minimal smallest least lowest shortest fewest lower
+c1 vertex vertices
+c2 focus foci
+c3 center centre
+c4 directrix
+d1 length
+d2 width breadth
+d3 height depth
+p1 odd
+p2 even
+o1 first
+o2 second
+o3 third
+m1 perimeter circumference
+m2 area
+m3 volume
+a1 mean average
+a2 median
+a3 mode
+"""
+_OPPOSED = {row.split()[0]: frozenset(row.split()[1:]) for row in _OPPOSED_TEXT.strip().splitlines()}
 _APPROX_WORDS = re.compile(
     r"(?P<before>.*\S)\s*\\text\s*\{\s*(?:,|or|\()?\s*(?:which is )?(?:approximately|about|approx\.?|roughly)"
     r"\s*(?P<behind>-?[\d.,]+)[^{}]{0,20}\}\s*",
@@ -97,12 +122,12 @@ def split_condition(text: str) -> tuple[str, str, str]:
     return text, "", ""
 
 
-def split_restriction(text: str) -> str:
-    """`x+1, x \\ne 1` without the restriction of its variable."""
+def split_restriction(text: str) -> tuple[str, str]:
+    """(`x+1, x \\ne 1` without the restriction of its variable, the restriction)."""
     found = _RESTRICTION.fullmatch(text)
     if found is None or found["letter"] not in _variables(found["before"]):
-        return text
-    return _closed(found["before"])
+        return text, ""
+    return _closed(found["before"]), found["condition"]
 
 
 def labels(text: str) -> dict[str, str] | None:
@@ -122,9 +147,15 @@ def _label(text: str) -> re.Match[str] | None:
 
 
 def same_label(one: str, other: str) -> bool:
-    """Whether one of two labels says no more than the other: "the area" and "area of the triangle"."""
-    words = [set(label.split()) - _EMPTY_WORDS for label in (one, other)]
-    return words[0] <= words[1] or words[1] <= words[0]
+    """Whether two labels of a list name the same thing: what one says and the other does not is no other name."""
+    words = [{word.removesuffix("'s") for word in label.split()} - _EMPTY_WORDS for label in (one, other)]
+    return not at_odds(one, other) and (words[0] <= words[1] or words[1] <= words[0])
+
+
+def at_odds(one: str, other: str) -> bool:
+    """Whether two labels can't be of one value: a maximum is no minimum. "Price" and "cost" may be."""
+    kinds = [{kind for kind, words in _OPPOSED.items() if words & set(label.split())} for label in (one, other)]
+    return any(a != b and a[0] == b[0] for a in kinds[0] for b in kinds[1])
 
 
 def exact_part(text: str) -> tuple[str, str] | None:

@@ -36,7 +36,7 @@ _TELLING = re.compile(
 _OR = re.compile(r"\\cup(?![a-z])|\\text\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![a-z])")
 _AND = re.compile(r"\\cap(?![a-z])|\\text\s*\{\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![a-z])")
 _MINUS = re.compile(r"\\(?:setminus|backslash)(?![a-z])|-\s*(?=\\\{)")
-_REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\R(?![a-z])")
+_REALS = re.compile(r"(?:\\mathbb\s*\{?\s*R\s*\}?|\\R(?![a-z])|R)(?:\s*\^\s*\{?\s*(?P<half>[+-])\s*\}?)?")
 _INTERVAL = re.compile(r"(?P<left>[(\[])(?P<ends>.*)(?P<right>[)\]])", re.DOTALL)
 _MEMBER = re.compile(r"\s*([A-Za-z])\s*\\in(?![a-z])\s*(?!\\mathbb\s*\{?\s*[NZQC])")
 _BUILDER = re.compile(
@@ -108,8 +108,8 @@ def _piece(text: str) -> tuple[Set, str] | None:
 
 
 def _plain(text: str) -> Set | None:
-    if _REALS.fullmatch(text):
-        return Reals
+    if (reals := _REALS.fullmatch(text)) is not None:
+        return _half_line({"+": ">", "-": "<"}[reals["half"]], Integer(0)) if reals["half"] else Reals
     if text.startswith("\\{") and text.endswith("\\}"):
         points = [_point(item) for item in split_top(text[2:-2])]
         return None if any(p is None for p in points) else FiniteSet(*points)

@@ -20,11 +20,12 @@ _CONGRUENCE = re.compile(
     r"(?:(?P<name>[A-Za-z])\s*\\equiv\s*)?(?P<residue>[^()=,]{1,80}?)\s*\(mod (?P<modulus>[^()]{1,40}?)\s*\)"
 )
 _CASES = re.compile(
-    r"(?P<name>[A-Za-z]\s*(?:\([a-z]\))?\s*=\s*)?(?:\\\{)?\s*\\begin\{(?:cases|array"
-    r"|aligned)\}(?:\{[lcr ]*\})?(?P<body>.*)\\end\{(?:cases|array|aligned)\}\s*\.?",
+    r"(?P<name>[A-Za-z]\s*(?:_\s*(?:\{[^{}]{1,8}\}|\w)\s*)?(?:\([a-z]\))?\s*=\s*)?(?:(?:\\\{\s*)?\\begin\{cases\}"
+    r"|\\\{\s*\\begin\{(?:array|aligned)\}(?:\{[lcr ]*\})?)(?P<body>.*)\\end\{(?:cases|array|aligned)\}\s*\.?",
     re.DOTALL,
 )
 _CONDITION_WORDS = re.compile(r"\\text\s*\{\s*,?\s*(?:if|for|when|where|as)?\s*\}|^\s*(?:if|for|when)\b|[,;]\s*$|^\s*,")
+_SAYING_NOTHING = re.compile(r"(?<![\\A-Za-z])(?:if|for|when|where|as|is|are)(?![A-Za-z])")
 _OTHERWISE = re.compile(r"\\text\s*\{\s*(?:otherwise|else|elsewhere)\s*\}|otherwise|else", re.IGNORECASE)
 _CHAIN = re.compile(r"\\(?:le|ge|lt|gt)(?![a-zA-Z])|[<>]")
 _UP = {"<": "<", "\\lt": "<", "\\le": "<=", ">": ">", "\\gt": ">", "\\ge": ">="}
@@ -83,8 +84,15 @@ def read_cases(text: str) -> list[tuple[str, str]] | None:
         if len(cells) != 2:
             return None
         value, condition = (_CONDITION_WORDS.sub("", _CONDITION_WORDS.sub("", cell.strip())).strip() for cell in cells)
-        rows.append((value.rstrip(",").strip(), "" if _OTHERWISE.fullmatch(condition) else condition))
+        rows.append((value.rstrip(",").strip(), _condition(condition)))
     return rows if rows else None
+
+
+def _condition(text: str) -> str:
+    """`\\text{if } n \\text{ is even}` as `n even`; "otherwise" as ""."""
+    plain = _SAYING_NOTHING.sub(" ", re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).replace("$", ""))
+    plain = " ".join(plain.strip(" ,;").split())
+    return "" if _OTHERWISE.fullmatch(plain) else plain
 
 
 def read_chain(text: str) -> tuple[list[str], list[str]] | None:

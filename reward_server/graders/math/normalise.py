@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from chorus.reward_server.graders.math.marks import without_vectors
+from chorus.reward_server.graders.math.styles import closes_at_end, unstyled
 from chorus.reward_server.graders.math.typography import plain
 
 _FRAC_SHORT = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])")
@@ -56,6 +57,8 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("~", r"(?<!\\)~", " "),
         ("\\", r"\\(?:hspace|vspace|hskip)\*?\s*\{[^{}]{0,20}\}", " "),
         ("color", r"\\(?:text)?color\s*\{[^{}]{0,30}\}\s*", ""),
+        ("mathbf", r"(^|\\in|=)\s*\\mathbf\s*(?:\{\s*([RZNQ])\s*\}|\s([RZNQ]))", r"\1\\mathbb{\2\3}"),
+        ("\\big", r"\\big(cup|cap)(?![A-Za-z]|\s*_)", r"\\\1"),
         (  # vectors; of hats those of the unit vectors alone: others are estimates
             "\\",
             r"\\(?:vec|hat(?=\s*\{?\s*[ijk])|boldsymbol|bm|mathbf)\s*(?:\{\s*([a-z])\s*\}|\s+([a-z])(?![A-Za-z]))",
@@ -71,6 +74,9 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ),
         ("\\", r"\\(?:bf|it|boldsymbol|underline|bm|mathop|mathord)(?=\s*\{)", ""),
         ("{\\", r"\{\\(?:rm|bf|it|sf|tt)\s+([^{}]*)\}", r"\\text{\1}"),
+        # Money in front; later `\text{\$}` is dropped.
+        ("US", r"^(-?)\s*(?:\\text\s*\{\s*US\s*\\?\$\s*\}|\\text\s*\{\s*US\s*\}\s*\\\$)", r"\1USD "),
+        ("\\text", r"^(-?)\s*\\text\s*\{\s*(Rs\.?|USD|EUR|GBP|[€£¥₹])\s*\}(?=\s*[-\d.\\])", r"\1\2 "),
         ("\\text", r"\\text\s*\{\s*([ei]|\\pi|d(?=\s*\}\s*[a-z]))\s*\}", r" \1 "),
         (
             "\\text",
@@ -83,8 +89,21 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("tg", r"\\text\s*\{\s*(arc)?tg\s*\}|(?<![A-Za-z])\\?(arc)?tg(?![A-Za-z])", r"\\\1\2tan "),
         ("lg", r"\\text\s*\{\s*lg\s*\}|\\lg(?![A-Za-z])", r"\\log_{10} "),
         ("\\text", r"\\text\s*\{\s*((?:[-+]\s*)?[\d.,\s]*\d[\d.,]*)\s*\}", r"\1"),
+        ("Omega", r"\\text\s*\{\s*([kMGm])\s*(?:\}\s*(?:\\text\s*\{\s*)?)?\\Omega\s*(?:\}|$)", r"\\text{\1ohm}"),
+        ("Omega", r"(?<=\d)\s*([kM])\s*\\Omega\s*$", r"\\text{\1ohm}"),
         ("Omega", r"(?<=[\d} ])(?:\\text\s*\{\s*)?\\Omega(?![A-Za-z])(?:\s*\})?\s*$", r"\\text{ohm}"),
-        ("\\mu", r"\\mu\s*\\text\s*\{\s*m\s*\}|\\text\s*\{\s*\\mu\s*m\s*\}", r"\\text{um}"),
+        (
+            "\\mu",
+            r"\\mu\s*\\text\s*\{\s*(Hz|[msgFHACVWJNTL])\s*\}|\\text\s*\{\s*\\mu\s*(Hz|[msgFHACVWJNTL])\s*\}",
+            r"\\text{u\1\2}",
+        ),
+        ("circ", r"\\text\s*\{\s*\^\s*\{?\s*\\circ\s*\}?\s*([CF])\s*\}", r"^\\circ\\text{\1}"),
+        ("circ", r"\\text\s*\{\s*(\^\s*\{?\s*\\circ\s*\}?)\s*\}", r"\1"),
+        (
+            "egree",
+            r"(?:\\text\s*\{\s*)?[dD]egrees?\s+(C|F)(?:elsius|ahrenheit|(?![A-Za-z]))\s*\}?$",
+            r"^\\circ\\text{\1}",
+        ),
         ("\\text", r"\\text\s*\{\s*(?:,\s*)?(and|or)\s*\}", r"\\text{ \1 }"),
         ("\\text", r"\\text\s*\{\s*(?:\\?\$|\\%|%)\s*\}", ""),
         ("\\ne", r"\\(?:neq|not\s*=)(?![a-zA-Z])", r"\\ne"),
@@ -137,6 +156,8 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("\\div", r"\\div(?![a-zA-Z])", "/"),
     )
 )
+# `{1,2,3}` for `\{1,2,3\}`; `{1,000}` is a number, and `{\{1,2\}}` has its backslashes.
+_LOST_BACKSLASHES = re.compile(r"(?!\{\d{1,3}(?:,\d{3})+\})\{(?!\s*\\[^A-Za-z])[^,]*,.*[^\\]\}", re.DOTALL)
 _NEEDS_FUNCTIONS = re.compile(r"sin|cos|tan|cot|sec|csc|ln|log|exp|pi|sqrt|frac")
 
 
@@ -167,7 +188,7 @@ def unwrap(text: str) -> str:
     while True:
         before = text = text.strip()
         box = _BOX_PREFIX.match(text)
-        if box and text.endswith("}") and _closes_at_end(text, box.end() - 1):
+        if box and text.endswith("}") and closes_at_end(text, box.end() - 1):
             text = text[box.end() : -1]
         for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
             inner = text[len(opening) : len(text) - len(closing)]
@@ -186,12 +207,14 @@ def unwrap(text: str) -> str:
 
 def normalise(text: str) -> str:
     """The normal form of an answer: same value, no typography. Letters keep their case."""
-    text = without_vectors(plain(unwrap(text).replace("\0", "")))
+    text = without_vectors(plain(unstyled(unwrap(text).replace("\0", ""))))
     for needle, pattern, replacement in _TYPOGRAPHY:
         if needle in text if needle else _NEEDS_FUNCTIONS.search(text):
             text = pattern.sub(replacement, text)
     text = unwrap(unwrap(text).rstrip(".,; \\"))  # a line's end as well
     text = _complete_commands(text)
+    if _LOST_BACKSLASHES.fullmatch(text) and closes_at_end(text, 0):
+        text = f"\\{text[:-1]}\\}}"
     while (whole := re.fullmatch(r"\\text\s*\{([^{}]*)\}", text)) is not None:
         text = whole.group(1).rstrip(".").strip()
     text = unwrap(_SENTENCE.sub("", text, count=1)) if _SENTENCE.match(text) else text
@@ -218,12 +241,3 @@ def _complete_commands(text: str) -> str:
         text = _POWER_COMMAND.sub(r"^{\1}", text)
     whole = _SLASH.fullmatch(text)
     return f"\\frac{{{whole[1]}}}{{{whole[2]}}}" if whole else text
-
-
-def _closes_at_end(text: str, opening: int) -> bool:
-    depth = 0
-    for at in range(opening, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if depth == 0:
-            return at == len(text) - 1
-    return False

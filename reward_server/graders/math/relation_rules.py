@@ -12,6 +12,7 @@ from chorus.reward_server.graders.math.comparison import Ask, Comparison
 from chorus.reward_server.graders.math.domains import has_relation, same_domain
 from chorus.reward_server.graders.math.normalise import squeeze
 from chorus.reward_server.graders.math.parts import all_equal
+from chorus.reward_server.graders.math.quantities import is_quantity
 from chorus.reward_server.graders.math.shapes import read_shape
 
 _EQUALS = re.compile(r"(?<![<>!\\:=])=(?!=)")
@@ -72,6 +73,8 @@ def _sides(text: str) -> list[str] | None:
 
 def is_name(text: str) -> bool:
     """Whether one side of an equation only says what the other is: `x`, `f(x)`, `\\text{Area}`, `a^2+b^2`."""
+    if is_quantity(text):
+        return True
     return _NAME.fullmatch(text) is not None and _LETTER.search(text) is not None and _DENYING.match(text) is None
 
 
@@ -105,7 +108,7 @@ def by_cases(answer: str, gold: str, ask: Ask) -> Comparison | None:
     if "\\begin{" not in answer or "\\begin{" not in gold:
         return None
     rows, gold_rows = forms.read_cases(answer), forms.read_cases(gold)
-    if rows is None or gold_rows is None or not ("cases" in answer and "cases" in gold):
+    if rows is None or gold_rows is None:
         return None
     left = list(gold_rows)
     for row in rows:

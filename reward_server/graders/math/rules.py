@@ -1,8 +1,8 @@
 r"""The rules that compare two normalised answers, cheapest first; each decides or passes on.
 
-    same text > numbers > labels > asides and choice letters > times > units > exact values > magnitudes > bases,
-    ratios > congruences > words > equations > parts of the line > cases > sets, lists, tuples, matrices >
-    inequalities > words between values > words that nobody knows > decimals > algebra
+    same text > statements > numbers > marks > combinations > cases > labels > asides and choice letters > times >
+    angles > units > exact values > magnitudes > bases, ratios > congruences > words > equations > parts of the line >
+    sets, lists, tuples, matrices > inequalities > words between values > words that nobody knows > decimals > algebra
 
 A rule that takes an answer apart (a unit, a name, the items of a list) asks all rules again about the pieces.
 """
@@ -15,6 +15,8 @@ from collections.abc import Callable
 from chorus.reward_server.graders.math import relation_rules, value_rules, word_rules
 from chorus.reward_server.graders.math.algebra import same_formula
 from chorus.reward_server.graders.math.between import by_words_between
+from chorus.reward_server.graders.math.choice_marks import by_marks
+from chorus.reward_server.graders.math.combinations import by_combination
 from chorus.reward_server.graders.math.comparison import Ask, Comparison
 from chorus.reward_server.graders.math.parts import by_shape
 
@@ -23,10 +25,14 @@ _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     word_rules.by_statements,
     value_rules.by_numbers,
     value_rules.by_multiplier,
+    by_marks,
+    by_combination,
+    relation_rules.by_cases,
     word_rules.by_labels,
     word_rules.by_aside,
     word_rules.by_choice,
     value_rules.by_time,
+    value_rules.by_angle,
     value_rules.by_unit,
     value_rules.by_exact,
     value_rules.by_magnitude,
@@ -35,7 +41,6 @@ _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     word_rules.by_words,
     relation_rules.by_equation,
     relation_rules.by_domain,
-    relation_rules.by_cases,
     by_shape,
     relation_rules.by_relation,
     by_words_between,

@@ -57,11 +57,27 @@ atm    | 101325000    | M l t t | atmosphere atmospheres
 Hz     | 1            | t    | hertz
 kHz    | 1000         | t    | kilohertz
 MHz    | 1000000      | t    | megahertz
-V      | 1            | volt | volts
-A      | 1            | amp  | ampere amperes amp amps
-mA     | 1/1000       | amp  | milliampere milliamperes
-ohm    | 1            | ohm  | ohms Ω
-C      | 1            | coul | coulomb coulombs
+A      | 1            | I    | ampere amperes amp amps
+mA     | 1/1000       | I    | milliampere milliamperes
+C      | 1            | I T  | coulomb coulombs
+V      | 1000         | M L L t t t i | volt volts
+mV     | 1            | M L L t t t i | millivolt millivolts
+kV     | 1000000      | M L L t t t i | kilovolt kilovolts
+ohm    | 1000         | M L L t t t i i | ohms Ω
+F      | 1/1000       | m l l T T T T I I | farad farads
+H      | 1000         | M L L t t i i | henry henries henrys
+T      | 1000         | M t t i | tesla teslas
+Wb     | 1000         | M L L t t i | weber webers
+Wh     | 3600000      | M L L t t |
+kWh    | 3600000000   | M L L t t |
+Torr   | 101325000/760 | M l t t | torr mmHg
+Å      | 1/10000000000 | L   | angstrom angstroms
+hp     | 1            | hp   | horsepower
+psi    | 1            | psi  |
+rpm    | 1            | rpm  | RPM
+Bq     | 1            | Bq   | becquerel becquerels
+lm     | 1            | lm   | lumen lumens
+lx     | 1            | lx   | lux
 K      | 1            | temp | kelvin kelvins
 mol    | 1            | mol  | mole moles
 eV     | 1            | eV   | electronvolt electronvolts
@@ -69,15 +85,10 @@ keV    | 1000         | eV   |
 MeV    | 1000000      | eV   |
 GeV    | 1000000000   | eV   |
 dB     | 1            | dB   | decibel decibels db
-tesla  | 1            | tesla | teslas T
-henry  | 1            | henry | henries henrys H
 molar  | 1000         | mol l l l | M
-farad  | 1            | farad | farads
 bar    | 100000000    | M l t t | bars
 MPa    | 1000000000   | M l t t |
 MW     | 1000000000   | M L L t t t | megawatt megawatts
-mV     | 1/1000       | volt | millivolt millivolts
-kV     | 1000         | volt | kilovolt kilovolts
 AU     | 149597870700 | L    |
 pc     | 1            | pc   | parsec parsecs
 kpc    | 1000         | pc   | kiloparsec kiloparsecs
@@ -112,7 +123,15 @@ kph    | 5/18         | L t  | kmh kmph
 个     | 1            | piece | 個 人 名 本 只 条 件 页 次 种 棵 台 辆 支 张 位 枚 冊 回 頭 羽 つ
 个     | 1            | piece | 颗 朵 头 双 对 瓶 杯 盒 袋 家 间 座 道 题 岁 歳
 """
-_INVERSE = {"t": ("T", -1), "l": ("L", -1)}
+Unit = tuple[Fraction, tuple[tuple[str, int], ...]]  # factor to the base unit, dimension
+_INVERSE = {letter.lower(): (letter, -1) for letter in "TLMI"}
+# Each prefix before each of the bases is a unit, in this writing only: mW is not MW.
+_PREFIXES = {
+    "f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "m": -3, "c": -2, "d": -1, "k": 3, "M": 6, "G": 9, "T": 12,
+}  # fmt: skip
+_BASES = "m s g N J W Pa Hz V A C F H T ohm eV L mol bar Wh cal Bq Wb"
+_IN_TENTHS = ("m", "g", "L")  # the others have no centi- and deci-
+_NO_SYMBOLS = ("Tm", "TV", "Mm", "Gs", "Ms")  # tesla times metre, and what people count
 
 
 def _dimension(text: str) -> tuple[tuple[str, int], ...]:
@@ -124,15 +143,27 @@ def _dimension(text: str) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(counts.items()))
 
 
-def _table() -> tuple[dict[str, tuple[Fraction, tuple[tuple[str, int], ...]]], dict[str, str]]:
-    units: dict[str, tuple[Fraction, tuple[tuple[str, int], ...]]] = {}
+def _table() -> tuple[dict[str, Unit], dict[str, str]]:
+    units: dict[str, Unit] = {}
     aliases: dict[str, str] = {}
     for line in _TABLE.strip().splitlines():
         name, factor, dimension, others = (cell.strip() for cell in line.split("|"))
         units[name] = (Fraction(factor), _dimension(dimension))
         for alias in (name, *others.split()):
             aliases.setdefault(alias, name)
+    for name, unit in _prefixed(units).items():
+        units.setdefault(name, unit)
+        aliases.setdefault(name, name)
     return units, aliases
+
+
+def _prefixed(units: dict[str, Unit]) -> dict[str, Unit]:
+    return {
+        prefix + base: (units[base][0] * Fraction(10) ** power, units[base][1])
+        for base in _BASES.split()
+        for prefix, power in _PREFIXES.items()
+        if prefix + base not in _NO_SYMBOLS and (prefix not in "cd" or base in _IN_TENTHS)
+    }
 
 
 UNITS, ALIASES = _table()
@@ -153,6 +184,8 @@ def unit_named(word: str) -> str | None:
     return ALIASES.get(plain) if len(word) > 3 or plain in _ANY_CASE or word in _CAPITALS else None
 
 
+# Two letters that are a product elsewhere (`kT`): a unit only inside `\text` or beside another unit.
+TWO_LETTERS = frozenset(name for name in _prefixed(UNITS) if len(name) == 2 and name not in _TABLE.split())
 # Signs before or behind an amount.
 SIGNS = {
     "\\$": "dollar", "$": "dollar", "\\text{\\$}": "dollar", "\\text{$}": "dollar", "US\\$": "dollar", "USD": "dollar",

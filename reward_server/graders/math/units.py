@@ -26,6 +26,7 @@ from chorus.reward_server.graders.math.unit_table import (
     NO_NOUNS,
     SIGNS,
     TRAILING,
+    TWO_LETTERS,
     UNITS,
     unit_named,
 )
@@ -35,7 +36,7 @@ MULTIPLIER = rf"(?:{'|'.join(MULTIPLIERS)})"
 # Unit words as sentences have them behind a number; those that are also plain words ("in", "a") are left out.
 PROSE_UNIT = "|".join(
     sorted(
-        (re.escape(a) for a in ALIASES if len(a) > 1 and a.isascii() and a not in ("in", "am", "pm", "min", "us")),
+        (re.escape(a) for a in ALIASES if len(a) > 1 and a.isascii() and a not in {"in", "am", "min", *TWO_LETTERS}),
         key=len,
         reverse=True,
     )
@@ -47,7 +48,9 @@ HEDGE = re.compile(
 
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])|\\text\s*\{\s*cis\s*\}")
 _PLAIN = frozenset("0123456789.,+-/ ")
-_LETTER_BEHIND = re.compile(r"(?P<value>[-+]?\d[\d.,]*|\\frac\{\d+\}\{\d+\})\s?(?P<unit>[A-Za-z](?:\^\{?[23]\}?)?)")
+_LETTER_BEHIND = re.compile(
+    r"(?P<value>[-+]?\d[\d.,]*|\\frac\{\d+\}\{\d+\})\s?(?P<unit>[A-Za-z]{1,2}(?:\^\{?[23]\}?)?)"
+)
 _PER = re.compile(r"\s*(?:(?:\\text\s*\{\s*)?(?:per|an?)\s+|/\s*(?:\\text\s*\{\s*)?)(?P<unit>[a-z]{1,20})\s*\}?$")
 _SIGN = "|".join(sorted((re.escape(sign) for sign in SIGNS), key=len, reverse=True))
 _CURRENCY = re.compile(rf"(?P<sign>[-+]?)\s*(?P<currency>{_SIGN})\s*(?=[-+]?\s*(?:[\d.(]|\\frac|\\sqrt))")
@@ -158,7 +161,8 @@ def unit_of(text: str, bare: bool = False, spaced: bool = True) -> str:
         return ""
     powers = _powers(text)
     if powers is not None:
-        if bare and len(powers) < 2 and text.isascii() and len(re.sub(r"[^A-Za-z]", "", text)) < 2:
+        letters = re.sub(r"[^A-Za-z]", "", text)
+        if bare and len(powers) < 2 and text.isascii() and (len(letters) < 2 or letters in TWO_LETTERS):
             return ""
         return _canonical(powers)
     return _counted(text) if spaced or not bare else ""

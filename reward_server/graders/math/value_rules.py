@@ -31,6 +31,7 @@ from chorus.reward_server.graders.math.units import conversion, multiplied, spli
 
 UNCOUNTABLE_DIGITS = 1000  # `read_number` knows none with so many
 _SYMBOL = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?|\\[a-zA-Z]+")
+_IN_PI = re.compile(r"(?=.*\\pi)(?:[-+\d.\s{}()/*]|\\(?:frac|pi|cdot|times)(?![A-Za-z]))+")
 _CURRENCY = re.compile(r"[$€£¥₹元円]")
 
 
@@ -71,6 +72,27 @@ def by_time(answer: str, gold: str, _: Ask) -> Comparison | None:
         return None
     equal = forms.same_time(of_answer, of_gold)
     return Comparison(equal, "time", "the same time of day" if equal else "another time of day")
+
+
+def by_angle(answer: str, gold: str, ask: Ask) -> Comparison | None:
+    """Degrees beside radians: `120^\\circ` is `\\frac{2\\pi}{3}`, which says by its pi, or in words, that it is one."""
+    angles = [split_unit(text) for text in (answer, gold)]
+    units = {unit for _, unit in angles}
+    if "degree" not in units or not units - {"degree"} <= {"", "rad"} or len(units) < 2:
+        return None
+    turned = [_in_radians(text) if unit == "degree" else text for text, unit in angles]
+    plain = next(text for text, unit in angles if unit != "degree")
+    if not all(turned) or not ("rad" in units or _IN_PI.fullmatch(plain)):
+        return None
+    return Comparison(True, "angle", "degrees in radians") if ask(*turned).equal else None
+
+
+def _in_radians(degrees: str) -> str:
+    number = read_number(degrees)
+    if number is None or number.percent:
+        return ""
+    turn = number.value / 180
+    return f"{'-' if turn < 0 else ''}\\frac{{{abs(turn.numerator)}\\pi}}{{{turn.denominator}}}"
 
 
 def by_unit(answer: str, gold: str, ask: Ask) -> Comparison | None:

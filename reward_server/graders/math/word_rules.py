@@ -25,7 +25,9 @@ _DOUBT = re.compile(
     r"than|nope|sorry|answer|squared|cubed|million|billion|trillion|thousand|dozen)(?![A-Za-z])",
     re.IGNORECASE,
 )
-_ASIDE_SIGNS = re.compile(r"\\text|\\in(?![a-z])|\\approx|\\sim|,|\bwhere\b|\bfor\b")
+_ASIDE_SIGNS = re.compile(
+    r"\\text|\\in(?![a-z])|\\approx|\\sim|,|\bwhere\b|\bfor\b|\(\s*[A-Za-z]\s*(?:[<>]|\\[gln]e(?![a-z]))"
+)
 _INDEX = re.compile(r"(?<![\\A-Za-z])[klmnt](?![A-Za-z])")
 _STATEMENTS = re.compile(r"\(\d\)(?:\s*\(\d\))+")
 _CHOSEN = re.compile(r"(?:[\s(),;]|\d+|and|\\text\s*\{\s*and\s*\})+")
@@ -46,9 +48,13 @@ def by_labels(answer: str, gold: str, ask: Ask) -> Comparison | None:
         plain = [", ".join(named.values()) if named else text for named, text in ((of_answer, answer), (of_gold, gold))]
         return ask(plain[0], plain[1])
     if len(of_answer) == len(of_gold) == 1:
-        same = all(map(asides.same_label, of_answer, of_gold))
-        return ask(*of_answer.values(), *of_gold.values()) if same else Comparison(False, "labels", "another label")
-    same = of_answer.keys() == of_gold.keys() and all(ask(of_answer[name], of_gold[name]).equal for name in of_gold)
+        if any(map(asides.at_odds, of_answer, of_gold)):
+            return Comparison(False, "labels", "another label")
+        return ask(*of_answer.values(), *of_gold.values())
+    named = {name: [own for own in of_answer if asides.same_label(own, name)] for name in of_gold}
+    same = len(of_answer) == len(of_gold) and all(
+        len(own) == 1 and ask(of_answer[own[0]], of_gold[name]).equal for name, own in named.items()
+    )
     return Comparison(same, "labels", "label by label")
 
 
@@ -74,11 +80,18 @@ def by_aside(answer: str, gold: str, ask: Ask) -> Comparison | None:
             if len(own[0]) == len(own[1]) == 1 and letter in own[0] | own[1]:
                 plain_answer = _renamed(plain_answer, *own[0], *own[1])
         return ask(plain_answer, plain_gold)
-    shorter, shorter_gold = asides.split_restriction(answer), asides.split_restriction(gold)
-    if (shorter != answer) != (shorter_gold != gold) and not has_relation(shorter_gold):
-        inner = ask(shorter, shorter_gold)
-        return inner if inner.equal else None
-    return None
+    return _by_restriction(answer, gold, ask)
+
+
+def _by_restriction(answer: str, gold: str, ask: Ask) -> Comparison | None:
+    """The domain of a variable may be missing on one side; two domains must agree."""
+    (shorter, domain), (shorter_gold, gold_domain) = asides.split_restriction(answer), asides.split_restriction(gold)
+    if not (domain or gold_domain) or has_relation(shorter_gold):
+        return None
+    if domain and gold_domain and not ask(domain, gold_domain).equal:
+        return None
+    inner = ask(shorter, shorter_gold)
+    return inner if inner.equal else None
 
 
 def _by_exact_part(answer: str, gold: str, ask: Ask) -> Comparison | None:

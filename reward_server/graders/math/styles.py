@@ -1,0 +1,46 @@
+r"""Sizes and fonts around a formula, which change nothing: `\mathbf{\frac{3}{4}}`, `\text{$\frac12$}`, `\Large 7`.
+
+>>> unstyled("{\\bf \\frac34}")
+'\\frac34'
+"""
+
+from __future__ import annotations
+
+import re
+
+_SIZE = r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])\s*"
+_SIZES = re.compile(_SIZE)
+_WRAPPER = re.compile(
+    rf"(?:\\(?:text(?:bf|it|rm|normal|sf|tt|up|sc)?|math(?:bf|it|rm|sf|tt|normal)|boldsymbol|bm|bold|emph|mbox|hbox"
+    rf")\s*\{{|{_SIZE}\{{|\{{\s*(?:\\(?:bf|it|rm|sf|tt|bfseries|boldmath)(?![A-Za-z])\s*|{_SIZE})+)"
+)
+_FORMULA = re.compile(r"[\\$^_]")
+_WORD = re.compile(r"[A-Za-z]{2}")
+_NO_WORDS = re.compile(r"\\(?:begin|end|text|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+")
+
+
+def unstyled(text: str) -> str:
+    """The text without sizes, and without a font around all of it where that holds a formula and no words: words in a
+    font are text, and text may deny what it holds."""
+    text = text.strip()
+    while (wrapper := _WRAPPER.match(text)) is not None and closes_at_end(text, text.index("{")):
+        inner = text[wrapper.end() : -1]
+        is_size = wrapper.group().startswith("{") or _SIZES.match(text) is not None
+        if not is_size and (_FORMULA.search(inner) is None or _WORD.search(_NO_WORDS.sub(" ", inner))):
+            break
+        text = _without_dollars(inner.strip())
+    return _SIZES.sub("", text) if "\\" in text else text
+
+
+def closes_at_end(text: str, opening: int) -> bool:
+    """Whether the brace that opens at `opening` is closed by the last character."""
+    depth = 0
+    for at in range(opening, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return at == len(text) - 1
+    return False
+
+
+def _without_dollars(text: str) -> str:
+    return text[1:-1].strip() if len(text) > 2 and text[0] == text[-1] == "$" and text.count("$") == 2 else text

@@ -1,0 +1,290 @@
+"""Other writings of one answer that count, and what looks like them and does not."""
+
+import math
+from fractions import Fraction
+
+import pytest
+
+from chorus import grade
+
+
+def check(gold: str, answer: str, is_right: bool) -> None:
+    result = grade(f"So the answer is \\boxed{{{answer}}}", gold=gold)
+    assert (result.verdict == "correct") is is_right, result
+
+
+@pytest.mark.parametrize("style", [r"\mathbf{%s}", r"\textbf{$%s$}", r"\text{$%s$}", r"{\bf %s}", r"{\large%s}"])
+@pytest.mark.parametrize(
+    ("formula", "gold", "other"),
+    [(r"\frac{3}{4}", "3/4", "4/3"), (r"2\sqrt{2}", r"\sqrt8", r"\sqrt2"), ("2^{10}", "1024", "210")],
+)
+def test_a_font_around_a_formula_changes_nothing(style, formula, gold, other):
+    check(gold, style % formula, True)
+    check(other, style % formula, False)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        ("7", r"\Large 7", True),
+        ("7", r"\huge{7}", True),
+        ("7", r"\Large 8", False),
+        (r"\frac{3}{4}", r"\mathbf{\frac34\text{ cm}}", True),
+        (r"\frac{3}{4}", r"\text{not $\frac{3}{4}$}", False),
+        (r"\frac{3}{4}", r"\textbf{never $\frac{3}{4}$}", False),
+        ("2", r"\mathbf{2}^{2}", False),
+    ],
+)
+def test_sizes_change_nothing_and_words_in_a_font_stay_words(gold, answer, is_right):
+    check(gold, answer, is_right)
+
+
+def piecewise(rows: list[tuple[str, str]], layout: str) -> str:
+    if layout == "array":
+        body = r" \\ ".join(f"{value} & {condition}" for value, condition in rows)
+        return rf"\left\{{\begin{{array}}{{ll}} {body} \end{{array}}\right."
+    between = {"cases": " & ", "commas": ", & ", "words": r" & \text{if } ", "behind": r" \text{ if } & "}[layout]
+    return r"\begin{cases} " + r" \\ ".join(value + between + condition for value, condition in rows) + r"\end{cases}"
+
+
+LAYOUTS = ["array", "cases", "commas", "words", "behind"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("gold_layout", LAYOUTS[:2])
+@pytest.mark.parametrize("name", ["", "f(x)=", "a_n=", "a_{n}=", "F_X(x)="])
+def test_piecewise_definitions_are_read_row_by_row_in_every_layout(layout, gold_layout, name):
+    rows = [("x", "x>0"), ("-x", r"x \le 0")]
+    gold = piecewise(rows, gold_layout)
+    check(gold, name + piecewise(rows[::-1], layout), True)
+    for wrong in ([("x", "x>0"), ("-x", "x<0")], [("-x", "x>0"), ("x", r"x \le 0")], rows[:1]):
+        check(gold, name + piecewise(wrong, layout), False)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        (r"n \text{ even}", r"\text{if } n \text{ is even}", True),
+        (r"n \text{ even}", r"\text{if $n$ is even}", True),
+        (r"n \text{ even}", r"\text{for even } n", False),  # another order of the words
+        (r"n \text{ even}", r"\text{if } n \text{ is odd}", False),
+        (r"n \text{ even}", r"\text{if } n \text{ is not even}", False),
+        (r"n \ge 2", r"\text{when } n \ge 2", True),
+        (r"n \ge 2", r"\text{when } n > 2", False),
+        (r"\text{otherwise}", r"\text{ otherwise }", True),
+        (r"\text{otherwise}", r"\text{if } n > 3", False),
+    ],
+)
+def test_words_of_a_condition_that_say_nothing_may_be_missing(gold, answer, is_right):
+    rows = [("1", "n = 1")]
+    check("a_n=" + piecewise([*rows, ("2n", gold)], "cases"), piecewise([*rows, ("2n", answer)], "array"), is_right)
+
+
+SYMBOLS_TEXT = """
+kN GHz mH F nF µF kΩ kWh mT pm fm ns µs rpm hp psi mmHg Torr Bq Wb lm MeV nC pF mmol dL
+"""
+SYMBOLS = SYMBOLS_TEXT.split()
+BASES_TEXT = "m s g N J W Pa Hz V A C F H T eV L mol"
+
+
+@pytest.mark.parametrize("unit", SYMBOLS)
+def test_units_of_physics_may_be_missing_and_are_no_other_unit(unit):
+    check("5", rf"5 \text{{ {unit}}}", True)
+    check(rf"5\,\mathrm{{{unit}}}", "5", True)
+    check("5", rf"6 \text{{ {unit}}}", False)
+    for other in ("cm", r"N"):
+        check(rf"5 \text{{ {unit}}}", rf"5 \text{{ {other}}}", False)
+
+
+PREFIXES = {"p": 12, "n": 9, "u": 6, "m": 3}
+
+
+@pytest.mark.parametrize("base", BASES_TEXT.split())
+def test_a_prefix_is_a_power_of_ten(base):
+    for prefix, places in PREFIXES.items():
+        small = rf"3 \text{{ {prefix}{base}}}"
+        check(rf"3 \times 10^{{-{places}}} \text{{ {base}}}", small, True)
+        check(rf"3 \times 10^{{-{places - 1}}} \text{{ {base}}}", small, False)
+    check(rf"3000 \text{{ {base}}}", rf"3 \text{{ k{base}}}", True)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        (r"5 \text{ C/s}", r"5 \text{ A}", True),
+        (r"5 \text{ N/C}", r"5 \text{ V/m}", True),
+        (r"5 \text{ V/A}", r"5\ \Omega", True),
+        (r"5 \text{ Wb/s}", r"5 \text{ V}", True),
+        (r"5 \text{ J/C}", r"5 \text{ V}", True),
+        (r"2 \text{ C/V}", r"2 \text{ F}", True),
+        (r"5 \text{ N/C}", r"5 \text{ V}", False),
+        (r"3 \text{ k}\Omega", r"3000 \Omega", True),
+        (r"3 \text{ kN}", "3 kN", True),
+        (r"\frac{3}{2} kT", r"\frac{3}{2}", False),
+        ("2mH", "2", False),
+        (r"4 \text{ μF}", r"4\,\mu\mathrm{F}", True),
+        (r"25^\circ\text{C}", r"25 \text{ °C}", True),
+        (r"25^\circ\text{C}", r"25 \text{ degrees Celsius}", True),
+        (r"25^\circ\text{C}", "25 degrees Celsius", True),
+        (r"25^\circ\text{C}", r"25 \text{ degrees Fahrenheit}", False),
+        (r"25^\circ\text{C}", r"25 \text{ °F}", False),
+        (r"25^\circ", r"25\text{°}", True),
+        (r"25^\circ", r"26\text{°}", False),
+    ],
+)
+def test_units_of_electricity_and_heat_convert_as_they_do(gold, answer, is_right):
+    check(gold, answer, is_right)
+
+
+@pytest.mark.parametrize("degrees", [15, 30, 45, 90, 120, 225, 360, -60])
+def test_degrees_are_radians_where_both_say_so(degrees):
+    turn = Fraction(degrees, 180)
+    sign, top = "-" * (turn < 0), abs(turn.numerator)
+    radians = rf"{sign}\frac{{{top}\pi}}{{{turn.denominator}}}"
+    check(rf"{degrees}^\circ", radians, True)
+    check(radians, rf"{degrees} \text{{ degrees}}", True)
+    check(rf"{degrees}^\circ", rf"{radians} \text{{ rad}}", True)
+    check(radians, f"{degrees}", False)
+    check(f"{degrees}", radians, False)
+    check(rf"{degrees + 1}^\circ", radians, False)
+
+
+COMBINATIONS = [r"^{%d}C_%d", r"{}_{%d}C_{%d}", r"C_{%d}^%d", r"C_{%d}^{%d}", r"\mathrm{C}_{%d}^{%d}"]
+
+
+@pytest.mark.parametrize(("n", "k"), [(10, 2), (3, 2), (5, 5), (12, 4)])
+def test_combinations_count_beside_a_number(n, k):
+    for form in [*(form % (n, k) for form in COMBINATIONS), f"C^{k}_{{{n}}}"]:
+        check(str(math.comb(n, k)), form, True)
+        check(str(math.comb(n, k) + 1), form, False)
+    for letter in "AP":
+        check(str(math.perm(n, k)), f"{letter}_{{{n}}}^{k}", True)
+        check(str(math.comb(n, k) + 1), f"{letter}_{{{n}}}^{k}", False)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        (r"\frac{3}{10}", r"\frac{C_3^2}{C_5^2}", True),
+        ("12", "2C_4^2", True),
+        ("26", "2C_4^2", False),
+        ("36", "C_4^2C_4^2", True),
+        ("66", "C_4^2C_4^2", False),
+        ("90", "2^{10}C_2", False),  # two to the tenth times something
+        ("0", "C_2^4", False),
+        ("x^2+1", "x^2+C_1^1", False),  # a constant of integration
+        ("C_1", "C_1^1", True),
+    ],
+)
+def test_combinations_multiply_and_are_constants_elsewhere(gold, answer, is_right):
+    check(gold, answer, is_right)
+
+
+SEPARATORS = ["", ",", ", ", "、", "，", " ", r" \text{ and } ", ";"]
+
+
+@pytest.mark.parametrize("marks", ["ACD", "AC", "BD", "①③", "①②④"])
+@pytest.mark.parametrize("between", SEPARATORS)
+def test_choices_are_a_set_of_marks(marks, between):
+    for gold_between in SEPARATORS[:4]:
+        gold = gold_between.join(marks)
+        check(gold, between.join(marks), True)
+        check(gold, between.join(marks[:-1]), False)
+        check(gold, between.join(marks + ("⑤" if marks > "Z" else "E")), False)
+        check(gold, between.join(marks[1:] + ("⑤" if marks > "Z" else "E")), False)
+    if between:
+        check(marks, between.join(reversed(marks)), True)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        ("AC", r"\text{A and C}", True),
+        ("AC", r"(A)(C)", True),
+        ("AC", r"\text{A or C}", False),
+        ("①③", "③①", True),
+        ("A", "A, C", False),
+        ("AC", "A", False),
+        ("(A, C)", "(C, A)", False),  # a point
+        ("ACE", r"\text{EAC}", False),  # a word, or a number to base 16
+    ],
+)
+def test_marks_are_choices_where_nothing_else_stands(gold, answer, is_right):
+    check(gold, answer, is_right)
+
+
+@pytest.mark.parametrize("formula", [r"y=\sqrt{x}", "x^2-4x+3", r"f(x)=\frac{x}{x+1}"])
+@pytest.mark.parametrize("domain", [r" (x \ge 0)", r"\ (x\geq 0)", r", x \ge 0", r", (x \ge 0)", "（x≥0）"])
+def test_a_domain_behind_a_formula_may_be_missing_and_must_agree(formula, domain):
+    check(formula, formula + domain, True)
+    check(formula + domain, formula, True)
+    for gold_domain in (r" (x \ge 0)", r", x \ge 0"):
+        check(formula + gold_domain, formula + domain, True)
+        check(formula + gold_domain.replace("0", "1"), formula + domain, False)
+        check(formula + gold_domain.replace("ge", "le"), formula + domain, False)
+        check(formula + "+1" + gold_domain, formula + domain, False)
+    check(formula, formula + domain.replace("x", "t"), False)
+
+
+QUANTITIES = [
+    "f(1)+f(2)+f(3)", r"\int_0^2 f(x)\,dx", r"\sum_{k=1}^{3}a_k", "|z_1-z_2|", r"\lim_{x\to0}f(x)", r"\sigma^2",
+    "a_1+a_2", r"\lim_{x \to 0} f(x)", "a_1+a_2+\\cdots+a_{10}", "x_1x_2+x_3", r"\int_{0}^{1} f'(x) dx",
+    "P(2)-P(1)", r"|\vec{a}_1+\vec{a}_2|",
+]  # fmt: skip
+STATEMENTS = [
+    "2x", "x^2", "17", "2a_1", "f(1)+3", r"\int_0^2 x\,dx", r"\int_0^2 x^2 dx", r"\sum_{k=1}^{3}k", "3+5", "|3-5|",
+    r"\sqrt{2}", r"\sin(1)+\cos(2)", r"\lim_{x\to0}x", "2f(1)", "f(1)^2", "a_1^2", "e(1)+e(2)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_an_asked_quantity_with_digits_is_a_name(quantity):
+    check("7", f"{quantity}=7", True)
+    check("7", f"{quantity}=8", False)
+    check("7", f"{quantity}=8=7", False)
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_a_statement_is_no_name(statement):
+    check("7", f"{statement}=7", False)
+
+
+MONEY = [r"\text{Rs. } %s", r"\text{USD } %s", r"\text{US\$}%s", r"\text{€}%s", r"\text{US}\$%s"]
+
+
+@pytest.mark.parametrize("money", MONEY)
+def test_money_in_front_is_a_unit(money):
+    check("500", money % "500", True)
+    check(money % "500", "500", True)
+    check("500", money % "50", False)
+    check(r"\text{GBP } 500", money % "500", False)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        (r"\mathbb{R}", r"\mathbf{R}", True),
+        (r"\mathbb{R}", r"\mathbf R", True),
+        (r"\mathbb{R}", "R", True),
+        (r"\mathbb{R}", r"(-\infty,+\infty)", True),
+        ("R", r"(-\infty,+\infty)", True),
+        (r"\mathbb{R}", "r", False),
+        (r"\mathbb{R}", r"(0,+\infty)", False),
+        (r"\mathbb{R}", r"\mathbf{Q}", False),
+        ("r", r"\mathbb{R}", False),
+        (r"(0,\infty)", r"\mathbb{R}^+", True),
+        (r"(0,\infty)", r"x \in \mathbb{R}^{+}", True),
+        (r"(-\infty,0)", r"\mathbb{R}^-", True),
+        (r"[0,\infty)", r"\mathbb{R}^+", False),
+        (r"\mathbb{R}", r"\mathbb{R}^+", False),
+        ("{1,2,3}", r"\{1,2,3\}", True),
+        (r"{\frac12,3}", r"\{3,\frac12\}", True),
+        ("{1,2,3}", r"\{1,2,4\}", False),
+        ("{1,2,3}", "(1,2,3)", False),
+        ("1000", "{1,000}", False),
+        (r"(1,2)\bigcup(3,4)", r"(1,2)\cup(3,4)", True),
+        (r"(1,2)\bigcup(3,4)", r"(1,2)\bigcap(3,4)", False),
+    ],
+)
+def test_sets_by_their_usual_signs(gold, answer, is_right):
+    check(gold, answer, is_right)
