@@ -123,6 +123,9 @@ def test_a_prefix_is_a_power_of_ten(base):
         (r"\frac{3}{2} kT", r"\frac{3}{2}", False),
         ("2mH", "2", False),
         (r"4 \text{ μF}", r"4\,\mu\mathrm{F}", True),
+        (r"4 \text{ µs}", "4 μs", True),
+        ("4", "4μF", True),
+        ("4", "4μN", False),
         (r"25^\circ\text{C}", r"25 \text{ °C}", True),
         (r"25^\circ\text{C}", r"25 \text{ degrees Celsius}", True),
         (r"25^\circ\text{C}", "25 degrees Celsius", True),
@@ -147,6 +150,21 @@ def test_degrees_are_radians_where_both_say_so(degrees):
     check(radians, f"{degrees}", False)
     check(f"{degrees}", radians, False)
     check(rf"{degrees + 1}^\circ", radians, False)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        (r"30^\circ, 150^\circ", r"\frac{\pi}{6}, \frac{5\pi}{6}", True),
+        (r"\frac{\pi}{6}, \frac{5\pi}{6}", r"30^\circ \text{ and } 150^\circ", True),
+        (r"30^\circ, 150^\circ", r"\frac{\pi}{6}, \frac{\pi}{3}", False),
+        (r"\frac{\pi}{6}, \frac{5\pi}{6}", "30, 150", False),
+        (r"90^\circ", r"\frac{\pi}{2} \text{ cm}", False),
+        (r"90^\circ\text{C}", r"\frac{\pi}{2}", False),
+    ],
+)
+def test_angles_in_a_list_are_in_degrees_or_radians(gold, answer, is_right):
+    check(gold, answer, is_right)
 
 
 COMBINATIONS = [r"^{%d}C_%d", r"{}_{%d}C_{%d}", r"C_{%d}^%d", r"C_{%d}^{%d}", r"\mathrm{C}_{%d}^{%d}"]
@@ -226,10 +244,18 @@ def test_a_domain_behind_a_formula_may_be_missing_and_must_agree(formula, domain
     check(formula, formula + domain.replace("x", "t"), False)
 
 
+@pytest.mark.parametrize(
+    ("domain", "is_right"),
+    [(" (0<x<2)", True), (r", 0 < x < 2", True), (r"\ (0<x\le 2)", False), (" (0<t<2)", False), ("", True)],
+)
+def test_a_domain_may_have_two_ends(domain, is_right):
+    check(" y=x^3 (0<x<2)", "y=x^3" + domain, is_right)
+
+
 QUANTITIES = [
     "f(1)+f(2)+f(3)", r"\int_0^2 f(x)\,dx", r"\sum_{k=1}^{3}a_k", "|z_1-z_2|", r"\lim_{x\to0}f(x)", r"\sigma^2",
     "a_1+a_2", r"\lim_{x \to 0} f(x)", "a_1+a_2+\\cdots+a_{10}", "x_1x_2+x_3", r"\int_{0}^{1} f'(x) dx",
-    "P(2)-P(1)", r"|\vec{a}_1+\vec{a}_2|",
+    "x_1^2+x_2^2", "P(2)-P(1)", r"|\vec{a}_1+\vec{a}_2|",
 ]  # fmt: skip
 STATEMENTS = [
     "2x", "x^2", "17", "2a_1", "f(1)+3", r"\int_0^2 x\,dx", r"\int_0^2 x^2 dx", r"\sum_{k=1}^{3}k", "3+5", "|3-5|",
@@ -249,7 +275,7 @@ def test_a_statement_is_no_name(statement):
     check("7", f"{statement}=7", False)
 
 
-MONEY = [r"\text{Rs. } %s", r"\text{USD } %s", r"\text{US\$}%s", r"\text{€}%s", r"\text{US}\$%s"]
+MONEY = [r"\text{INR } %s", r"\text{Rs. } %s", r"\text{USD } %s", r"\text{US\$}%s", r"\text{€}%s", r"\text{US}\$%s"]
 
 
 @pytest.mark.parametrize("money", MONEY)
