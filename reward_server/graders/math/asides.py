@@ -49,7 +49,7 @@ _WORDS_BEHIND = re.compile(
 _RESTRICTION = re.compile(
     r"(?P<before>.*?[^\s,;(])\s*(?:(?P<open>,?\s*\()|[,;]|\\text\s*\{\s*,?\s*(?:for|where|when|if"
     r"|with)\s*\})\s*(?:\\text\s*\{\s*(?:for|where|when|if|with)\s*\}\s*)?"
-    r"(?P<condition>(?P<letter>[a-zA-Z])\s*(?:\\ne|>|<|\\ge|\\le)(?![a-zA-Z])\s*-?[\w\\{}/]{1,12})"
+    r"(?P<condition>(?:-?[\w\\{}/]{1,12}\s*(?:<|\\le(?![a-z]))\s*)?(?P<letter>[a-zA-Z])\s*(?:\\ne|>|<|\\ge|\\le)(?![a-zA-Z])\s*-?[\w\\{}/]{1,12})"
     r"\s*(?(open)\))",
     re.DOTALL,
 )

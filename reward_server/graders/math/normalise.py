@@ -76,7 +76,7 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("{\\", r"\{\\(?:rm|bf|it|sf|tt)\s+([^{}]*)\}", r"\\text{\1}"),
         # Money in front; later `\text{\$}` is dropped.
         ("US", r"^(-?)\s*(?:\\text\s*\{\s*US\s*\\?\$\s*\}|\\text\s*\{\s*US\s*\}\s*\\\$)", r"\1USD "),
-        ("\\text", r"^(-?)\s*\\text\s*\{\s*(Rs\.?|USD|EUR|GBP|[€£¥₹])\s*\}(?=\s*[-\d.\\])", r"\1\2 "),
+        ("\\text", r"^(-?)\s*\\text\s*\{\s*(Rs\.?|INR|USD|EUR|GBP|[€£¥₹])\s*\}(?=\s*[-\d.\\])", r"\1\2 "),
         ("\\text", r"\\text\s*\{\s*([ei]|\\pi|d(?=\s*\}\s*[a-z]))\s*\}", r" \1 "),
         (
             "\\text",

@@ -17,10 +17,12 @@ _CALLED = rf"[f-huvFGHPQS]{_ARGUMENT}"
 _UNKNOWN = rf"(?:{_INDEXED}|{_CALLED})"
 _PRODUCT = rf"{_UNKNOWN}(?:\s*(?:\\cdot(?![a-z]))?\s*{_UNKNOWN}){{0,3}}"
 _SUM = rf"-?\s*{_PRODUCT}(?:\s*[-+]\s*(?:{_PRODUCT}|\\ldots)){{0,8}}"
+_POWER = rf"{_UNKNOWN}(?:\s*\^\s*(?:\d|\{{\s*\d\s*\}}))?"
+_POWERS = rf"{_POWER}(?:\s*[-+]\s*{_POWER}){{1,8}}"  # x_1^2+x_2^2; a power alone may be meant to be solved
 _BOUND = r"\s*(?:\{[^{}]{1,30}\}|\\infty(?![a-z])|\w)"
 _OPERATOR = rf"\\(?:int|sum|prod|lim|max|min|sup|inf)(?![a-z])(?:\s*[_^]{_BOUND}){{0,2}}"
 _QUANTITY = re.compile(
-    rf"\s*(?:{_SUM}|\|\s*{_SUM}\s*\||{_OPERATOR}\s*\(?\s*{_SUM}\s*\)?\s*(?:d\s*[a-z])?"
+    rf"\s*(?:{_SUM}|{_POWERS}|\|\s*{_SUM}\s*\||{_OPERATOR}\s*\(?\s*{_SUM}\s*\)?\s*(?:d\s*[a-z])?"
     r"|\\sigma\s*\^\s*(?:2|\{\s*2\s*\}))\s*"
 )
 

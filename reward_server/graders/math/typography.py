@@ -57,6 +57,8 @@ _ROOTS = (
     (re.compile(r"∛\s*\(?(\d+|[A-Za-z])\)?"), r"\\sqrt[3]{\1}"),
     (re.compile(r"∜\s*\(?(\d+|[A-Za-z])\)?"), r"\\sqrt[4]{\1}"),
 )
+# The Greek letter for the sign of "micro"; `μN` may be a product.
+_MICRO = re.compile(r"(?<=\d)(\s?)μ(?=(?:Hz|mol|[msgFHACVWJTL])\s*(?:$|/))")
 # Words between or around values in Chinese and Japanese.
 _CJK = (
     (
@@ -81,6 +83,7 @@ def plain(text: str) -> str:
     text = unicodedata.normalize("NFC", text).translate(_INVISIBLE)
     for pattern, replacement in _ROOTS if any(c in text for c in "√∛∜") else ():
         text = pattern.sub(replacement, text)
+    text = _MICRO.sub("\\1µ", text)
     text = _SUPER_RUN.sub(lambda m: "^{" + "".join(_SUPERSCRIPTS[c] for c in m.group()) + "}", text)
     text = _SUB_RUN.sub(lambda m: "_{" + "".join(_SUBSCRIPTS[c] for c in m.group()) + "}", text)
     text = _VULGAR.sub(_vulgar, text)

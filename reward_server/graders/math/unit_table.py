@@ -190,7 +190,7 @@ TWO_LETTERS = frozenset(name for name in _prefixed(UNITS) if len(name) == 2 and 
 SIGNS = {
     "\\$": "dollar", "$": "dollar", "\\text{\\$}": "dollar", "\\text{$}": "dollar", "US\\$": "dollar", "USD": "dollar",
     "€": "euro", "\\euro": "euro", "EUR": "euro", "£": "GBP", "\\pounds": "GBP", "GBP": "GBP", "¥": "yen", "￥": "yen",
-    "元": "yuan", "円": "yen", "₹": "rupee", "Rs.": "rupee", "Rs": "rupee",
+    "元": "yuan", "円": "yen", "₹": "rupee", "INR": "rupee", "Rs.": "rupee", "Rs": "rupee",
 }  # fmt: skip
 MULTIPLIERS = {
     "hundred": 100,

@@ -27,11 +27,12 @@ from chorus.reward_server.graders.math.numbers import (
     same_ratio,
 )
 from chorus.reward_server.graders.math.parts import all_equal
+from chorus.reward_server.graders.math.shapes import split_top
 from chorus.reward_server.graders.math.units import conversion, multiplied, split_letter, split_unit, unknown_unit
 
 UNCOUNTABLE_DIGITS = 1000  # `read_number` knows none with so many
 _SYMBOL = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?|\\[a-zA-Z]+")
-_IN_PI = re.compile(r"(?=.*\\pi)(?:[-+\d.\s{}()/*]|\\(?:frac|pi|cdot|times)(?![A-Za-z]))+")
+_IN_PI = re.compile(r"(?=.*\\pi)(?:[-+\d.,\s{}()/*]|\\text\s*\{\s*and\s*\}|\\(?:frac|pi|cdot|times)(?![A-Za-z]))+")
 _CURRENCY = re.compile(r"[$€£¥₹元円]")
 
 
@@ -88,11 +89,13 @@ def by_angle(answer: str, gold: str, ask: Ask) -> Comparison | None:
 
 
 def _in_radians(degrees: str) -> str:
-    number = read_number(degrees)
-    if number is None or number.percent:
-        return ""
-    turn = number.value / 180
-    return f"{'-' if turn < 0 else ''}\\frac{{{abs(turn.numerator)}\\pi}}{{{turn.denominator}}}"
+    """One angle, or a list of them: `30^\\circ, 150` degrees."""
+    numbers = [read_number(split_unit(item)[0]) for item in split_top(degrees)]
+    return ", ".join(_turn(number.value / 180) for number in numbers if number) if all(numbers) else ""
+
+
+def _turn(share: Fraction) -> str:
+    return f"{'-' if share < 0 else ''}\\frac{{{abs(share.numerator)}\\pi}}{{{share.denominator}}}"
 
 
 def by_unit(answer: str, gold: str, ask: Ask) -> Comparison | None:

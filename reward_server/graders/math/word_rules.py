@@ -26,7 +26,7 @@ _DOUBT = re.compile(
     re.IGNORECASE,
 )
 _ASIDE_SIGNS = re.compile(
-    r"\\text|\\in(?![a-z])|\\approx|\\sim|,|\bwhere\b|\bfor\b|\(\s*[A-Za-z]\s*(?:[<>]|\\[gln]e(?![a-z]))"
+    r"\\text|\\in(?![a-z])|\\approx|\\sim|,|\bwhere\b|\bfor\b|\(\s*-?[\w\\{}/]{1,12}\s*(?:[<>]|\\[gln]e(?![a-z]))"
 )
 _INDEX = re.compile(r"(?<![\\A-Za-z])[klmnt](?![A-Za-z])")
 _STATEMENTS = re.compile(r"\(\d\)(?:\s*\(\d\))+")

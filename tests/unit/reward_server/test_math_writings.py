@@ -1,16 +1,13 @@
 """Other writings of one answer that count, and what looks like them and does not."""
 
 import math
-from fractions import Fraction
 
 import pytest
-
-from chorus import grade
+from kinds import accepts
 
 
 def check(gold: str, answer: str, is_right: bool) -> None:
-    result = grade(f"So the answer is \\boxed{{{answer}}}", gold=gold)
-    assert (result.verdict == "correct") is is_right, result
+    assert accepts(answer, gold) is is_right
 
 
 @pytest.mark.parametrize("style", [r"\mathbf{%s}", r"\textbf{$%s$}", r"\text{$%s$}", r"{\bf %s}", r"{\large%s}"])
@@ -78,75 +75,6 @@ def test_piecewise_definitions_are_read_row_by_row_in_every_layout(layout, gold_
 def test_words_of_a_condition_that_say_nothing_may_be_missing(gold, answer, is_right):
     rows = [("1", "n = 1")]
     check("a_n=" + piecewise([*rows, ("2n", gold)], "cases"), piecewise([*rows, ("2n", answer)], "array"), is_right)
-
-
-SYMBOLS_TEXT = """
-kN GHz mH F nF µF kΩ kWh mT pm fm ns µs rpm hp psi mmHg Torr Bq Wb lm MeV nC pF mmol dL
-"""
-SYMBOLS = SYMBOLS_TEXT.split()
-BASES_TEXT = "m s g N J W Pa Hz V A C F H T eV L mol"
-
-
-@pytest.mark.parametrize("unit", SYMBOLS)
-def test_units_of_physics_may_be_missing_and_are_no_other_unit(unit):
-    check("5", rf"5 \text{{ {unit}}}", True)
-    check(rf"5\,\mathrm{{{unit}}}", "5", True)
-    check("5", rf"6 \text{{ {unit}}}", False)
-    for other in ("cm", r"N"):
-        check(rf"5 \text{{ {unit}}}", rf"5 \text{{ {other}}}", False)
-
-
-PREFIXES = {"p": 12, "n": 9, "u": 6, "m": 3}
-
-
-@pytest.mark.parametrize("base", BASES_TEXT.split())
-def test_a_prefix_is_a_power_of_ten(base):
-    for prefix, places in PREFIXES.items():
-        small = rf"3 \text{{ {prefix}{base}}}"
-        check(rf"3 \times 10^{{-{places}}} \text{{ {base}}}", small, True)
-        check(rf"3 \times 10^{{-{places - 1}}} \text{{ {base}}}", small, False)
-    check(rf"3000 \text{{ {base}}}", rf"3 \text{{ k{base}}}", True)
-
-
-@pytest.mark.parametrize(
-    ("gold", "answer", "is_right"),
-    [
-        (r"5 \text{ C/s}", r"5 \text{ A}", True),
-        (r"5 \text{ N/C}", r"5 \text{ V/m}", True),
-        (r"5 \text{ V/A}", r"5\ \Omega", True),
-        (r"5 \text{ Wb/s}", r"5 \text{ V}", True),
-        (r"5 \text{ J/C}", r"5 \text{ V}", True),
-        (r"2 \text{ C/V}", r"2 \text{ F}", True),
-        (r"5 \text{ N/C}", r"5 \text{ V}", False),
-        (r"3 \text{ k}\Omega", r"3000 \Omega", True),
-        (r"3 \text{ kN}", "3 kN", True),
-        (r"\frac{3}{2} kT", r"\frac{3}{2}", False),
-        ("2mH", "2", False),
-        (r"4 \text{ μF}", r"4\,\mu\mathrm{F}", True),
-        (r"25^\circ\text{C}", r"25 \text{ °C}", True),
-        (r"25^\circ\text{C}", r"25 \text{ degrees Celsius}", True),
-        (r"25^\circ\text{C}", "25 degrees Celsius", True),
-        (r"25^\circ\text{C}", r"25 \text{ degrees Fahrenheit}", False),
-        (r"25^\circ\text{C}", r"25 \text{ °F}", False),
-        (r"25^\circ", r"25\text{°}", True),
-        (r"25^\circ", r"26\text{°}", False),
-    ],
-)
-def test_units_of_electricity_and_heat_convert_as_they_do(gold, answer, is_right):
-    check(gold, answer, is_right)
-
-
-@pytest.mark.parametrize("degrees", [15, 30, 45, 90, 120, 225, 360, -60])
-def test_degrees_are_radians_where_both_say_so(degrees):
-    turn = Fraction(degrees, 180)
-    sign, top = "-" * (turn < 0), abs(turn.numerator)
-    radians = rf"{sign}\frac{{{top}\pi}}{{{turn.denominator}}}"
-    check(rf"{degrees}^\circ", radians, True)
-    check(radians, rf"{degrees} \text{{ degrees}}", True)
-    check(rf"{degrees}^\circ", rf"{radians} \text{{ rad}}", True)
-    check(radians, f"{degrees}", False)
-    check(f"{degrees}", radians, False)
-    check(rf"{degrees + 1}^\circ", radians, False)
 
 
 COMBINATIONS = [r"^{%d}C_%d", r"{}_{%d}C_{%d}", r"C_{%d}^%d", r"C_{%d}^{%d}", r"\mathrm{C}_{%d}^{%d}"]
@@ -226,10 +154,18 @@ def test_a_domain_behind_a_formula_may_be_missing_and_must_agree(formula, domain
     check(formula, formula + domain.replace("x", "t"), False)
 
 
+@pytest.mark.parametrize(
+    ("domain", "is_right"),
+    [(" (0<x<2)", True), (r", 0 < x < 2", True), (r"\ (0<x\le 2)", False), (" (0<t<2)", False), ("", True)],
+)
+def test_a_domain_may_have_two_ends(domain, is_right):
+    check(" y=x^3 (0<x<2)", "y=x^3" + domain, is_right)
+
+
 QUANTITIES = [
     "f(1)+f(2)+f(3)", r"\int_0^2 f(x)\,dx", r"\sum_{k=1}^{3}a_k", "|z_1-z_2|", r"\lim_{x\to0}f(x)", r"\sigma^2",
     "a_1+a_2", r"\lim_{x \to 0} f(x)", "a_1+a_2+\\cdots+a_{10}", "x_1x_2+x_3", r"\int_{0}^{1} f'(x) dx",
-    "P(2)-P(1)", r"|\vec{a}_1+\vec{a}_2|",
+    "x_1^2+x_2^2", "P(2)-P(1)", r"|\vec{a}_1+\vec{a}_2|",
 ]  # fmt: skip
 STATEMENTS = [
     "2x", "x^2", "17", "2a_1", "f(1)+3", r"\int_0^2 x\,dx", r"\int_0^2 x^2 dx", r"\sum_{k=1}^{3}k", "3+5", "|3-5|",
@@ -247,17 +183,6 @@ def test_an_asked_quantity_with_digits_is_a_name(quantity):
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_a_statement_is_no_name(statement):
     check("7", f"{statement}=7", False)
-
-
-MONEY = [r"\text{Rs. } %s", r"\text{USD } %s", r"\text{US\$}%s", r"\text{€}%s", r"\text{US}\$%s"]
-
-
-@pytest.mark.parametrize("money", MONEY)
-def test_money_in_front_is_a_unit(money):
-    check("500", money % "500", True)
-    check(money % "500", "500", True)
-    check("500", money % "50", False)
-    check(r"\text{GBP } 500", money % "500", False)
 
 
 @pytest.mark.parametrize(
