@@ -111,10 +111,10 @@ def _json(line: str, where: str) -> Any:
             f"problems {where}: not valid JSON: {error.msg} (column {error.colno}); write one object a line"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(_too_much(where, error)) from None
+        raise ValueError(too_much(where, error)) from None
 
 
-def _too_much(where: object, error: Exception) -> str:
+def too_much(where: object, error: Exception) -> str:
     """JSON that Python does not read."""
     if isinstance(error, RecursionError):
         return f"problems {where}: its lists and objects are nested too deeply; remove the row, or flatten it"
@@ -134,7 +134,7 @@ def json_rows(path: Path) -> Iterator[Row]:
         place = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"problems {path}: not valid JSON: {error.msg} ({place}); mend the file") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(_too_much(path, error)) from None
+        raise ValueError(too_much(path, error)) from None
     if isinstance(found, dict):
         found = _rows_within(found, path)
     if not isinstance(found, list):

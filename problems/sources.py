@@ -33,7 +33,7 @@ from chorus.problems.adapters.columns import Unusable, columns_of
 from chorus.problems.adapters.mending import likely_mend, refusal, unknown_options
 from chorus.problems.arithmetic import load_arithmetic
 from chorus.problems.identity import id_of_row, merge
-from chorus.problems.readers import Row, open_rows
+from chorus.problems.readers import Row, open_rows, too_much
 from chorus.problems.reasoning_gym import load_gym
 from chorus.protocol.graders import NO_ROWS, RowNeeds
 from chorus.protocol.messages import Problem
@@ -151,10 +151,8 @@ def _loaded(rows: Iterable[Row], spec: str, adapter: Adapter, needs: RowNeeds, k
         first = row if first is None else first
         try:
             problem = _problem(where, row, source, adapter, needs)
-        except RecursionError:
-            raise ValueError(
-                f"problems {where}: its lists and objects are nested too deeply; remove the row, or flatten it"
-            ) from None
+        except RecursionError as error:
+            raise ValueError(too_much(where, error)) from None
         except Unusable as fault:
             loaded.unusable[fault.reason] += 1
             if len(faults) < KEPT_FAULTS and fault.reason != LEFT_OUT:
