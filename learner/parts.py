@@ -188,7 +188,7 @@ def assemble(
         ledger.durable(done, manifest.all_entries)
     ledger.rewind(done)
     run.rewind_records(done)
-    run.note_config(done, config.model_dump(mode="json"))
+    run.note_config(done, config.model_dump(mode="json", exclude={"redis"}))  # its URL may hold a password
     tidy(run, done)
     evaluations.rewind(done)
 

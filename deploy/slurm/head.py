@@ -112,8 +112,7 @@ def _start(supervisor: Supervisor, files: Files, host: str, start: str) -> str:
     if note.get("own_reward_server"):
         port = _free_port(host, reward.get("url", ""))
         reward["url"] = f"http://{_in_url(host)}:{port}"
-    write_whole(run.config, json.dumps(fields, indent=2) + "\n")
-    run.config.chmod(0o600)
+    write_whole(run.config, json.dumps(fields, indent=2) + "\n", private=True)
     if note.get("own_reward_server"):
         argv = chorus_command("reward-server", "--host", host, "--port", str(port), "--recipe", str(run.config))
         token = {"CHORUS_REWARD_TOKEN": files.token.read_text().strip()}
@@ -138,8 +137,7 @@ def _redis(files: Files, host: str, port: int, password: str, environment: dict[
         "maxmemory-policy": "noeviction",
     }
     path = files.folder / "redis.conf"
-    write_whole(path, "".join(f"{name} {value}\n" for name, value in settings.items()))
-    path.chmod(0o600)
+    write_whole(path, "".join(f"{name} {value}\n" for name, value in settings.items()), private=True)
     return Service("redis", "redis", (valkey_binary(), str(path)), environment)
 
 

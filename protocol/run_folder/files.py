@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, data: str | bytes, durable: bool = False) -> None:
-    """Write whole or not at all. `durable`: on the disk before it returns, also after a power cut."""
+def write_whole(path: Path, data: str | bytes, durable: bool = False, private: bool = False) -> None:
+    """Write whole or not at all. `durable`: on the disk before it returns, also after a power cut. `private`: nobody
+    but its owner can read it at any time."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    if private:
+        partial.unlink(missing_ok=True)
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666), "wb") as file:
         file.write(data.encode() if isinstance(data, str) else data)
         if durable:
             file.flush()

@@ -53,10 +53,12 @@ def test_what_a_steps_answers_tell_is_measured_while_it_trains(
 def test_a_whole_run_trains_every_group_once_and_sums_itself_up(
     client: redis.Redis, tiny_model: Path, tmp_path: Path
 ) -> None:
-    learner, parts = start(client, config_of(tiny_model, tmp_path), tmp_path)
+    config = config_of(tiny_model, tmp_path, redis={"url": "redis://:wordofmouth@127.0.0.1:1/0"})
+    learner, parts = start(client, config, tmp_path)
     learner.run()
     run = RunFolder(tmp_path)
     assert run.finished_steps() == 3
+    assert [p for p in tmp_path.rglob("*") if p.is_file() and b"wordofmouth" in p.read_bytes()] == []
     assert [r["step"] for r in run.records()] == [1, 2, 3]
     assert [checkpoints.read_manifest(path).step for path in checkpoints.whole(run.checkpoints)] == [2, 3]
     assert sorted(parts.ranks.trained) == list(range(6))  # type: ignore[attr-defined]
