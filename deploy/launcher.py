@@ -200,6 +200,11 @@ def _build_starter(run: RunFolder, cache: Path, note: Callable[[str], None]) -> 
     builder = spawn_guarded(argv, name="starter", log=log, env=service_environment())
     try:
         status = builder.wait(STARTER_DEADLINE_S)
+    except TimeoutError:
+        raise CannotGoOn(
+            f"the starter policy was not built within {STARTER_DEADLINE_S:g} s: this machine is too busy; build it "
+            f"apart with `chorus starter {run.config} --cache {cache}`, then start again; see {log}"
+        ) from None
     finally:
         builder.kill()
     words = [line for line in log.read_text().splitlines() if line.strip()] or ["no words"]

@@ -23,6 +23,7 @@ from chorus.protocol.config.together import refusals
 from chorus.protocol.config.update import UpdateKeys
 from chorus.protocol.graders import SHADOWS, GraderSpec, RowNeeds
 from chorus.protocol.rewards import OverlongSpec, RewardSpec
+from chorus.protocol.runtime.addresses import http_url, redis_url
 from chorus.protocol.runtime.paths import OneName, WrittenOut
 from chorus.protocol.templates.load import choose_templates
 from chorus.protocol.templates.template import Template
@@ -199,7 +200,9 @@ class RewardSection(RewardSpec):
     mode: Literal["train", "paper", "strict"] = Field(
         default="train", description="how answers are read and compared (docs/grading.md); paper: as arXiv 2602.03190"
     )
-    url: str = Field(default="", description="of a running reward server; empty: `chorus run` starts one")
+    url: Annotated[str, AfterValidator(lambda url: url and http_url(url))] = Field(
+        default="", description="of a running reward server; empty: `chorus run` starts one"
+    )
     workers: int = Field(default=1, ge=1)
     timeout_s: float = Field(default=5.0, gt=0, description="for one grade")
     deadline_s: float = Field(default=120.0, gt=0, description="for one group, retries included")
@@ -246,7 +249,9 @@ class RewardSection(RewardSpec):
 
 
 class RedisSection(Section):
-    url: str = Field(default="", description="empty: `chorus run` starts an embedded Valkey")
+    url: Annotated[str, AfterValidator(lambda url: url and redis_url(url))] = Field(
+        default="", description="empty: `chorus run` starts an embedded Valkey"
+    )
 
 
 def _gpu(name: int | str) -> int | str:

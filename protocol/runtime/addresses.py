@@ -5,7 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+from urllib.parse import urlsplit
 
+_AS_REDIS = (
+    "write it as redis://HOST:PORT/0, rediss:// with TLS, unix:///run/redis.sock for a socket, special characters of a "
+    "password as %XX"
+)
+_AS_HTTP = "write it as http://HOST:PORT"
 _WHOLE = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/?#@\s]*@)?"
     r"(?P<host>\[[0-9A-Fa-f:.]+(%\w+)?\]|[\w.-]*)(?P<port>:\d{1,5})?(?P<path>/[^?#@\s]*)?(?P<rest>[?#].*)?",
@@ -36,6 +42,45 @@ def is_plain(address: str) -> bool:
     """Whether its host stands where it seems to. A second @, or none before a host, may belong to a password."""
     whole = _WHOLE.fullmatch(address)
     return bool(whole and "@" not in (whole["rest"] or "") and (whole["host"] or whole["scheme"] == "unix"))
+
+
+def redis_url(address: str) -> str:
+    """Itself. Raises ValueError for what is no address of a Redis server, with the mend and without any secret."""
+    scheme, _, rest = address.partition("://")
+    if _BARE.fullmatch(address):
+        port = "" if ":" in address else ":6379"
+        raise ValueError(f"{address!r} has no scheme; write it as redis://{address}{port}/0")
+    if not rest or scheme not in ("redis", "rediss", "unix"):
+        raise ValueError(f"{shown(address)} is no address of Redis; {_AS_REDIS}")
+    if scheme == "unix":
+        return address
+    _look_at_host(address, _AS_REDIS)
+    if not re.fullmatch(r"/?\d*", urlsplit(address).path):
+        raise ValueError(f"{shown(address)}: what follows the port is no number of a database; {_AS_REDIS}")
+    return address
+
+
+def http_url(address: str) -> str:
+    """Itself. Raises ValueError for what is no base address of an HTTP server, with the mend and without any secret."""
+    scheme, _, rest = address.partition("://")
+    if _BARE.fullmatch(address):
+        raise ValueError(f"{address!r} has no scheme; write it as http://{address}")
+    if not rest or scheme.lower() not in ("http", "https") or re.search(r"[?#\s]", rest):
+        raise ValueError(f"{shown(address)} is no address of an HTTP server; {_AS_HTTP}")
+    _look_at_host(address, _AS_HTTP)
+    if version := re.search(r"/v1(/.*)?$", rest):
+        raise ValueError(f"{shown(address)}: give the server alone, without {version[0]}, which is added to each call")
+    return address
+
+
+def _look_at_host(address: str, mend: str) -> None:
+    try:
+        parts = urlsplit(address)
+        known = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # its words quote what it takes for a port, which may be a part of a password
+        known = False
+    if not known:
+        raise ValueError(f"{shown(address)}: its host and port can't be read; {mend}")
 
 
 def all_interfaces() -> str:

@@ -84,7 +84,7 @@ def refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Refuse
         ('problems.train=["none.txt"]', "unknown kind of source; give a .jsonl, "),
         ("model.path=./none", "model.path ./none: no such folder; give a Hugging Face folder, a hub name, or"),
         (f"redis.url={NOBODY}", f"redis.url {NOBODY}: Error 111 connecting to 127.0.0.1:9"),
-        ("redis.url=localhost", "redis.url localhost: Redis URL must specify one of the following schemes"),
+        ("redis.url=localhost", "redis.url: 'localhost' has no scheme; write it as redis://localhost:6379/0"),
     ],
 )
 def test_a_recipe_that_can_not_be_right_is_refused(recipe: Path, given: str, line: str, capsys: object) -> None:

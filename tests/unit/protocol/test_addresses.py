@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from chorus.cli.main import main
 from chorus.protocol.config.load import ConfigError, load_config
-from chorus.protocol.runtime.addresses import listen_everywhere, shown
+from chorus.protocol.runtime.addresses import http_url, listen_everywhere, redis_url, shown
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import await_redis, lost
 from chorus.protocol.weights import host_store, join_store, open_group
@@ -79,6 +80,65 @@ def test_no_refusal_of_an_address_repeats_its_secret(address: str) -> None:
             await_redis(address, 0.0)
         assert MARK not in str(refused.value)
         assert "write it as redis://HOST:PORT/0" in str(refused.value)
+
+
+@given(address=addresses())
+def test_no_recipe_repeats_the_secret_of_an_address_that_it_refuses(address: str) -> None:
+    for take in (redis_url, http_url):
+        told = ""
+        try:
+            take(address)
+        except ValueError as refused:
+            told = str(refused)
+        assert MARK not in told
+
+
+ports = st.one_of(st.just(""), st.integers(1, 65535).map(lambda port: f":{port}"))
+users = st.one_of(st.just(""), secrets.map(lambda secret: f"me:{quote(secret, safe='')}@"))
+ends = st.one_of(st.just(""), st.just("/"), st.integers(0, 15).map(lambda number: f"/{number}"))
+
+
+@given(scheme=st.sampled_from(["redis", "rediss"]), user=users, host=hosts, port=ports, end=ends)
+def test_every_address_of_redis_is_taken(scheme: str, user: str, host: str, port: str, end: str) -> None:
+    address = f"{scheme}://{user}{host}{port}{end}"
+    redis.ConnectionPool.from_url(address)
+    assert redis_url(address) == address
+
+
+@given(scheme=st.sampled_from(["http", "https"]), host=hosts, port=ports, end=st.sampled_from(["", "/", "/rewards"]))
+def test_every_address_of_a_server_is_taken(scheme: str, host: str, port: str, end: str) -> None:
+    assert http_url(f"{scheme}://{host}{port}{end}")
+
+
+@pytest.mark.parametrize(
+    ("key", "address", "mend"),
+    [
+        ("redis", "localhost:6379", "write it as redis://localhost:6379/0"),
+        ("redis", "cache", "write it as redis://cache:6379/0"),
+        ("redis", "http://h:1", "no address of Redis"),
+        ("redis", "redis://", "no address of Redis"),
+        ("redis", "redis:h:1", "no address of Redis"),
+        ("redis", "redis://h:99999/0", "host and port can't be read"),
+        ("redis", "redis://h:x/0", "host and port can't be read"),
+        ("redis", "redis://:6379/0", "host and port can't be read"),
+        ("redis", "redis://h:6379/runs", "no number of a database"),
+        ("reward", "localhost:8000", "write it as http://localhost:8000"),
+        ("reward", "ftp://h:1", "no address of an HTTP server"),
+        ("reward", "http://", "no address of an HTTP server"),
+        ("reward", "http://h: 80", "no address of an HTTP server"),
+        ("reward", "http://:80", "host and port can't be read"),
+        ("reward", "http://h:8000/v1/score", "without /v1/score"),
+        ("reward", "http://h:8000?x=1", "no address of an HTTP server"),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_refused_where_it_was_given(
+    key: str, address: str, mend: str, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "song.toml"
+    recipe.write_text('[model]\npath = "m"\n[problems]\ntrain = ["t"]\n[templates]\nnames = ["abel"]\n')
+    with pytest.raises(ConfigError, match=re.escape(mend)) as refused:
+        load_config(recipe, [f"{key}.url={address}"], {})
+    assert f"{key}.url" in str(refused.value)
 
 
 def test_a_host_that_may_be_half_a_password_is_not_named_when_the_server_is_lost() -> None:
