@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from chorus.reward_server.graders.math.functions import named
 from chorus.reward_server.graders.math.marks import without_vectors
 from chorus.reward_server.graders.math.styles import closes_at_end, unstyled
 from chorus.reward_server.graders.math.typography import plain
@@ -83,7 +84,8 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
             r"\\text\s*\{\s*(sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|arcsin|arccos|arctan|ln|log|exp)\s*\}",
             r"\\\1 ",
         ),
-        ("\\text", r"\\text\s*\{\s*(max|min|gcd)\s*\}(?=\s*[({_\\])", r"\\\1 "),
+        ("\\text", r"\\text\s*\{\s*(max|min|gcd|lcm)\s*\}(?=\s*[({_\\])", r"\\\1 "),
+        ("\\{", r"\\(max|min|gcd|lcm)\s*\\\{([^{}]*)\\\}", r"\\\1(\2)"),
         # The Russian and Chinese names of functions.
         ("tg", r"\\text\s*\{\s*(arc)?co?tg\s*\}|(?<![A-Za-z])\\?(arc)?co?tg(?![A-Za-z])", r"\\\1\2cot "),
         ("tg", r"\\text\s*\{\s*(arc)?tg\s*\}|(?<![A-Za-z])\\?(arc)?tg(?![A-Za-z])", r"\\\1\2tan "),
@@ -211,7 +213,7 @@ def normalise(text: str) -> str:
     for needle, pattern, replacement in _TYPOGRAPHY:
         if needle in text if needle else _NEEDS_FUNCTIONS.search(text):
             text = pattern.sub(replacement, text)
-    text = unwrap(unwrap(text).rstrip(".,; \\"))  # a line's end as well
+    text = named(unwrap(unwrap(text).rstrip(".,; \\")))  # a line's end as well
     text = _complete_commands(text)
     if _LOST_BACKSLASHES.fullmatch(text) and closes_at_end(text, 0):
         text = f"\\{text[:-1]}\\}}"
