@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache, wraps
+from itertools import permutations
 from typing import Any
 
 import math_verify.grader
@@ -47,6 +48,8 @@ _CIS = re.compile(
     r"\\text\s*\{\s*cis\s*\}\s*(?:\(((?:[^()]|\([^()]*\))*)\)|(\\frac\{[^{}]*\}\{[^{}]*\}|\d*\s*\\(?:pi|theta)(?:/\d+)?))"
 )
 _CONSTANT = re.compile(r"(?<![\\A-Za-z])(?:[CcKk]|[CcKk]_\{?\d\}?)(?![A-Za-z_])")
+_VARIABLES = frozenset("xyztse")
+MAX_CONSTANTS = 3  # whose names may be exchanged
 _LATEX = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 # What sympy raises about pairs that make no sense (a set minus a matrix, a series without an expansion): not equal.
@@ -99,8 +102,8 @@ def _by_value(answer: Any, gold: Any, gold_text: str, is_complex: bool) -> bool 
     if isinstance(gold, MatrixExpr) or isinstance(answer, MatrixExpr):
         return None
     decided = same_by_numbers(answer, gold, is_complex)
-    if decided is False:
-        return _same_family(answer, gold, gold_text, is_complex) or _same_case(answer, gold)
+    if decided is not True and (_same_family(answer, gold, gold_text, is_complex) or _same_solutions(answer, gold)):
+        return True
     return decided
 
 
@@ -126,15 +129,24 @@ def _same_family(answer: Any, gold: Any, gold_text: str, is_complex: bool) -> bo
     return same_by_numbers(answer.xreplace({of_answer[0]: of_gold[0]}), gold, is_complex) is True
 
 
-def _same_case(answer: Any, gold: Any) -> bool:
-    """Whether they differ in the case of arbitrary constants alone: `c_1 e^x` and `C_1 e^x`."""
+def _same_solutions(answer: Any, gold: Any) -> bool:
+    """Whether they differ in the names of arbitrary constants alone: `A e^x + B` and `C_1 e^x + C_2`. The gold's have
+    an index, or it is a lone C beside x or t; others may be given by the problem, and only their case is free."""
     if not (isinstance(answer, Expr) and isinstance(gold, Expr)):
         return False
-    theirs = {str(s).casefold(): s for s in gold.free_symbols - answer.free_symbols if _CONSTANT.fullmatch(str(s))}
-    ours = {str(s).casefold(): s for s in answer.free_symbols - gold.free_symbols}
-    if not theirs or theirs.keys() != ours.keys() or len(gold.free_symbols) <= len(theirs):
+    theirs = sorted((s for s in gold.free_symbols if _CONSTANT.fullmatch(str(s))), key=str)
+    shared = gold.free_symbols - set(theirs)
+    ours = sorted(answer.free_symbols - shared, key=str)
+    if not shared or not theirs or len(ours) != len(theirs) or len(theirs) > MAX_CONSTANTS:
         return False
-    return same_by_numbers(answer.xreplace({ours[name]: theirs[name] for name in theirs}), gold, False) is True
+    lone = str(theirs[0]) == "C" and len(theirs) == 1 and {str(s) for s in shared} <= {"x", "t"}
+    if not lone and not all("_" in str(s) for s in theirs):
+        if [str(s).casefold() for s in ours] != [str(s).casefold() for s in theirs]:
+            return False
+    elif any(len(str(s).partition("_")[0]) != 1 or str(s) in _VARIABLES for s in ours):
+        return False
+    renamed = (dict(zip(ours, order, strict=True)) for order in permutations(theirs))
+    return any(same_by_numbers(answer.xreplace(names), gold, False) is True for names in renamed)
 
 
 @lru_cache(maxsize=512)
