@@ -48,7 +48,7 @@ def values(draw):
     return command + around % written, functions[one][0](value), functions[other][0](value)
 
 
-@inputs(4 * FEW)
+@inputs(3 * FEW)
 @given(values())
 def test_a_function_has_its_value_under_every_name(drawn):
     written, value, other = drawn
