@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import lru_cache, wraps
 from itertools import permutations
@@ -130,23 +130,32 @@ def _same_family(answer: Any, gold: Any, gold_text: str, is_complex: bool) -> bo
 
 
 def _same_solutions(answer: Any, gold: Any) -> bool:
-    """Whether they differ in the names of arbitrary constants alone: `A e^x + B` and `C_1 e^x + C_2`. The gold's have
-    an index, or it is a lone C beside x or t; others may be given by the problem, and only their case is free."""
+    """Whether they differ in the names of arbitrary constants alone: `A e^x + B` and `C_1 e^x + C_2`."""
     if not (isinstance(answer, Expr) and isinstance(gold, Expr)):
         return False
     theirs = sorted((s for s in gold.free_symbols if _CONSTANT.fullmatch(str(s))), key=str)
     shared = gold.free_symbols - set(theirs)
     ours = sorted(answer.free_symbols - shared, key=str)
-    if not shared or not theirs or len(ours) != len(theirs) or len(theirs) > MAX_CONSTANTS:
+    if not shared or not theirs or len(ours) != len(theirs):
         return False
-    lone = str(theirs[0]) == "C" and len(theirs) == 1 and {str(s) for s in shared} <= {"x", "t"}
-    if not lone and not all("_" in str(s) for s in theirs):
+    names: Iterable[tuple[Any, ...]] = [tuple(theirs)]
+    if not _arbitrary(gold, theirs, shared) or any(str(s)[1:2] not in ("", "_") or str(s) in _VARIABLES for s in ours):
         if [str(s).casefold() for s in ours] != [str(s).casefold() for s in theirs]:
-            return False
-    elif any(len(str(s).partition("_")[0]) != 1 or str(s) in _VARIABLES for s in ours):
+            return False  # others may be given by the problem, and only their case is free
+    else:
+        names = permutations(theirs)
+    renamed = (dict(zip(ours, order, strict=True)) for order in names)
+    return any(same_by_numbers(answer.xreplace(each), gold, False) is True for each in renamed)
+
+
+def _arbitrary(gold: Any, constants: list[Any], variables: set[Any]) -> bool:
+    """Whether they are those of a general solution: C, or C_1, C_2, ..., of the first degree, beside x or t alone.
+    `C_1 V` is the charge of one of two capacitors, `k x` the pull of a spring."""
+    names = {str(s) for s in constants}
+    known = names == {"C"} or all(name[:2] in ("C_", "c_") for name in names)
+    if not known or len(names) > MAX_CONSTANTS or not {str(s) for s in variables} <= {"x", "t"}:
         return False
-    renamed = (dict(zip(ours, order, strict=True)) for order in permutations(theirs))
-    return any(same_by_numbers(answer.xreplace(names), gold, False) is True for names in renamed)
+    return not any(gold.diff(constant).free_symbols & set(constants) for constant in constants)
 
 
 @lru_cache(maxsize=512)

@@ -43,3 +43,16 @@ def test_a_lone_constant_may_be_called_otherwise_a_given_letter_may_not(number, 
     assert not accepts(f"xe^{{{number}x}}", f"Ce^{{{number}x}}")
     assert not accepts(f"m x^{number}", f"k x^{number}")
     assert not accepts(rf"\frac{{{number}Q}}{{K}}", rf"\frac{{{number}Q}}{{C}}")
+
+
+@inputs(FEW)
+@given(st.sampled_from("Ckcm"), st.sampled_from(["V", "x", "U^2"]), st.integers(2, 9))
+def test_what_the_problem_gave_keeps_its_name(letter, other, factor):
+    """Two capacitors, springs or masses: which of them it is counts."""
+    one, two = f"{letter}_1", f"{letter}_2"
+    divided = rf"\frac{{{factor}{one}}}{{{one}+{two}}}{other}"
+    assert accepts(divided, divided)
+    assert not accepts(rf"\frac{{{factor}{two}}}{{{one}+{two}}}{other}", divided)
+    if (letter, other) not in (("C", "x"), ("c", "x")):
+        assert not accepts(f"{factor}{two}{other}", f"{factor}{one}{other}")
+        assert not accepts(f"{factor}A{other}", f"{factor}{one}{other}")
