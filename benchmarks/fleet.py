@@ -32,11 +32,10 @@ from chorus.learner.training.distributed import DistributedTrainer, Snapshot
 from chorus.learner.weight_sync.broadcaster import Broadcaster
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import LearnerLedger
-from chorus.protocol.messages import RolloutGroup, Task, Version
+from chorus.protocol.messages import RolloutGroup, SyncReport, Task, Version
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.processes import free_port
-from chorus.protocol.sync import SyncReport
 
 _GENERATE_DEADLINE_S = 600.0
 _WEIGHT_CHECKS = 6  # as many as the learner's loop sends

@@ -30,12 +30,11 @@ from chorus.generator.agent import Agent
 from chorus.generator.engine import Completion, EngineError
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.messages import Grade, Task, Version
+from chorus.protocol.messages import Grade, SyncOffer, Task, Version
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.adapters import Adapter
 from chorus.protocol.runtime.processes import Guarded, free_port, spawn_guarded
 from chorus.protocol.runtime.redis import RENDEZVOUS, await_redis, connect, connect_async
-from chorus.protocol.sync import SyncOffer
 from chorus.protocol.weights import broadcast, join_group, new_buckets, pieces, plan_buckets
 
 

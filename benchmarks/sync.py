@@ -24,7 +24,7 @@ from chorus.benchmarks.machine import on_cores
 from chorus.benchmarks.models import hundred_million, starter
 from chorus.benchmarks.raw_broadcast import RawPeer, raw_peer
 from chorus.benchmarks.report import Row, at_most
-from chorus.protocol.sync import SyncReport
+from chorus.protocol.messages import SyncReport
 
 _DEADLINE_S = 120.0
 _UNTIL_BUSY_S = 0.5

@@ -28,12 +28,11 @@ from chorus.generator.weight_sync import WeightSync
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import GeneratorLedger, Keys, Lease, LedgerLostError, entries_of, lost
 from chorus.protocol.ledger.keys import Entries, Queue
-from chorus.protocol.messages import Member, MessageError, Task
+from chorus.protocol.messages import Member, MessageError, SyncOffer, Task
 from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.metrics.waits import watch_event_loop
 from chorus.protocol.runtime.exits import likeness
 from chorus.protocol.runtime.redis import server_time_async
-from chorus.protocol.sync import SyncOffer
 
 log = logging.getLogger("chorus.generator")
 _HEARTBEAT_S = 1.0

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from chorus.protocol.messages import SyncOffer
 from chorus.protocol.runtime.adapters import Adapter
-from chorus.protocol.sync import SyncOffer
 
 
 class EngineError(RuntimeError):

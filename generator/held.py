@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from chorus.protocol.messages import Delta
 from chorus.protocol.runtime.delta import apply, checksum
-from chorus.protocol.sync import Delta
 from chorus.protocol.weights import BucketPlan, new_buckets, pieces
 
 Receive = Callable[[torch.Tensor], None]

@@ -43,10 +43,10 @@ from chorus.generator.adapter import Base, Delivery, merge, together
 from chorus.generator.held import Held
 from chorus.generator.relay import Relay, relay_to
 from chorus.generator.spare import Spare
+from chorus.protocol.messages import Delta, Onward, Tensor
 from chorus.protocol.runtime.adapters import Adapter, Moved
 from chorus.protocol.runtime.exits import first_line
 from chorus.protocol.runtime.model_folder import model_folder
-from chorus.protocol.sync import Delta, Onward, Tensor
 from chorus.protocol.weights import BucketPlan, broadcast, close_group, join_group, plan_buckets
 
 log = logging.getLogger("chorus.receiver")

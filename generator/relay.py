@@ -16,8 +16,8 @@ from typing import Any
 import redis
 import torch
 
+from chorus.protocol.messages import Onward
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
-from chorus.protocol.sync import Onward
 from chorus.protocol.weights import broadcast, close_group, join_store, open_group
 
 log = logging.getLogger("chorus.relay")

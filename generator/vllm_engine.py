@@ -27,12 +27,11 @@ from chorus.generator.engine import Completion, EngineError, EngineGone
 from chorus.generator.vllm_log import last_error
 from chorus.generator.wire import HELLO, Frames, frame
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.messages import Version, pack_ids, unpack_floats, unpack_ids
+from chorus.protocol.messages import WEIGHT_CHECKS, SyncOffer, Version, WeightCheck, pack_ids, unpack_floats, unpack_ids
 from chorus.protocol.runtime.adapters import Adapter
 from chorus.protocol.runtime.environment import child_environment, socket_folder, with_caches
 from chorus.protocol.runtime.exits import first_line
 from chorus.protocol.runtime.processes import Guarded, bind_tree, spawn_guarded
-from chorus.protocol.sync import WEIGHT_CHECKS, SyncOffer, WeightCheck
 
 _PING_S = 5.0
 _SILENCE_S = 90.0  # longer than any step: thousands of prompt tokens on a shared core are one

@@ -19,11 +19,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from chorus.generator.engine import Engine, EngineError
-from chorus.protocol.messages import Version
+from chorus.protocol.messages import SyncOffer, SyncReport, Version
 from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.adapters import Adapter, fault
-from chorus.protocol.sync import SyncOffer, SyncReport
 
 _CONTROL_DEADLINE_S = 30.0
 

@@ -22,7 +22,7 @@ from chorus.learner.metrics.summary import good_syncs, summarize
 from chorus.learner.parts import Parts, Saving
 from chorus.learner.training.checkpoint import WRITE_DEADLINE_S
 from chorus.learner.training.export import to_dtype
-from chorus.protocol.messages import Version
+from chorus.protocol.messages import WEIGHT_CHECKS, Version
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.checkpoints import Manifest
 from chorus.protocol.run_folder.files import write_json
@@ -31,7 +31,6 @@ from chorus.protocol.run_folder.problem_set import fingerprint
 from chorus.protocol.runtime import logs
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import server_time
-from chorus.protocol.sync import WEIGHT_CHECKS
 
 log = logging.getLogger("chorus.learner")
 

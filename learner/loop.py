@@ -21,9 +21,8 @@ from chorus.learner.training.control import Decisions
 from chorus.learner.training.experience import make_experience, minibatches
 from chorus.protocol.config.settings import StepSettings
 from chorus.protocol.ledger import Rollout
-from chorus.protocol.messages import unpack_ids
+from chorus.protocol.messages import WEIGHT_CHECKS, unpack_ids
 from chorus.protocol.runtime.stopping import StopAsked
-from chorus.protocol.sync import WEIGHT_CHECKS
 
 log = logging.getLogger("chorus.learner")
 

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from chorus.protocol.graders import KINDS
+from chorus.protocol.runtime.adapters import Adapter
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 
@@ -50,7 +51,7 @@ JsonText = Annotated[str, AfterValidator(_readable)]
 Kind = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]{0,31}$")]  # of KINDS, or the name of a user's own grader
 Array32 = Annotated[bytes, AfterValidator(_four_byte_items)]
 VersionText = Annotated[str, Field(pattern=r"^\d{1,15}\.\d{1,15}$")]
-STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def pack_ids(ids: list[int] | np.ndarray) -> bytes:
@@ -76,7 +77,7 @@ def unpack_floats(data: bytes) -> np.ndarray:
 class Message(BaseModel):
     """Base of all wire messages. `SCHEMA` is `name/version`; a reader refuses any other."""
 
-    model_config = STRICT
+    model_config = _STRICT
     SCHEMA: ClassVar[str]
 
     def encode(self) -> bytes:
@@ -125,7 +126,7 @@ class Problem(BaseModel):
     since they may hold integers of any size. `row`: JSON of the columns that users' own graders asked for.
     """
 
-    model_config = STRICT
+    model_config = _STRICT
 
     id: str
     problem: str
@@ -160,7 +161,7 @@ class Version(BaseModel):
     Written `fence.step`. The fence orders lineages: whoever holds an older fence is ignored.
     """
 
-    model_config = STRICT
+    model_config = _STRICT
 
     fence: int
     step: int
@@ -182,7 +183,7 @@ class Sampling(BaseModel):
     alone, since training needs the log-probabilities of the distribution that was sampled. `stop`: the token ids that
     end a completion, beside those that the engine knows by itself."""
 
-    model_config = STRICT
+    model_config = _STRICT
 
     temperature: float = Field(ge=0)
     max_tokens: int = Field(ge=1)
@@ -292,7 +293,7 @@ _RARE = frozenset({"reason", "scores", "shadow", "sub_answers"})
 class Sample(BaseModel):
     """One completion: token ids, the engine's own log-probabilities, and the version of every token."""
 
-    model_config = STRICT
+    model_config = _STRICT
 
     token_ids: Array32  # int32 [tokens]
     logprobs: Array32  # float32 [tokens], at the sampling temperature
@@ -320,7 +321,7 @@ class Sample(BaseModel):
 class Timing(BaseModel):
     """A group's life in unix seconds."""
 
-    model_config = STRICT
+    model_config = _STRICT
 
     started: float
     generated: float
@@ -378,6 +379,97 @@ class Hold(Message):
 
     version: VersionText
     generators: list[str]
+
+
+class Tensor(BaseModel):
+    """Name, wire dtype and full shape of one parameter, in the order in which it is sent."""
+
+    model_config = _STRICT
+
+    name: str
+    dtype: str
+    shape: list[int]
+
+
+WEIGHT_CHECKS = 6  # of one sync; vLLM keeps as many places free for them
+
+
+class WeightCheck(BaseModel):
+    """The learner's own log-probabilities of its `token_ids` most likely next tokens after `prefix`."""
+
+    model_config = _STRICT
+
+    prefix: Array32
+    token_ids: Array32
+    logprobs: Array32
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Self:
+        if len(self.token_ids) != len(self.logprobs):
+            raise ValueError(f"{len(self.token_ids) // 4} token ids but {len(self.logprobs) // 4} log-probabilities")
+        return self
+
+
+class Onward(BaseModel):
+    """The group over which a generator's first worker passes the weights on as they come; it is rank 0 there."""
+
+    model_config = _STRICT
+
+    group: str
+    world_size: int = Field(ge=2)
+
+
+class Delta(BaseModel):
+    """Only what differs from `base` is sent: of each bucket a part of so many bytes (protocol/runtime/delta.py).
+    `unit`: bytes of a value; `checksum`: CRC-32 of the whole new buckets."""
+
+    model_config = _STRICT
+
+    base: VersionText
+    unit: Literal[1, 2, 4, 8]
+    lengths: list[Annotated[int, Field(ge=0)]]
+    checksum: int
+
+
+class SyncOffer(Message):
+    """The learner invites one generator to receive one version over one process group."""
+
+    SCHEMA: ClassVar[str] = "chorus.sync-offer/1"
+
+    version: VersionText
+    group: str  # name of the process group; a new name asks for a new group
+    backend: Literal["gloo", "nccl"]
+    store_host: str
+    store_port: int
+    world_size: int = Field(ge=2)  # rank 0, the learner's or that of who passes on, plus the replica's workers
+    timeout_s: float = Field(gt=0)
+    bucket_bytes: int = Field(ge=1)
+    piece_bytes: int = Field(default=0, ge=0)  # buckets travel in pieces of this size; 0: whole
+    onward: Onward | None = None
+    delta: Delta | None = None  # instead of the buckets
+    tensors: list[Tensor]
+    temperature: float
+    tolerance: float
+    checks: list[WeightCheck]
+    adapter: Adapter | None = None  # `tensors` are its own, and this is what they must do
+
+
+class SyncReport(Message):
+    """What a generator says of one offer: how it went, and how far its log-probabilities were off."""
+
+    SCHEMA: ClassVar[str] = "chorus.sync-report/1"
+
+    generator_id: str
+    version: VersionText
+    group: str  # the offer's: the same version may be offered again over another group
+    ok: bool
+    detail: str = ""
+    pause_s: float = 0.0  # sampling stood still
+    transfer_s: float = 0.0  # before it: bytes came and were made ready beside the sampling
+    total_s: float = 0.0
+    gap_mean: float = 0.0
+    gap_max: float = 0.0
+    adapters: list[Adapter] = Field(default_factory=list)  # what moved, as each worker of the engine saw it
 
 
 def staleness(group: RolloutGroup, step: int) -> int:

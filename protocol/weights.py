@@ -32,10 +32,10 @@ import redis
 import torch
 from torch.distributed import PrefixStore, ProcessGroup, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
+from chorus.protocol.messages import Tensor
 from chorus.protocol.runtime.exits import CannotGoOn, first_line
 from chorus.protocol.runtime.redis import RENDEZVOUS, connect
 from chorus.protocol.runtime.redis_store import RedisStore
-from chorus.protocol.sync import Tensor
 
 _ALIGN = 16  # every tensor starts at a multiple of the widest dtype's size
 

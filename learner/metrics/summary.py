@@ -16,11 +16,10 @@ import redis
 from chorus.learner.metrics.diversity import summary_metrics
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Accounts, Keys
-from chorus.protocol.messages import Member, MessageError
+from chorus.protocol.messages import Member, MessageError, SyncReport
 from chorus.protocol.metrics.step import mean
 from chorus.protocol.run_folder.files import read_json
 from chorus.protocol.run_folder.folder import RunFolder
-from chorus.protocol.sync import SyncReport
 
 
 def summarize(

@@ -41,12 +41,18 @@ from chorus.learner.training.token_stats import StepStats
 from chorus.learner.training.trainer import Trainer
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.config.settings import StepSettings
-from chorus.protocol.messages import Version, pack_floats, pack_ids, unpack_floats, unpack_ids
+from chorus.protocol.messages import (
+    Version,
+    WeightCheck,
+    pack_floats,
+    pack_ids,
+    unpack_floats,
+    unpack_ids,
+)
 from chorus.protocol.run_folder.demonstrations import Demonstration
 from chorus.protocol.runtime.adapters import Adapter
 from chorus.protocol.runtime.redis import connect
 from chorus.protocol.runtime.redis_store import RedisStore
-from chorus.protocol.sync import WeightCheck
 from chorus.protocol.weights import (
     BucketPlan,
     describe,

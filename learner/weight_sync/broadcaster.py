@@ -30,12 +30,11 @@ from chorus.learner.weight_sync.holding import Holding
 from chorus.learner.weight_sync.sender import Sender
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LedgerLostError, entries_of, lost
-from chorus.protocol.messages import GONE_AFTER_S, Member, MessageError
+from chorus.protocol.messages import GONE_AFTER_S, Member, MessageError, SyncReport
 from chorus.protocol.metrics.processes import LearnerMetrics
 from chorus.protocol.runtime.adapters import fault
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import server_time
-from chorus.protocol.sync import SyncReport
 
 log = logging.getLogger("chorus.learner")
 _WATCH_S = 0.2

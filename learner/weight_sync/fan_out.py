@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 import torch
 
 from chorus.learner.training.distributed import Snapshot
-from chorus.protocol.messages import Member, Version
-from chorus.protocol.sync import Onward, SyncReport
+from chorus.protocol.messages import Member, Onward, SyncReport, Version
 
 _PIECES = 64  # a chain of R takes (1 + (R - 1) / _PIECES) times as long as its first link
 _LEAST_BYTES = 64 * 2**10

@@ -14,9 +14,8 @@ import torch
 
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.weight_sync.fan_out import Link, Way
-from chorus.protocol.messages import Version
+from chorus.protocol.messages import Delta, Version
 from chorus.protocol.runtime.delta import checksum, difference
-from chorus.protocol.sync import Delta
 
 _WORTH = 0.9  # of the whole, at most
 

@@ -11,8 +11,8 @@ import torch
 from chorus.learner.weight_sync.fan_out import Link, Way
 from chorus.learner.weight_sync.former import Parts
 from chorus.protocol.config.run import RunConfig
+from chorus.protocol.messages import SyncOffer
 from chorus.protocol.metrics.processes import LearnerMetrics
-from chorus.protocol.sync import SyncOffer
 from chorus.protocol.weights import (
     MeetingStore,
     announce_group,

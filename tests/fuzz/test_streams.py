@@ -28,9 +28,8 @@ from chorus.learner.weight_sync.fan_out import Link
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Entry, Keys, LearnerLedger, Lease, digest_of
 from chorus.protocol.ledger.keys import admission_index
-from chorus.protocol.messages import Member, Version
+from chorus.protocol.messages import Member, SyncOffer, Version
 from chorus.protocol.metrics.processes import LearnerMetrics
-from chorus.protocol.sync import SyncOffer
 
 
 def config(model: str) -> RunConfig:

@@ -35,14 +35,13 @@ from chorus.problems.sources import load_problems
 from chorus.protocol.config.load import load_config
 from chorus.protocol.config.lora import LoraSection
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.messages import Version
+from chorus.protocol.messages import SyncOffer, Version
 from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.run_folder import checkpoints
 from chorus.protocol.run_folder.files import read_lines
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.runtime.exits import CANNOT_GO_ON
-from chorus.protocol.sync import SyncOffer
 from chorus.protocol.templates.load import choose_templates
 
 pytestmark = pytest.mark.slow

@@ -199,7 +199,7 @@ def _of_transformers(export: Path, meant: Any) -> float:
 
 
 def _offer(meant: Any) -> Any:
-    from chorus.protocol.sync import SyncOffer
+    from chorus.protocol.messages import SyncOffer
 
     return SyncOffer(
         version="1.2", group="g", backend="gloo", store_host="127.0.0.1", store_port=1, world_size=2, timeout_s=60.0,

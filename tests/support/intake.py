@@ -10,7 +10,7 @@ import torch
 
 from chorus.generator.held import Held
 from chorus.generator.relay import Relay, relay_to
-from chorus.protocol.sync import SyncOffer
+from chorus.protocol.messages import SyncOffer
 from chorus.protocol.weights import broadcast, join_group, plan_buckets
 
 

@@ -23,7 +23,7 @@ import torch
 from receiving import ReceivingEngine
 
 from chorus.generator.engine import Completion, EngineGone
-from chorus.protocol.sync import SyncOffer
+from chorus.protocol.messages import SyncOffer
 
 _TICK_S = 0.02
 

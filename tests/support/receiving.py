@@ -23,9 +23,8 @@ from scripted import ScriptedEngine
 
 from chorus.generator.adapter import Base, Delivery, merge
 from chorus.generator.engine import Completion, EngineError
-from chorus.protocol.messages import unpack_floats, unpack_ids
+from chorus.protocol.messages import SyncOffer, unpack_floats, unpack_ids
 from chorus.protocol.runtime.adapters import Adapter
-from chorus.protocol.sync import SyncOffer
 
 
 class ReceivingEngine(ScriptedEngine):

@@ -14,8 +14,7 @@ import torch
 from intake import Intake
 
 from chorus.protocol.ledger import Keys, entries_of
-from chorus.protocol.messages import Member, Version
-from chorus.protocol.sync import SyncOffer, SyncReport
+from chorus.protocol.messages import Member, SyncOffer, SyncReport, Version
 from chorus.protocol.weights import describe, new_buckets, plan_buckets
 
 if TYPE_CHECKING:

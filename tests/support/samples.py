@@ -11,12 +11,15 @@ from chorus.protocol.messages import (
     RolloutGroup,
     Sample,
     Sampling,
+    SyncOffer,
+    SyncReport,
     Task,
+    Tensor,
     Timing,
+    WeightCheck,
     pack_floats,
     pack_ids,
 )
-from chorus.protocol.sync import SyncOffer, SyncReport, Tensor, WeightCheck
 
 TASK = Task(
     run_id="run", index=0, epoch=0, problem_id="p", kind="math", gold=["1"], template="qwen-math",

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from chorus.generator.engine import Completion, EngineError, EngineGone
-from chorus.protocol.messages import Grade, Task, Version
-from chorus.protocol.sync import SyncOffer
+from chorus.protocol.messages import Grade, SyncOffer, Task, Version
 
 
 class ScriptedEngine:

@@ -11,7 +11,7 @@ from chorus.generator.weight_sync import WeightSync
 from chorus.learner.training.distributed import Snapshot
 from chorus.learner.weight_sync.former import Former
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.sync import SyncOffer, SyncReport
+from chorus.protocol.messages import SyncOffer, SyncReport
 from chorus.protocol.weights import announce_group, broadcast, host_store, join_store, open_group
 
 DEADLINE_S = 60.0

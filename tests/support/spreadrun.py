@@ -25,12 +25,11 @@ from scripted_run import RECIPE
 
 from chorus.protocol.config.load import load_config
 from chorus.protocol.ledger import Accounts, Keys, read_accounts
-from chorus.protocol.messages import Member
+from chorus.protocol.messages import Member, SyncReport
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.run_folder.rollouts import read_step, stored_steps
 from chorus.protocol.runtime.processes import Guarded
 from chorus.protocol.runtime.redis import await_redis
-from chorus.protocol.sync import SyncReport
 
 HOSTS = ("redis", "learner", "far")
 REDIS_PORT, REWARD_PORT = 6379, 8100

@@ -22,10 +22,9 @@ from chorus.deploy.simulator.forecast import forecast, recommend, remarks
 from chorus.deploy.simulator.pace import EngineSpeed, Lengths, Pace, groups_of
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, Rollout
-from chorus.protocol.messages import Timing
+from chorus.protocol.messages import SyncReport, Timing
 from chorus.protocol.run_folder.folder import RunFolder
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.protocol.sync import SyncReport
 
 Configure = Callable[..., RunConfig]
 

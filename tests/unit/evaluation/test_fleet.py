@@ -14,10 +14,9 @@ from chorus.evaluation.fleet import open_fleet
 from chorus.generator.agent import Agent
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LearnerLedger
-from chorus.protocol.messages import Sampling, Task, pack_ids
+from chorus.protocol.messages import Sampling, SyncOffer, Task, pack_ids
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import connect_async
-from chorus.protocol.sync import SyncOffer
 
 CONFIG = RunConfig.model_validate(
     {

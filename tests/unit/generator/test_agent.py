@@ -20,9 +20,8 @@ from chorus.generator.agent import Agent
 from chorus.generator.engine import EngineError, EngineGone
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LearnerLedger
-from chorus.protocol.messages import Hold, Member, RolloutGroup, Sampling, Task, pack_ids
+from chorus.protocol.messages import Hold, Member, RolloutGroup, Sampling, SyncOffer, SyncReport, Task, pack_ids
 from chorus.protocol.runtime.redis import connect, connect_async
-from chorus.protocol.sync import SyncOffer, SyncReport
 
 CONFIG = RunConfig.model_validate(
     {

@@ -27,9 +27,8 @@ from chorus.generator import vllm_engine
 from chorus.generator.engine import EngineError, EngineGone
 from chorus.generator.vllm_engine import VllmEngine
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.messages import pack_floats, pack_ids
+from chorus.protocol.messages import SyncOffer, WeightCheck, pack_floats, pack_ids
 from chorus.protocol.runtime.processes import Guarded, SpawnError, spawn_guarded
-from chorus.protocol.sync import SyncOffer, WeightCheck
 
 CONFIG = RunConfig.model_validate(
     {

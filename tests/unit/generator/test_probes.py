@@ -18,9 +18,9 @@ from chorus.generator.agent import Agent
 from chorus.generator.probes import create_app, served
 from chorus.protocol.config.run import RunConfig
 from chorus.protocol.ledger import Keys, LearnerLedger
+from chorus.protocol.messages import SyncOffer
 from chorus.protocol.runtime.exits import CannotGoOn
 from chorus.protocol.runtime.redis import connect_async
-from chorus.protocol.sync import SyncOffer
 
 STALENESS_MAX = 2
 CONFIG = RunConfig.model_validate(

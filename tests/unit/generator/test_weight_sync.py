@@ -10,9 +10,8 @@ from scripted import ScriptedEngine
 
 from chorus.generator.engine import EngineError
 from chorus.generator.weight_sync import WeightSync
-from chorus.protocol.messages import Version
+from chorus.protocol.messages import SyncOffer, Version
 from chorus.protocol.metrics.processes import GeneratorMetrics
-from chorus.protocol.sync import SyncOffer
 
 TOLERANCE = 0.01
 

@@ -20,9 +20,8 @@ from chorus.learner.weight_sync.broadcaster import Broadcaster
 from chorus.learner.weight_sync.fan_out import Link, Way
 from chorus.learner.weight_sync.holding import Holding
 from chorus.protocol.ledger import Keys, LedgerLostError, entries_of
-from chorus.protocol.messages import Hold, Member, Version
+from chorus.protocol.messages import Hold, Member, SyncOffer, SyncReport, Version
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.protocol.sync import SyncOffer, SyncReport
 from chorus.protocol.weights import host_store, join_group
 
 

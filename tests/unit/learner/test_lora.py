@@ -21,12 +21,11 @@ from chorus.learner.training.distributed import DistributedTrainer, Snapshot
 from chorus.learner.training.lora import add_adapters
 from chorus.protocol.config.lora import LoraSection
 from chorus.protocol.config.run import RunConfig
-from chorus.protocol.messages import Version
+from chorus.protocol.messages import SyncOffer, Version
 from chorus.protocol.metrics.processes import GeneratorMetrics
 from chorus.protocol.run_folder.checkpoints import Manifest
 from chorus.protocol.runtime.adapters import DOWN, UP, fault
 from chorus.protocol.runtime.exits import CannotGoOn
-from chorus.protocol.sync import SyncOffer
 
 CPU = torch.device("cpu")
 ALL = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")

@@ -85,7 +85,8 @@ def together(first: Sections, second: Sections) -> Sections:
 
 def refused() -> dict[frozenset[str], str]:
     """The pairs that the page says are refused, with the words that do it."""
-    rows = [line.split("|")[1:-1] for line in TABLE.read_text().splitlines() if line.startswith("| ")]
+    table = TABLE.read_text().partition("| method | with | refused with |")
+    rows = [line.split("|")[1:-1] for line in "".join(table[1:]).splitlines() if line.startswith("| ")]
     return {frozenset(cell.strip() for cell in row[:2]): row[2].strip().strip("`") for row in rows[2:]}
 
 

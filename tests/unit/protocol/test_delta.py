@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chorus.generator.held import Held
+from chorus.protocol.messages import Delta, Tensor
 from chorus.protocol.runtime.delta import apply, checksum, difference
-from chorus.protocol.sync import Delta, Tensor
 from chorus.protocol.weights import plan_buckets
 
 

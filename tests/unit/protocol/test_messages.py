@@ -17,12 +17,14 @@ from chorus.protocol.messages import (
     RolloutGroup,
     Sample,
     Sampling,
+    SyncOffer,
+    SyncReport,
     Task,
     Timing,
+    WeightCheck,
     pack_floats,
     pack_ids,
 )
-from chorus.protocol.sync import SyncOffer, SyncReport, WeightCheck
 
 TASK = Task(
     run_id="run", index=3, epoch=0, problem_id="p", kind="math", gold=["1"], template="t", prompt_ids=pack_ids([1]),
