@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import lru_cache, wraps
-from itertools import permutations
+from itertools import accumulate, permutations
 from typing import Any
 
 import math_verify.grader
@@ -50,6 +50,9 @@ _CIS = re.compile(
 _CONSTANT = re.compile(r"(?<![\\A-Za-z])(?:[CcKk]|[CcKk]_\{?\d\}?)(?![A-Za-z_])")
 _VARIABLES = frozenset("xyztse")
 MAX_CONSTANTS = 3  # whose names may be exchanged
+MAX_DEPTH = 40  # of brackets: the grammar takes seconds for hundreds
+MAX_WORDS = 40  # a text of more is prose, which the grammar would take for a product of its letters
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
 _LATEX = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 # What sympy raises about pairs that make no sense (a set minus a matrix, a series without an expansion): not equal.
@@ -160,6 +163,8 @@ def _arbitrary(gold: Any, constants: list[Any], variables: set[Any]) -> bool:
 
 @lru_cache(maxsize=512)
 def _read(text: str, is_complex: bool) -> Any:
+    if len(_WORD.findall(text)) > MAX_WORDS or _depth(text) > MAX_DEPTH:
+        return None
     if _TRIGONOMETRIC.search(text):
         text = _ANGLE.sub(r"(\1 \\cdot \\frac{\\pi}{180})", text)
         text = _CIS.sub(r"(\\cos(\1\2)+i\\sin(\1\2))", text)
@@ -177,6 +182,11 @@ def _read(text: str, is_complex: bool) -> Any:
     if is_complex and isinstance(read, (Basic, MatrixBase)):
         read = read.xreplace({Symbol("i"): I})
     return read
+
+
+def _depth(text: str) -> int:
+    """Brackets that are open at once, at most."""
+    return max(accumulate(((c in "([{") - (c in ")]}") for c in text), initial=0))
 
 
 def _exact(number: Any) -> Fraction | None:

@@ -15,6 +15,7 @@ from chorus.reward_server.graders.math.units import unit_of
 
 _TEXT = re.compile(r"\\text\s*\{(?P<words>[^{}]*)\}")
 _BY = re.compile(r"\\text\s*\{[^{}]*\bby\b")
+_OUT_OF = re.compile(r"^(\d+)\s*(?:\\text\s*\{\s*)?out of(?:\s*\})?\s*(\d+)$")
 _TIMES = re.compile(r"\\times(?![a-z])")
 _CONDITION = re.compile(r"\s*(?:cis|if|for|when|where|otherwise|all|real|with)\b")
 
@@ -35,6 +36,8 @@ def by_words_between(answer: str, gold: str, ask: Ask) -> Comparison | None:
     """The words that join values must be the same, and the values in their order; `n noun and m noun` has none."""
     if _BY.search(answer) or _BY.search(gold):
         answer, gold = (_TIMES.sub(r"\\text{ by }", text) for text in (answer, gold))
+    if ("out of" in answer) != ("out of" in gold) and (shares := (_share(answer), _share(gold))) != (answer, gold):
+        return ask(*shares)
     phrases, golds = _phrases(answer), _phrases(gold)
     if len(golds) < 2 and len(phrases) < 2:
         return None
@@ -46,6 +49,11 @@ def by_words_between(answer: str, gold: str, ask: Ask) -> Comparison | None:
     else:
         same = all_equal(values, gold_values, ask)
     return Comparison(same, "words between", "value by value")
+
+
+def _share(text: str) -> str:
+    """`1 out of 6` as a fraction."""
+    return _OUT_OF.sub(r"\\frac{\1}{\2}", text)
 
 
 def _phrases(text: str) -> list[_Phrase]:

@@ -16,6 +16,20 @@ _TIME = re.compile(
     re.IGNORECASE,
 )
 _NOON = {"noon": (720, "day"), "midnight": (0, "day"), "12 noon": (720, "day"), "12 midnight": (0, "day")}
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = (
+    r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)\.?"
+)
+_DAY = r"(?:the )?(?P<day>\d{1,2})(?: ?(?:st|nd|rd|th))?"
+_DATES = tuple(
+    re.compile(form, re.IGNORECASE)
+    for form in (
+        rf"{_MONTH} {_DAY}(?: ?,? ?(?P<year>\d{{4}}))?",
+        rf"{_DAY}(?: of)? {_MONTH}(?: ?,? ?(?P<year>\d{{4}}))?",
+        r"(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})",
+    )
+)
 _CONGRUENCE = re.compile(
     r"(?:(?P<name>[A-Za-z])\s*\\equiv\s*)?(?P<residue>[^()=,]{1,80}?)\s*\(mod (?P<modulus>[^()]{1,40}?)\s*\)"
 )
@@ -44,6 +58,23 @@ def read_time(text: str) -> tuple[int, str] | None:
     if minute > 59 or hour > (12 if half else 23):
         return None
     return (hour % 12 if half else hour) * 60 + minute, half
+
+
+def read_date(text: str) -> tuple[int | None, int, int] | None:
+    """(year or None, month, day) of a date with its month's name, or year first; None for anything else."""
+    words = " ".join(re.sub(r"\\text|[{}]", " ", text).replace("^", " ").split()).strip(".")
+    for form in _DATES:
+        if (found := form.fullmatch(words)) is not None:
+            month = found["month"].lower()
+            number = int(month) if month.isdigit() else _MONTHS.index(month[:3]) + 1
+            day = int(found["day"])
+            return (int(found["year"]) if found["year"] else None, number, day) if number <= 12 and day <= 31 else None
+    return None
+
+
+def same_date(answer: tuple[int | None, int, int], gold: tuple[int | None, int, int]) -> bool:
+    """The year may be missing on one side."""
+    return answer[1:] == gold[1:] and (None in (answer[0], gold[0]) or answer[0] == gold[0])
 
 
 def same_time(answer: tuple[int, str], gold: tuple[int, str]) -> bool:

@@ -9,6 +9,7 @@ True
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from chorus.reward_server.graders.math.functions import named
 from chorus.reward_server.graders.math.marks import without_vectors
@@ -34,11 +35,23 @@ _SENTENCE = re.compile(
     re.IGNORECASE,
 )
 _BOX_PREFIX = re.compile(r"\\(?:f?box(?:ed)?|framebox)\s*\{")
+_ORDINAL = re.compile(
+    r"(?P<number>\d*?(?P<last>\d))\s*(?:\^\s*)?\{?\s*(?:\\text\s*\{\s*)?(?P<suffix>st|nd|rd|th)(?:\s*\}){0,2}",
+    re.IGNORECASE,
+)
+_ONLY = re.compile(r"(?<=[\w)}])\s*,?\s*(?:\\text\s*\{\s*only\s*\}|(?<![A-Za-z])only)$")
+_Replacement = str | Callable[[re.Match[str]], str]
 _FUNCTIONS = r"(arc(?:sin|cos|tan)|sin|cos|tan|cot|sec|csc|ln|log|exp|pi|sqrt|frac)"
+
+
+def _together(found: re.Match[str]) -> str:
+    """Digits in groups, as they are written in Switzerland."""
+    return found.group().replace("'", "")
+
 
 # What only changes how a formula looks: (a text that must occur, pattern, replacement). Order matters: `\left` must not
 # eat `\leftarrow`, and what opens a group (`\dfrac`, `\text`) gets its usual name before anything is read by it.
-_TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
+_TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], _Replacement], ...] = tuple(
     (needle, re.compile(pattern), replacement)
     for needle, pattern, replacement in (
         ("\\", r"\\!", ""),
@@ -156,6 +169,12 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("\\arc", r"\\arc\s*\\?(sin|cos|tan)(?![a-zA-Z])", r"\\arc\1"),
         ("^{-1}", r"\\(sin|cos|tan)\s*\^\s*\{\s*-1\s*\}", r"\\arc\1"),
         ("\\div", r"\\div(?![a-zA-Z])", "/"),
+        ("\\", r"\\(Re|Im)(?![a-zA-Z])", r"\\text{\1}"),
+        ("\\text", r"(?<=\d)\s*\\text\s*\{\s*[eE]\s*\}\s*(?=[-+]?\d)", "e"),
+        ("'", r"(?<![\d'.])(\d{1,3})((?:'\d{3})+)(?!\d|')", _together),
+        # Intervals whose open ends have their brackets turned outwards.
+        ("]", r"(^|\\(?:cup|cap|in|setminus)(?![a-z])|=)\s*\](?=[^\[\]()]+[,;][^\[\]()]+[\[\]])", r"\1 ("),
+        ("[", r"([\[(][^\[\]()]+[,;][^\[\]()]+)\[(?=\s*(?:$|\\cup|\\cap|\\setminus))", r"\1)"),
     )
 )
 # `{1,2,3}` for `\{1,2,3\}`; `{1,000}` is a number, and `{\{1,2\}}` has its backslashes.
@@ -180,6 +199,18 @@ _NAMED_SETS = {
         ("no real solutions", "there is no real solution", "there are no real solutions"), "no real solution"
     ),
     "dne": "does not exist",
+    **dict.fromkeys(
+        (
+            "infinitely many",
+            "infinitely many solutions",
+            "infinite solutions",
+            "an infinite number of solutions",
+            "an infinite number",
+            "there are infinitely many",
+            "there are infinitely many solutions",
+        ),
+        "\\infty",
+    ),
     "positive infinity": "\\infty",
     "negative infinity": "-\\infty",
 }
@@ -220,8 +251,16 @@ def normalise(text: str) -> str:
     while (whole := re.fullmatch(r"\\text\s*\{([^{}]*)\}", text)) is not None:
         text = whole.group(1).rstrip(".").strip()
     text = unwrap(_SENTENCE.sub("", text, count=1)) if _SENTENCE.match(text) else text
-    text = re.sub(r"\s+", " ", text)
+    text = _ONLY.sub("", re.sub(r"\s+", " ", text))
+    if text[:1].isdigit() and (ordinal := _ORDINAL.fullmatch(text)) is not None:
+        text = ordinal["number"] if _has_suffix(ordinal) else text
     return _NAMED_SETS.get(text.casefold(), text) if len(text) < MAX_NAME_CHARS else text
+
+
+def _has_suffix(ordinal: re.Match[str]) -> bool:
+    """Whether it is 1st, 2nd, 3rd, 11th: `2^{th}` may be a product."""
+    teen = ordinal["number"][-2:-1] == "1"
+    return ordinal["suffix"].lower() == ("th" if teen else {"1": "st", "2": "nd", "3": "rd"}.get(ordinal["last"], "th"))
 
 
 def squeeze(text: str) -> str:

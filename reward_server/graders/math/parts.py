@@ -8,10 +8,20 @@ from collections.abc import Sequence
 from chorus.reward_server.graders.math.comparison import Ask, Comparison
 from chorus.reward_server.graders.math.domains import joint
 from chorus.reward_server.graders.math.numbers import ROUNDING_DIGITS, read_number
-from chorus.reward_server.graders.math.shapes import Shape, is_equation, named, read_shape, same_items, unnamed
+from chorus.reward_server.graders.math.shapes import (
+    Shape,
+    is_equation,
+    named,
+    read_shape,
+    same_items,
+    split_top,
+    unnamed,
+)
 
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|lt|gt)(?![a-z])")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
+_GROUPS = re.compile(r";|\\text\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![a-z])")
+_GROUP = re.compile(r"^\((?P<inner>[^()]*)\)$")
 _DECIMAL = re.compile(r"[-+]?\d*\.(\d+)")
 
 
@@ -42,6 +52,26 @@ def by_shape(answer: str, gold: str, ask: Ask) -> Comparison | None:
         answers, golds = answer_shape.items, gold_shape.items  # `y =` is a side of one
     same = same_items(answers, golds, lambda one, other: ask(one, other).equal)
     return Comparison(same, "items", "the same items" if same else "other items")
+
+
+def by_solutions(answer: str, gold: str, ask: Ask) -> Comparison | None:
+    """`x = 1, y = 2 or x = 3, y = 4` is `(1,2), (3,4)`, in the order of the names."""
+    if answer.count("=") < 4 and gold.count("=") < 4:
+        return None
+    written = _solutions(answer), _solutions(gold)
+    return None if written == (answer, gold) else ask(*written)
+
+
+def _solutions(text: str) -> str:
+    groups = [_GROUP.sub(r"\g<inner>", group.strip()) for group in _GROUPS.split(text) if group.strip()]
+    if len(groups) < 2 and "),(" not in text.replace(" ", ""):
+        return text
+    if len(groups) < 2:
+        groups = [group.strip()[1:-1] for group in split_top(text)]
+    every = [named(shape.items) if (shape := read_shape(group)) is not None else None for group in groups]
+    if not every[0] or len(every[0]) < 2 or any(values is None or values.keys() != every[0].keys() for values in every):
+        return text
+    return ", ".join(f"({','.join(values[name] for name in sorted(values))})" for values in every if values)
 
 
 def all_equal(answers: Sequence[str], golds: Sequence[str], ask: Ask) -> bool:
@@ -77,8 +107,10 @@ def _column(answer: Shape, gold: Shape, ask: Ask) -> Comparison | None:
     """A vector as a column or a row, and as a tuple."""
     matrix, other = (answer, gold) if answer.kind == "matrix" else (gold, answer)
     is_vector = matrix.columns == 1 or matrix.columns == len(matrix.items)
-    if not is_vector or other.kind != "tuple" or other.brackets not in ("()", "<>"):
+    if not is_vector or other.kind != "tuple" or other.brackets not in ("()", "<>", "[]"):
         return None
+    if other is gold and other.brackets == "[]" and len(other.items) == 2:
+        return None  # an interval
     return Comparison(all_equal(answer.items, gold.items, ask), "vector", "coordinate by coordinate")
 
 
@@ -87,8 +119,8 @@ def _by_order(answer: Shape, gold: Shape, ask: Ask) -> Comparison:
     if "set" in (answer.kind, gold.kind):
         return Comparison(False, "tuple", "one has an order, the other has none")
     brackets = {shape.brackets for shape in (answer, gold)} - {""}
-    if brackets == {"()", "<>"}:
-        brackets = {"()"}
+    if brackets <= ({"()", "<>"} if len(gold.items) == 2 else {"()", "<>", "[]"}) and brackets:
+        brackets = {"()"}  # of three items and more `[` opens no interval
     if len(brackets) > 1 or (len(gold.items) == 2 and brackets != {"()"} and answer.kind != gold.kind):
         return Comparison(False, "tuple", "other brackets")
     return Comparison(all_equal(answer.items, as_fine(gold.items), ask), "tuple", "item by item")

@@ -26,7 +26,25 @@ _NAME = re.compile(
 _LETTER = re.compile(r"[A-Za-z]")
 _DENYING = re.compile(r"\s*\\text\s*\{[^{}]*\b(?:not|never|wrong|incorrect|false|at least|at most|\w+ than)\b")
 _VARIABLE = re.compile(r"[A-DF-Za-df-hj-z](?:_\{?\w+\}?)?(?:\([a-z]\))?")  # no e, no i
+_DEFINED = re.compile(
+    r"(?P<name>[A-Za-z])\s*(?:(?P<round>\()\s*|_\s*\{?\s*)(?P<letter>[a-z])\s*[)}]?\s*=\s*(?P<value>[^=<>]+)", re.DOTALL
+)
 _FUNCTION_OF_X = re.compile(r"y|[a-zA-Z]\s*\(\s*x\s*\)")
+
+
+def by_definition(answer: str, gold: str, ask: Ask) -> Comparison | None:
+    """`f(t) = t^2` defines what `f(x) = x^2` does: the letter of a definition is its own."""
+    ours, theirs = _DEFINED.fullmatch(answer), _DEFINED.fullmatch(gold)
+    if ours is None or theirs is None or ours["name"] != theirs["name"] or ours["round"] != theirs["round"]:
+        return None
+    letter, other = ours["letter"], theirs["letter"]
+    if letter == other or re.search(_alone(other), ours["value"]) or re.search(_alone(letter), theirs["value"]):
+        return None
+    return ask(re.sub(_alone(letter), other, ours["value"]), theirs["value"])
+
+
+def _alone(letter: str) -> str:
+    return rf"(?<![\\A-Za-z]){letter}(?![A-Za-z])"
 
 
 def by_equation(answer: str, gold: str, ask: Ask) -> Comparison | None:

@@ -1,8 +1,10 @@
 r"""The rules that compare two normalised answers, cheapest first; each decides or passes on.
 
-    same text > statements > numbers > marks > combinations > cases > labels > asides and choice letters > times >
+    same text > statements > numbers > marks > combinations > cases > truth tables > bounds in words > families >
+    written-out lists > definitions > solutions by name > labels > asides and choice letters > times and dates >
     angles > units > exact values > magnitudes > bases, ratios > congruences > words > equations > parts of the line >
-    sets, lists, tuples, matrices > inequalities > words between values > words that nobody knows > decimals > algebra
+    vectors > sets, lists, tuples, matrices > inequalities > words between values > words that nobody knows >
+    decimals > algebra
 
 A rule that takes an answer apart (a unit, a name, the items of a list) asks all rules again about the pieces.
 """
@@ -15,10 +17,15 @@ from collections.abc import Callable
 from chorus.reward_server.graders.math import relation_rules, value_rules, word_rules
 from chorus.reward_server.graders.math.algebra import same_formula
 from chorus.reward_server.graders.math.between import by_words_between
+from chorus.reward_server.graders.math.bound_words import by_bound_words
 from chorus.reward_server.graders.math.choice_marks import by_marks
 from chorus.reward_server.graders.math.combinations import by_combination
 from chorus.reward_server.graders.math.comparison import Ask, Comparison
-from chorus.reward_server.graders.math.parts import by_shape
+from chorus.reward_server.graders.math.enumerations import by_enumeration
+from chorus.reward_server.graders.math.families import by_family
+from chorus.reward_server.graders.math.logic import by_table
+from chorus.reward_server.graders.math.parts import by_shape, by_solutions
+from chorus.reward_server.graders.math.vectors import by_vector
 
 _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     value_rules.by_text,
@@ -28,10 +35,17 @@ _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     by_marks,
     by_combination,
     relation_rules.by_cases,
+    by_table,
+    by_bound_words,
+    by_family,
+    by_enumeration,
+    relation_rules.by_definition,
+    by_solutions,
     word_rules.by_labels,
     word_rules.by_aside,
     word_rules.by_choice,
     value_rules.by_time,
+    value_rules.by_date,
     value_rules.by_angle,
     value_rules.by_unit,
     value_rules.by_exact,
@@ -41,6 +55,7 @@ _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     word_rules.by_words,
     relation_rules.by_equation,
     relation_rules.by_domain,
+    by_vector,
     by_shape,
     relation_rules.by_relation,
     by_words_between,

@@ -44,6 +44,11 @@ _ANGLED = re.compile(r"(?:\\langle(?![a-z])|<)(?P<items>.*)(?:\\rangle|>)", re.D
 _LEFT_ANGLE, _RIGHT_ANGLE = re.compile(r"\\langle(?![A-Za-z])"), re.compile(r"\\rangle(?![A-Za-z])")
 _SIGNS = re.compile(r"\\(?:pm|mp)(?![a-z])")
 _POINT_NAME = re.compile(r"[A-Z](?=\()")
+_TURNED = re.compile(
+    r"(?P<of>.*[)\]}])\s*\^\s*(?:T|\\top(?![a-z])|\{\s*(?:T|\\top|\\intercal|\\(?:text|mathsf)\s*\{\s*T\s*\})\s*\})",
+    re.DOTALL,
+)
+_ROW = re.compile(r"\[[^\[\]]*\]")
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Shape:
 def read_shape(text: str) -> Shape | None:
     """The parts of a normalised answer, or None when it is a single thing."""
     text = _MEMBER.sub("", text).strip()
+    if (turned := _TURNED.fullmatch(text)) is not None:
+        return _transposed(read_shape(turned["of"]))
     if (system := _SYSTEM.fullmatch(text)) is not None and (rows := _system(system["body"])) is not None:
         return rows
     if (matrix := _MATRIX.fullmatch(text)) is not None:
@@ -78,6 +85,8 @@ def read_shape(text: str) -> Shape | None:
     bare = _POINT_NAME.sub("", text, count=1) if _POINT_NAME.match(text) else text
     if bare[:1] in ("(", "[") and bare[-1:] in (")", "]") and _closes_at_end(bare):
         items = split_top(bare[1:-1], ",;")
+        if bare[0] == "[" and all(_ROW.fullmatch(item) for item in items) and (rows := _rows(items)) is not None:
+            return rows
         if len(items) < 2:
             return None
         if (several := _both_signs(bare)) is not None:
@@ -158,6 +167,23 @@ def _matrix(body: str) -> Shape | None:
     if not cells or any(len(row) != len(cells[0]) for row in cells) or not all(all(row) for row in cells):
         return None
     return Shape("matrix", tuple(cell for row in cells for cell in row), columns=len(cells[0]))
+
+
+def _rows(items: list[str]) -> Shape | None:
+    """`[[1, 2], [3, 4]]`, as programs print a matrix."""
+    rows = [split_top(item[1:-1], ",") for item in items]
+    if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
+        return None
+    return Shape("matrix", tuple(cell for row in rows for cell in row), columns=len(rows[0]))
+
+
+def _transposed(shape: Shape | None) -> Shape | None:
+    """A row as a column, a matrix with its rows as columns."""
+    if shape is None or shape.kind not in ("tuple", "matrix"):
+        return None
+    columns = shape.columns or len(shape.items)
+    cells = tuple(cell for column in range(columns) for cell in shape.items[column::columns])
+    return Shape("matrix", cells, columns=len(cells) // columns)
 
 
 def _assigned(names: str, values: str) -> tuple[str, ...]:

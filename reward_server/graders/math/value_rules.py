@@ -32,7 +32,10 @@ from chorus.reward_server.graders.math.units import conversion, multiplied, spli
 
 UNCOUNTABLE_DIGITS = 1000  # `read_number` knows none with so many
 _SYMBOL = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?|\\[a-zA-Z]+")
-_IN_PI = re.compile(r"(?=.*\\pi)(?:[-+\d.,\s{}()/*]|\\text\s*\{\s*and\s*\}|\\(?:frac|pi|cdot|times)(?![A-Za-z]))+")
+_IN_PI = re.compile(
+    r"(?=.*\\(?:pi|arc(?:sin|cos|tan)))(?:[-+\d.,\s{}()/*]|\\text\s*\{\s*and\s*\}"
+    r"|\\(?:frac|sqrt|pi|cdot|times|arc(?:sin|cos|tan))(?![A-Za-z]))+"
+)
 _CURRENCY = re.compile(r"[$€£¥₹元円]")
 
 
@@ -73,6 +76,14 @@ def by_time(answer: str, gold: str, _: Ask) -> Comparison | None:
         return None
     equal = forms.same_time(of_answer, of_gold)
     return Comparison(equal, "time", "the same time of day" if equal else "another time of day")
+
+
+def by_date(answer: str, gold: str, _: Ask) -> Comparison | None:
+    of_answer, of_gold = forms.read_date(answer), forms.read_date(gold)
+    if of_answer is None or of_gold is None:
+        return None
+    equal = forms.same_date(of_answer, of_gold)
+    return Comparison(equal, "date", "the same day" if equal else "another day")
 
 
 def by_angle(answer: str, gold: str, ask: Ask) -> Comparison | None:
