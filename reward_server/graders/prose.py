@@ -22,8 +22,13 @@ TAIL_CHARS = 20_000  # a solution states its result near its end
 
 _PHRASE = re.compile(
     r"\b(?:answers?|final result|correct (?:option|choice)|(?:option|choice)(?= is))\b[*_\s]{0,6}(?:is\b"
-    r"|are\b|:|：|=)[\s:：*_]*(?:(?:therefore|thus|then|hence|simply|just|exactly|indeed|clearly|also)[\s,:]+)?[*_]*"
-    r"|\bfinal answer\b[*_#]{0,4}\s{0,40}\n[\s*_]{0,40}",
+    r"|are\b|:|：|=)[\s:：*_}]*(?:(?:therefore|thus|then|hence|simply|just|exactly|indeed|clearly|also)[\s,:]+)?[*_]*"
+    r"|\bfinal answer\b[*_#]{0,4}\s{0,40}\n[\s*_]{0,40}"
+    # The same in other languages, with the adjective on either side.
+    r"|\b(?:respuesta|réponse|antwort|resposta|risposta|ответ|antwoord|odpowiedź|svaret|svar|cevap|jawaban|đáp án"
+    r"|정답|답)(?:\s+(?:correct[ae]|correta|corretta|final[ea]?|définitive|lautet))?\s*"
+    r"(?:\b(?:es|est|ist|is|to|är|er|adalah|là|é|è|равен)\b|(?<=답)은|:|：|=|—|–)[\s:：*_}]*"
+    r"(?:(?:donc|also|somit|entonces|então|quindi|dus)[\s,:]+)?",
     re.IGNORECASE,
 )
 _CJK_PHRASE = re.compile(
@@ -70,7 +75,7 @@ _TOGETHER = rf"\d+(?:\.\d+)?\s?(?:{PROSE_UNIT})(?:,?\s(?:and\s)?\d+(?:\.\d+)?\s?
 _CLOCK = r"\d{1,4}(?:\s?:\s?\d{1,4}){1,3}(?:\s?[AaPp]\.?[Mm]\b\.?)?|(?<=ratio is )\d+ to \d+|(?<=ratio of )\d+ to \d+"
 VALUE = re.compile(
     rf"(?<![\w.,/^{{\\:])(?:{_TOGETHER}|{_CLOCK}|[(\[]{_ENDS}(?:,{_ENDS}){{1,4}}[)\]]"
-    rf"|\({_SIGN}{_NUMBER}\)"
+    rf"|\({_SIGN}(?:{_NUMBER})\)"
     rf"|{_SIGN}(?:\\?\$|[€£¥₹])?\s?[-−]?(?<![.,])(?:{_SUM})(?:\s?(?:\\?%|°|\\?\$|[€£¥])|\^\\circ|\^\{{\\circ\}})?"
     rf"(?:\s?{MULTIPLIER}(?![A-Za-z]))?(?:\s?(?:{PROSE_UNIT})(?![A-Za-z]))?)(?![\w^/]|,\d|\.\d)"
 )
@@ -81,7 +86,8 @@ _FILLER = re.compile(
 )
 _DENIED = re.compile(
     r"(?:\bnot|n't|\bnever|≠|\bneq|\bother than|\bexcept|\binstead of|\brather than"
-    r"|\bunlike)\s+(?:equal to\s+|be\s+|x\s*=\s*)?[*_$(]{0,3}$",
+    r"|\bunlike|\bno (?:es|son)|\bnicht|n['’]est pas|\bnão é|\bnon è|\bне|\binte|\bikke|\bniet)\s+"
+    r"(?:equal to\s+|be\s+|x\s*=\s*)?[*_$(]{0,3}$",
     re.IGNORECASE,
 )
 _DENIED_BEHIND = re.compile(

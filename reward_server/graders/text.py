@@ -62,7 +62,7 @@ def grade_choice(
 
 def choice_letter(text: str, options: Sequence[str]) -> str | None:
     """The letter that a text chooses: "B", "(b)", "B. 42" (when option B is 42) or "42"; else None."""
-    text = re.sub(r"\*\*|__", "", normalise(text.strip(" *_`"))).strip()
+    text = re.sub(r"\*\*|__", "", normalise(text.strip(" *_`\"'“”"))).strip()
     texts = [fold(option) for option in options]
     if texts.count(fold(text)) == 1:
         return chr(ord("A") + texts.index(fold(text)))

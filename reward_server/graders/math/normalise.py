@@ -88,6 +88,7 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], _Replacement], ...] = tuple(
         ),
         ("\\", r"\\(?:bf|it|boldsymbol|underline|bm|mathop|mathord)(?=\s*\{)", ""),
         ("{\\", r"\{\\(?:rm|bf|it|sf|tt)\s+([^{}]*)\}", r"\\text{\1}"),
+        ("\\", r"^\s*\\(?:bf|it|rm|sf|tt|sl|em)(?![A-Za-z])\s*(?!\{)", ""),
         # Money in front; later `\text{\$}` is dropped.
         ("US", r"^(-?)\s*(?:\\text\s*\{\s*US\s*\\?\$\s*\}|\\text\s*\{\s*US\s*\}\s*\\\$)", r"\1USD "),
         ("\\text", r"^(-?)\s*\\text\s*\{\s*(Rs\.?|INR|USD|EUR|GBP|[€£¥₹])\s*\}(?=\s*[-\d.\\])", r"\1\2 "),
