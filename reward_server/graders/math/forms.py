@@ -51,7 +51,7 @@ def read_time(text: str) -> tuple[int, str] | None:
     if (noon := _NOON.get(re.sub(r"\\text|[{}]", "", text).strip().lower())) is not None:
         return noon
     found = _TIME.fullmatch(text)
-    if found is None or (found["minute"] is None and not found["half"]):
+    if found is None or (found["minute"] is None and not found["half"] and "o'clock" not in text):
         return None
     hour, minute = int(found["hour"]), int(found["minute"] or 0)
     half = re.sub(r"[^apm]", "", (found["half"] or "").lower())

@@ -157,7 +157,7 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], _Replacement], ...] = tuple(
         (  # combinations; with a small number below, C is the name of something else
             "C",
             r"(?<![\\A-Za-z])(?:\\text\s*\{\s*C\s*\}|C)\s*_\s*(?:\{([^{}]{2,12}|[4-9a-zA-Z])\}|([4-9a-zA-Z]))\s*"
-            r"\^\s*(?:\{([^{}]{1,12})\}|(\w))",
+            r"\^\s*(?:\{([^{}]{1,12}(?<![+-]))\}|(\w))",  # a sign at its end is a charge
             r"\\binom{\1\2}{\3\4}",
         ),
         ("C", r"\{\s*\}\s*[\^_]\s*\{?\s*(\w+)\s*\}?\s*C\s*_\s*\{?\s*(\w+)\s*\}?", r"\\binom{\1}{\2}"),
@@ -170,6 +170,9 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], _Replacement], ...] = tuple(
         ("\\arc", r"\\arc\s*\\?(sin|cos|tan)(?![a-zA-Z])", r"\\arc\1"),
         ("^{-1}", r"\\(sin|cos|tan)\s*\^\s*\{\s*-1\s*\}", r"\\arc\1"),
         ("\\div", r"\\div(?![a-zA-Z])", "/"),
+        ("\\math", r"\\math(?:cal|scr|frak)\s*(?:\{\s*([A-Za-z])\s*\}|([A-Za-z])(?![A-Za-z]))", r"\1\2"),
+        ("\\sim", r"^\s*[A-Z]\s*\\sim(?![a-z])\s*(?=(?:\\text\s*\{[A-Za-z]+\}|[A-Za-z]+)\s*\()", ""),
+        ("\\mu", r"(?<=\d)\s*\\mu\s*(Hz|[msgFLACVWJT])\s*$", r"\\text{u\1}"),
         ("\\", r"\\(Re|Im)(?![a-zA-Z])", r"\\text{\1}"),
         ("\\text", r"(?<=\d)\s*\\text\s*\{\s*[eE]\s*\}\s*(?=[-+]?\d)", "e"),
         ("'", r"(?<![\d'.])(\d{1,3})((?:'\d{3})+)(?!\d|')", _together),

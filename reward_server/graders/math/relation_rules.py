@@ -29,7 +29,10 @@ _VARIABLE = re.compile(r"[A-DF-Za-df-hj-z](?:_\{?\w+\}?)?(?:\([a-z]\))?")  # no 
 _DEFINED = re.compile(
     r"(?P<name>[A-Za-z])\s*(?:(?P<round>\()\s*|_\s*\{?\s*)(?P<letter>[a-z])\s*[)}]?\s*=\s*(?P<value>[^=<>]+)", re.DOTALL
 )
-_FUNCTION_OF_X = re.compile(r"y|[a-zA-Z]\s*\(\s*x\s*\)")
+_FUNCTION_OF_X = re.compile(
+    r"(?:y|[a-zA-Z](?=\s*'*\s*\())\s*(?P<primes>'*)\s*(?:\(\s*x\s*\))?|(?P<once>\\frac\{dy\}\{dx\})"
+)
+_INTEGRAL = re.compile(r"\\int(?![a-z_^]|\s*[_^]).*d\s*[a-z]\s*", re.DOTALL)
 
 
 def by_definition(answer: str, gold: str, ask: Ask) -> Comparison | None:
@@ -70,11 +73,19 @@ def _by_two_equations(answer_sides: list[str], gold_sides: list[str], ask: Ask) 
     if len(gold_sides) != 2 or not is_name(gold_sides[0]) or len(answer_sides) > 2:
         return None
     if len(answer_sides) == 2:
-        functions = all(_FUNCTION_OF_X.fullmatch(side) for side in (answer_sides[0], gold_sides[0]))
-        if squeeze(answer_sides[0]) != squeeze(gold_sides[0]) and not functions:
+        orders = [_order(side) for side in (answer_sides[0], gold_sides[0])]
+        if squeeze(answer_sides[0]) != squeeze(gold_sides[0]) and (None in orders or orders[0] != orders[1]):
             return None
     inner = ask(answer_sides[-1], gold_sides[1])
     return inner if inner.equal or len(answer_sides) == 2 else None
+
+
+def _order(side: str) -> int | None:
+    """How often the function of x that is named is derived: 0 for `y`, 1 for `f'(x)`; None for anything else."""
+    found = _FUNCTION_OF_X.fullmatch(side.strip())
+    if found is None:
+        return None
+    return 1 if found["once"] else len(found["primes"])
 
 
 def _sides(text: str) -> list[str] | None:
@@ -91,7 +102,7 @@ def _sides(text: str) -> list[str] | None:
 
 def is_name(text: str) -> bool:
     """Whether one side of an equation only says what the other is: `x`, `f(x)`, `\\text{Area}`, `a^2+b^2`."""
-    if is_quantity(text):
+    if is_quantity(text) or _INTEGRAL.fullmatch(text):
         return True
     return _NAME.fullmatch(text) is not None and _LETTER.search(text) is not None and _DENYING.match(text) is None
 

@@ -1,9 +1,9 @@
 r"""The rules that compare two normalised answers, cheapest first; each decides or passes on.
 
-    same text > statements > numbers > marks > combinations > cases > truth tables > bounds in words > families >
-    written-out lists > definitions > solutions by name > labels > asides and choice letters > times and dates >
-    angles > units > exact values > magnitudes > bases, ratios > congruences > words > equations > parts of the line >
-    vectors > sets, lists, tuples, matrices > inequalities > words between values > words that nobody knows >
+    same text > statements > numbers > marks > combinations > cases > substances > truth tables > bounds in words >
+    families > written-out lists > definitions > solutions by name > labels > asides and choice letters > times and
+    dates > angles > units > exact values > magnitudes > bases, ratios > congruences > words > equations > parts of the
+    line > vectors > sets, lists, tuples, matrices > inequalities > words between values > words that nobody knows >
     decimals > algebra
 
 A rule that takes an answer apart (a unit, a name, the items of a list) asks all rules again about the pieces.
@@ -18,6 +18,7 @@ from chorus.reward_server.graders.math import relation_rules, value_rules, word_
 from chorus.reward_server.graders.math.algebra import same_formula
 from chorus.reward_server.graders.math.between import by_words_between
 from chorus.reward_server.graders.math.bound_words import by_bound_words
+from chorus.reward_server.graders.math.chemistry import by_chemistry
 from chorus.reward_server.graders.math.choice_marks import by_marks
 from chorus.reward_server.graders.math.combinations import by_combination
 from chorus.reward_server.graders.math.comparison import Ask, Comparison
@@ -35,6 +36,7 @@ _RULES: tuple[Callable[[str, str, Ask], Comparison | None], ...] = (
     by_marks,
     by_combination,
     relation_rules.by_cases,
+    by_chemistry,
     by_table,
     by_bound_words,
     by_family,
@@ -84,10 +86,16 @@ _LEADING = re.compile(
 )
 _TRAILING = re.compile(rf"(?<=[\d}}])\s*(?:\\text\s*\{{\s*\(\s*{_ABOUT}\s*\)\s*\}}|\(\s*{_ABOUT}\s*\))$", re.IGNORECASE)
 
+_REPEATED = re.compile(
+    r"\s*(?:\\text\s*\{\s*)?\(\s*(?:with )?(?:a )?(?:(?:double|triple|repeated) ?(?:root|solution|zero)?"
+    r"|multiplicity (?:of )?\d|twice|counted twice)\s*\)(?:\s*\})?$"
+)
+
 
 def _bare(text: str) -> str:
     """Without parentheses around all of it (and no list in them), a leading sign of equality, or a word that says no
     more than such a sign."""
+    text = _REPEATED.sub("", text) if text.endswith((")", "}")) else text
     text = _TRAILING.sub("", _LEADING.sub("", text, count=1) if _LEADING.match(text) else text)
     if not text.startswith("("):
         return text

@@ -74,7 +74,7 @@ def read_shape(text: str) -> Shape | None:
         return Shape("list", items)
     if (chain := _NAMED_ALIKE.fullmatch(text)) is not None:
         return Shape("list", tuple(f"{name}={chain['value']}" for name in re.findall("[A-Za-z]", chain["names"])))
-    if text.startswith("\\{") and text.endswith("\\}"):
+    if text.startswith("\\{") and text.endswith("\\}") and _closes_at_end(text[1:]):
         inner = text[2:-2]
         if re.search(r":|\\mid|\|", inner):
             return None  # a set described, not listed

@@ -26,6 +26,8 @@ day    | 86400        | T    | days 天 日間
 week   | 604800       | T    | weeks wk wks 周 星期
 month  | 1            | mon  | months 个月 ヶ月
 year   | 12           | mon  | years yr yrs 年
+decade | 120          | mon  | decades
+century | 1200        | mon  | centuries
 g      | 1            | M    | gram grams gm 克
 mg     | 1/1000       | M    | milligram milligrams
 kg     | 1000         | M    | kilogram kilograms kgs 千克 公斤

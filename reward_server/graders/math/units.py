@@ -49,7 +49,8 @@ HEDGE = re.compile(
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])|\\text\s*\{\s*cis\s*\}")
 _PLAIN = frozenset("0123456789.,+-/ ")
 _LETTER_BEHIND = re.compile(
-    r"(?P<value>[-+]?\d[\d.,]*|\\frac\{\d+\}\{\d+\})\s?(?P<unit>[A-Za-z]{1,2}(?:\^\{?[23]\}?)?)"
+    r"(?P<value>[-+]?\d[\d.,]*(?:\s*\\(?:times|cdot)\s*10\s*\^\s*(?:\{-?\d+\}|\d))?|\\frac\{\d+\}\{\d+\})"
+    r"\s?(?P<unit>[A-Za-z]{1,2}(?:\^\{?[23]\}?)?)"
 )
 _PER = re.compile(r"\s*(?:(?:\\text\s*\{\s*)?(?:per|an?)\s+|/\s*(?:\\text\s*\{\s*)?)(?P<unit>[a-z]{1,20})\s*\}?$")
 _SIGN = "|".join(sorted((re.escape(sign) for sign in SIGNS), key=len, reverse=True))

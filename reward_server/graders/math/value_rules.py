@@ -72,7 +72,9 @@ def by_multiplier(answer: str, gold: str, ask: Ask) -> Comparison | None:
 
 def by_time(answer: str, gold: str, _: Ask) -> Comparison | None:
     of_answer, of_gold = forms.read_time(answer), forms.read_time(gold)
-    if of_answer is None or of_gold is None or not (of_answer[1] or of_gold[1]):
+    if of_answer is None or of_gold is None:
+        return None
+    if not (of_answer[1] or of_gold[1] or "o'clock" in answer + gold):
         return None
     equal = forms.same_time(of_answer, of_gold)
     return Comparison(equal, "time", "the same time of day" if equal else "another time of day")
