@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from chorus.reward_server.graders.math.functions import named
 from chorus.reward_server.graders.math.marks import without_vectors
-from chorus.reward_server.graders.math.styles import closes_at_end, unstyled
+from chorus.reward_server.graders.math.shapes import split_top
+from chorus.reward_server.graders.math.styles import EDGES, closes_at_end, unstyled
 from chorus.reward_server.graders.math.typography import plain
 
 _FRAC_SHORT = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])")
@@ -182,6 +183,7 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], _Replacement], ...] = tuple(
     )
 )
 # `{1,2,3}` for `\{1,2,3\}`; `{1,000}` is a number, and `{\{1,2\}}` has its backslashes.
+_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _LOST_BACKSLASHES = re.compile(r"(?!\{\d{1,3}(?:,\d{3})+\})\{(?!\s*\\[^A-Za-z])[^,]*,.*[^\\]\}", re.DOTALL)
 _NEEDS_FUNCTIONS = re.compile(r"sin|cos|tan|cot|sec|csc|ln|log|exp|pi|sqrt|frac")
 
@@ -223,7 +225,7 @@ _NAMED_SETS = {
 def unwrap(text: str) -> str:
     """An answer without what encloses all of it: `$...$`, `\\(...\\)`, `\\[...\\]`, `\\boxed{...}`."""
     while True:
-        before = text = text.strip()
+        before = text = EDGES.sub("", text)
         box = _BOX_PREFIX.match(text)
         if box and text.endswith("}") and closes_at_end(text, box.end() - 1):
             text = text[box.end() : -1]
@@ -233,7 +235,7 @@ def unwrap(text: str) -> str:
                 len(text) > len(opening) + len(closing)
                 and text.startswith(opening)
                 and text.endswith(closing)
-                and "$" not in inner
+                and (opening if opening[0] == "\\" else "$") not in inner
                 and not inner.endswith("\\")
             ):
                 text = inner
@@ -250,6 +252,8 @@ def normalise(text: str) -> str:
             text = pattern.sub(replacement, text)
     text = named(unwrap(unwrap(text).rstrip(".,; \\")))  # a line's end as well
     text = _complete_commands(text)
+    while text.startswith("{") and closes_at_end(text, 0) and _is_one(text[1:-1]):
+        text = EDGES.sub("", text[1:-1])
     if _LOST_BACKSLASHES.fullmatch(text) and closes_at_end(text, 0):
         text = f"\\{text[:-1]}\\}}"
     while (whole := re.fullmatch(r"\\text\s*\{([^{}]*)\}", text)) is not None:
@@ -259,6 +263,11 @@ def normalise(text: str) -> str:
     if text[:1].isdigit() and (ordinal := _ORDINAL.fullmatch(text)) is not None:
         text = ordinal["number"] if _has_suffix(ordinal) else text
     return _NAMED_SETS.get(text.casefold(), text) if len(text) < MAX_NAME_CHARS else text
+
+
+def _is_one(text: str) -> bool:
+    """Whether braces around a text make no set of it."""
+    return len(split_top(text, ",;")) == 1 or _GROUPED.fullmatch(text) is not None
 
 
 def _has_suffix(ordinal: re.Match[str]) -> bool:

@@ -1,0 +1,58 @@
+"""What encloses all of an answer, in any nesting, changes nothing; the brackets of the answer itself do."""
+
+import hypothesis.strategies as st
+from forge import inputs
+from hypothesis import given
+from kinds import FEW, accepts
+
+WRAPPERS = [
+    r"\color{blue}{%s}",
+    r"\textcolor{red}{%s}",
+    r"\colorbox{yellow}{%s}",
+    r"\displaystyle %s",
+    r"\large{%s}",
+    r"\quad %s",
+    "~%s",
+    r"%s\,",
+    "%s.",
+    r"%s\quad",
+    r"\({%s}\)",
+    "$%s$",
+    r"\mathbf{%s}",
+    r"{\bf %s}",
+]
+# An answer, and another one of its kind.
+ANSWERS = [
+    ("(-4,1)", "(-4,2)"),
+    ("[0,2)", "[0,2]"),
+    (r"\left(-\frac{1}{8}, \frac{1}{2}\right)", "(1,2)"),
+    ("1232_4", "1232_5"),
+    (r"144^\circ", r"145^\circ"),
+    ("31,250", "31,251"),
+    (r"\frac{33}{2}", r"\frac{31}{2}"),
+    (r"2\sqrt{3}", r"3\sqrt{2}"),
+    ("3-i", "3+i"),
+    (r"\{1,2\}", r"\{1,3\}"),
+    (r"70\%", r"71\%"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}"),
+    (r"(-\infty,-4)\cup(4,\infty)", r"(-\infty,-4)\cup[4,\infty)"),
+    ("x^2+1", "x^2-1"),
+]
+
+
+@inputs(5 * FEW)
+@given(st.sampled_from(ANSWERS), st.lists(st.sampled_from(WRAPPERS), min_size=1, max_size=3, unique=True))
+def test_what_encloses_an_answer_is_dropped(answers, wrappers):
+    gold, other = answers
+    wrapped, wrong = gold, other
+    for wrapper in wrappers:
+        if "$" in wrapper and ("$" in wrapped or "\\(" in wrapped):
+            continue
+        wrapped, wrong = wrapper % wrapped, wrapper % wrong
+    assert accepts(wrapped, gold)
+    assert not accepts(wrong, gold)
+
+
+def test_words_in_a_wrapper_are_words():
+    assert not accepts(r"\color{red}{\text{not } 5}", "5")
+    assert not accepts(r"\mathbf{5 \text{ or } 6}", "5")
