@@ -25,7 +25,7 @@ _FRAC_COMMANDS = re.compile(
 )
 _SQRT_SHORT = re.compile(r"\\sqrt\s*(\[[^\[\]]{1,20}\])?\s*([0-9a-zA-Z]|\\pi(?![a-zA-Z]))")
 _ROOT_OF = re.compile(r"\\root\s*\{?(\d+|[a-z])\}?\s*\\of\s*(?:\{([^{}]*)\}|(\d|[a-zA-Z]))")
-_OVER = re.compile(r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}")
+_OVER = re.compile(r"\\over(?![a-zA-Z])")
 _POWER_COMMAND = re.compile(
     r"\^\s*(\\(?:frac|sqrt)\s*(?:\[\d\])?\s*\{[^{}]*\}(?:\s*\{[^{}]*\})?|\\(?:pi|infty|theta|alpha)(?![a-zA-Z]))"
 )
@@ -183,7 +183,6 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], _Replacement], ...] = tuple(
     )
 )
 # `{1,2,3}` for `\{1,2,3\}`; `{1,000}` is a number, and `{\{1,2\}}` has its backslashes.
-_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _LOST_BACKSLASHES = re.compile(r"(?!\{\d{1,3}(?:,\d{3})+\})\{(?!\s*\\[^A-Za-z])[^,]*,.*[^\\]\}", re.DOTALL)
 _NEEDS_FUNCTIONS = re.compile(r"sin|cos|tan|cot|sec|csc|ln|log|exp|pi|sqrt|frac")
 
@@ -252,7 +251,7 @@ def normalise(text: str) -> str:
             text = pattern.sub(replacement, text)
     text = named(unwrap(unwrap(text).rstrip(".,; \\")))  # a line's end as well
     text = _complete_commands(text)
-    while text.startswith("{") and closes_at_end(text, 0) and _is_one(text[1:-1]):
+    while text.startswith("{") and closes_at_end(text, 0) and len(split_top(text[1:-1], ",;")) == 1:
         text = EDGES.sub("", text[1:-1])
     if _LOST_BACKSLASHES.fullmatch(text) and closes_at_end(text, 0):
         text = f"\\{text[:-1]}\\}}"
@@ -263,11 +262,6 @@ def normalise(text: str) -> str:
     if text[:1].isdigit() and (ordinal := _ORDINAL.fullmatch(text)) is not None:
         text = ordinal["number"] if _has_suffix(ordinal) else text
     return _NAMED_SETS.get(text.casefold(), text) if len(text) < MAX_NAME_CHARS else text
-
-
-def _is_one(text: str) -> bool:
-    """Whether braces around a text make no set of it."""
-    return len(split_top(text, ",;")) == 1 or _GROUPED.fullmatch(text) is not None
 
 
 def _has_suffix(ordinal: re.Match[str]) -> bool:
@@ -281,15 +275,31 @@ def squeeze(text: str) -> str:
     return re.sub(r"(?<=\d) (?=\d)", "_", text).replace(" ", "")
 
 
+def _without_over(text: str) -> str:
+    """`{a \\over b}` as `\\frac{a}{b}`: what stands in the braces around it, or all of the text."""
+    for _ in range(text.count("\\over")):
+        if (over := _OVER.search(text)) is None:
+            break
+        start, end = over.start(), over.end()
+        depth = 0
+        while start > 0 and (depth := depth + {"}": 1, "{": -1}.get(text[start - 1], 0)) >= 0:
+            start -= 1
+        depth = 0
+        while end < len(text) and (depth := depth + {"{": 1, "}": -1}.get(text[end], 0)) >= 0:
+            end += 1
+        top, bottom = text[start : over.start()].strip(), text[over.end() : end].strip()
+        text = f"{text[: max(0, start - 1)]}\\frac{{{top}}}{{{bottom}}}{text[end + 1 :]}"
+    return text
+
+
 def _complete_commands(text: str) -> str:
     r"""`\frac12`, `\sqrt2` and `x^\frac12` with their braces."""
     if "\\" in text:
+        text = _without_over(text) if "\\over" in text else text
         text = _FRAC_SHORT.sub(r"\\frac{\1}{\2}", text)
         text = _FRAC_TAIL.sub(r"\1{\2}", _FRAC_MIXED.sub(r"\\frac{\1}{", text))
         text = _FRAC_COMMANDS.sub(r"\\frac{\1}{\2}", text)
         text = _SQRT_SHORT.sub(r"\\sqrt\1{\2}", text)
-        if "\\over" in text:
-            text = _OVER.sub(r"\\frac{\1}{\2}", text)
         if "\\root" in text:
             text = _ROOT_OF.sub(r"\\sqrt[\1]{\2\3}", text)
         text = _POWER_COMMAND.sub(r"^{\1}", text)

@@ -16,7 +16,7 @@ WRAPPERS = [
     r"%s\,",
     "%s.",
     r"%s\quad",
-    r"\({%s}\)",
+    r"\(%s\)",
     "$%s$",
     r"\mathbf{%s}",
     r"{\bf %s}",
@@ -56,3 +56,13 @@ def test_what_encloses_an_answer_is_dropped(answers, wrappers):
 def test_words_in_a_wrapper_are_words():
     assert not accepts(r"\color{red}{\text{not } 5}", "5")
     assert not accepts(r"\mathbf{5 \text{ or } 6}", "5")
+
+
+@inputs(FEW)
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(2, 9))
+def test_a_fraction_by_its_old_command(a, b, c):
+    gold = rf"\frac{{\sqrt{{{a}}}-{b}}}{{{c}}}"
+    assert accepts(rf"{{\sqrt{a}-{b} \over {c}}}", gold)
+    assert accepts(rf"\sqrt{{{a}}}-{b} \over {c}", gold)
+    assert accepts(rf"1+{{\sqrt{{{a}}}-{b} \over {{{c}}}}}", f"1+{gold}")
+    assert not accepts(rf"\sqrt{a}-{{{b} \over {c}}}", gold)
