@@ -30,6 +30,12 @@ _MEMBER = re.compile(
     rf"\s*\\in(?![a-z])\s*{_SET}\s*\)?",
     re.DOTALL,
 )
+_BAR = r"\s*(?:\\mid(?![a-z])|:|\|)\s*"
+_DESCRIBED = re.compile(
+    rf"\\\{{\s*(?:(?P<name>[A-Za-z]){_BAR}(?P<rest>.+)|(?P<inner>(?![A-Za-z]\s*\\in).+?)"
+    rf"{_BAR}(?P<condition>{_LETTERS}\s*\\in(?![a-z]).+?))\s*\\\}}",
+    re.DOTALL,
+)
 _KIND = (
     r"(?:(?:any|an?|all|some|every|each|real|positive|negative|nonnegative|non-negative|nonzero|non-zero"
     r"|arbitrary|complex|rational|natural)\s+)*(?:integers?|constants?|reals?|numbers?|natural"
@@ -107,6 +113,15 @@ _LABELLED = re.compile(
     r"|(?:\\text\s*\{\s*)?(?:option|choice)\s+\(?(?P<named>[A-J])\)?[.:]?\s*\}?)\s*(?P<rest>.*)",
     re.DOTALL | re.IGNORECASE,
 )
+
+
+def undescribed(text: str) -> str:
+    """`\\{2k\\pi \\mid k \\in \\mathbb{Z}\\}` as the formula with its condition behind it."""
+    if not text.startswith("\\{") or (found := _DESCRIBED.fullmatch(text)) is None:
+        return text
+    if found["rest"] is not None:
+        return found["rest"] if split_condition(found["rest"])[1] not in ("", found["name"]) else text
+    return f"{found['inner']}, {found['condition']}"
 
 
 def split_condition(text: str) -> tuple[str, str, str]:

@@ -17,34 +17,35 @@ from functools import reduce
 from itertools import chain
 from typing import Any
 
-from sympy import Expr, N, Rational, cancel, expand
+from sympy import Expr, N, Pow, Rational, Symbol, cancel, expand
 
 from chorus.reward_server.graders.math.algebra import formula
-from chorus.reward_server.graders.math.asides import split_condition
+from chorus.reward_server.graders.math.asides import split_condition, undescribed
 from chorus.reward_server.graders.math.comparison import Ask, Comparison
-from chorus.reward_server.graders.math.shapes import read_shape, unnamed
+from chorus.reward_server.graders.math.shapes import read_shape, split_top, unnamed
 
 MAX_VALUES = 360  # of a common period
 MAX_CHARS = 300
 DIGITS = 40
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|\))\s*\^\s*\{?\s*\\circ\s*\}?")
-_BUILDER = re.compile(
-    r"\\\{\s*(?:[A-Za-z]\s*(?:\\mid(?![a-z])|:|\|)\s*(?=[A-Za-z]\s*=))?(?P<inner>.+?)"
-    r"\s*(?:(?:\\mid(?![a-z])|:|\|)|,)\s*(?P<condition>[A-Za-z]\s*\\in(?![a-z])\s*\\mathbb\s*\{?\s*Z\s*\}?)\s*\\\}",
-    re.DOTALL,
-)
+_NAME = re.compile(r"\s*[A-Za-z]\s*(?:=|\\in(?![a-z]))\s*|\s*[A-Za-z]\s*(?P<other>\\ne)(?![a-z])\s*")
+_INTERVAL = re.compile(r"(?P<left>[(\[])(?P<ends>.*)(?P<right>[)\]])", re.DOTALL)
 _RESIDUES = re.compile(
     r"(?:(?P<name>[A-Za-z])\s*\\equiv\s*)?(?P<residues>[^=]{1,80}?)\s*\(mod (?P<modulus>\d{1,9})\s*\)"
 )
+_UNION = re.compile(r"\\cup(?![a-z])")
 _SPLIT = re.compile(r"(?<=\))\s*(?:,|;|\\text\s*\{\s*(?:and|or)\s*\})\s*")
 
 
 @dataclass(frozen=True)
 class _Family:
-    """`start` and every whole multiple of `step` from there."""
+    """`start` and every whole multiple of `step` from there; intervals have a `length`, and `kind` says which ends are
+    theirs, or that the values are left out."""
 
     start: Any
     step: Any
+    length: Any = 0
+    kind: str = ""
 
 
 def by_family(answer: str, gold: str, _: Ask | None) -> Comparison | None:
@@ -65,18 +66,13 @@ def _read(text: str) -> tuple[list[_Family], bool] | None:
     """The families of an answer, and whether it says that its letter is a whole number."""
     if "(mod " in text:
         return (residues, True) if (residues := _classes(text)) else None
-    if (builder := _BUILDER.fullmatch(text)) is not None:
-        text = f"{builder['inner']}, {builder['condition']}"
-    plain, letters, kind = split_condition(text)
+    plain, letters, kind = split_condition(undescribed(text))
     if kind not in ("Z", ""):
         return None
     shape = read_shape(plain)
-    if shape is not None and shape.kind not in ("list", "set"):
-        return None
-    items = unnamed(shape.items if shape else (plain,))
-    families = [_family(re.sub(r"^\s*[A-Za-z]\s*=\s*", "", item), letters) for item in items]
-    known = [family for family in families if family is not None]
-    return (known, kind == "Z") if len(known) == len(families) else None
+    items = unnamed(shape.items) if shape and shape.kind in ("list", "set") else _UNION.split(plain)
+    families = [_families(item, letters) for item in items]
+    return ([*chain(*families)], kind == "Z") if all(families) else None
 
 
 def _classes(text: str) -> list[_Family]:
@@ -95,18 +91,40 @@ def _classes(text: str) -> list[_Family]:
     return found if all(family.step for family in found) else []
 
 
-def _family(text: str, letters: str) -> _Family | None:
-    """A formula that is linear in its one letter."""
+def _families(text: str, letters: str) -> list[_Family]:
+    """Of a value, with its name or left out by it, or of an interval; with `(-1)^k` one for each parity."""
+    name = _NAME.match(text)
+    kind, text = (name["other"] or "") if name else "", text[name.end() :] if name else text
+    if not kind and (interval := _INTERVAL.fullmatch(text.strip())) is not None:
+        ends = [_linear(end, letters) for end in split_top(interval["ends"], ",;")]
+        if len(ends) == 2:
+            pairs = [(low, high) for low, high in zip(*ends, strict=False) if cancel(low.step - high.step) == 0]
+            kind = interval["left"] + interval["right"]
+            return [_Family(low.start, low.step, N(high.start - low.start, DIGITS), kind) for low, high in pairs]
+    return [_Family(found.start, found.step, 0, kind) for found in _linear(text, letters)]
+
+
+def _linear(text: str, letters: str) -> list[_Family]:
+    """A formula that is linear in its one letter, or is so where that is even and where it is odd."""
     if "^\\circ" in text.replace(" ", "").replace("{", ""):
         text = _DEGREES.sub(r"\1\\cdot\\frac{\\pi}{180}", text)
     read = formula(text)
     if not isinstance(read, Expr) or len(read.free_symbols) != 1:
-        return None
+        return []
     (letter,) = read.free_symbols
-    step = read.diff(letter)
-    if (letters and str(letter) != letters) or step.free_symbols or not step.is_real or not step.is_nonzero:
-        return None
-    return _Family(expand(read).subs(letter, 0), step)
+    if letters and str(letter) != letters:
+        return []
+    whole = Symbol("whole", integer=True)
+    turning = any(power.base == -1 for power in read.atoms(Pow))
+    parts = [2 * whole, 2 * whole + 1] if turning else [whole]
+    found: list[_Family] = []
+    for part in parts:
+        formula_of = read.xreplace({letter: part})
+        step = formula_of.diff(whole)
+        if step.free_symbols or not step.is_real or not step.is_nonzero:
+            return []
+        found.append(_Family(expand(formula_of).subs(whole, 0), step))
+    return found
 
 
 def _same(ours: list[_Family], theirs: list[_Family]) -> bool:
@@ -119,8 +137,13 @@ def _same(ours: list[_Family], theirs: list[_Family]) -> bool:
     period = reduce(_common, lengths)
     if any(period / length > MAX_VALUES for length in lengths):
         return False
-    starts = [N(family.start / unit, DIGITS) for family in (*ours, *theirs)]
-    circles = [_values(start, length, period) for start, length in zip(starts, lengths, strict=True)]
+    circles = [
+        [
+            _Family(value, length, family.length, family.kind)
+            for value in _values(N(family.start / unit, DIGITS), length, period)
+        ]
+        for family, length in zip((*ours, *theirs), lengths, strict=True)
+    ]
     one, other = [*chain(*circles[: len(ours)])], [*chain(*circles[len(ours) :])]
     return _covers(one, other, period) and _covers(other, one, period)
 
@@ -133,8 +156,12 @@ def _values(start: Any, step: Fraction, period: Fraction) -> list[Any]:
     return [start + Rational(k * step.numerator, step.denominator) for k in range(int(period / step))]
 
 
-def _covers(one: list[Any], other: list[Any], period: Fraction) -> bool:
-    return all(any(_near(a - b, period) for a in one) for b in other)
+def _covers(one: list[_Family], other: list[_Family], period: Fraction) -> bool:
+    return all(any(_alike(a, b) and _near(a.start - b.start, period) for a in one) for b in other)
+
+
+def _alike(one: _Family, other: _Family) -> bool:
+    return one.kind == other.kind and abs(one.length - other.length) < 10 ** (5 - DIGITS)
 
 
 def _near(difference: Any, period: Fraction) -> bool:

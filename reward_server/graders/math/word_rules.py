@@ -28,7 +28,7 @@ _DOUBT = re.compile(
 _ASIDE_SIGNS = re.compile(
     r"\\text|\\in(?![a-z])|\\approx|\\sim|,|\bwhere\b|\bfor\b|\(\s*-?[\w\\{}/]{1,12}\s*(?:[<>]|\\[gln]e(?![a-z]))"
 )
-_INDEX = re.compile(r"(?<![\\A-Za-z])[klmnt](?![A-Za-z])")
+_INDEX = re.compile(r"(?<![\\A-Za-z])[klmnst](?![A-Za-z])")
 _STATEMENTS = re.compile(r"\(\d\)(?:\s*\(\d\))+")
 _CHOSEN = re.compile(r"(?:[\s(),;]|\d+|and|\\text\s*\{\s*and\s*\})+")
 _NUMBER = re.compile(r"\d+")
@@ -64,6 +64,7 @@ def by_aside(answer: str, gold: str, ask: Ask) -> Comparison | None:
         return None
     if (rounded := _by_exact_part(answer, gold, ask)) is not None:
         return rounded
+    answer, gold = asides.undescribed(answer), asides.undescribed(gold)
     (plain_answer, letters, of_answer), (plain_gold, gold_letters, of_gold) = (
         asides.split_condition(answer),
         asides.split_condition(gold),

@@ -79,3 +79,32 @@ def test_degrees_and_sets():
     assert not accepts(r"60^\circ + 180^\circ n", gold)
     assert not accepts(r"2n+2, n \in \mathbb{N}", r"2n, n \in \mathbb{N}")
     assert not accepts(r"2n+2", r"2n")
+
+
+@inputs(2 * FEW)
+@given(starts, starts, steps, st.sampled_from(["()", "[]", "[)", "(]"]), st.integers(-2, 2), st.integers(-2, 2))
+def test_intervals_run_through_whole_numbers_too(low, length, step, kind, shift, other):
+    length = abs(length) + 1
+
+    def interval(start, letter, kind=kind, length=length):
+        ends = ",".join(formula(end, step, letter, True) for end in (start, start + length))
+        return f"{kind[0]}{ends}{kind[1]}"
+
+    gold = interval(low, "k") + r", k \in \mathbb{Z}"
+    assert accepts(interval(low + shift * step, "n"), gold)
+    assert accepts(rf"x \in {interval(low + other * step, 'k')} \ (k \in \mathbb{{Z}})", gold)
+    assert not accepts(interval(low + shift * step + step / 3, "n"), gold)
+    assert not accepts(interval(low, "n", length=length + 1), gold)
+    assert not accepts(interval(low + shift * step, "n", kind="()" if kind == "[]" else "[]"), gold)
+
+
+def test_signs_that_turn_and_values_left_out():
+    gold = r"x=\frac{\pi}{6}+2k\pi, \frac{5\pi}{6}+2k\pi, k\in\mathbb{Z}"
+    assert accepts(r"x=k\pi+(-1)^k\frac{\pi}{6}, k\in\mathbb{Z}", gold)
+    assert not accepts(r"x=k\pi+(-1)^{k+1}\frac{\pi}{6}, k\in\mathbb{Z}", gold)
+    gold = r"x \neq \frac{\pi}{2}+k\pi, k \in \mathbb{Z}"
+    assert accepts(r"\{x \mid x \neq k\pi-\frac{\pi}{2}, k \in \mathbb{Z}\}", gold)
+    assert not accepts(r"x = \frac{\pi}{2}+k\pi, k \in \mathbb{Z}", gold)
+    assert not accepts(r"x \neq k\pi, k \in \mathbb{Z}", gold)
+    assert accepts(r"\{(s,2s) \mid s\in\mathbb{R}\}", r"(t,2t), t\in\mathbb{R}")
+    assert not accepts(r"\{(2s,s) \mid s\in\mathbb{R}\}", r"(t,2t), t\in\mathbb{R}")
