@@ -119,11 +119,11 @@ def _linear(text: str, letters: str) -> list[_Family]:
     parts = [2 * whole, 2 * whole + 1] if turning else [whole]
     found: list[_Family] = []
     for part in parts:
-        formula_of = read.xreplace({letter: part})
-        step = formula_of.diff(whole)
+        replaced: Any = read.subs(letter, part)
+        step = replaced.diff(whole)
         if step.free_symbols or not step.is_real or not step.is_nonzero:
             return []
-        found.append(_Family(expand(formula_of).subs(whole, 0), step))
+        found.append(_Family(expand(replaced).subs(whole, 0), step))
     return found
 
 

@@ -81,7 +81,7 @@ def algebra(equal: bool, how: str) -> Comparison:
 
 _ABOUT = r"(?:exactly|approximately|approx\.?|about|roughly|around)"
 _LEADING = re.compile(
-    rf"\s*(?:(?:=|\\(?:approx|sim)(?![a-z]))\s*|(?:\\text\s*\{{\s*{_ABOUT}\s*\}}|{_ABOUT}\s)\s*(?=[-+]?\s*[\d.\\$£€]))",
+    rf"\s*(?:(?:=|\\approx(?![a-z])|\\sim(?=\s*[-+]?[\d.]))\s*|(?:\\text\s*\{{\s*{_ABOUT}\s*\}}|{_ABOUT}\s)\s*(?=[-+]?\s*[\d.\\$£€]))",
     re.IGNORECASE,
 )
 _TRAILING = re.compile(rf"(?<=[\d}}])\s*(?:\\text\s*\{{\s*\(\s*{_ABOUT}\s*\)\s*\}}|\(\s*{_ABOUT}\s*\))$", re.IGNORECASE)
