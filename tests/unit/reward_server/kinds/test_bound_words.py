@@ -41,7 +41,8 @@ def test_both_ends_in_words(ends):
     assert accepts(rf"\text{{between }} {low} \text{{ and }} {high} \text{{ inclusive}}", rf"{low} \le x \le {high}")
     assert accepts(rf"\text{{strictly between }} {low} \text{{ and }} {high}", f"({low},{high})")
     assert not accepts(inclusive, f"({low},{high})")
-    assert not accepts(rf"\text{{between }} {low} \text{{ and }} {high}", f"[{low},{high}]")
+    for ends in (f"[{low},{high}]", f"({low},{high})"):
+        assert not accepts(rf"\text{{between }} {low} \text{{ and }} {high}", ends)
 
 
 @inputs(FEW)

@@ -57,5 +57,8 @@ def test_the_usual_laws():
     assert accepts(r"p \Rightarrow q", r"p \to q")
     assert accepts(r"(p \land \neg q) \lor (\neg p \land q)", r"p \oplus q")
     assert not accepts(r"q \to p", r"p \to q")
+    assert not accepts(r"p \to q \to r", r"(p \to q) \to r")
     assert not accepts(r"B \setminus A", r"A \setminus B")
     assert not accepts(r"A \setminus (B \setminus C)", r"(A \setminus B) \setminus C")
+    assert accepts(r"A \cup B \cap C", r"A \cup (B \cap C)")
+    assert not accepts(r"A \cup B \cap C", r"(A \cup B) \cap C")

@@ -1,5 +1,7 @@
 """What encloses all of an answer, in any nesting, changes nothing; the brackets of the answer itself do."""
 
+import time
+
 import hypothesis.strategies as st
 from forge import inputs
 from hypothesis import given
@@ -66,3 +68,10 @@ def test_a_fraction_by_its_old_command(a, b, c):
     assert accepts(rf"\sqrt{{{a}}}-{b} \over {c}", gold)
     assert accepts(rf"1+{{\sqrt{{{a}}}-{b} \over {{{c}}}}}", f"1+{gold}")
     assert not accepts(rf"\sqrt{a}-{{{b} \over {c}}}", gold)
+
+
+def test_prose_and_deep_brackets_are_no_formula():
+    for text in ("the number of ways is what was asked for here " * 30, "(1," * 300, "\\frac{" * 200):
+        started = time.perf_counter()
+        assert not accepts(text, "(1,2)")
+        assert time.perf_counter() - started < 2
