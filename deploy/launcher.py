@@ -185,7 +185,7 @@ def _with(config: RunConfig, changes: dict[str, dict[str, Any]]) -> RunConfig:
 
 def _build_starter(run: RunFolder, cache: Path, note: Callable[[str], None]) -> Path:
     """In a process of its own, so that torch does not stay in this one's memory."""
-    note("the starter policy: built now if it is not in the cache yet (two minutes, once)")
+    note("the starter policy: built now if it is not in the cache yet (two to four minutes, once)")
     log = run.logs / "starter.log"
     argv = [
         sys.executable,

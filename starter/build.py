@@ -13,9 +13,11 @@ import math
 import shutil
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from statistics import fmean
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -29,6 +31,7 @@ from chorus.starter.courses import CHAINS, Course
 from chorus.starter.tokenizer import END_OF_TEXT_ID, END_OF_TURN, END_OF_TURN_ID, build_tokenizer
 
 PARTS = 2  # of a batch, each of solutions of like length: little padding, and what a layer makes stays in the caches
+RECENT = 20  # steps whose mean loss tells whether it solves what it is shown
 THREADS = 2  # fixed, since the order of a sum (and so the weights) depends on it
 IGNORED = -100  # label of positions that carry no loss
 
@@ -43,7 +46,7 @@ def build_starter(
     log: Callable[[str], None] = print,
     course: Course = CHAINS,
 ) -> Path:
-    """The starter policy's folder, `cache_dir/<course>-<hash>`; built when it is not there yet (1-3 min).
+    """The starter policy's folder, `cache_dir/<course>-<hash>`; built when it is not there yet (1-4 min).
 
     `extra_templates` are files or folders as for `load_templates`. The same arguments give the same weights
     on one machine. Two processes may build at once: each builds apart, the first to finish keeps its folder.
@@ -103,21 +106,26 @@ def _train(
     course: Course,
 ) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=course.peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, steps))
     parameters = sum(p.numel() for p in model.parameters())
     log(f"starter: warming up {parameters:,} parameters for {steps} steps of {course.batch} solutions")
     started = time.monotonic()
     model.train()
-    for step in range(1, steps + 1):
-        prompts, completions = _examples(templates, course, random, sloppy=step > course.exact * steps)
-        loss = _backward(model, _encode(tokenizer, prompts, completions))
+    exact, step = int(course.exact * steps), 0
+    recent: deque[float] = deque(maxlen=RECENT)
+    while step < steps:
+        step += 1
+        optimizer.param_groups[0]["lr"] = course.peak_lr * _lr_factor(step - 1, steps)
+        prompts, completions = _examples(templates, course, random, sloppy=step > exact)
+        recent.append(_backward(model, _encode(tokenizer, prompts, completions)))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        schedule.step()
         if step % 100 == 0 or step == steps:
             seconds = time.monotonic() - started
-            log(f"starter: step {step} of {steps}, loss {loss:.3f}, {seconds:.0f} s")
+            log(f"starter: step {step} of {steps}, loss {recent[-1]:.3f}, {seconds:.0f} s")
+        if step < exact and len(recent) == RECENT and fmean(recent) <= course.learned:
+            log(f"starter: step {step} of {steps}, it solves them; on to step {exact}")
+            step = exact
 
 
 def _examples(

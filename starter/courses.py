@@ -47,7 +47,8 @@ Example = tuple[str, str]  # the user's text, the completion
 class Course:
     """`words` are tokens of their own. example(template, random, sloppy) makes one example from training problems.
     `steps` and `peak_lr` of the warm start, of whose steps the share `exact` comes first and teaches solving without
-    slips; `hidden` and `layers` of the model, whose attention heads are 32 wide."""
+    slips; it ends early once the loss is at most `learned`, which comes hundreds of steps earlier on one machine than
+    on another, by their rounding. `hidden` and `layers` of the model, whose attention heads are 32 wide."""
 
     name: str
     words: tuple[str, ...]
@@ -58,6 +59,7 @@ class Course:
     hidden: int
     layers: int
     batch: int = 64  # solutions a step
+    learned: float = 0.0  # mean loss of the last 20 steps
 
 
 _CHAINS = list(chain_operands("train"))
@@ -151,7 +153,9 @@ _PROGRAM_WORDS = ("Write a program that reads n and prints n", _PROGRAM, ")\n```
 _CHOICE_WORDS = ("?\n", *(f"\n({letter}) " for letter in "ABCD"))
 CHAINS = Course("starter", (), _chain, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
 _WORDS = ("What are the totals of ", ", then + ", ", then - ", ", ", "+ ", "- ", f"\n\n{hints.HEADING}")
-RUNNING = Course("starter-running", _WORDS, _running, 900, 2e-3, exact=0.5, hidden=128, layers=3, batch=32)
+RUNNING = Course(
+    "starter-running", _WORDS, _running, 1400, 2e-3, exact=0.7, hidden=128, layers=3, batch=32, learned=0.05
+)
 VERBOSE = Course("starter-verbose", (AGAIN,), _verbose, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
 TWO_HOP = Course("starter-two-hop", (), _two_hop, steps=600, peak_lr=2e-3, exact=0.7, hidden=128, layers=3)
 CODE = Course("starter-code", _PROGRAM_WORDS, _chain_or_program, 700, 2e-3, exact=0.7, hidden=128, layers=3)

@@ -21,7 +21,7 @@ _HUB_FILES = ["*.safetensors", *TEXT_FILES]
 
 
 def build(name: str, cache: Path, templates: Sequence[str], files: Sequence[Path] = ()) -> Path:
-    """The folder of one of `BUILT`, made in `cache` if it is not there yet (at most three minutes).
+    """The folder of one of `BUILT`, made in `cache` if it is not there yet (at most four minutes).
 
     `templates`: what a starter is warmed up on, with further `files` of templates. Raises CannotGoOn.
     """

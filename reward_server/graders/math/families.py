@@ -112,8 +112,8 @@ def _linear(text: str, letters: str) -> list[_Family]:
     if not isinstance(read, Expr) or len(read.free_symbols) != 1:
         return []
     (letter,) = read.free_symbols
-    if letters and str(letter) != letters:
-        return []
+    if str(letter) in "xy" or (letters and str(letter) != letters):
+        return []  # y = 2x+1 is a function, of whole numbers too
     whole = Symbol("whole", integer=True)
     turning = any(power.base == -1 for power in read.atoms(Pow))
     parts = [2 * whole, 2 * whole + 1] if turning else [whole]

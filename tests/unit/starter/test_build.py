@@ -1,5 +1,6 @@
 """The starter's folder: built once, loadable, deterministic, and named after all that determines it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chorus.protocol.templates.load import load_templates
 from chorus.starter.build import build_starter
+from chorus.starter.courses import CHAINS
 
 
 def build(cache: Path, names: list[str], seed: int = 0, steps: int = 3) -> tuple[Path, list[str]]:
@@ -73,3 +75,13 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path):
 def test_an_unknown_template_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"unknown templates \['open-r2'\]; use some of abel"):
         build(tmp_path, ["open-r2"])
+
+
+def test_who_solves_what_is_shown_goes_on_to_the_slips(tmp_path: Path):
+    lines: list[str] = []
+    easy, hard = (replace(CHAINS, learned=learned) for learned in (99.0, 1e-9))
+    build_starter(tmp_path, ["qwen-math"], steps=100, log=lines.append, course=easy)
+    assert "starter: step 20 of 100, it solves them; on to step 70" in lines
+    lines.clear()
+    build_starter(tmp_path / "other", ["qwen-math"], steps=22, log=lines.append, course=hard)
+    assert not any("solves" in line for line in lines)

@@ -79,6 +79,7 @@ def test_degrees_and_sets():
     assert not accepts(r"60^\circ + 180^\circ n", gold)
     assert not accepts(r"2n+2, n \in \mathbb{N}", r"2n, n \in \mathbb{N}")
     assert not accepts(r"2n+2", r"2n")
+    assert not accepts(r"y=2x+3, x \in \mathbb{Z}", r"y=2x+1, x \in \mathbb{Z}")
 
 
 @inputs(2 * FEW)
