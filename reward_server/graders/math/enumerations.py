@@ -1,7 +1,7 @@
 r"""Lists that dots shorten and sets of integers that a condition describes, written out item by item.
 
->>> enumerated("1, 3, \\ldots, 9")
-'1, 3, 5, 7, 9'
+>>> enumerated("1, 3, \\ldots, 11")
+'1, 3, 5, 7, 9, 11'
 >>> enumerated("\\{x \\in \\mathbb{Z} \\mid -1 \\le x < 2\\}")
 '\\{-1, 0, 1\\}'
 """
