@@ -35,7 +35,7 @@ def vectors(draw):
     values = draw(coordinates.filter(lambda v: any(v[1:])))
     inner = ",".join(map(str, values))
     texts = [
-        f"({inner})", rf"\langle {inner} \rangle", column(values), f"({inner})^T", column(values[:1] + values[1:]),
+        f"({inner})", rf"\langle {inner} \rangle", column(values), f"({inner})^T",
         in_unit_vectors(values, draw(st.sampled_from(FORMS))), *([f"[{inner}]"] if len(values) == 3 else []),
     ]  # fmt: skip
     at = draw(st.integers(0, len(values) - 1))
