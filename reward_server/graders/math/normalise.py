@@ -25,6 +25,7 @@ _FRAC_COMMANDS = re.compile(
 )
 _SQRT_SHORT = re.compile(r"\\sqrt\s*(\[[^\[\]]{1,20}\])?\s*([0-9a-zA-Z]|\\pi(?![a-zA-Z]))")
 _ROOT_OF = re.compile(r"\\root\s*\{?(\d+|[a-z])\}?\s*\\of\s*(?:\{([^{}]*)\}|(\d|[a-zA-Z]))")
+MAX_OVER = 10
 _OVER = re.compile(r"\\over(?![a-zA-Z])")
 _POWER_COMMAND = re.compile(
     r"\^\s*(\\(?:frac|sqrt)\s*(?:\[\d\])?\s*\{[^{}]*\}(?:\s*\{[^{}]*\})?|\\(?:pi|infty|theta|alpha)(?![a-zA-Z]))"
@@ -178,8 +179,8 @@ _TYPOGRAPHY: tuple[tuple[str, re.Pattern[str], _Replacement], ...] = tuple(
         ("\\text", r"(?<=\d)\s*\\text\s*\{\s*[eE]\s*\}\s*(?=[-+]?\d)", "e"),
         ("'", r"(?<![\d'.])(\d{1,3})((?:'\d{3})+)(?!\d|')", _together),
         # Intervals whose open ends have their brackets turned outwards.
-        ("]", r"(^|\\(?:cup|cap|in|setminus)(?![a-z])|=)\s*\](?=[^\[\]()]+[,;][^\[\]()]+[\[\]])", r"\1 ("),
-        ("[", r"([\[(][^\[\]()]+[,;][^\[\]()]+)\[(?=\s*(?:$|\\cup|\\cap|\\setminus))", r"\1)"),
+        ("]", r"(^|\\(?:cup|cap|in|setminus)(?![a-z])|=)\s*\](?=[^\[\]()]{1,80}[,;][^\[\]()]{1,80}[\[\]])", r"\1 ("),
+        ("[", r"([\[(][^\[\]()]{1,80}[,;][^\[\]()]{1,80})\[(?=\s*(?:$|\\cup|\\cap|\\setminus))", r"\1)"),
     )
 )
 # `{1,2,3}` for `\{1,2,3\}`; `{1,000}` is a number, and `{\{1,2\}}` has its backslashes.
@@ -224,7 +225,7 @@ _NAMED_SETS = {
 def unwrap(text: str) -> str:
     """An answer without what encloses all of it: `$...$`, `\\(...\\)`, `\\[...\\]`, `\\boxed{...}`."""
     while True:
-        before = text = EDGES.sub("", text)
+        before = text = EDGES.sub("", text.strip())
         box = _BOX_PREFIX.match(text)
         if box and text.endswith("}") and closes_at_end(text, box.end() - 1):
             text = text[box.end() : -1]
@@ -277,7 +278,7 @@ def squeeze(text: str) -> str:
 
 def _without_over(text: str) -> str:
     """`{a \\over b}` as `\\frac{a}{b}`: what stands in the braces around it, or all of the text."""
-    for _ in range(text.count("\\over")):
+    for _ in range(MAX_OVER):
         if (over := _OVER.search(text)) is None:
             break
         start, end = over.start(), over.end()

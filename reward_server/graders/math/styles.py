@@ -11,13 +11,14 @@ import re
 _SIZE = r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])\s*"
 _COLOR = r"\\(?:text)?color(?:box)?\s*\{[^{}]{0,30}\}\s*"
 _SIZES = re.compile(_SIZE)
+MAX_COLORS = 20  # a text of more is no answer
 _COLORED = re.compile(rf"{_COLOR}(?=\{{)")
 _WRAPPER = re.compile(
     rf"(?:\\(?:text(?:bf|it|rm|normal|sf|tt|up|sc)?|math(?:bf|it|rm|sf|tt|normal)|boldsymbol|bm|bold|emph|mbox|hbox"
     rf")\s*\{{|{_SIZE}\{{|\{{\s*(?:\\(?:bf|it|rm|sf|tt|bfseries|boldmath)(?![A-Za-z])\s*|{_SIZE})+)"
 )
 _SPACE = r"\\(?:quad|qquad)(?![A-Za-z])|(?<!\\)\\[,;:! ]|(?<!\\)~|\s"
-EDGES = re.compile(rf"^(?:\\(?:display|text)style(?![A-Za-z])|{_SPACE})+|(?:{_SPACE}|(?<![.\\])\.)+$")
+EDGES = re.compile(rf"^(?:\\(?:display|text)style(?![A-Za-z])|{_SPACE})+|(?:{_SPACE}|(?<![.\\])\.){{1,20}}$")
 _ARGUMENT = re.compile(r"(?:[\^_}]|\\[A-Za-z]+)\s*$")  # what stands before a brace that is needed
 _FORMULA = re.compile(r"[\\$^_]")
 _WORD = re.compile(r"[A-Za-z]{2}")
@@ -27,7 +28,7 @@ _NO_WORDS = re.compile(r"\\(?:begin|end|text|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z
 def unstyled(text: str) -> str:
     """The text without sizes, and without a font around all of it where that holds a formula and no words: words in a
     font are text, and text may deny what it holds."""
-    text = EDGES.sub("", _uncolored(text))
+    text = EDGES.sub("", _uncolored(text.strip()))
     while (wrapper := _WRAPPER.match(text)) is not None and closes_at_end(text, _opening(wrapper)):
         inner = text[wrapper.end() : -1]
         is_size = wrapper.group().startswith("{") or _SIZES.match(text) is not None
@@ -39,7 +40,9 @@ def unstyled(text: str) -> str:
 
 def _uncolored(text: str) -> str:
     """The text without colours and their braces; an exponent and an argument keep theirs."""
-    while (color := _COLORED.search(text)) is not None:
+    for _ in range(MAX_COLORS):
+        if (color := _COLORED.search(text)) is None:
+            break
         before, rest = text[: color.start()], text[color.end() :]
         end = _closing(rest, 0)
         text = before + (rest if end < 0 or _ARGUMENT.search(before) else rest[1:end] + rest[end + 1 :])

@@ -5,7 +5,7 @@ import time
 import hypothesis.strategies as st
 from forge import inputs
 from hypothesis import given
-from kinds import FEW, accepts
+from kinds import FEW, accepts, verdict
 
 WRAPPERS = [
     r"\color{blue}{%s}",
@@ -75,3 +75,11 @@ def test_prose_and_deep_brackets_are_no_formula():
         started = time.perf_counter()
         assert not accepts(text, "(1,2)")
         assert time.perf_counter() - started < 2
+
+
+def test_long_lines_of_words_take_no_time():
+    for piece in (" ", "~", r"\color{a}{", r"{a \over ", ",a", "[1,", r"\,"):
+        line = f"(a{piece * 20_000}b["
+        started = time.perf_counter()
+        assert verdict(f"<answer>{line}</answer>", "blue whale", kind="text") != "correct"
+        assert time.perf_counter() - started < 2, piece
