@@ -55,6 +55,22 @@ for room in {ROOMS!r}:
     assert result.stdout.splitlines() == words
 
 
+def test_a_benchmark_runs_from_a_clone_by_its_path() -> None:
+    code = """
+import runpy, sys
+sys.argv = ["-m", "--help"]
+try:
+    runpy.run_module("benchmarks.experiments.questa", run_name="__main__")
+except SystemExit as ended:
+    assert ended.code == 0, ended.code
+twice = sorted(name for name in sys.modules if name.startswith("benchmarks"))
+assert twice == ["benchmarks", "benchmarks.experiments"], twice  # both hold nothing
+"""
+    result = python(code, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert "usage: python -m chorus.benchmarks.experiments.questa" in result.stdout
+
+
 def test_the_package_has_no_second_name_either() -> None:
     result = python("import src.chorus", cwd=ROOT)
     assert result.returncode == 1
