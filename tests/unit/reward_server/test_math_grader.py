@@ -131,9 +131,9 @@ def test_what_runs_out_inside_the_library_is_not_wrong(monkeypatch):
 
 
 def test_a_long_product_of_brackets_is_no_name_and_costs_no_time():
-    started = time.perf_counter()
+    started = time.process_time()
     assert not compare("(a+b)" * 60 + "1=2", "3", "train").equal
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_paper_mode_leaves_the_verdict_to_the_library():

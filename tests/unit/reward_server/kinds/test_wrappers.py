@@ -72,14 +72,14 @@ def test_a_fraction_by_its_old_command(a, b, c):
 
 def test_prose_and_deep_brackets_are_no_formula():
     for text in ("the number of ways is what was asked for here " * 30, "(1," * 300, "\\frac{" * 200):
-        started = time.perf_counter()
+        started = time.process_time()
         assert not accepts(text, "(1,2)")
-        assert time.perf_counter() - started < 2
+        assert time.process_time() - started < 2
 
 
 def test_long_lines_of_words_take_no_time():
     for piece in (" ", "~", r"\color{a}{", r"{a \over ", ",a", "[1,", r"\,"):
         line = f"(a{piece * 20_000}b["
-        started = time.perf_counter()
+        started = time.process_time()
         assert verdict(f"<answer>{line}</answer>", "blue whale", kind="text") != "correct"
-        assert time.perf_counter() - started < 2, piece
+        assert time.process_time() - started < 2, piece
