@@ -1,9 +1,10 @@
 """`python -m chorus.benchmarks.experiments.questa`: problems that the tiny policy never solves, with QuestA or not.
 
 Arms: `unaided` asks them as they are; `questa` is recipes/demo_questa.toml, three quarters of a solution, half, a
-quarter, none; `online` gives every problem a hint ratio of its own. All start from the same policy and train on the
-same problems: those of which 16 samples were all wrong. What they came to is measured apart and without hints, on these
-and on held-out ones chosen in the same way. A run that has ended is not run again: start the command again at any time.
+quarter, none; `online` gives every problem a hint ratio of its own, half a solution at first; `online_high` too, and as
+much as there may be at first. All start from the same policy and train on the same problems: those of which 16
+samples were all wrong. What they came to is measured apart and without hints, on these and on held-out ones chosen in
+the same way. A run that has ended is not run again: start the command again at any time.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ MAX_TOKENS = 96
 SEED = 7
 HINTED = 0.75  # of a solution, as in the first stage
 HARD = {"low": 0.0, "high": 0.0, "hint_ratio": 0.0}
-ARMS = ("questa", "unaided", "online")
+ARMS = ("questa", "unaided", "online", "online_high")
 Counts = dict[str, tuple[int, bool]]  # problem id -> right samples of 16, whether the greedy answer is right
 
 
@@ -176,6 +177,7 @@ def stages_of(arm: str, steps: int) -> str:
         ],
         "unaided": [{"name": "unaided", "hint_ratio": 0.0}],
         "online": [{"name": "online", "hint_ratio": "online"}],
+        "online_high": [{"name": "online", "hint_ratio": "online"}],
     }[arm]
     return f"[{', '.join(_toml(stage | {'pass_rate': HARD}) for stage in fields)}]"
 
@@ -197,6 +199,7 @@ def _run(folder: Path, arm: str, seed: int, steps: int, starter: Path) -> Path:
         "model.path": starter,
         "curriculum.pass_rates": json.dumps([str(folder / "pass_rates.jsonl")]),
         "curriculum.stages": stages_of(arm, steps),
+        "curriculum.hints.online.start": HINTED if arm == "online_high" else 0.5,
         "evaluation.problems": 0,
         # Patience, since the machine may be busy with something else.
         "learner.sync_deadline_s": 300,

@@ -29,7 +29,7 @@ from chorus.reward_server.sandbox.sandbox import find_mechanism
 
 MECHANISM, WHY_NOT = find_mechanism()
 STAGES = [{"name": "math", "domains": {"arithmetic": 1}, "steps": 2}]
-STAGES += [{"name": "code", "domains": {"code": 1}, "temperature": 0.6, "lr": 0.02}]
+STAGES += [{"name": "code", "domains": {"code": 1}, "temperature": 0.6, "lr": 0.002}]
 
 
 def config(model: Path) -> RunConfig:
@@ -46,7 +46,7 @@ def config(model: Path) -> RunConfig:
             "sampling": {"group_size": 4, "max_tokens": 100},
             "staleness": {"target": 0, "max": 0},
             "objective": {"name": "grpo", "aggregation": "token-mean", "kl_coefficient": 0.0},
-            "learner": {"groups_per_step": 1, "lr": 0.01},
+            "learner": {"groups_per_step": 1, "lr": 0.001},
             "reward": {"compose": "accuracy_only"},
         }
     )
@@ -117,10 +117,10 @@ async def train(model: Path, steps: int) -> list[dict[str, Any]]:
 def test_programs_that_pass_their_tests_become_likelier_after_a_stage_of_mathematics(tiny_model: Path) -> None:
     seen = asyncio.run(train(tiny_model, 4))
     assert [(s["task"].kind, s["task"].sampling.temperature, s["lr"]) for s in seen] == [
-        ("math", 1.0, 0.01),
-        ("math", 1.0, 0.01),
-        ("code", 0.6, 0.02),
-        ("code", 0.6, 0.02),
+        ("math", 1.0, 0.001),
+        ("math", 1.0, 0.001),
+        ("code", 0.6, 0.002),
+        ("code", 0.6, 0.002),
     ]
     for one in seen:
         assert [g.accuracy for g in one["grades"]] == [1.0, 1.0, 0.0, 0.0]

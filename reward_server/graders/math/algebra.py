@@ -33,6 +33,7 @@ from sympy.matrices.expressions import MatrixExpr
 from sympy.polys.polyerrors import BasePolynomialError
 
 from chorus.reward_server.graders.math.exact import exact
+from chorus.reward_server.graders.math.letters import as_letters
 from chorus.reward_server.graders.math.marks import DOUBLE_FACTORIAL, marked
 from chorus.reward_server.graders.math.numerics import same_by_numbers, to_number
 from chorus.reward_server.graders.math.real import canonical
@@ -168,7 +169,7 @@ def _read(text: str, is_complex: bool) -> Any:
     if _TRIGONOMETRIC.search(text):
         text = _ANGLE.sub(r"(\1 \\cdot \\frac{\\pi}{180})", text)
         text = _CIS.sub(r"(\\cos(\1\2)+i\\sin(\1\2))", text)
-    text = normalize_latex(marked(text), _LATEX)
+    text = normalize_latex(as_letters(marked(text), is_complex), _LATEX)
     # Never str() what this returns: for some expressions it takes exponential time.
     is_real = None if is_complex else True
     read = latex2sympy(

@@ -20,9 +20,8 @@ _LETTER = r"(?<![\\A-Za-z])(?P<letter>[A-Za-z])(?:_(?:\{(?P<braced>\w+)\}|(?P<in
 _PRIMES = re.compile(rf"{_LETTER}(?P<primes>'+|\^\s*(?:\\prime(?![a-z])|\{{\s*(?:(?:'|\\prime(?![a-z]))\s*)+\}}))")
 _PRIME = re.compile(r"'|\\prime")
 _ORDER = re.compile(rf"{_LETTER}\^\s*\{{\s*\((?P<order>\d{{1,2}}\)\s*\}}|[a-z]\)\s*\}}(?=\s*\())")
-_TRANSPOSED = re.compile(
-    r"\^\s*(?:T(?![A-Za-z])|\\top(?![a-z])|\{\s*(?:T|\\top|\\intercal|\\(?:text|mathsf)\s*\{\s*T\s*\})\s*\})"
-)
+_TRANSPOSED = re.compile(r"\^\s*(?:T(?![A-Za-z])|\{\s*T\s*\})")
+_ADJOINT = re.compile(r"\^\s*(?:\\dagger(?![a-z])|\{\s*\\dagger\s*\})")
 _TWICE = re.compile(r"(?P<of>\((?:[^()]|\([^()]*\))*\)|(?<![A-Za-z\\])[A-Za-z]|\d+)\s*!!(?!!)")
 _TEXT = re.compile(r"\\text\s*\{[^{}]*\}")
 _VECTOR = r"\\(?:vec|mathbf|boldsymbol|bm)\s*(?:\{\s*([A-Za-z])\s*\}|(?<=vec)\s*([a-z])(?![A-Za-z])|(?<=vec )([a-z]))"
@@ -37,7 +36,7 @@ def marked(text: str) -> str:
             raise ValueError("a prime that belongs to no letter")
     if "^" in text:
         text = _ORDER.sub(lambda found: _named(found, "primed" + re.sub(r"\W", "", found["order"])), text)
-        text = _TRANSPOSED.sub("^{(T)}", text)
+        text = _ADJOINT.sub("^{(T_{adjoint})}", _TRANSPOSED.sub("^{(T)}", text))
     if "!!" in text:
         text = _TWICE.sub(lambda found: f"\\binom{{{found['of']}}}{{{DOUBLE_FACTORIAL}}}", text)
     return text

@@ -44,10 +44,7 @@ _ANGLED = re.compile(r"(?:\\langle(?![a-z])|<)(?P<items>.*)(?:\\rangle|>)", re.D
 _LEFT_ANGLE, _RIGHT_ANGLE = re.compile(r"\\langle(?![A-Za-z])"), re.compile(r"\\rangle(?![A-Za-z])")
 _SIGNS = re.compile(r"\\(?:pm|mp)(?![a-z])")
 _POINT_NAME = re.compile(r"[A-Z](?=\()")
-_TURNED = re.compile(
-    r"(?P<of>.*[)\]}])\s*\^\s*(?:T|\\top(?![a-z])|\{\s*(?:T|\\top|\\intercal|\\(?:text|mathsf)\s*\{\s*T\s*\})\s*\})",
-    re.DOTALL,
-)
+_TURNED = re.compile(r"(?P<of>.*[)\]}])\s*\^\s*(?:T|\{\s*T\s*\})", re.DOTALL)
 _ROW = re.compile(r"\[[^\[\]]*\]")
 
 

@@ -380,5 +380,6 @@ def test_a_keeper_that_dies_is_the_sandboxs_failure(mechanism):
     limits = host.Limits(cpu_s=1, wall_s=4.0)
     with host.Sandbox(mechanism, "print(1)", limits) as sandbox:
         sandbox._supervisor.kill()
+        sandbox._supervisor.wait()  # what it has started is killed with it, now and not earlier
         with pytest.raises(host.SandboxError, match="ended"):
             sandbox.run({"stdin": ""}, 4.0)
