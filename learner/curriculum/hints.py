@@ -75,6 +75,10 @@ class Hints:
         """What stands in the assistant's reasoning before it goes on."""
         return self.prefix(problem, ratio) if self.config.place == "assistant" else ""
 
+    def is_given(self, problem: Problem, ratio: float) -> bool:
+        """Whether the prefix is long enough; of a shorter one only the blank line before it is, as published."""
+        return len(self.prefix(problem, ratio)) >= self._least
+
     def holds_answer(self, problem: Problem, ratio: float) -> bool:
         return answer_in_hint(problem.answers, self.prefix(problem, ratio), self._least)
 

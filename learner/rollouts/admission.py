@@ -150,7 +150,11 @@ class Admission:
         epoch, problem = self.stages.at(index)
         name = self.draw.at(index, epoch, problem.id)
         ratio = self._hint_ratio(index, problem, step or index // self.config.learner.groups_per_step + 1)
-        return epoch, Prompted(problem, name, self.render(problem, self.templates[name], ratio), ratio)
+        # At an online ratio that is too small for a hint the problem is asked as it is: no group of QuestA's lone blank
+        # line was ever right, which raised the ratio again.
+        alone = self.stages.of(index).hint_ratio == "online" and not self.hints.is_given(problem, ratio)
+        ids = self.render(problem, self.templates[name], 0.0 if alone else ratio)
+        return epoch, Prompted(problem, name, ids, ratio)
 
     def _hint_ratio(self, index: int, problem: Problem, step: int) -> float:
         several = self.stages.ratio(index)

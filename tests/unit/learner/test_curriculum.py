@@ -225,6 +225,23 @@ def test_an_online_hint_that_holds_the_answer_is_lowered_and_counted(tiny_model:
     assert 0.5 < figures["answer_in_hint"] < 1
 
 
+def test_an_online_hint_too_short_to_be_given_asks_the_problem_itself(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [row(0, solution="4 + 3 = 7 is all.")]
+    unhinted = admission(tiny_model, tmp_path, rows, [{"name": "alone"}]).task(0, 0)
+    online = {"online": {"start": 0.25}, "reject_if_answer_in_hint": False}
+    some = admission(tiny_model, tmp_path, rows, ONLINE, online, steps=100)
+    some.open(RunFolder(tmp_path))
+    task = some.task(0, 0)
+    assert (task.hint_ratio, task.prompt_ids) == (0.25, unhinted.prompt_ids)
+    for _ in range(4):  # failing at it, it gets more until there is a hint
+        some.observe(group(task, 0.0, 0.0).group)
+        task = some.task(task.index + 1, 0, 1)
+    assert task.hint_ratio == 0.75
+    assert "## Hint.4 + 3 = 7" in text(some, task)
+    fixed = admission(tiny_model, tmp_path, rows, [{"name": "quarter", "hint_ratio": 0.25}], {"probe_share": 0.0})
+    assert fixed.task(0, 0).prompt_ids != unhinted.prompt_ids, "the published code's blank line"
+
+
 def test_a_step_says_its_stage_its_hints_and_the_probe_apart(tiny_model: Path, tmp_path: Path) -> None:
     rows = [row(k, domain="math" if k % 2 else "code", level=k % 2) for k in range(40)]
     stages = [{"name": "half", "hint_ratio": 0.5, "steps": 1}, {"name": "alone"}]
