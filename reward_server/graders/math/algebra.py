@@ -48,6 +48,7 @@ _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])|\{\s*cis\s*
 _CIS = re.compile(
     r"\\text\s*\{\s*cis\s*\}\s*(?:\(((?:[^()]|\([^()]*\))*)\)|(\\frac\{[^{}]*\}\{[^{}]*\}|\d*\s*\\(?:pi|theta)(?:/\d+)?))"
 )
+_LOG, _LN = re.compile(r"\\log(?![A-Za-z]|\s*_)"), re.compile(r"\\ln(?![A-Za-z])")
 _CONSTANT = re.compile(r"(?<![\\A-Za-z])(?:[CcKk]|[CcKk]_\{?\d\}?)(?![A-Za-z_])")
 _VARIABLES = frozenset("xyztse")
 MAX_CONSTANTS = 3  # whose names may be exchanged
@@ -88,6 +89,7 @@ def value(text: str) -> Fraction | None:
 
 def same_formula(answer: str, gold: str) -> bool:
     """Whether two texts are the same mathematics."""
+    answer, gold = _natural(answer, gold), _natural(gold, answer)
     is_complex = any(_COMPLEX.search(text) and not _INDEX.search(text) for text in (answer, gold))
     gold_read, answer_read = formula(gold, is_complex), formula(answer, is_complex)
     if gold_read is None or answer_read is None:
@@ -99,6 +101,13 @@ def same_formula(answer: str, gold: str) -> bool:
     except _SENSELESS:
         return False
     return _verify(gold_read, answer_read) if decided is None else decided
+
+
+def _natural(text: str, other: str) -> str:
+    r"""A `\log` without a base is the natural one where the other text speaks of `\ln`, and common otherwise."""
+    if _LOG.search(text) and _LN.search(other) and not (_LN.search(text) or _LOG.search(other)):
+        return _LOG.sub(r"\\ln", text)
+    return text
 
 
 def _by_value(answer: Any, gold: Any, gold_text: str, is_complex: bool) -> bool | None:

@@ -12,6 +12,7 @@ import re
 
 _USUAL = {
     **{f"ar{name}": (f"ar{name}", f"arc{name}", f"a{name}") for name in ("sinh", "cosh", "tanh")},
+    **{f"arc{name}": (f"a{name}",) for name in ("sin", "cos", "tan")},
     "arcsec": ("arcsec", "asec"),
     "arccsc": ("arccsc", "arccosec", "acsc"),
     "arccot": ("arccot", "acot"),
@@ -34,7 +35,7 @@ def _any(names: dict[str, str]) -> str:
     return "|".join(sorted(names, key=len, reverse=True))
 
 
-_NEEDED = re.compile(r"h|sec|cs?c|cot", re.IGNORECASE)
+_NEEDED = re.compile(r"h|sec|cs?c|cot|a(?:sin|cos|tan)", re.IGNORECASE)
 _NAME = re.compile(
     rf"\\text\s*\{{\s*(?P<text>{_any(_BY_NAME)})\s*\}}|(?<![A-Za-z\\])\\?(?P<bare>{_any(_BY_NAME)})(?![A-Za-z])"
 )

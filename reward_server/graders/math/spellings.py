@@ -47,7 +47,9 @@ _SPELLINGS: tuple[tuple[str, re.Pattern[str], _Replacement], ...] = tuple(
             r"\\(?:vec|hat(?=\s*\{?\s*[ijk])|boldsymbol|bm|mathbf)\s*(?:\{\s*([a-z])\s*\}|\s+([a-z])(?![A-Za-z]))",
             r" \1\2 ",
         ),
-        ("\\hat", r"\\hat\s+([a-zA-Z])(?![A-Za-z])", r"\\hat{\1}"),
+        ("\\wide", r"\\wide(hat|tilde)\s*\{\s*([A-Za-z]|\\[a-z]+)\s*\}", r"\\\1{\2}"),
+        ("\\", r"\\(hat|tilde|d?dot)\s+([A-Za-z])(?![A-Za-z])", r"\\\1{\2}"),
+        ("\\", r"\\(bar|hat|tilde|d?dot)\s*(\\(?!text|frac|sqrt)[a-zA-Z]+)", r"\\\1{\2}"),
         (
             "\\",
             r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|sc)?|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox"

@@ -16,6 +16,7 @@ REAL = {
     "coth": (lambda x: 1 / math.tanh(x), ["coth", "cth"]),
     "csc": (lambda x: 1 / math.sin(x), ["csc", "cosec"]),
     "arsinh": (math.asinh, ["arsinh", "arcsinh", "asinh", "sinh^{-1}"]),
+    "arctan": (math.atan, ["arctan", "atan", "tan^{-1}"]),
     "arcsch": (lambda x: math.asinh(1 / x), ["arcsch", "arccsch", "csch^{-1}"]),
     "arccot": (lambda x: math.atan(1 / x), ["arccot", "acot", "cot^{-1}", "arcctg"]),
 }
@@ -27,6 +28,8 @@ BEYOND_ONE = {
 }
 BELOW_ONE = {
     "artanh": (math.atanh, ["artanh", "arctanh", "atanh", "tanh^{-1}"]),
+    "arcsin": (math.asin, ["arcsin", "asin", "sin^{-1}"]),
+    "arccos": (math.acos, ["arccos", "acos", "cos^{-1}"]),
     "arsech": (lambda x: math.acosh(1 / x), ["arsech", "arcsech", "sech^{-1}"]),
 }
 SHORT = {"sh", "ch", "th", "cth", "arcctg"}  # known where they stand upright
@@ -73,3 +76,15 @@ def test_the_largest_of_a_set_and_multiples():
     assert accepts(r"\max\{3, x\}", r"\max(3,x)")
     assert accepts(r"\operatorname{lcm}(4,6)", "12")
     assert not accepts(r"\min\{3, x\}", r"\max(3,x)")
+
+
+@inputs(FEW)
+@given(st.integers(2, 9), st.sampled_from("xyt"))
+def test_a_logarithm_without_a_base_is_natural_beside_a_natural_one(n, x):
+    for bare, natural in ((rf"\log {n}", rf"\ln {n}"), (rf"{n}\log({x}+1)", rf"{n}\ln({x}+1)")):
+        assert accepts(f"{bare}+{x}", f"{x}+{natural}")
+        assert accepts(f"{natural}+{x}", f"{x}+{bare}")
+        assert not accepts(bare.replace("log", "log_{10}"), natural)
+        assert not accepts(bare, natural.replace(str(n), str(n + 1)))
+    assert accepts(rf"\log_{{10}} {n}", rf"\log {n}")
+    assert not accepts(f"{math.log(n):.6f}", rf"\log {n}")

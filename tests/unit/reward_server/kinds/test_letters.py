@@ -77,6 +77,9 @@ def test_differentials_stay_what_they_are(pair, n):
         (r"\gamma(1-\beta)", r"\gamma-\gamma\beta"),
         ("x^e", "x^{e}"),
         (r"\bar z", r"\overline{z}"),
+        (r"1+\dot x", r"\dot{x}+1"),
+        (r"\hat\theta^2", r"\hat{\theta}^{2}"),
+        (r"\widehat{p}", r"\hat p"),
         (r"A^\dagger B", r"A^{\dagger}B"),
         (r"A^{\mathrm T}", r"A^\top"),
         (r"\Re z", r"\operatorname{Re}(z)"),
@@ -89,7 +92,14 @@ def test_written_otherwise(answer, gold):
 
 @pytest.mark.parametrize(
     ("answer", "gold"),
-    [(r"\Gamma", r"\gamma"), ("z", r"\bar z"), (r"\bar w", r"\bar z"), (r"A^\dagger", "A^T"), ("A", r"A^\dagger")],
+    [
+        (r"\Gamma", r"\gamma"),
+        ("z", r"\bar z"),
+        (r"\dot x", r"\ddot x"),
+        (r"\bar w", r"\bar z"),
+        (r"A^\dagger", "A^T"),
+        ("A", r"A^\dagger"),
+    ],
 )
 def test_another_one(answer, gold):
     assert not accepts(answer, gold)
