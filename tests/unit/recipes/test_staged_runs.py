@@ -167,7 +167,7 @@ def test_sparkle_pays_2_1_and_minus_1_in_a_layout_of_thoughts_and_an_answer() ->
 def test_a_demo_has_its_recipe_s_reward_and_plan_in_small(name: str) -> None:
     demo, published = recipe(f"demo_{name}"), recipe(name)
     assert demo.model.path.startswith("starter")
-    # Steps of 192 to 256 answers: 50 take about two minutes on two cores, SPARKLE's 120 of at most 80 tokens 3:29.
+    # Steps of at most 256 answers: 50 take two minutes or so on two cores, SPARKLE's 120 of at most 80 tokens 3:29.
     assert demo.run.steps <= {"sparkle": 120}.get(name, 50)
     if name != "staged":
         assert demo.reward.compose == published.reward.compose
