@@ -185,7 +185,8 @@ def _repeating(text: str) -> Number | None:
 
 
 _BASED = re.compile(
-    r"\(?\s*(?P<digits>[0-9A-Z][0-9A-Z ,]*)\s*\)?\s*_\s*"
+    r"(?P<outer>-?)\s*\(?\s*(?P<inner>-?)\s*(?P<digits>[0-9A-Za-f][0-9A-Za-f ,]*)"
+    r"(?:\.(?P<fixed>[0-9A-Za-f]+))?\s*\)?\s*_\s*"
     r"(?:\{\s*(?:\\text\s*\{)?\s*(?P<base>\w+)\s*\}?\s*\}|(?P<digit>\d))"
 )
 _WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
@@ -195,22 +196,27 @@ _MAX_BASE = 36
 
 @dataclass(frozen=True)
 class Based:
-    """Digits in a base."""
+    """Digits in a base, behind their sign, without needless zeros."""
 
     digits: str
     base: int
 
 
 def read_based(text: str) -> Based | None:
-    """`2516_8`, `A2F_{16}`, `(101)_{\\text{two}}`; None for anything else (`x_1`, `a_2`)."""
+    """`2516_8`, `-A2F_{16}`, `0.101_2`, `(101)_{\\text{two}}`; None for anything else (`x_1`, `a_2`)."""
     if (match := _BASED.fullmatch(text)) is None:
         return None
-    digits = re.sub(r"[ ,]", "", match["digits"]).lstrip("0") or "0"
+    whole, fixed = re.sub(r"[ ,]", "", match["digits"]), match["fixed"] or ""
     name = match["base"] or match["digit"]
     base = int(name) if name.isdigit() else _WORDS.get(name.lower(), 0)
-    if not any(c.isdigit() for c in match["digits"]) or not 2 <= base <= _MAX_BASE:
+    small = re.search(r"[a-f]", whole + fixed) is not None  # digits to base 16 alone: `3a_{11}` is a multiple
+    if not any(c.isdigit() for c in whole) or not 2 <= base <= _MAX_BASE or (small and base != 16):
         return None
-    return Based(digits, base) if all(int(c, _MAX_BASE) < base for c in digits) else None
+    if not all(int(c, _MAX_BASE) < base for c in whole + fixed):
+        return None
+    sign = "-" if (match["outer"] == "-") != (match["inner"] == "-") else ""
+    whole, fixed = whole.upper().lstrip("0") or "0", fixed.upper().rstrip("0")
+    return Based(f"{sign}{whole}{'.' if fixed else ''}{fixed}", base)
 
 
 def read_ratio(text: str) -> tuple[str, ...] | None:

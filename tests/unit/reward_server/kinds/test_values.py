@@ -192,3 +192,28 @@ SENSELESS = st.recursive(
 @given(SENSELESS, SENSELESS)
 def test_what_makes_no_sense_has_a_verdict(answer, gold):
     assert verdict(SENTENCE % answer, gold) in ("correct", "wrong")
+
+
+def in_base(number: int, base: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, base)
+        digits = "0123456789ABCDEF"[digit] + digits
+    return digits
+
+
+@inputs(FEW)
+@given(st.integers(17, 10**6), st.integers(2, 9), st.sampled_from(["", "-"]), st.integers(1, 8))
+def test_a_number_in_a_base_keeps_sign_digits_and_base(number, base, sign, part):
+    written = sign + in_base(number, base)
+    for gold in (f"{written}_{base}", f"{written}.{min(part, base - 1)}_{{{base}}}"):
+        body = gold.rpartition("_")[0]
+        assert accepts(rf"{sign}0{body.lstrip('-')}_{{{base}}}", gold)
+        assert accepts(rf"({body})_{{{base}}}", gold)
+        assert not accepts(f"{body}_{{{base + 1}}}", gold)
+        assert not accepts(f"{body}1_{base}", gold)
+        assert not accepts(f"{'' if sign else '-'}{gold.lstrip('-')}", gold)
+        assert not accepts(body, gold)
+    hexadecimal = f"{sign}{in_base(number, 16)}_{{16}}"
+    assert accepts(f"{sign}{in_base(number, 16).lower()}_{{16}}", hexadecimal)
+    assert not accepts(f"{sign}{in_base(number + 1, 16)}_{{16}}", hexadecimal)
