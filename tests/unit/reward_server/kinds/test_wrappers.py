@@ -7,6 +7,8 @@ from forge import inputs
 from hypothesis import given
 from kinds import FEW, accepts, verdict
 
+from chorus.reward_server.graders.math.algebra import MAX_DEPTH, MAX_WORDS, formula
+
 WRAPPERS = [
     r"\color{blue}{%s}",
     r"\textcolor{red}{%s}",
@@ -75,6 +77,10 @@ def test_prose_and_deep_brackets_are_no_formula():
         started = time.process_time()
         assert not accepts(text, "(1,2)")
         assert time.process_time() - started < 2
+    assert formula("2 + " + "number " * MAX_WORDS) is not None
+    assert formula("2 + " + "number " * (MAX_WORDS + 1)) is None
+    assert formula("(" * MAX_DEPTH + "1" + ")" * MAX_DEPTH) == 1
+    assert formula("(" * (MAX_DEPTH + 1) + "1" + ")" * (MAX_DEPTH + 1)) is None
 
 
 def test_long_lines_of_words_take_no_time():
